@@ -1,0 +1,137 @@
+# Development tasks. `make` alone lists them.
+
+SHELL = /bin/sh
+.DEFAULT_GOAL = help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+# An extra package index for torch alone, for example the one with its CPU-only builds.
+TORCH_INDEX_URL ?=
+
+VENV = .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+GENERATOR = .venv-proto/.installed
+CONTRACT = $(wildcard proto/src/losswire/v1/*.proto)
+
+TYPED = proto/src client/src server/src tests examples deploy tools
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(INSTALLED) ## create .venv with the three distributions, editable, and all tools
+
+# Build isolation is off because hatchling comes from constraints.txt like everything else.
+$(INSTALLED): constraints.txt tools/requirements.txt examples/requirements.txt \
+		proto/pyproject.toml client/pyproject.toml server/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) torch
+	$(PIP_INSTALL) --requirement tools/requirements.txt --requirement examples/requirements.txt
+	$(PIP_INSTALL) --no-build-isolation --editable proto --editable client --editable server
+	@touch $@
+
+.PHONY: demo
+demo: $(INSTALLED) ## train a small digit classifier against a server
+	$(BIN)/python examples/digits/train.py
+
+.PHONY: serve
+serve: $(INSTALLED) ## run a server; ARGS="..." passes options
+	$(BIN)/losswire-server serve $(ARGS)
+
+.PHONY: test
+test: $(INSTALLED) ## run the tests, then again against the built wheels
+	$(BIN)/python -m pytest --quiet --numprocesses=2 --dist=loadfile
+	$(BIN)/python tools/test_wheels.py
+
+.PHONY: image-test
+image-test: $(INSTALLED) ## build and run the containers; WHEELS=DIR has torch (needs root, podman, buildah)
+	$(BIN)/python tools/image_test.py $(if $(WHEELS),--wheels $(WHEELS)) $(ARGS)
+
+.PHONY: conformance
+conformance: $(INSTALLED) ## rewrite the conformance vectors from their table
+	$(BIN)/python -m tools.make_conformance
+
+.PHONY: languages
+languages: language-node language-cpp language-go ## build the examples in other languages
+
+.PHONY: language-node
+language-node: examples/node/dist/main.js
+
+examples/node/dist/main.js: examples/node/node_modules/.package-lock.json $(CONTRACT) \
+		$(wildcard examples/node/src/*.ts) examples/node/package.json examples/node/tsconfig.json
+	cd examples/node && npm run build --silent
+	@touch $@
+
+examples/node/node_modules/.package-lock.json: examples/node/package-lock.json
+	cd examples/node && npm ci --silent
+	@touch $@
+
+# CMake and the Makefile beside the Go sources know themselves what is out of date.
+.PHONY: language-cpp
+language-cpp:
+	cmake -S examples/cpp -B examples/cpp/build
+	cmake --build examples/cpp/build --parallel 2
+
+.PHONY: language-go
+language-go:
+	$(MAKE) --directory examples/go
+
+.PHONY: check
+check: check-lint check-types check-proto check-stubs check-docs ## lint, types, contract and generated files
+
+.PHONY: check-lint
+check-lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: check-types
+check-types: $(INSTALLED)
+	$(BIN)/mypy $(TYPED)
+
+.PHONY: check-proto
+check-proto: $(INSTALLED)
+	$(BIN)/buf lint proto
+	$(BIN)/buf format proto --diff --exit-code
+	$(BIN)/buf breaking proto --against proto/baseline.binpb
+
+.PHONY: check-stubs
+check-stubs: $(GENERATOR)
+	tools/check_stubs.sh .venv-proto/bin/python
+
+.PHONY: check-docs
+check-docs: $(INSTALLED)
+	$(BIN)/python -m losswire.server.docs --check docs/losses.md
+
+.PHONY: format
+format: $(INSTALLED) ## rewrite sources in the common layout
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+	$(BIN)/buf format proto --write
+
+.PHONY: proto
+proto: $(GENERATOR) ## regenerate the stubs from the .proto files
+	rm -f proto/src/losswire/v1/*_pb2*.py proto/src/losswire/v1/*_pb2*.pyi
+	tools/generate_stubs.sh .venv-proto/bin/python proto/src
+
+$(GENERATOR): proto/generator.txt
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --requirement proto/generator.txt
+	@touch $@
+
+.PHONY: baseline
+baseline: $(INSTALLED) ## accept the contract as it is now as the one not to break
+	$(BIN)/buf build proto --exclude-source-info --output proto/baseline.binpb
+
+.PHONY: docs
+docs: $(INSTALLED) ## regenerate docs/losses.md from the loss records
+	$(BIN)/python -m losswire.server.docs docs/losses.md
+
+.PHONY: clean
+clean: ## remove environments, builds and caches
+	rm -rf examples/node/node_modules examples/node/dist examples/node/src/generated
+	rm -rf examples/cpp/build examples/go/build
+	rm -rf .venv .venv-proto dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
