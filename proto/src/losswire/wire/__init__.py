@@ -1,0 +1,43 @@
+"""The tensor codec that client and server share. Needs numpy, never torch."""
+
+from losswire.wire._dtypes import DATA_TYPES, WireType, wire_type_of
+from losswire.wire._identity import ID_BYTES, begin_identity
+from losswire.wire._options import OptionScalar, decode_option, encode_option
+from losswire.wire._rows import GRADIENT_ROWS, ROWS, Packing, bytes_of
+from losswire.wire._tensor import (
+    MAX_AXIS,
+    MAX_RANK,
+    MalformedTensorError,
+    TensorForm,
+    Violation,
+    decode_tensor,
+    encode_form,
+    encode_tensor,
+    read_elements,
+    read_form,
+)
+
+__all__ = [
+    "DATA_TYPES",
+    "GRADIENT_ROWS",
+    "ID_BYTES",
+    "MAX_AXIS",
+    "MAX_RANK",
+    "ROWS",
+    "MalformedTensorError",
+    "OptionScalar",
+    "Packing",
+    "TensorForm",
+    "Violation",
+    "WireType",
+    "begin_identity",
+    "bytes_of",
+    "decode_option",
+    "decode_tensor",
+    "encode_form",
+    "encode_option",
+    "encode_tensor",
+    "read_elements",
+    "read_form",
+    "wire_type_of",
+]

@@ -1,0 +1,20 @@
+"""What a resident tensor is called: the hash of its canonical form."""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+ID_BYTES: Final = hashlib.sha256().digest_size
+"""The length of `TensorId.sha256`."""
+
+
+def begin_identity(data_type: int, shape: Sequence[int]) -> "_Hash":
+    """Start the SHA-256 of a tensor; to be updated with its data, whose digest is the id.
+
+    The canonical form is the one that `TensorId` documents.
+    """
+    return hashlib.sha256(struct.pack(f"<II{len(shape)}q", data_type, len(shape), *shape))

@@ -1,0 +1,121 @@
+"""Rows of a chunked call: the message that carries them, and how they are packed in it.
+
+Protobuf copies a bytes field several times on its way in and out. The two messages
+that carry rows are one such field and nothing else, so they are written by hand (tag,
+length, payload) and read without a copy. Everyone else may treat them as plain
+protobuf, and what another encoder writes is read by protobuf where it is not this.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import Message
+
+from losswire.v1 import loss_service_pb2
+from losswire.wire._tensor import TensorForm, read_elements
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+_LENGTH_DELIMITED: Final = 2
+_MORE: Final = 0x80
+_LONGEST_LENGTH: Final = 5
+"""The most bytes of a length: more than 2 GiB is not a message."""
+
+
+class RowsField(Generic[MessageT]):
+    """The one bytes field of a message that carries rows."""
+
+    def __init__(self, message_type: type[MessageT], name: str) -> None:
+        """Take the message and the name of the field, one of a oneof."""
+        field = message_type.DESCRIPTOR.fields_by_name[name]
+        self._message_type = message_type
+        self._name = name
+        # A field number below 16 makes a tag of one byte.
+        self._tag = field.number << 3 | _LENGTH_DELIMITED
+
+    def encode(self, parts: Sequence[memoryview]) -> bytes:
+        """Make a message of a payload in parts, in one copy."""
+        length = sum(part.nbytes for part in parts)
+        head = bytearray([self._tag])
+        while length >= _MORE:
+            head.append(length & (_MORE - 1) | _MORE)
+            length >>= 7
+        head.append(length)
+        return b"".join([head, *parts])
+
+    def decode(self, data: bytes) -> memoryview | MessageT:
+        """Read a message: its payload where it carries rows, else the message.
+
+        Raises DecodeError when the bytes are something else.
+        """
+        start = self._start_of_payload(data)
+        if start is not None:
+            return memoryview(data)[start:]
+        message = self._message_type.FromString(data)
+        if message.HasField(self._name):
+            return memoryview(getattr(message, self._name))
+        return message
+
+    def _start_of_payload(self, data: bytes) -> int | None:
+        """Tell where the payload begins; None when the message is more than this one field."""
+        if data[:1] != bytes([self._tag]):
+            return None
+        length = 0
+        for position, byte in enumerate(data[1 : 1 + _LONGEST_LENGTH]):
+            length |= (byte & (_MORE - 1)) << (7 * position)
+            if byte < _MORE:
+                start = position + 2
+                return start if len(data) - start == length else None
+        return None
+
+
+ROWS: Final = RowsField(loss_service_pb2.EvaluateChunkedRequest, "rows")
+"""The rows of the streamed inputs, from the client."""
+
+GRADIENT_ROWS: Final = RowsField(loss_service_pb2.EvaluateChunkedResponse, "gradient_rows")
+"""Their gradients, from the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How k whole rows of several tensors lie in one payload: k rows of each, one by one."""
+
+    forms: tuple[TensorForm, ...]
+    """The whole tensors; each has at least one axis, the first of which counts the rows."""
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of one row of all tensors."""
+        return sum(map(_row_bytes, self.forms))
+
+    def split(self, payload: memoryview) -> list[npt.NDArray[Any]]:
+        """Give the rows of each tensor, read-only and, where alignment allows, without a copy.
+
+        The payload must hold whole rows, at least one byte each. Raises
+        MalformedTensorError for elements that their type does not have.
+        """
+        count = payload.nbytes // self.row_bytes
+        arrays, start = [], 0
+        for form in self.forms:
+            stop = start + count * _row_bytes(form)
+            rows = TensorForm(form.wire_type, (count, *form.shape[1:]))
+            array = read_elements(rows, payload[start:stop], "rows")
+            arrays.append(array if array.flags.aligned else array.copy())
+            start = stop
+        return arrays
+
+
+def _row_bytes(form: TensorForm) -> int:
+    return TensorForm(form.wire_type, form.shape[1:]).size_bytes
+
+
+def bytes_of(array: npt.NDArray[Any]) -> memoryview:
+    """Give the elements of an array as the wire has them; copies what is laid out otherwise."""
+    native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    if sys.byteorder != "little":
+        native = native.byteswap()
+    return native.reshape(-1).view(np.uint8).data

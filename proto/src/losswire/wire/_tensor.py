@@ -1,0 +1,158 @@
+"""Tensors, to and from numpy arrays.
+
+The form of a tensor (a known data type, a sane shape, a byte count that agrees)
+is judged here, once for client and server. What the values mean is not.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from losswire.v1 import tensor_pb2
+from losswire.wire._dtypes import DATA_TYPES, WireType, wire_type_of
+
+Buffer = bytes | memoryview | npt.NDArray[np.uint8]
+"""What can hold the bytes of a tensor."""
+
+MAX_RANK = 8
+"""The largest number of axes of a tensor."""
+
+MAX_AXIS = 2**31 - 1
+"""The largest length of one axis."""
+
+_MAX_EXTENT = 2**63 - 1
+"""The largest byte count that array libraries can address, empty axes counted as 1."""
+
+_BOOL = tensor_pb2.DATA_TYPE_BOOL
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that is wrong with a request."""
+
+    field: str
+    """The path of the field, such as `inputs["target"].shape`."""
+    description: str
+    """What is wrong and what would be right."""
+
+
+class MalformedTensorError(ValueError):
+    """A tensor message whose form is wrong; `violations` says everything that is."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        """Take all violations of one tensor, at least one."""
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = tuple(violations)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorForm:
+    """The data type and shape of a tensor whose form is right."""
+
+    wire_type: WireType
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """The number of bytes of the data; exact, whatever the shape."""
+        return math.prod(self.shape) * self.wire_type.numpy.itemsize
+
+    def describe(self) -> str:
+        """Say how many bytes it takes, as `3 x 2 of float32 takes 24`."""
+        text = " x ".join(map(str, self.shape)) or "scalar"
+        return f"{text} of {self.wire_type.name} takes {self.size_bytes}"
+
+
+def encode_tensor(array: npt.ArrayLike) -> tensor_pb2.Tensor:
+    """Make an array a `Tensor`: row-major, contiguous, little-endian.
+
+    Takes any strides and byte order. Raises TypeError for a dtype that the wire
+    does not have and ValueError for more than `MAX_RANK` axes.
+    """
+    array = np.asarray(array)
+    message = encode_form(array)
+    native = array.astype(DATA_TYPES[message.data_type].numpy, copy=False)
+    # tobytes() writes C order whatever the strides, in the one copy that
+    # protobuf's demand for exact `bytes` costs in any case.
+    message.data = (native if sys.byteorder == "little" else native.byteswap()).tobytes()
+    return message
+
+
+def encode_form(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
+    """Make a `Tensor` of an array's type and shape, with empty data: the header of its rows.
+
+    Raises TypeError and ValueError as `encode_tensor` does.
+    """
+    wire_type = wire_type_of(array.dtype)
+    if wire_type is None:
+        known = ", ".join(t.name for t in DATA_TYPES.values())
+        message = f"dtype {array.dtype} cannot be sent; the wire has {known}"
+        raise TypeError(message)
+    if array.ndim > MAX_RANK:
+        message = f"{array.ndim} axes; at most {MAX_RANK} can be sent"
+        raise ValueError(message)
+    return tensor_pb2.Tensor(data_type=wire_type.data_type, shape=array.shape, data=b"")
+
+
+def read_form(tensor: tensor_pb2.Tensor, path: str) -> TensorForm:
+    """Read data type and shape, without touching the data.
+
+    `path` names the tensor in violations. Raises MalformedTensorError.
+    """
+    violations = []
+    wire_type = DATA_TYPES.get(tensor.data_type)
+    if wire_type is None:
+        known = ", ".join(tensor_pb2.DataType.Name(t.data_type) for t in DATA_TYPES.values())
+        given = f"{tensor.data_type} is not a data type" if tensor.data_type else "is not set"
+        violations.append(Violation(f"{path}.data_type", f"{given}; expected one of {known}"))
+    shape = tuple(tensor.shape)
+    if len(shape) > MAX_RANK:
+        violations.append(
+            Violation(f"{path}.shape", f"has {len(shape)} axes; at most {MAX_RANK} are accepted")
+        )
+    violations.extend(
+        Violation(f"{path}.shape[{axis}]", f"{length} is not in [0, {MAX_AXIS}]")
+        for axis, length in enumerate(shape[:MAX_RANK])
+        if not 0 <= length <= MAX_AXIS
+    )
+    if wire_type is None or violations:
+        raise MalformedTensorError(violations)
+    if math.prod(max(length, 1) for length in shape) > _MAX_EXTENT // wire_type.numpy.itemsize:
+        raise MalformedTensorError([Violation(f"{path}.shape", "has too many elements")])
+    return TensorForm(wire_type, shape)
+
+
+def decode_tensor(tensor: tensor_pb2.Tensor, path: str = "tensor") -> npt.NDArray[Any]:
+    """Read a `Tensor` that carries its data; the array is read-only and shares its bytes.
+
+    `path` names the tensor in violations. Raises MalformedTensorError.
+    """
+    form = read_form(tensor, path)
+    if tensor.WhichOneof("source") != "data":
+        raise MalformedTensorError([Violation(path, "has no data")])
+    data = tensor.data  # each read of a bytes field copies it: read once
+    if len(data) != form.size_bytes:
+        raise MalformedTensorError(
+            [Violation(f"{path}.data", f"has {len(data)} bytes; {form.describe()}")]
+        )
+    return read_elements(form, data, f"{path}.data")
+
+
+def read_elements(form: TensorForm, data: Buffer, path: str = "data") -> npt.NDArray[Any]:
+    """Read the elements of a tensor, whose bytes must be as many as the form says.
+
+    The array shares the bytes and keeps whatever holds them alive. `path` names the
+    bytes in violations. Raises MalformedTensorError for a bool that is neither 0 nor 1.
+    """
+    stored = np.frombuffer(data, form.wire_type.storage)
+    if form.wire_type.data_type == _BOOL and stored.size and stored.max() > 1:
+        raise MalformedTensorError(
+            [Violation(path, "a bool is one byte, 0 or 1; found another value")]
+        )
+    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    return native.view(form.wire_type.numpy).reshape(form.shape)
