@@ -1,0 +1,1 @@
+"""The service: losses and exact gradients over gRPC, computed by torch."""

@@ -1,0 +1,141 @@
+"""Admit: reserve the memory that an evaluation will need, before it is needed."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from losswire.server.errors import OverLimitError, OverloadedError
+from losswire.server.records import Reduction
+from losswire.server.values import Context
+from losswire.server.work import Work
+from losswire.wire import DATA_TYPES
+
+_RETRY_AFTER_MS: Final = 50
+"""When to come back: about as long as the evaluations that fill the budget take."""
+
+_ITEM_SIZES: Final = {each.name: each.numpy.itemsize for each in DATA_TYPES.values()}
+_DOUBLE: Final = 8
+_MOST_STEPS: Final = 10_000_000_000
+"""About ten seconds, during which nobody else is served."""
+_MOST_REPLY_BYTES: Final = (2 << 30) - (16 << 20)
+"""What protobuf can serialize, less room for everything besides the tensors."""
+
+
+def price(work: Work) -> int:
+    """Estimate the peak memory of an evaluation, in bytes, from its record.
+
+    Resident tensors are in memory already, whatever is computed.
+    """
+    cost = work.record.cost
+    elements = sum(array.size for array in work.inputs.values())
+    if cost.scratch is not None:
+        elements += cost.scratch(Context(work.bindings, work.options, work.inputs))
+    own = elements * _ITEM_SIZES[work.compute_dtype] + math.prod(work.values_shape) * _DOUBLE
+    peak = int(own * (cost.buffers_with_gradients if work.gradients_for else cost.buffers))
+    return max(peak - work.resident_bytes, 0)
+
+
+def reply_bytes(work: Work) -> int:
+    """Count the bytes of loss and gradients, which travel in one message."""
+    values = math.prod(work.values_shape) if work.reduction is Reduction.NONE else 1
+    gradients = sum(
+        work.inputs[name].size * _ITEM_SIZES[work.gradient_dtype or work.inputs[name].dtype.name]
+        for name in work.gradients_for
+    )
+    return values * _ITEM_SIZES[work.compute_dtype] + gradients
+
+
+def steps(work: Work) -> int:
+    """Estimate the work of an evaluation that its memory does not tell, from its record."""
+    count = work.record.cost.steps
+    return 0 if count is None else count(Context(work.bindings, work.options, work.inputs))
+
+
+class Admission:
+    """The memory budget of all evaluations together. Belongs to the event loop."""
+
+    def __init__(self, budget_bytes: int, most_steps: int = _MOST_STEPS) -> None:
+        """Take the budget, and how many steps one call may take."""
+        self.budget_bytes = budget_bytes
+        self.most_steps = most_steps
+        self.reserved_bytes = 0
+
+    def demand(self, works: Sequence[Work]) -> int:
+        """Give the price of some evaluations.
+
+        Raises OverLimitError when it can never fit, or is too much work for one
+        call.
+        """
+        work = sum(map(steps, works))
+        if work > self.most_steps:
+            message = (
+                f"the evaluation needs about {work} steps; the server takes at most "
+                f"{self.most_steps} in one call"
+            )
+            raise OverLimitError(message)
+        if sum(map(reply_bytes, works)) > _MOST_REPLY_BYTES:
+            message = "the answer would be larger than one message can be (2 GiB)"
+            raise OverLimitError(message)
+        wanted = sum(map(price, works))
+        if wanted > self.budget_bytes:
+            raise OverLimitError(_too_much(wanted, self.budget_bytes))
+        return wanted
+
+    @contextmanager
+    def hold(self, wanted: int) -> Iterator[None]:
+        """Hold some bytes.
+
+        Raises OverLimitError when they can never fit, and OverloadedError when they
+        do not fit now.
+        """
+        with self.reservation() as reservation:
+            reservation.raise_to(wanted)
+            yield
+
+    @contextmanager
+    def reserve(self, works: Sequence[Work]) -> Iterator[None]:
+        """Hold the price of some evaluations while they run.
+
+        Raises what `demand` raises, and OverloadedError when it does not fit now.
+        """
+        with self.hold(self.demand(works)):
+            yield
+
+    @contextmanager
+    def reservation(self) -> "Iterator[Reservation]":
+        """Hold as much as turns out to be needed, nothing at first."""
+        reservation = Reservation(self)
+        try:
+            yield reservation
+        finally:
+            self.reserved_bytes -= reservation.held_bytes
+
+
+class Reservation:
+    """What one call holds of the budget; it may grow."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.held_bytes = 0
+
+    def raise_to(self, wanted: int) -> None:
+        """Hold at least so many bytes.
+
+        Raises OverLimitError when they can never fit and OverloadedError when they do
+        not fit now; what was held before stays held.
+        """
+        admission, more = self._admission, wanted - self.held_bytes
+        if more <= 0:
+            return
+        if wanted > admission.budget_bytes:
+            raise OverLimitError(_too_much(wanted, admission.budget_bytes))
+        if admission.reserved_bytes + more > admission.budget_bytes:
+            message = "the server's memory budget is in use by other evaluations"
+            raise OverloadedError(message, _RETRY_AFTER_MS)
+        admission.reserved_bytes += more
+        self.held_bytes = wanted
+
+
+def _too_much(wanted: int, budget: int) -> str:
+    return f"this takes about {wanted} bytes; the server's memory budget is {budget}"

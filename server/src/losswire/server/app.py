@@ -1,0 +1,179 @@
+"""A running server: the line, the doors and their life."""
+
+import ipaddress
+import logging
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import grpc
+import torch
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from losswire.server.canary import evaluate_canary
+from losswire.server.door import GuardedServer
+from losswire.server.engine import Engine
+from losswire.server.line import Line
+from losswire.server.registry import Registry, builtin_registry, records_in
+from losswire.server.service import LossService
+from losswire.server.settings import Settings
+from losswire.server.tensor_service import TensorService
+from losswire.v1 import (
+    loss_service_pb2,
+    loss_service_pb2_grpc,
+    tensor_service_pb2,
+    tensor_service_pb2_grpc,
+)
+
+_log = logging.getLogger(__name__)
+
+_SERVICES = (
+    loss_service_pb2.DESCRIPTOR.services_by_name["LossService"],
+    tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
+)
+_HEALTHY = ("", *(each.full_name for each in _SERVICES))
+"""What health calls SERVING: the server, and its services."""
+
+_IDENTITY_ONLY = 1
+"""The bit set of accepted compressions: none. A compressed message would be
+inflated before its size is checked."""
+
+
+class StartError(Exception):
+    """The settings cannot be served; the text says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen."""
+
+    text: str
+    host: str
+    """Empty for a unix socket."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read `HOST:PORT` or `unix:PATH`; StartError for anything else."""
+        if text.startswith("unix:"):
+            return cls(text, "")
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 (the largest port)
+            message = f"--listen {text}: expected HOST:PORT or unix:PATH"
+            raise StartError(message)
+        return cls(text, host.strip("[]"))
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can call."""
+        if self.host in ("", "localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def pick_device(name: str) -> torch.device:
+    """Give the device to compute on; StartError when it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        message = "--device cuda: torch finds no CUDA device"
+        raise StartError(message)
+    return torch.device("cuda:0" if name == "cuda" else name)
+
+
+class App:
+    """One server process."""
+
+    def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
+        """Take the settings and, instead of the built-in losses, a catalogue."""
+        self._settings = settings
+        self._registry = registry or load_registry(settings.losses)
+        self._engine = Engine(pick_device(settings.device), settings.threads)
+        self._line = Line(self._registry, self._engine, settings)
+        self._health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> str:
+        """Listen; gives the address, with the port that was picked."""
+        settings = self._settings
+        address = Address.parse(settings.listen)
+        if not address.local and not settings.allow_insecure:
+            message = (
+                f"--listen {address.text} can be reached from other machines, and the server has "
+                "neither TLS nor a token; say --allow-insecure if that is meant"
+            )
+            raise StartError(message)
+        server = self._make_server()
+        try:
+            port = server.add_insecure_port(address.text)
+        except RuntimeError as error:
+            await server.stop(None)
+            message = f"--listen {address.text}: {error}"
+            raise StartError(message) from error
+        self._engine.start()
+        try:
+            await evaluate_canary(self._line)
+        except Exception as error:
+            message = f"{self._engine.device} does not compute: {error}"
+            raise StartError(message) from error
+        await server.start()
+        self._server = server
+        for name in _HEALTHY:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        if not address.host:
+            return address.text
+        return f"{address.text.rpartition(':')[0]}:{port}"
+
+    def _make_server(self) -> grpc.aio.Server:
+        settings = self._settings
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
+                ("grpc.max_concurrent_streams", 128),
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+                ("grpc.server_handshake_timeout_ms", 10_000),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        # The generated functions only need what GuardedServer has.
+        guarded: Any = GuardedServer(server, _SERVICES)
+        loss_service_pb2_grpc.add_LossServiceServicer_to_server(
+            LossService(self._line, settings), guarded
+        )
+        tensor_service_pb2_grpc.add_TensorServiceServicer_to_server(
+            TensorService(self._line), guarded
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [each.full_name for each in _SERVICES]
+        reflection.enable_server_reflection(
+            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+        )
+        return server
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING, let calls finish, then end."""
+        await self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            await self._server.stop(self._settings.drain_seconds)
+            self._engine.stop()
+        _log.info("stopped")
+
+
+def load_registry(modules: tuple[str, ...]) -> Registry:
+    """Make the catalogue of the built-in losses and those of further modules."""
+    registry = builtin_registry()
+    for name in modules:
+        try:
+            for record in records_in(import_module(name)):
+                registry.add(record)
+        except Exception as error:  # a module may fail in any way
+            message = f"--losses {name}: {' '.join(str(error).split())}"
+            raise StartError(message) from error
+    return registry

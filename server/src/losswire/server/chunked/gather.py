@@ -1,0 +1,125 @@
+"""What the parts of a chunked call add up to."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from losswire.server.chunked.plan import Plan, dtype_of
+from losswire.server.compute import Outcome, compute
+from losswire.server.encode import encode
+from losswire.server.records import Reduction
+from losswire.server.reduce import MEANS, Totals, denominator_ahead, loss_of
+from losswire.server.tensors import to_array
+from losswire.server.values import Array
+from losswire.server.work import Work
+from losswire.v1 import loss_service_pb2
+
+_DOUBLE = 8
+
+
+def size_of(plan: Plan) -> int:
+    """Tell the bytes that are held for the whole call: its header and what is gathered."""
+    whole = plan.whole
+    held = [array for name, array in whole.inputs.items() if name not in plan.streamed]
+    held += [each for each in (whole.grad_output, whole.sample_weight) if each is not None]
+    size = sum(array.nbytes for array in held)
+    size += sum(whole.inputs[name].size * _DOUBLE for name in plan.shared_gradients)
+    size += sum(whole.inputs[name].size * _DOUBLE for name in plan.row_gradients)
+    if whole.reduction is Reduction.NONE:
+        size += int(np.prod(whole.values_shape, dtype=int)) * _DOUBLE
+    return size
+
+
+class Gathering:
+    """One chunked call's sums so far. Everything but the construction runs on the engine."""
+
+    def __init__(self, plan: Plan, device: torch.device) -> None:
+        self._plan = plan
+        self._device = device
+        self._totals = Totals()
+        self._denominator = 0.0
+        self._known: float | None = plan.whole.normalizer
+        self._waited = self._computing = 0
+        self._last: Outcome | None = None
+        self._values: Array | None = None
+        self._rows: dict[str, Array] = {}
+        self._shared: dict[str, npt.NDArray[np.float64]] = {}
+
+    def begin(self, waited: int) -> float | None:
+        """Make room for the result; gives the mean's denominator where parts need it."""
+        del waited
+        plan, whole = self._plan, self._plan.whole
+        if plan.needs_denominator:
+            self._known = denominator_ahead(whole)
+        if whole.reduction is Reduction.NONE:
+            self._values = np.empty(whole.values_shape, dtype_of(whole.compute_dtype))
+        for name in plan.row_gradients:
+            dtype = dtype_of(whole.gradient_type(name))
+            self._rows[name] = np.empty(whole.inputs[name].shape, dtype)
+        for name in plan.shared_gradients:
+            self._shared[name] = np.zeros(whole.inputs[name].shape, np.float64)
+        return self._known
+
+    def add(self, part: Work, start: int, waited: int) -> list[Array]:
+        """Compute some rows and add them; gives the gradients that stream."""
+        outcome = compute(part, self._device)
+        stop = start + part.values_shape[0]
+        self._totals.total += outcome.sum
+        self._totals.numerator += outcome.mean_numerator
+        self._totals.count += outcome.count
+        self._denominator += outcome.mean_denominator
+        self._waited += waited
+        self._computing += outcome.compute_nanoseconds
+        self._last = outcome
+        if self._values is not None:
+            self._values[start:stop] = outcome.loss
+        for name, rows in self._rows.items():
+            rows[start:stop] = outcome.gradients[name]
+        for name, total in self._shared.items():
+            np.add(total, outcome.gradients[name], out=total, dtype=np.float64)
+        return [outcome.gradients[name] for name in self._plan.streamed_gradients]
+
+    def finish(self, waited: int) -> loss_service_pb2.ChunkedResult:
+        """Form the result, once all rows were added."""
+        whole = self._plan.whole
+        if self._last is None:
+            return self._of_nothing(waited)
+        gradients = self._rows | {name: self._finished(name) for name in self._shared}
+        in_means = whole.reduction in MEANS
+        denominator = self._known if in_means and self._known is not None else self._denominator
+        outcome = Outcome(
+            loss=self._loss(denominator) if self._values is None else self._values,
+            sum=self._totals.total,
+            mean_numerator=self._totals.numerator,
+            mean_denominator=denominator,
+            count=self._totals.count,
+            gradients=gradients,
+            compute_nanoseconds=self._computing,
+            device=self._last.device,
+            engine=self._last.engine,
+            compute_dtype=whole.compute_dtype,
+        )
+        return loss_service_pb2.ChunkedResult(
+            result=encode(outcome, self._waited), rows=self._plan.count
+        )
+
+    def _loss(self, denominator: float) -> Array:
+        whole = self._plan.whole
+        dtype: torch.dtype = getattr(torch, whole.compute_dtype)
+        return to_array(torch.tensor(loss_of(whole, self._totals, denominator), dtype=dtype))
+
+    def _finished(self, name: str) -> npt.NDArray[Any]:
+        """Round a sum to the compute type and then to that of the gradient, as torch would."""
+        whole = self._plan.whole
+        total = self._shared[name].astype(dtype_of(whole.compute_dtype))
+        return total.astype(dtype_of(whole.gradient_type(name)), copy=False)
+
+    def _of_nothing(self, waited: int) -> loss_service_pb2.ChunkedResult:
+        """Evaluate a call without rows: the stand-ins are the inputs, for they are empty."""
+        outcome = compute(self._plan.whole, self._device)
+        result = encode(outcome, waited)
+        for name in self._plan.streamed_gradients:
+            del result.gradients[name]
+        return loss_service_pb2.ChunkedResult(result=result, rows=0)

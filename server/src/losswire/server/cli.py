@@ -1,0 +1,198 @@
+"""The command line of the server: `losswire-server serve`."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from losswire.server._version import SERVER_VERSION
+from losswire.server.app import App, StartError
+from losswire.server.settings import MIB, Settings, available_cpus, available_memory
+
+_GRPC_MOST_MIB = 2048
+"""The size of a message, in MiB, from which gRPC's counters and protobuf do not hold it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit status."""
+    options = _parser().parse_args(arguments)
+    _set_up_log(options.log_level)
+    settings = Settings(
+        listen=options.listen,
+        device=options.device,
+        threads=options.threads,
+        allow_insecure=options.allow_insecure,
+        max_message_bytes=options.max_message_mib * MIB,
+        memory_budget_bytes=options.memory_budget_mib * MIB,
+        resident_quota_bytes=_resident_quota(options) * MIB,
+        drain_seconds=options.drain_seconds,
+        losses=tuple(options.losses),
+    )
+    try:
+        asyncio.run(_serve(settings))
+    except StartError as error:
+        print(f"losswire-server: {error}", file=sys.stderr)  # noqa: T201 (a command line speaks)
+        return 2
+    return 0
+
+
+def _resident_quota(options: argparse.Namespace) -> int:
+    """Give the quota of resident tensors, in MiB."""
+    given: int | None = vars(options).get("resident_quota_mib")
+    return options.memory_budget_mib // 4 if given is None else given
+
+
+async def _serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    app = App(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    address = await app.start()
+    print(f"listening on {address}", flush=True)  # noqa: T201 (a command line speaks)
+    await stopping.wait()
+    await app.stop()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="losswire-server", description="Serves loss functions and their exact gradients."
+    )
+    parser.add_argument("--version", action="version", version=SERVER_VERSION)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve until SIGTERM",
+        description="Serve until SIGTERM. Prints `listening on HOST:PORT` when ready.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = serve.add_argument
+    add(
+        "--listen",
+        default="127.0.0.1:50051",
+        metavar="ADDRESS",
+        help="HOST:PORT, where port 0 picks a free one, or unix:PATH",
+    )
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    add(
+        "--threads",
+        type=_positive,
+        default=available_cpus(),
+        metavar="N",
+        help="how many CPU threads torch uses; the default is what the cgroup allows",
+    )
+    add(
+        "--losses",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="an installed module with further losses; may be repeated",
+    )
+    add(
+        "--allow-insecure",
+        action="store_true",
+        help="listen where other machines can call, without TLS or token",
+    )
+    _add_memory(add)
+    add(
+        "--drain-seconds",
+        type=_seconds,
+        default=10.0,
+        metavar="S",
+        help="how long calls may go on after SIGTERM",
+    )
+    add(
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        default="info",
+        help="what the log tells",
+    )
+    return parser
+
+
+def _add_memory(add: Callable[..., object]) -> None:
+    """Add the options that bound memory."""
+    add(
+        "--max-message-mib",
+        type=_message_size,
+        default=8,
+        metavar="MIB",
+        help="the largest request in one piece; less than 2048",
+    )
+    add(
+        "--memory-budget-mib",
+        type=_positive,
+        default=max(available_memory() // 2 // MIB, 1),
+        metavar="MIB",
+        help="the memory that all evaluations together may take; the default is half of it all",
+    )
+    add(
+        "--resident-quota-mib",
+        type=_whole,
+        # Left out of the help, which says what it is.
+        default=argparse.SUPPRESS,
+        metavar="MIB",
+        help="the memory that resident tensors may take, beside the budget; 0 keeps none "
+        "(default: a quarter of the budget)",
+    )
+
+
+def _positive(text: str) -> int:
+    """Read a whole number greater than 0."""
+    if not text.isdecimal() or int(text) == 0:
+        message = f"{text} is not a whole number greater than 0"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    """Read a whole number that is not negative."""
+    if not text.isdecimal():
+        message = f"{text} is not a whole number"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _message_size(text: str) -> int:
+    """Read a size in MiB that gRPC can count in bytes."""
+    if _positive(text) < _GRPC_MOST_MIB:
+        return int(text)
+    message = f"{text} is not less than {_GRPC_MOST_MIB}"
+    raise argparse.ArgumentTypeError(message)
+
+
+def _seconds(text: str) -> float:
+    """Read a time that is finite and not negative."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < float("inf"):
+            return float(text)
+    message = f"{text} is not a number of seconds"
+    raise argparse.ArgumentTypeError(message)
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line, so that no text from outside can forge a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record."""
+        entry = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _set_up_log(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.captureWarnings(capture=True)

@@ -1,0 +1,56 @@
+"""What a closed form computes: one block of rows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Options = Mapping[str, Any]
+"""The options of an evaluation, each of the type that its record says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Some whole rows of an evaluation, all in the compute type and on one device."""
+
+    inputs: Mapping[str, Tensor]
+    """The rows of the inputs that have rows, and the whole of those that do not."""
+    options: Options
+    coefficients: Tensor | None
+    """The gradient with respect to each value, in the values' shape and in float64;
+    None: loss only."""
+    gradients: Mapping[str, Tensor]
+    """Where to put the gradients asked for, each in the shape of its input's rows. Written
+    only, never read before it is written."""
+    scratch: Callable[[str, Tensor], Tensor]
+    """Gives a kept buffer of this name, as large as a tensor."""
+
+
+SideTerm = Callable[[Mapping[str, Tensor], Options], Tensor | None]
+
+
+def _nothing(inputs: Mapping[str, Tensor], options: Options) -> None:
+    del inputs, options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denominators:
+    """How what each value adds to the mean's denominator follows from some inputs alone."""
+
+    inputs: tuple[str, ...]
+    """The inputs that it follows from, as far as they are given."""
+    terms: SideTerm
+    """Gives it before any value is known, from inputs in their own types; None: 1 each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedForm:
+    """How to compute a loss, in one of its layouts, without autograd."""
+
+    block: Callable[[Block], Tensor]
+    """Computes one block: gives its values and fills its gradients."""
+    gradients: tuple[str, ...] = ("input",)
+    """The inputs it can differentiate; for others, autograd is taken."""
+    counted: SideTerm = _nothing
+    """Gives which values torch does not ignore; None: all."""

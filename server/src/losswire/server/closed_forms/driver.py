@@ -1,0 +1,192 @@
+"""The path of closed forms: walks an evaluation in blocks of rows that stay in the cache."""
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from losswire.server.closed_forms.block import Block, ClosedForm
+from losswire.server.records import Reduction
+from losswire.server.reduce import (
+    Computed,
+    Totals,
+    Weighting,
+    denominator_of,
+    loss_of,
+    upstream_of,
+    value_gradients,
+)
+from losswire.server.tensors import to_tensor
+from losswire.server.work import Work
+from losswire.v1 import evaluation_pb2
+
+_BLOCK_BYTES: Final = 2 << 20
+"""The size of a block of the largest input: large enough to hide the cost of a
+call, small enough to stay in the cache between one pass and the next."""
+
+_LEAST_BYTES: Final = 512 << 10
+"""Below this size of all inputs, walking blocks costs more than autograd does."""
+
+_COMPUTED_IN: Final = ("float32", "float64")
+
+_HOST: Final = torch.device("cpu")
+
+
+def closed_form_of(work: Work, device: torch.device) -> ClosedForm | None:
+    """Give the closed form to compute by; None where autograd is to be taken.
+
+    Depends on nothing but the evaluation itself and the device; how a chunked call is
+    cut makes no difference.
+    """
+    work = work.whole or work
+    form = work.record.closed_forms.get(work.layout.name)
+    if (
+        form is None
+        or device.type != "cpu"
+        or work.engine == evaluation_pb2.ENGINE_AUTOGRAD
+        or work.compute_dtype not in _COMPUTED_IN
+        or not set(work.gradients_for) <= set(form.gradients)
+        or sum(array.nbytes for array in work.inputs.values()) < _LEAST_BYTES
+        or any(array.size == 0 for array in work.inputs.values())
+        or not work.values_shape
+    ):
+        return None
+    return form
+
+
+def compute_closed(form: ClosedForm, work: Work) -> Computed:
+    """Evaluate by a closed form."""
+    with torch.no_grad():
+        return _Walk(form, work).run()
+
+
+class Buffers:
+    """Scratch memory that is kept from block to block."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._kept: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, like: Tensor) -> Tensor:
+        """Give a buffer of this name, contiguous, in the shape and type of a tensor."""
+        kept = self._kept.get(name)
+        if kept is None or kept.dtype != like.dtype or kept.numel() < like.numel():
+            kept = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+            self._kept[name] = kept
+        return kept[: like.numel()].view(like.shape)
+
+
+class _Walk:
+    """One evaluation, its inputs seen as rows."""
+
+    def __init__(self, form: ClosedForm, work: Work) -> None:
+        self.form = form
+        self.work = work
+        self.dtype: torch.dtype = getattr(torch, work.compute_dtype)
+        self.buffers = Buffers()
+        values = work.values_shape
+        # Where all inputs have the values' shape, every element is a row.
+        flat = all(array.shape == values for array in work.inputs.values())
+        self.shape = (math.prod(values),) if flat else values
+        self.weighting = Weighting(work, _HOST, self.shape)
+        self.rows: dict[str, Tensor] = {}
+        self.shared: dict[str, Tensor] = {}
+        for name, array in work.inputs.items():
+            tensor = to_tensor(array)
+            if work.has_rows(name):
+                self.rows[name] = tensor.reshape(self.shape) if flat else tensor
+            else:
+                self.shared[name] = tensor.to(self.dtype)
+        self.gradients = {
+            name: torch.empty(
+                self.rows[name].shape,
+                dtype=getattr(torch, work.gradient_type(name)),
+            )
+            for name in work.gradients_for
+        }
+
+    def run(self) -> Computed:
+        """Walk all blocks."""
+        work = self.work
+        known = work.record.denominators.get(work.layout.name)
+        terms = known.terms(self.rows | self.shared, work.options) if known else None
+        denominator = denominator_of(work, self.weighting, terms)
+        gradient = value_gradients(work, upstream_of(work, _HOST), denominator)
+        if gradient.ndim:
+            gradient = gradient.reshape(self.shape)
+        totals = Totals()
+        unreduced = work.reduction is Reduction.NONE
+        values = torch.empty(self.shape if unreduced else (), dtype=self.dtype)
+        for start, stop in self._blocks():
+            weighting = self.weighting.rows(start, stop)
+            block = self._block(start, stop, gradient, weighting)
+            found = self.form.block(block)
+            self._store(start, stop, block, weighting)
+            counted = self.form.counted(block.inputs, work.options)
+            totals.add(found, weighting, counted=counted)
+            if unreduced:
+                values[start:stop] = weighting(found)
+        if unreduced:
+            loss = values.view(work.values_shape)
+        else:
+            loss = values.fill_(loss_of(work, totals, denominator))
+        return Computed(
+            loss=loss,
+            sum=totals.total,
+            mean_numerator=totals.numerator,
+            mean_denominator=denominator,
+            count=totals.count,
+            gradients={
+                name: tensor.view(work.inputs[name].shape)
+                for name, tensor in self.gradients.items()
+            },
+        )
+
+    def _blocks(self) -> list[tuple[int, int]]:
+        """Cut the rows so that a block of the largest input has about `_BLOCK_BYTES`."""
+        count = self.shape[0]
+        widest = max(tensor.numel() // count for tensor in self.rows.values())
+        step = max(1, _BLOCK_BYTES // max(1, widest * self.dtype.itemsize))
+        return [(start, min(start + step, count)) for start in range(0, count, step)]
+
+    def _block(self, start: int, stop: int, gradient: Tensor, weighting: Weighting) -> Block:
+        """Make one block: its inputs in the compute type and where its gradients go."""
+        inputs = dict(self.shared)
+        for name, tensor in self.rows.items():
+            inputs[name] = self._converted(name, tensor[start:stop])
+        coefficients = None
+        gradients: dict[str, Tensor] = {}
+        if self.gradients:
+            rows = gradient[start:stop] if gradient.ndim else gradient
+            coefficients = weighting(rows.expand(stop - start, *self.shape[1:]))
+            for name, whole in self.gradients.items():
+                part = whole[start:stop]
+                same = whole.dtype == self.dtype
+                gradients[name] = part if same else self.buffers("to " + name, inputs[name])
+        return Block(
+            inputs=inputs,
+            options=self.work.options,
+            coefficients=coefficients,
+            gradients=gradients,
+            scratch=self.buffers,
+        )
+
+    def _converted(self, name: str, rows: Tensor) -> Tensor:
+        """Give rows of an input, those of numbers in the compute type."""
+        if not self.work.layout.inputs[name].real or rows.dtype == self.dtype:
+            return rows
+        like = rows.new_empty((), dtype=self.dtype).expand(rows.shape)
+        return self.buffers("from " + name, like).copy_(rows)
+
+    def _store(self, start: int, stop: int, block: Block, weighting: Weighting) -> None:
+        """Clear the gradients of removed rows and put those that are of another type in place."""
+        for name, whole in self.gradients.items():
+            found = block.gradients[name]
+            removed = weighting.removed
+            if removed is not None:
+                # An input has the axes of the values, and may have more behind the first.
+                more = (1,) * (found.ndim - removed.ndim)
+                found.masked_fill_(removed.reshape(removed.shape[:1] + more + removed.shape[1:]), 0)
+            if whole.dtype != self.dtype:
+                whole[start:stop].copy_(found)

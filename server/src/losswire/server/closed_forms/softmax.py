@@ -1,0 +1,141 @@
+"""Closed forms of the losses over a softmax, and of the negative log-likelihood.
+
+With `x` the logits of a row, `lse = log(sum(exp(x)))` and `q` the target
+distribution times the class weights, the value is `sum(q * (lse - x))` and its
+gradient `sum(q) * exp(x - lse) - q`. Nothing is formed that grows with `x`:
+`max(x) - x` and `log(sum(exp(x - max(x))))` are added instead, so that large
+logits lose no precision.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from losswire.server.closed_forms.block import Block, Options
+
+_CLASSES = 1
+"""The axis of the classes; the first axis is the batch."""
+
+
+def index_denominators(inputs: Mapping[str, Tensor], options: Options) -> Tensor:
+    """Give each row's class weight (1 without one), 0 where the row is ignored."""
+    target, weight = inputs["target"], inputs.get("weight")
+    counted = index_counted(inputs, options)
+    if weight is None:
+        return counted
+    return weight[target.where(counted, 0).long()].where(counted, 0)
+
+
+def index_counted(inputs: Mapping[str, Tensor], options: Options) -> Tensor:
+    """Tell which rows are not ignored."""
+    ignored: int = options["ignore_index"]
+    # As int64: compared with uint8, torch would wrap the number, and -100 equal 156.
+    return inputs["target"].long().ne(ignored)
+
+
+def cross_entropy_with_indices(block: Block) -> Tensor:
+    """Compute cross entropy with class indices."""
+    logits, target, weight = _read(block)
+    counted = index_counted(block.inputs, block.options).unsqueeze(_CLASSES)
+    chosen = target.unsqueeze(_CLASSES).where(counted, 0).long()
+    smoothing = block.options["label_smoothing"]
+    # The share of the loss that the target takes, and that each class takes evenly.
+    share: Tensor | float = 1.0 - smoothing
+    if weight is not None:
+        share = weight.double()[chosen] * share
+    even = smoothing / logits.shape[_CLASSES]
+    softmax, highest, log_sum = _softmax(block, logits)
+    values = (highest - logits.gather(_CLASSES, chosen) + log_sum) * share
+    if smoothing:
+        values += _spread_loss(block, logits, highest, log_sum, weight) * even
+    gradient = block.gradients.get("input")
+    if gradient is not None and block.coefficients is not None:
+        coefficients = block.coefficients.unsqueeze(_CLASSES).where(counted, 0.0)
+        on_target = coefficients * share
+        if smoothing:
+            evenly = coefficients * even
+            softmax.mul_(_in(logits, on_target + evenly * _spread_weight(logits, weight)))
+            softmax.sub_(_in(logits, evenly if weight is None else evenly * _laid(logits, weight)))
+        else:
+            softmax.mul_(_in(logits, on_target))
+        softmax.scatter_add_(_CLASSES, chosen, _in(logits, on_target.neg()))
+    # An ignored row is 0 even where its logits are not finite, as in torch.
+    return _in(logits, values.where(counted, 0.0)).squeeze(_CLASSES)
+
+
+def cross_entropy_with_probabilities(block: Block) -> Tensor:
+    """Compute cross entropy with class probabilities."""
+    logits, target, weight = _read(block)
+    smoothing = block.options["label_smoothing"]
+    if smoothing:
+        target = target * (1 - smoothing) + smoothing / logits.shape[_CLASSES]
+    if weight is not None:
+        target = target * _laid(logits, weight)
+    softmax, highest, log_sum = _softmax(block, logits)
+    terms = torch.sub(highest, logits, out=block.scratch("terms", logits))
+    values = terms.add_(_in(logits, log_sum)).mul_(target).sum(_CLASSES)
+    if "input" in block.gradients and block.coefficients is not None:
+        softmax.mul_(target.sum(_CLASSES, keepdim=True)).sub_(target)
+        softmax.mul_(_in(logits, block.coefficients.unsqueeze(_CLASSES)))
+    return values
+
+
+def nll(block: Block) -> Tensor:
+    """Compute the negative log-likelihood of classes."""
+    inputs, target, _ = _read(block)
+    counted = index_counted(block.inputs, block.options)
+    rows = index_denominators(block.inputs, block.options).to(inputs.dtype)
+    chosen = target.where(counted, 0).long().unsqueeze(_CLASSES)
+    picked = inputs.gather(_CLASSES, chosen).squeeze(_CLASSES)
+    gradient = block.gradients.get("input")
+    if gradient is not None and block.coefficients is not None:
+        share = (block.coefficients * rows).where(counted, 0.0).neg().unsqueeze(_CLASSES)
+        gradient.zero_().scatter_(_CLASSES, chosen, _in(inputs, share))
+    return (-picked * rows).where(counted, 0.0)
+
+
+def _read(block: Block) -> tuple[Tensor, Tensor, Tensor | None]:
+    return block.inputs["input"], block.inputs["target"], block.inputs.get("weight")
+
+
+def _softmax(block: Block, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the softmax, the highest logit of each row and `log(sum(exp(x - highest)))`.
+
+    The softmax lies where the gradient goes, which it becomes. What there is only
+    one of in a row is float64, which costs little and loses nothing.
+    """
+    out = block.gradients.get("input")
+    softmax = torch.softmax(
+        logits, _CLASSES, out=block.scratch("softmax", logits) if out is None else out
+    )
+    highest = logits.amax(_CLASSES, keepdim=True)
+    # The largest probability is exp(0) / sum, and never so small that it loses precision.
+    log_sum = softmax.amax(_CLASSES, keepdim=True).double().log_().neg_()
+    return softmax, highest, log_sum
+
+
+def _in(logits: Tensor, tensor: Tensor) -> Tensor:
+    """Convert to the type of the logits."""
+    return tensor.to(logits.dtype)
+
+
+def _laid(logits: Tensor, weight: Tensor) -> Tensor:
+    """Lay class weights along the axis of the classes."""
+    return weight.view(-1, *(1 for _ in logits.shape[_CLASSES + 1 :]))
+
+
+def _spread_weight(logits: Tensor, weight: Tensor | None) -> Tensor | int:
+    """Add up the class weights."""
+    return logits.shape[_CLASSES] if weight is None else weight.double().sum()
+
+
+def _spread_loss(
+    block: Block, logits: Tensor, highest: Tensor, log_sum: Tensor, weight: Tensor | None
+) -> Tensor:
+    """Give `sum(weight * (lse - x))`, the loss of a target spread evenly."""
+    terms = torch.sub(highest, logits, out=block.scratch("terms", logits))
+    if weight is not None:
+        terms.mul_(_laid(logits, weight))
+    below = terms.sum(_CLASSES, keepdim=True, dtype=torch.float64)
+    return below + log_sum * _spread_weight(logits, weight)

@@ -1,0 +1,230 @@
+"""Writes docs/losses.md from the records of the losses: `python -m losswire.server.docs PATH`.
+
+The page is made from the same `LossInfo` messages that ListLosses answers with.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from losswire.server.catalogue import describe
+from losswire.server.records import FLOATS, INTEGERS, LossRecord
+from losswire.server.registry import builtin_registry
+from losswire.v1 import evaluation_pb2, loss_info_pb2
+from losswire.wire import DATA_TYPES, OptionScalar, decode_option
+
+_INTRODUCTION: Final = """\
+# Losses
+
+Every loss and activation of the server. This page is generated from the same records that
+`ListLosses` answers from (`make docs`); do not edit it. How an evaluation is written down stands in
+[protocol.md](protocol.md).
+
+## How to read the tables
+
+**Shapes** are lists of axes, outermost first. An evaluation must match one row of the loss's table.
+
+| Written | Means |
+|---|---|
+| `N`, `C`, ... | one axis, of the same length wherever the letter stands |
+| `*S` | any number of axes, also none, the same wherever it stands |
+| `#*S` | any shape that broadcasts to `*S` |
+| `2` | an axis of that length |
+| scalar | no axes |
+| - | the input is not accepted in this layout |
+
+The column "values" is the shape of the loss with reduction `none`, and of a full `sample_weight`.
+
+**Data types**: `floats` are float16, bfloat16, float32 and float64; `integers` are uint8, int8,
+int16, int32 and int64.
+
+**Gradient** says whether a gradient can be asked for: always, never, or in the layouts named.
+
+**Values must be** says what is checked: an evaluation with other values is INVALID_ARGUMENT.
+**Values are meant to be** says what the formula is for: others are accepted, and give what they
+give in torch.
+
+All inputs have one floating type, except those marked as of any floating type.
+"""
+_KINDS: Final = {
+    loss_info_pb2.LOSS_KIND_LOSS: "loss",
+    loss_info_pb2.LOSS_KIND_ACTIVATION: "activation",
+}
+_OPTION_TYPES: Final = {
+    loss_info_pb2.OPTION_TYPE_DOUBLE: "double",
+    loss_info_pb2.OPTION_TYPE_INT64: "int64",
+    loss_info_pb2.OPTION_TYPE_BOOL: "bool",
+    loss_info_pb2.OPTION_TYPE_STRING: "string",
+}
+_GROUPS: Final = (("floats", FLOATS), ("integers", INTEGERS))
+_NOTHING: Final = "-"
+
+
+def render(records: Iterable[LossRecord]) -> str:
+    """Write the page."""
+    infos = [describe(record) for record in records]
+    overview = _table(
+        ("Name", "Kind", "What it is"),
+        ((f"[`{info.name}`](#{info.name})", _KINDS[info.kind], info.summary) for info in infos),
+    )
+    sections = [_INTRODUCTION, "## Overview\n", overview, *map(_section, infos)]
+    return "\n".join(sections)
+
+
+def _section(info: loss_info_pb2.LossInfo) -> str:
+    """Write everything about one loss."""
+    parts = [f"## {info.name}", info.description, "**Shapes**", _layouts(info)]
+    parts += ["**Inputs**", _table(*_inputs(info))]
+    if info.options:
+        parts += ["**Options**", _table(*_options(info))]
+    return "\n\n".join(part.rstrip("\n") for part in [*parts, "\n".join(_facts(info))]) + "\n"
+
+
+def _layouts(info: loss_info_pb2.LossInfo) -> str:
+    names = [each.name for each in info.inputs]
+    rows = (
+        (
+            f"`{each.name}`",
+            *(_shape(each.inputs[name]) if name in each.inputs else _NOTHING for name in names),
+            _shape(each.values),
+            ", ".join(f"`{axis}`" for axis in each.nonempty_axes) or _NOTHING,
+        )
+        for each in info.layouts
+    )
+    titles = ("Layout", *(f"`{name}`" for name in names), "values", "Must not be empty")
+    return _table(titles, rows)
+
+
+def _inputs(
+    info: loss_info_pb2.LossInfo,
+) -> tuple[Sequence[str], Iterator[Sequence[str]]]:
+    titles = (
+        "Input",
+        "What it is",
+        "Required",
+        "Data types",
+        "Gradient",
+        "Values must be",
+        "Values are meant to be",
+    )
+    rows = (
+        (
+            f"`{each.name}`",
+            each.description,
+            _yes(flag=each.required),
+            _data_types(each) + (" (any floating type)" if each.promotes else ""),
+            _gradient(info, each),
+            "; ".join(each.value_rules) or _NOTHING,
+            "; ".join(each.value_hints) or _NOTHING,
+        )
+        for each in info.inputs
+    )
+    return titles, rows
+
+
+def _options(
+    info: loss_info_pb2.LossInfo,
+) -> tuple[Sequence[str], Iterator[Sequence[str]]]:
+    titles = ("Option", "What it does", "Type", "Default", "Accepted")
+    rows = (
+        (
+            f"`{each.name}`",
+            each.description,
+            _OPTION_TYPES[each.type],
+            _default(each),
+            each.range or " or ".join(f"`{choice}`" for choice in each.choices) or "any",
+        )
+        for each in info.options
+    )
+    return titles, rows
+
+
+def _facts(info: loss_info_pb2.LossInfo) -> Iterator[str]:
+    if info.kind == loss_info_pb2.LOSS_KIND_LOSS:
+        yield f"- Reductions: {_reductions(info)}"
+        yield f"- Denominator of the mean: {info.mean_denominator}"
+        yield f"- Rows contribute independently: {_yes(flag=info.separable)}"
+    if info.closed_form:
+        yield "- `ENGINE_AUTO` may take a closed form"
+    yield f"- Source: `{info.source}`"
+
+
+def _reductions(info: loss_info_pb2.LossInfo) -> str:
+    names = {
+        each: evaluation_pb2.Reduction.Name(each).removeprefix("REDUCTION_").lower()
+        for each in info.reductions
+    }
+    return ", ".join(
+        f"{name} (default)" if each == info.default_reduction and len(names) > 1 else name
+        for each, name in names.items()
+    )
+
+
+def _shape(text: str) -> str:
+    return f"`{text}`" if text else "scalar"
+
+
+def _data_types(described: loss_info_pb2.InputInfo) -> str:
+    """List the data types, a complete group by its name."""
+    names = [DATA_TYPES[each].name for each in described.data_types]
+    found: list[str] = []
+    for group, members in _GROUPS:
+        if set(members) <= set(names):
+            found.append(group)
+            names = [name for name in names if name not in members]
+    return ", ".join([*found, *names])
+
+
+def _gradient(info: loss_info_pb2.LossInfo, described: loss_info_pb2.InputInfo) -> str:
+    where = [each.name for each in info.layouts if described.name in each.inputs]
+    if list(described.differentiable_in) == where:
+        return "yes"
+    return ", ".join(f"`{name}`" for name in described.differentiable_in) or "no"
+
+
+def _default(option: loss_info_pb2.OptionInfo) -> str:
+    if option.required:
+        return "required"
+    value = decode_option(option.default_value)
+    return "none" if value is None else f"`{_literal(value)}`"
+
+
+def _literal(value: OptionScalar) -> str:
+    """Write a value as JSON has it, without quotes around text."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _yes(*, flag: bool) -> str:
+    return "yes" if flag else "no"
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a Markdown table; a bar inside of a cell would end it."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page, or with --check tell whether it is up to date; gives the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m losswire.server.docs", description="Writes docs/losses.md."
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="where the page is")
+    parser.add_argument("--check", action="store_true", help="only tell whether it is up to date")
+    options = parser.parse_args(arguments)
+    path: Path = options.path
+    page = render(builtin_registry())
+    if not options.check:
+        path.write_text(page, encoding="utf-8")
+        return 0
+    if path.is_file() and path.read_text(encoding="utf-8") == page:
+        return 0
+    print(f"{path} is not up to date; run `make docs`", file=sys.stderr)  # noqa: T201 (a command line speaks)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

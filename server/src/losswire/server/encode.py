@@ -1,0 +1,32 @@
+"""Encode: from outcomes and records to messages."""
+
+from losswire.server._version import SERVER_VERSION, TORCH_VERSION
+from losswire.server.compute import Outcome
+from losswire.v1 import evaluation_pb2, tensor_pb2
+from losswire.wire import DATA_TYPES, encode_tensor
+
+NUMBERS: dict[str, tensor_pb2.DataType.ValueType] = {
+    each.name: each.data_type for each in DATA_TYPES.values()
+}
+"""The number of each data type, by name."""
+
+
+def encode(outcome: Outcome, queue_nanoseconds: int) -> evaluation_pb2.EvaluationResult:
+    """Make an outcome a result."""
+    return evaluation_pb2.EvaluationResult(
+        loss=encode_tensor(outcome.loss),
+        sum=outcome.sum,
+        mean_numerator=outcome.mean_numerator,
+        mean_denominator=outcome.mean_denominator,
+        count=outcome.count,
+        gradients={name: encode_tensor(array) for name, array in outcome.gradients.items()},
+        queue_nanoseconds=queue_nanoseconds,
+        compute_nanoseconds=outcome.compute_nanoseconds,
+        receipt=evaluation_pb2.Receipt(
+            device=outcome.device,
+            engine=outcome.engine,
+            compute_data_type=NUMBERS[outcome.compute_dtype],
+            server_version=SERVER_VERSION,
+            torch_version=TORCH_VERSION,
+        ),
+    )

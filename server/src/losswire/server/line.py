@@ -1,0 +1,138 @@
+"""The straight line that every evaluation takes, whatever door it came in by.
+
+decode -> validate -> admit -> batch -> compute -> encode
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from losswire.server.admit import Admission
+from losswire.server.chunked.call import ChunkedDoor
+from losswire.server.decode import decode
+from losswire.server.engine import Engine
+from losswire.server.errors import OverLimitError, item_status
+from losswire.server.registry import Registry
+from losswire.server.request_id import current_request_id
+from losswire.server.residents import TENANT, ResidentStore
+from losswire.server.settings import Settings
+from losswire.server.validate import validate
+from losswire.server.values import Array
+from losswire.server.work import Work
+from losswire.v1 import evaluation_pb2
+
+_OFF_LOOP_BYTES = 256 * 1024
+"""From this size on, checking values takes long enough to leave the event loop for."""
+
+_OFF_LOOP_EVALUATIONS = 32
+"""From so many on, checking takes as long, however small they are."""
+
+_CHECKING = 2
+"""The memory that checking values takes for a moment, at most, in multiples of the tensor.
+Of tensors that were sent, the size of a message bounds it."""
+
+
+class Line:
+    """Evaluates what the doors bring in."""
+
+    def __init__(self, registry: Registry, engine: Engine, settings: Settings) -> None:
+        """Take the catalogue, the engine and the limits."""
+        self.registry = registry
+        self.engine = engine
+        self.admission = Admission(settings.memory_budget_bytes)
+        self.residents = ResidentStore(settings.resident_quota_bytes)
+        self.chunked = ChunkedDoor(
+            registry=registry,
+            find=self.find,
+            engine=engine,
+            admission=self.admission,
+            settings=settings,
+        )
+        self._most = settings.max_evaluations_per_call
+
+    async def evaluate(
+        self, evaluation: evaluation_pb2.Evaluation, deadline: float
+    ) -> evaluation_pb2.EvaluationResult:
+        """Evaluate one batch; raises whatever is wrong with it."""
+        work = await self._prepare(evaluation)
+        with self.admission.reserve([work]):
+            [answer] = await self.engine.evaluate([work], deadline)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def outcome(
+        self, evaluation: evaluation_pb2.Evaluation, deadline: float
+    ) -> evaluation_pb2.EvaluationOutcome:
+        """Evaluate one batch; what is wrong with it becomes its outcome."""
+        try:
+            return _outcome(await self.evaluate(evaluation, deadline))
+        except Exception as error:  # noqa: BLE001 (the item's error is its answer)
+            return _outcome(error)
+
+    async def outcomes(
+        self, evaluations: Sequence[evaluation_pb2.Evaluation], deadline: float
+    ) -> list[evaluation_pb2.EvaluationOutcome]:
+        """Evaluate many batches in one visit to the engine; each gets its own outcome."""
+        if len(evaluations) > self._most:
+            message = f"{len(evaluations)} evaluations in one call; at most {self._most}"
+            raise OverLimitError(message)
+        prepared = await self._prepare_all(evaluations)
+        works = [each for each in prepared if isinstance(each, Work)]
+        with self.admission.reserve(works):
+            answers = iter(await self.engine.evaluate(works, deadline) if works else [])
+        return [_outcome(next(answers) if isinstance(each, Work) else each) for each in prepared]
+
+    async def _prepare(self, evaluation: evaluation_pb2.Evaluation) -> Work:
+        """Decode and validate, off the event loop when there is much to look at."""
+        resident = self._resident_bytes(evaluation)
+        with self.admission.hold(resident * _CHECKING):
+            if evaluation.ByteSize() + resident < _OFF_LOOP_BYTES:
+                return self._check(evaluation)
+            return await asyncio.to_thread(self._check, evaluation)
+
+    async def _prepare_all(
+        self, evaluations: Sequence[evaluation_pb2.Evaluation]
+    ) -> list[Work | Exception]:
+        """Decode and validate many, off the event loop when there is much to look at."""
+        resident = sum(map(self._resident_bytes, evaluations))
+        size = resident + sum(each.ByteSize() for each in evaluations)
+        with self.admission.hold(resident * _CHECKING):
+            if size < _OFF_LOOP_BYTES and len(evaluations) < _OFF_LOOP_EVALUATIONS:
+                return [self._checked(each) for each in evaluations]
+            return await asyncio.to_thread(lambda: [self._checked(each) for each in evaluations])
+
+    def _checked(self, evaluation: evaluation_pb2.Evaluation) -> Work | Exception:
+        try:
+            work = self._check(evaluation)
+            # An item that is too large by itself is refused by itself.
+            self.admission.demand([work])
+        except Exception as error:  # noqa: BLE001 (the item's error is its answer)
+            return error
+        return work
+
+    def _check(self, evaluation: evaluation_pb2.Evaluation) -> Work:
+        record = self.registry.find(evaluation.loss)
+        return validate(decode(evaluation, self.find), record)
+
+    def find(self, sha256: bytes) -> Array | None:
+        """Give a resident tensor of the caller's; None when it is not stored."""
+        return self.residents.lend((TENANT, sha256))
+
+    def _resident_bytes(self, evaluation: evaluation_pb2.Evaluation) -> int:
+        """Count the bytes of the resident tensors that an evaluation names."""
+        named = [each for each in evaluation.inputs.values() if each.HasField("resident")]
+        named += [
+            each
+            for each in (evaluation.grad_output, evaluation.sample_weight)
+            if each.HasField("resident")
+        ]
+        forms = (self.residents.form((TENANT, each.resident.sha256)) for each in named)
+        return sum(form.size_bytes for form in forms if form is not None)
+
+
+def _outcome(
+    answer: evaluation_pb2.EvaluationResult | Exception,
+) -> evaluation_pb2.EvaluationOutcome:
+    if isinstance(answer, Exception):
+        return evaluation_pb2.EvaluationOutcome(error=item_status(answer, current_request_id()))
+    return evaluation_pb2.EvaluationOutcome(result=answer)

@@ -1,0 +1,1 @@
+"""The losses. Every module here is searched for records; see CONTRIBUTING.md."""

@@ -1,0 +1,85 @@
+"""Losses over probabilities or logits of independent yes-no questions."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from losswire.server.closed_forms import bernoulli
+from losswire.server.closed_forms.block import ClosedForm
+from losswire.server.records import Input, Terms, floats, layout, loss
+from losswire.server.values import DISTRIBUTION, UNIT
+
+_WEIGHT = "A factor for each element; broadcasts to the input."
+
+
+@loss(
+    layouts=(
+        layout(
+            "elementwise",
+            input=floats("*S"),
+            target=floats("*S"),
+            weight=floats("#*S"),
+            values="*S",
+        ),
+    ),
+    inputs={
+        "input": Input(meaning="Probabilities.", differentiable=True, values=(UNIT,)),
+        "target": Input(
+            meaning="The probability that the answer is yes.",
+            differentiable=True,
+            values=(UNIT,),
+        ),
+        "weight": Input(meaning=_WEIGHT),
+    },
+    closed_forms={"elementwise": ClosedForm(block=bernoulli.bce)},
+    source="torch.nn.functional.binary_cross_entropy",
+)
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
+    """Binary cross entropy between probabilities and targets.
+
+    The value of an element is `-weight * (y * log(x) + (1 - y) * log(1 - x))`,
+    where torch clamps each logarithm at -100.
+    """
+    return Terms(F.binary_cross_entropy(input, target, weight, reduction="none"))
+
+
+@loss(
+    layouts=(
+        layout(
+            "elementwise",
+            input=floats("*S"),
+            target=floats("*S"),
+            weight=floats("#*S"),
+            pos_weight=floats("#*S"),
+            values="*S",
+        ),
+    ),
+    inputs={
+        "input": Input(meaning="Logits.", differentiable=True),
+        "target": Input(
+            meaning="The probability that the answer is yes.",
+            differentiable=True,
+            values=(DISTRIBUTION,),
+        ),
+        "weight": Input(meaning=_WEIGHT),
+        "pos_weight": Input(
+            meaning="A factor for the positive part of each element; broadcasts to the input."
+        ),
+    },
+    closed_forms={"elementwise": ClosedForm(block=bernoulli.bce_with_logits)},
+    source="torch.nn.functional.binary_cross_entropy_with_logits",
+)
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+) -> Terms:
+    """Binary cross entropy between logits and targets, stable for large logits.
+
+    The value of an element is
+    `-weight * (pos_weight * y * log(sigmoid(x)) + (1 - y) * log(1 - sigmoid(x)))`.
+    """
+    values = F.binary_cross_entropy_with_logits(
+        input, target, weight, reduction="none", pos_weight=pos_weight
+    )
+    return Terms(values)

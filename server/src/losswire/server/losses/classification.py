@@ -1,0 +1,169 @@
+"""Losses over class scores."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from losswire.server.closed_forms import softmax
+from losswire.server.closed_forms.block import ClosedForm, Denominators
+from losswire.server.records import (
+    Input,
+    NegativeIn,
+    Option,
+    Range,
+    Terms,
+    floats,
+    indices,
+    layout,
+    loss,
+)
+from losswire.server.values import DISTRIBUTION, LOG_PROBABILITIES, REALS, ClassIndices
+
+_CLASS_DENOMINATORS = Denominators(inputs=("target", "weight"), terms=softmax.index_denominators)
+_PROBABILITIES = ("probabilities", "unbatched_probabilities")
+_IGNORABLE = ClassIndices(axis="C", or_option="ignore_index")
+_CLASS_WEIGHT = "A factor for each class."
+_INDEX_DENOMINATOR = (
+    "the sum of weight[target] over the rows that are not ignored (their number without a weight)"
+)
+
+
+@loss(
+    layouts=(
+        layout("unbatched", input=floats("C"), target=indices(""), weight=floats("C"), values=""),
+        layout(
+            "batched",
+            input=floats("N C *D"),
+            target=indices("N *D"),
+            weight=floats("C"),
+            values="N *D",
+        ),
+        layout(
+            "unbatched_probabilities",
+            input=floats("C"),
+            target=floats("C"),
+            weight=floats("C"),
+            values="",
+        ),
+        layout(
+            "probabilities",
+            input=floats("N C *D"),
+            target=floats("N C *D"),
+            weight=floats("C"),
+            values="N *D",
+        ),
+    ),
+    inputs={
+        "input": Input(meaning="Logits, unnormalized.", differentiable=True),
+        "target": Input(
+            meaning="The class of each row, or a probability for each class.",
+            differentiable=_PROBABILITIES,
+            promotes=True,
+            values=(DISTRIBUTION, _IGNORABLE),
+        ),
+        "weight": Input(meaning=_CLASS_WEIGHT, differentiable=_PROBABILITIES),
+    },
+    options={
+        "ignore_index": Option(
+            meaning="A target that contributes neither to the loss nor to its mean.",
+            rules=(NegativeIn(layouts=_PROBABILITIES, reason="with class probabilities"),),
+        ),
+        "label_smoothing": Option(
+            meaning="How much of the target is spread evenly over all classes.",
+            rules=(Range(low=0.0, high=1.0),),
+        ),
+    },
+    mean_denominator=f"class indices: {_INDEX_DENOMINATOR}; probabilities: the number of rows",
+    denominators={"batched": _CLASS_DENOMINATORS},
+    closed_forms={
+        "batched": ClosedForm(
+            block=softmax.cross_entropy_with_indices,
+            counted=softmax.index_counted,
+        ),
+        "probabilities": ClosedForm(block=softmax.cross_entropy_with_probabilities),
+    },
+    source="torch.nn.functional.cross_entropy",
+)
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Terms:
+    """Cross entropy between logits and classes or class probabilities.
+
+    With class indices, the value of a row is `-weight[y] * log_softmax(input)[y]`;
+    with probabilities, `-sum(weight * target * log_softmax(input))`. Whether the
+    target holds indices or probabilities follows from its shape.
+    """
+    if not target.is_floating_point():
+        target = target.long()  # torch lacks uint8 for a target of several axes
+    values = F.cross_entropy(
+        input,
+        target,
+        weight,
+        ignore_index=ignore_index,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    if target.is_floating_point():
+        return Terms(values)
+    return index_terms(values, target, weight, ignore_index)
+
+
+@loss(
+    layouts=(
+        layout("unbatched", input=floats("C"), target=indices(""), weight=floats("C"), values=""),
+        layout(
+            "batched",
+            input=floats("N C *D"),
+            target=indices("N *D"),
+            weight=floats("C"),
+            values="N *D",
+        ),
+    ),
+    inputs={
+        "input": Input(
+            meaning="Log-probabilities.", differentiable=True, values=(LOG_PROBABILITIES,)
+        ),
+        "target": Input(meaning="The class of each row.", values=(_IGNORABLE,)),
+        "weight": Input(meaning=_CLASS_WEIGHT, values=(REALS,)),
+    },
+    options={
+        "ignore_index": Option(
+            meaning="A target that contributes neither to the loss nor to its mean."
+        ),
+    },
+    mean_denominator=_INDEX_DENOMINATOR,
+    denominators={"batched": _CLASS_DENOMINATORS},
+    closed_forms={
+        "batched": ClosedForm(
+            block=softmax.nll,
+            counted=softmax.index_counted,
+        )
+    },
+    source="torch.nn.functional.nll_loss",
+)
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+) -> Terms:
+    """Negative log-likelihood of classes under given log-probabilities.
+
+    The value of a row is `-weight[y] * input[y]`.
+    """
+    target = target.long()  # torch lacks uint8 for a target of several axes
+    values = F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction="none")
+    return index_terms(values, target, weight, ignore_index)
+
+
+def index_terms(values: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> Terms:
+    """Form the mean over class indices: each row that is not ignored counts its class weight."""
+    # As int64: compared with uint8, torch would wrap the number, and -100 equal 156.
+    counted = target.long() != ignore_index
+    if weight is None:
+        return Terms(values, denominators=counted, counted=counted)
+    rows = weight.detach()[target.where(counted, 0).long()]
+    return Terms(values, denominators=rows.where(counted, 0), counted=counted)

@@ -1,0 +1,47 @@
+"""Divergences between distributions."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from losswire.server.closed_forms import bernoulli
+from losswire.server.closed_forms.block import ClosedForm
+from losswire.server.records import (
+    LOSS_REDUCTIONS,
+    Input,
+    Option,
+    Reduction,
+    Terms,
+    floats,
+    layout,
+    loss,
+)
+from losswire.server.values import DISTRIBUTION, LOG_PROBABILITIES
+
+
+@loss(
+    layouts=(layout("elementwise", input=floats("*S"), target=floats("*S"), values="*S"),),
+    inputs={
+        "input": Input(
+            meaning="Log-probabilities.", differentiable=True, values=(LOG_PROBABILITIES,)
+        ),
+        "target": Input(
+            meaning="Probabilities, or log-probabilities with log_target.",
+            differentiable=True,
+            promotes=True,
+            values=(DISTRIBUTION,),
+        ),
+    },
+    options={"log_target": Option(meaning="Whether the target holds log-probabilities.")},
+    reductions=(*LOSS_REDUCTIONS, Reduction.BATCHMEAN),
+    mean_denominator="the number of values; with batchmean, the length of the first axis",
+    closed_forms={"elementwise": ClosedForm(block=bernoulli.kl_div)},
+    source="torch.nn.functional.kl_div",
+)
+def kl_div(input: Tensor, target: Tensor, log_target: bool = False) -> Terms:
+    """Kullback-Leibler divergence of a target from given log-probabilities.
+
+    The value of an element is `y * (log(y) - x)`, or `exp(y) * (y - x)` with
+    `log_target`. The reduction that agrees with the mathematical definition is
+    batchmean.
+    """
+    return Terms(F.kl_div(input, target, reduction="none", log_target=log_target))

@@ -1,0 +1,107 @@
+"""Negative log-likelihoods of numbers under a distribution that was predicted."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from losswire.server.records import Input, Option, Terms, floats, layout, loss, numbers
+from losswire.server.values import COUNTS, Rates, Within
+
+_VARIANCES = Within(low=0.0, high=float("inf"), meaning="variances", nan=True)
+_PER_ROW = ("full", "last_axis", "per_row")
+
+
+@loss(
+    layouts=(layout("elementwise", input=numbers("*S"), target=numbers("*S"), values="*S"),),
+    inputs={
+        "input": Input(
+            meaning="The expected count, or with log_input its logarithm.",
+            differentiable=True,
+            promotes=True,
+            values=(Rates(unless="log_input"),),
+        ),
+        "target": Input(
+            meaning="The count that was seen.",
+            differentiable=True,
+            promotes=True,
+            values=(COUNTS,),
+        ),
+    },
+    options={
+        "log_input": Option(meaning="Whether the input is the logarithm of the expected count."),
+        "full": Option(
+            meaning="Whether to add Stirling's approximation of log(target!) where target > 1."
+        ),
+        "eps": Option(meaning="What keeps log(input + eps) finite; without log_input only."),
+    },
+    promotes_integers=True,
+    source="torch.nn.functional.poisson_nll_loss",
+)
+def poisson_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+) -> Terms:
+    """Negative log-likelihood of counts under a Poisson distribution.
+
+    The value of an element is `exp(x) - y * x`, or `x - y * log(x + eps)` without
+    `log_input`; with `full`, where `y > 1`, plus
+    `y * log(y) - y + 0.5 * log(2 * pi * y)`. Integers are converted to the compute
+    type before anything is computed.
+    """
+    values = F.poisson_nll_loss(
+        input, target, log_input=log_input, full=full, eps=eps, reduction="none"
+    )
+    return Terms(values)
+
+
+@loss(
+    layouts=(
+        layout("full", input=floats("*S"), target=floats("*S"), var=floats("*S"), values="*S"),
+        layout(
+            "last_axis",
+            input=floats("*S K"),
+            target=floats("*S K"),
+            var=floats("*S 1"),
+            values="*S K",
+        ),
+        layout(
+            "per_row",
+            input=floats("*S K"),
+            target=floats("*S K"),
+            var=floats("*S"),
+            values="*S K",
+        ),
+        layout("constant", input=floats("*S"), target=floats("*S"), var=floats(""), values="*S"),
+    ),
+    inputs={
+        "input": Input(meaning="The expected value.", differentiable=True),
+        "target": Input(meaning="The value that was seen.", differentiable=True, promotes=True),
+        "var": Input(
+            meaning="The variance: of each element, of each row, or one for all.",
+            differentiable=_PER_ROW,
+            promotes=True,
+            values=(_VARIANCES,),
+        ),
+    },
+    options={
+        "full": Option(meaning="Whether to add the constant 0.5 * log(2 * pi)."),
+        "eps": Option(meaning="What the variance is raised to where it is smaller."),
+    },
+    source="torch.nn.functional.gaussian_nll_loss",
+)
+def gaussian_nll_loss(
+    input: Tensor, target: Tensor, var: Tensor, full: bool = False, eps: float = 1e-6
+) -> Terms:
+    """Negative log-likelihood of values under a normal distribution.
+
+    The value of an element is `0.5 * (log(v) + (x - y) ** 2 / v)` with
+    `v = max(var, eps)`, and with `full` plus `0.5 * log(2 * pi)`. The gradient with
+    respect to `var` is that of the formula at `v`, also where `var < eps`. A scalar
+    `var` over inputs of any rank stands for torch's number: it has no gradient
+    (over inputs of one axis it is the variance of a row, and has one).
+    """
+    if not var.dim() and input.dim() > 1:
+        var = var.expand_as(input)
+    return Terms(F.gaussian_nll_loss(input, target, var, full=full, eps=eps, reduction="none"))

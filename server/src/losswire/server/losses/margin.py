@@ -1,0 +1,87 @@
+"""Losses over scores and a target of 1 or -1."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from losswire.server.records import (
+    Input,
+    Option,
+    Terms,
+    floats,
+    layout,
+    loss,
+    numbers,
+    signed,
+)
+from losswire.server.values import SIGNS
+
+
+@loss(
+    layouts=(
+        layout(
+            "elementwise",
+            input1=numbers("*S"),
+            input2=numbers("*S"),
+            target=signed("*S"),
+            values="*S",
+        ),
+    ),
+    inputs={
+        "input1": Input(meaning="Scores of the first.", differentiable=True, promotes=True),
+        "input2": Input(meaning="Scores of the second.", differentiable=True, promotes=True),
+        "target": Input(
+            meaning="1 where the first should rank higher, -1 where the second should.",
+            differentiable=True,
+            promotes=True,
+            values=(SIGNS,),
+        ),
+    },
+    options={"margin": Option(meaning="By how much the scores should differ.")},
+    promotes_integers=True,
+    source="torch.nn.functional.margin_ranking_loss",
+)
+def margin_ranking_loss(
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0
+) -> Terms:
+    """Hinge loss on the order of two scores.
+
+    The value of an element is `max(0, -y * (x1 - x2) + margin)`. Integers are
+    converted to the compute type before anything is computed.
+    """
+    return Terms(F.margin_ranking_loss(input1, input2, target, margin=margin, reduction="none"))
+
+
+@loss(
+    layouts=(layout("elementwise", input=floats("*S"), target=signed("*S"), values="*S"),),
+    inputs={
+        "input": Input(meaning="Distances.", differentiable=True),
+        "target": Input(meaning="1 for similar, -1 for dissimilar.", values=(SIGNS,)),
+    },
+    options={"margin": Option(meaning="From which distance on the dissimilar cost nothing.")},
+    source="torch.nn.functional.hinge_embedding_loss",
+)
+def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0) -> Terms:
+    """Distance where things are similar, and what it lacks to a margin where they are not.
+
+    The value of an element is `x` where the target is 1 and `max(0, margin - x)`
+    where it is -1. For any other target it is the sum of the two.
+    """
+    return Terms(F.hinge_embedding_loss(input, target, margin=margin, reduction="none"))
+
+
+@loss(
+    layouts=(layout("elementwise", input=floats("*S"), target=signed("*S"), values="*S"),),
+    inputs={
+        "input": Input(meaning="Scores.", differentiable=True),
+        "target": Input(meaning="The sign that the score should have.", values=(SIGNS,)),
+    },
+    source="torch.nn.functional.soft_margin_loss",
+)
+def soft_margin_loss(input: Tensor, target: Tensor) -> Terms:
+    """Logistic loss of two classes.
+
+    The value of an element is `log(1 + exp(-y * x))`. As in torch the exponential
+    may overflow: from about `y * x < -88` in float32 (-709 in float64) the value is
+    infinite and the gradient NaN.
+    """
+    return Terms(F.soft_margin_loss(input, target, reduction="none"))

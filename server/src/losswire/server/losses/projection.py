@@ -1,0 +1,153 @@
+"""Cross entropy over logits that the server makes itself from features and a matrix."""
+
+import math
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from losswire.server.closed_forms import softmax
+from losswire.server.closed_forms.block import Denominators, Options
+from losswire.server.losses.classification import index_terms
+from losswire.server.records import (
+    AbsentIn,
+    Cost,
+    Input,
+    Option,
+    Range,
+    Terms,
+    floats,
+    indices,
+    layout,
+    loss,
+)
+from losswire.server.values import DISTRIBUTION, ClassIndices, Context
+
+_PROBABILITIES = ("probabilities", "unbatched_probabilities")
+_IGNORED = -100
+
+
+def _logits(context: Context) -> int:
+    """Count the logits."""
+    rows = context.bindings.axes.get("N", 1)
+    positions = context.bindings.groups.get("D", ())
+    return rows * context.bindings.axes["C"] * math.prod(positions)
+
+
+def _products(context: Context) -> int:
+    """Count the steps of three matrix products, at some 25 multiplications a nanosecond."""
+    return _logits(context) * context.bindings.axes["F"] // 8
+
+
+def _denominators(inputs: Mapping[str, Tensor], options: Options) -> Tensor:
+    """Give each row's class weight (1 without one), 0 where the row is ignored."""
+    given = options["ignore_index"]
+    ignored = {"ignore_index": _IGNORED if given is None else given}
+    return softmax.index_denominators(inputs, ignored)
+
+
+@loss(
+    layouts=(
+        layout(
+            "unbatched",
+            input=floats("F"),
+            linear_weight=floats("C F"),
+            target=indices(""),
+            linear_bias=floats("C"),
+            weight=floats("C"),
+            values="",
+        ),
+        layout(
+            "batched",
+            input=floats("N F"),
+            linear_weight=floats("C *D F"),
+            target=indices("N *D"),
+            linear_bias=floats("C *D"),
+            weight=floats("C"),
+            values="N *D",
+        ),
+        layout(
+            "unbatched_probabilities",
+            input=floats("F"),
+            linear_weight=floats("C F"),
+            target=floats("C"),
+            linear_bias=floats("C"),
+            weight=floats("C"),
+            values="",
+        ),
+        layout(
+            "probabilities",
+            input=floats("N F"),
+            linear_weight=floats("C *D F"),
+            target=floats("N C *D"),
+            linear_bias=floats("C *D"),
+            weight=floats("C"),
+            values="N *D",
+        ),
+    ),
+    inputs={
+        "input": Input(meaning="Features.", differentiable=True),
+        "linear_weight": Input(
+            meaning="The matrix that makes logits of features.", differentiable=True
+        ),
+        "target": Input(
+            meaning="The class of each row, or a probability for each class.",
+            differentiable=_PROBABILITIES,
+            promotes=True,
+            values=(
+                DISTRIBUTION,
+                ClassIndices(axis="C", or_option="ignore_index", option_default=_IGNORED),
+            ),
+        ),
+        "linear_bias": Input(meaning="What is added to the logits.", differentiable=True),
+        "weight": Input(meaning="A factor for each class.", differentiable=_PROBABILITIES),
+    },
+    options={
+        "ignore_index": Option(
+            meaning="A target that contributes neither to the loss nor to its mean; "
+            f"{_IGNORED} when it is left out.",
+            rules=(AbsentIn(layouts=_PROBABILITIES, reason="with class probabilities"),),
+        ),
+        "label_smoothing": Option(
+            meaning="How much of the target is spread evenly over all classes.",
+            rules=(Range(low=0.0, high=1.0),),
+        ),
+    },
+    mean_denominator="class indices: the sum of weight[target] over the rows that are not ignored "
+    "(their number without a weight); probabilities: the number of rows",
+    denominators={"batched": Denominators(inputs=("target", "weight"), terms=_denominators)},
+    cost=Cost(scratch=_logits, steps=_products),
+    source="torch.nn.functional.linear_cross_entropy",
+)
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Terms:
+    """Cross entropy of logits that are a linear function of the input.
+
+    The logits of a row are `linear_weight @ input + linear_bias`, and its value is
+    that of cross_entropy for them. Features and their gradients travel instead of
+    logits, which may be far more. This is torch's function with `options=None`.
+    """
+    is_index = not target.is_floating_point()
+    values = F.linear_cross_entropy(
+        input,
+        linear_weight,
+        # In uint8 torch's label smoothing takes class 156 for ignore_index -100.
+        target.long() if is_index else target,
+        linear_bias=linear_bias,
+        weight=weight,
+        reduction="none",
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+    )
+    if not is_index:
+        return Terms(values)
+    ignored = _IGNORED if ignore_index is None else ignore_index
+    return index_terms(values, target.long(), weight, ignored)

@@ -1,0 +1,107 @@
+"""Losses over the difference of two arrays."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from losswire.server.closed_forms import elementwise
+from losswire.server.closed_forms.block import ClosedForm, Denominators
+from losswire.server.records import Input, Option, Range, Terms, floats, layout, loss
+
+_PAIR = layout("elementwise", input=floats("*S"), target=floats("*S"), values="*S")
+_WEIGHTED = layout(
+    "elementwise", input=floats("*S"), target=floats("*S"), weight=floats("*S"), values="*S"
+)
+_INPUT = Input(meaning="Predictions.", differentiable=True)
+_TARGET = Input(meaning="What should have been predicted.", differentiable=True, promotes=True)
+_WEIGHT = Input(meaning="A factor for each element.", differentiable=True, promotes=True)
+_WEIGHT_DENOMINATORS = {
+    "elementwise": Denominators(inputs=("weight",), terms=elementwise.weight_denominators)
+}
+_WEIGHT_SUM = "the sum of the weight (the number of values without one)"
+
+
+@loss(
+    layouts=(_WEIGHTED,),
+    inputs={"input": _INPUT, "target": _TARGET, "weight": _WEIGHT},
+    mean_denominator=_WEIGHT_SUM,
+    denominators=_WEIGHT_DENOMINATORS,
+    closed_forms={"elementwise": ClosedForm(block=elementwise.mse, gradients=("input", "target"))},
+    source="torch.nn.functional.mse_loss",
+)
+def mse_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
+    """Squared error.
+
+    The value of an element is `weight * (x - y) ** 2`.
+    """
+    values = F.mse_loss(input, target, reduction="none", weight=weight)  # type: ignore[call-arg]
+    return Terms(values, denominators=weight)
+
+
+@loss(
+    layouts=(_WEIGHTED,),
+    inputs={"input": _INPUT, "target": _TARGET, "weight": _WEIGHT},
+    mean_denominator=_WEIGHT_SUM,
+    denominators=_WEIGHT_DENOMINATORS,
+    closed_forms={"elementwise": ClosedForm(block=elementwise.l1, gradients=("input", "target"))},
+    source="torch.nn.functional.l1_loss",
+)
+def l1_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
+    """Absolute error.
+
+    The value of an element is `weight * |x - y|`; its gradient at `x = y` is 0.
+    """
+    values = F.l1_loss(input, target, reduction="none", weight=weight)  # type: ignore[call-arg]
+    return Terms(values, denominators=weight)
+
+
+@loss(
+    layouts=(_PAIR,),
+    inputs={"input": _INPUT, "target": _TARGET},
+    options={
+        "beta": Option(
+            meaning="Where the square becomes a line; 0 is l1_loss.",
+            rules=(Range(low=0.0),),
+        )
+    },
+    closed_forms={
+        "elementwise": ClosedForm(block=elementwise.smooth_l1, gradients=("input", "target"))
+    },
+    source="torch.nn.functional.smooth_l1_loss",
+)
+def smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0) -> Terms:
+    """Squared error for small differences, absolute error for large ones.
+
+    The value of an element is `(x - y) ** 2 / (2 * beta)` where `|x - y| < beta`,
+    else `|x - y| - beta / 2`.
+    """
+    return Terms(F.smooth_l1_loss(input, target, reduction="none", beta=beta))
+
+
+@loss(
+    layouts=(_WEIGHTED,),
+    inputs={
+        "input": _INPUT,
+        "target": Input(meaning=_TARGET.meaning, differentiable=True),
+        "weight": Input(meaning=_WEIGHT.meaning, differentiable=True),
+    },
+    options={
+        "delta": Option(
+            meaning="Where the square becomes a line.",
+            rules=(Range(low=0.0, open_low=True),),
+        )
+    },
+    mean_denominator="the number of values, with and without a weight",
+    closed_forms={
+        "elementwise": ClosedForm(block=elementwise.huber, gradients=("input", "target"))
+    },
+    source="torch.nn.functional.huber_loss",
+)
+def huber_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, delta: float = 1.0
+) -> Terms:
+    """Squared error for small differences, linear for large ones.
+
+    The value of an element is `weight * (x - y) ** 2 / 2` where `|x - y| <= delta`,
+    else `weight * delta * (|x - y| - delta / 2)`.
+    """
+    return Terms(F.huber_loss(input, target, reduction="none", delta=delta, weight=weight))  # type: ignore[call-arg]

@@ -1,0 +1,121 @@
+"""The gRPC services: each method is a step into the line, and nothing else."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+import torch
+
+from losswire.server._version import SERVER_VERSION, TORCH_VERSION
+from losswire.server.catalogue import describe
+from losswire.server.errors import NotServedError
+from losswire.server.line import Line
+from losswire.server.pump import pump
+from losswire.server.request_id import new_request_id
+from losswire.server.settings import Settings
+from losswire.v1 import (
+    loss_service_pb2,
+    loss_service_pb2_grpc,
+    server_info_pb2,
+)
+from losswire.wire import MAX_RANK
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def _deadline(context: Context) -> float:
+    """Give the call's deadline on the monotonic clock; infinite when it has none."""
+    remaining: float | None = context.time_remaining()
+    return float("inf") if remaining is None else time.monotonic() + remaining
+
+
+def _not_served(what: str) -> NoReturn:
+    message = f"{what} is not served yet"
+    raise NotServedError(message)
+
+
+class LossService(loss_service_pb2_grpc.LossServiceServicer):
+    """Losses and their gradients."""
+
+    def __init__(self, line: Line, settings: Settings) -> None:
+        """Take the line and what the server was told."""
+        self._line = line
+        self._settings = settings
+        self._worker_id = new_request_id()
+
+    async def ListLosses(
+        self, request: loss_service_pb2.ListLossesRequest, context: Context
+    ) -> loss_service_pb2.ListLossesResponse:
+        """List every loss."""
+        del request, context
+        return loss_service_pb2.ListLossesResponse(losses=map(describe, self._line.registry))
+
+    async def GetServerInfo(
+        self, request: loss_service_pb2.GetServerInfoRequest, context: Context
+    ) -> loss_service_pb2.GetServerInfoResponse:
+        """Tell versions, device, limits and transports."""
+        del request, context
+        settings, device = self._settings, self._line.engine.device
+        return loss_service_pb2.GetServerInfoResponse(
+            server_version=SERVER_VERSION,
+            torch_version=TORCH_VERSION,
+            device=str(device),
+            device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+            threads=settings.threads,
+            worker_id=self._worker_id,
+            limits=server_info_pb2.Limits(
+                max_message_bytes=settings.max_message_bytes,
+                max_rank=MAX_RANK,
+                max_evaluations_per_call=settings.max_evaluations_per_call,
+                max_in_flight_per_stream=settings.max_in_flight_per_stream,
+                memory_budget_bytes=settings.memory_budget_bytes,
+                preferred_chunk_bytes=settings.preferred_chunk_bytes,
+                resident_quota_bytes=settings.resident_quota_bytes,
+            ),
+            transports=server_info_pb2.Transports(
+                chunked=True,
+                resident_tensors=settings.resident_quota_bytes > 0,
+            ),
+        )
+
+    async def Evaluate(
+        self, request: loss_service_pb2.EvaluateRequest, context: Context
+    ) -> loss_service_pb2.EvaluateResponse:
+        """Evaluate one batch."""
+        result = await self._line.evaluate(request.evaluation, _deadline(context))
+        return loss_service_pb2.EvaluateResponse(result=result)
+
+    async def EvaluateMany(
+        self, request: loss_service_pb2.EvaluateManyRequest, context: Context
+    ) -> loss_service_pb2.EvaluateManyResponse:
+        """Evaluate many small batches."""
+        outcomes = await self._line.outcomes(request.evaluations, _deadline(context))
+        return loss_service_pb2.EvaluateManyResponse(outcomes=outcomes)
+
+    def EvaluateStream(
+        self, requests: AsyncIterator[loss_service_pb2.EvaluateStreamRequest], context: Context
+    ) -> AsyncIterator[loss_service_pb2.EvaluateStreamResponse]:
+        """Evaluate a sequence of batches, answering each as soon as it is done."""
+        deadline = _deadline(context)
+
+        async def answer(
+            request: loss_service_pb2.EvaluateStreamRequest,
+        ) -> loss_service_pb2.EvaluateStreamResponse:
+            outcome = await self._line.outcome(request.evaluation, deadline)
+            return loss_service_pb2.EvaluateStreamResponse(id=request.id, outcome=outcome)
+
+        return pump(requests, answer, self._settings.max_in_flight_per_stream)
+
+    def EvaluateChunked(
+        self,
+        requests: AsyncIterator[Any],
+        context: Context,
+    ) -> AsyncIterator[Any]:
+        """Evaluate one batch of any size; parts with rows come and go as the door reads them."""
+        return self._line.chunked.evaluate(requests, _deadline(context))
+
+    def SummarizeLosses(self, requests: Any, context: Context) -> NoReturn:  # noqa: ANN401 (unread)
+        """Summarize a loss over a data set."""
+        del requests, context
+        _not_served("SummarizeLosses")

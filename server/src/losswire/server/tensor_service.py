@@ -1,0 +1,58 @@
+"""The gRPC service of tensors that stay on the server."""
+
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+
+from losswire.server.errors import NotServedError
+from losswire.server.line import Line
+from losswire.server.uploads import key_of, receive
+from losswire.v1 import tensor_service_pb2, tensor_service_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class TensorService(tensor_service_pb2_grpc.TensorServiceServicer):
+    """Tensors that stay on the server. Shared memory is declared, but not served yet."""
+
+    def __init__(self, line: Line) -> None:
+        """Take the line, which has the tensors and the memory budget."""
+        self._admission = line.admission
+        self._residents = line.residents
+
+    async def PutTensor(
+        self, requests: AsyncIterator[tensor_service_pb2.PutTensorRequest], context: Context
+    ) -> tensor_service_pb2.PutTensorResponse:
+        """Store a tensor."""
+        del context
+        return await receive(requests, self._admission, self._residents)
+
+    async def StatTensor(
+        self, request: tensor_service_pb2.StatTensorRequest, context: Context
+    ) -> tensor_service_pb2.StatTensorResponse:
+        """Tell whether a tensor is stored."""
+        del context
+        form = self._residents.form(key_of(request.id, "id"))
+        if form is None:
+            return tensor_service_pb2.StatTensorResponse(present=False)
+        return tensor_service_pb2.StatTensorResponse(
+            present=True,
+            data_type=form.wire_type.data_type,
+            shape=form.shape,
+            size_bytes=form.size_bytes,
+        )
+
+    async def DeleteTensor(
+        self, request: tensor_service_pb2.DeleteTensorRequest, context: Context
+    ) -> tensor_service_pb2.DeleteTensorResponse:
+        """Forget a tensor."""
+        del context
+        existed = self._residents.discard(key_of(request.id, "id"))
+        return tensor_service_pb2.DeleteTensorResponse(existed=existed)
+
+    async def CreateRegion(self, request: Any, context: Context) -> NoReturn:  # noqa: ANN401 (unread)
+        """Make a region of shared memory."""
+        del request, context
+        message = "CreateRegion is not served yet"
+        raise NotServedError(message)
