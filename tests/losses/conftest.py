@@ -1,0 +1,28 @@
+"""Fixtures of the tests of losses."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.support.caller import Caller, calling
+from tests.support.cells import EXECUTED
+
+
+@pytest.fixture(scope="session")
+def cells_executed(pytestconfig: pytest.Config) -> dict[str, int]:
+    """How many cells of the table were executed, by loss; told when the run is over."""
+    return pytestconfig.stash.setdefault(EXECUTED, {})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Let torch compute here as it does in the server: on one thread."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def caller(server: str) -> Iterator[Caller]:
+    """A connection to the server."""
+    with calling(server) as connected:
+        yield connected

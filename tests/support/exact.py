@@ -1,0 +1,379 @@
+"""Compares what the service answers with what torch computes here, bit for bit."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import Tensor
+
+from losswire.server.records import Kind, Reduction
+from tests.support.caller import Array, Ask, Result
+from tests.support.reference import REFERENCES, Reference
+from tests.support.sampling import NUMPY, Ground, default_compute_dtype
+
+MEANS = (Reduction.MEAN, Reduction.BATCHMEAN)
+_BFLOAT16 = NUMPY["bfloat16"]
+_DOUBLE_EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One evaluation of the table and where it takes place."""
+
+    ground: Ground
+    ask: Ask
+
+
+def to_tensor(array: Array) -> Tensor:
+    """Make an array a tensor of its own."""
+    if array.dtype == _BFLOAT16:
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
+
+
+def to_array(tensor: Tensor) -> Array:
+    """Make a tensor an array."""
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.contiguous().view(torch.int16).numpy().view(_BFLOAT16)
+    return tensor.numpy()
+
+
+def same_bits(found: Array, expected: Array) -> bool:
+    """Tell whether two arrays are the same to the last bit; any NaN equals any other."""
+    if found.dtype != expected.dtype or found.shape != expected.shape:
+        return False
+    if found.dtype.kind in "iub":
+        return bool((found == expected).all())
+    unsigned = f"u{found.dtype.itemsize}"
+    bits = found.view(unsigned) == np.ascontiguousarray(expected).view(unsigned).reshape(
+        found.shape
+    )
+    return bool((bits | (np.isnan(found) & np.isnan(expected))).all())
+
+
+def _facts(dtype: str) -> Any:  # noqa: ANN401 (one of two classes, of which one is untyped)
+    """Give the limits of a floating type."""
+    return ml_dtypes.finfo(NUMPY[dtype])  # type: ignore[no-untyped-call]
+
+
+def epsilon(dtype: str) -> float:
+    """Give the distance from 1 to the next number of a floating type."""
+    return float(_facts(dtype).eps)
+
+
+def ulp(value: float, dtype: str) -> float:
+    """Give the distance of a number to its neighbour in a floating type."""
+    facts = _facts(dtype)
+    if not math.isfinite(value) or abs(value) < float(facts.smallest_normal):
+        return float(facts.smallest_subnormal)
+    return float(facts.eps) * 2.0 ** math.floor(math.log2(abs(value)))
+
+
+def near(found: float, expected: float, tolerance: float) -> bool:
+    """Tell whether two numbers are close, infinities and NaN being close to themselves."""
+    if math.isnan(expected) or math.isinf(expected):
+        return found == expected or (math.isnan(found) and math.isnan(expected))
+    return abs(found - expected) <= tolerance
+
+
+@dataclass(kw_only=True)
+class Torch:
+    """What torch makes of a cell, step by step; every step is comparable."""
+
+    cell: Cell
+    result: Result
+    """The answer, whose reported denominator fixes the coefficients once it has been verified."""
+    reference: Reference = field(init=False)
+    dtype: str = field(init=False)
+    inputs: Mapping[str, Tensor] = field(init=False)
+    values: Tensor = field(init=False)
+    weight: Tensor | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        ask, ground = self.cell.ask, self.cell.ground
+        self.reference = REFERENCES[ask.loss]
+        real = {ask.inputs[name].dtype.name for name in ground.real(list(ask.inputs))}
+        self.dtype = ask.compute_dtype or default_compute_dtype(real)
+        self.inputs = {name: self._leaf(name, array) for name, array in ask.inputs.items()}
+        self.values = self.reference.call(self.inputs, ask.options, "none")
+        self.weight = self._expand(ask.sample_weight)
+
+    def _leaf(self, name: str, array: Array) -> Tensor:
+        tensor = to_tensor(array)
+        if self.cell.ground.layout.inputs[name].real:
+            tensor = tensor.to(getattr(torch, self.dtype))
+        return tensor.requires_grad_(name in self.cell.ask.gradients_for)
+
+    def _expand(self, weight: Array | None) -> Tensor | None:
+        if weight is None:
+            return None
+        tensor = to_tensor(weight).double()
+        shape = self.values.shape
+        return tensor.reshape(tensor.shape + (1,) * (len(shape) - tensor.dim())).expand(shape)
+
+    def weighted(self, tensor: Tensor) -> Tensor:
+        """Multiply by the sample weight; what has the weight 0 is 0."""
+        if self.weight is None:
+            return tensor.double()
+        return torch.where(self.weight == 0, 0.0, tensor.double() * self.weight)
+
+    @property
+    def scales(self) -> Tensor:
+        """The factor with which each value enters the mean."""
+        found = self.reference.scales(self.inputs, self.cell.ask.options, self.values.detach())
+        return torch.ones(self.values.shape, dtype=torch.float64) if found is None else found
+
+    @property
+    def denominators(self) -> Tensor:
+        """What each value adds to the mean's denominator, as the compute type holds it."""
+        found = self.reference.denominators(
+            self.inputs, self.cell.ask.options, self.values.detach()
+        )
+        return torch.ones(self.values.shape, dtype=torch.float64) if found is None else found
+
+    @property
+    def weighted_denominators(self) -> list[float]:
+        """What is added up to the mean's denominator."""
+        numbers = self.weighted(self.denominators.detach())
+        if self.cell.ask.reduction is Reduction.BATCHMEAN and self.values.dim():
+            # A row counts once, however many values it has; also if it has none.
+            values_a_row = math.prod(self.values.shape[1:])
+            if not values_a_row:
+                return [1.0] * len(self.values)
+            numbers = numbers / values_a_row
+        return numbers.flatten().tolist()
+
+    @property
+    def condition(self) -> float:
+        """How much the denominator magnifies the errors of its terms; 1 where there is none."""
+        numbers = self.weighted_denominators
+        total = abs(_add(numbers))
+        return sum(map(abs, numbers)) / total if total > 0 else 1.0
+
+    @property
+    def count(self) -> int:
+        """How many values take part."""
+        counted = self.reference.counted(self.inputs, self.cell.ask.options, self.values.detach())
+        taken = torch.ones(self.values.shape, dtype=torch.bool) if counted is None else counted
+        return int((taken if self.weight is None else taken & (self.weight != 0)).sum())
+
+    def gradients(self) -> dict[str, Array]:
+        """Differentiate by torch's own autograd from the coefficients of each value."""
+        ask, result = self.cell.ask, self.result
+        upstream = torch.tensor(1.0).double()
+        if ask.grad_output is not None:
+            upstream = to_tensor(ask.grad_output).double()
+        each = upstream.expand(self.values.shape)
+        denominators = self.denominators
+        outputs, coefficients = [self.values], [each]
+        if ask.reduction in MEANS:
+            coefficients = [each / result.mean_denominator * self.scales]
+            if denominators.requires_grad and ask.normalizer is None:
+                # The denominator depends on an input: d(n / d) has a second term.
+                mean = _divide(result.mean_numerator, result.mean_denominator)
+                outputs.append(denominators)
+                coefficients.append(-each * _divide(mean, result.mean_denominator))
+        starts = [
+            self.weighted(some).to(output.dtype).contiguous()
+            for some, output in zip(coefficients, outputs, strict=True)
+        ]
+        leaves = [self.inputs[name] for name in ask.gradients_for]
+        # torch leaves an input out of its graph where its gradient is 0 by definition.
+        found = torch.autograd.grad(outputs, leaves, starts, materialize_grads=True)
+        return {
+            name: self._in_wanted_type(name, gradient)
+            for name, gradient in zip(ask.gradients_for, found, strict=True)
+        }
+
+    def _in_wanted_type(self, name: str, gradient: Tensor) -> Array:
+        ask = self.cell.ask
+        return to_array(
+            gradient.to(getattr(torch, ask.gradient_dtype or ask.inputs[name].dtype.name))
+        )
+
+    def slack_of_second_term(self, name: str) -> float:
+        """Give by how much the gradient of an input of the denominator may differ; 0 otherwise.
+
+        It has two terms that may cancel each other, and the service may round the
+        coefficient -n / d**2 of the second in any order.
+        """
+        ask, result = self.cell.ask, self.result
+        if ask.reduction not in MEANS or ask.normalizer is not None:
+            return 0.0
+        if self.denominators is not self.inputs[name]:
+            return 0.0
+        mean = _divide(result.mean_numerator, result.mean_denominator)
+        upstream = 1.0 if ask.grad_output is None else abs(float(ask.grad_output))
+        factor = 1.0 if self.weight is None else float(self.weight.abs().max())
+        dtype = ask.gradient_dtype or ask.inputs[name].dtype.name
+        eps = max(epsilon(dtype), epsilon(self.dtype))
+        slack = 4 * eps * upstream * factor * abs(_divide(mean, result.mean_denominator))
+        return slack if math.isfinite(slack) else 0.0
+
+    def own_reduction(self) -> Tensor:
+        """Let torch reduce by itself."""
+        assert self.cell.ask.reduction is not None
+        reduction = self.cell.ask.reduction.value
+        return self.reference.call(self.inputs, self.cell.ask.options, reduction)
+
+
+def differences(cell: Cell, result: Result) -> Iterator[str]:
+    """Say in what an answer differs from torch; nothing when it does not."""
+    torch_says = Torch(cell=cell, result=result)
+    if result.engine != "autograd":
+        yield f"took the path {result.engine}"
+    if result.compute_dtype != torch_says.dtype:
+        yield f"computed in {result.compute_dtype}, expected {torch_says.dtype}"
+    if cell.ground.record.kind is Kind.LOSS:
+        yield from _different_sums(torch_says)
+        if cell.ask.reduction is not Reduction.NONE:
+            yield from _different_reduction(torch_says)
+    if cell.ask.reduction is Reduction.NONE:
+        values = torch_says.values.detach()
+        if torch_says.weight is not None:
+            values = torch_says.weighted(values).to(values.dtype)
+        if not same_bits(result.loss, to_array(values)):
+            yield f"values are {result.loss}, torch's {to_array(values)}"
+    if tuple(result.gradients) != tuple(sorted(cell.ask.gradients_for)) and set(
+        result.gradients
+    ) != set(cell.ask.gradients_for):
+        yield f"gradients for {list(result.gradients)}"
+    elif cell.ask.gradients_for:
+        yield from _different_gradients(torch_says)
+
+
+def _different_sums(torch_says: Torch) -> Iterator[str]:
+    """Compare sum, numerator, denominator and count with an exact addition of torch's values."""
+    result = torch_says.result
+    values = torch_says.values.detach().double()
+    parts = (
+        ("sum", result.sum, torch_says.weighted(values)),
+        ("mean_numerator", result.mean_numerator, torch_says.weighted(values * torch_says.scales)),
+    )
+    for name, found, terms in parts:
+        numbers = terms.flatten().tolist()
+        exact = _add(numbers)
+        if not near(found, exact, _rounding_of_addition(numbers)):
+            yield f"{name} is {found!r}, expected {exact!r}"
+    numbers = torch_says.weighted_denominators
+    normalizer = torch_says.cell.ask.normalizer
+    denominator = _add(numbers) if normalizer is None else normalizer
+    slack = _rounding_of_addition(numbers) if normalizer is None else 0.0
+    if not near(result.mean_denominator, denominator, slack):
+        yield f"mean_denominator is {result.mean_denominator!r}, expected {denominator!r}"
+    if result.count != torch_says.count:
+        yield f"count is {result.count}, expected {torch_says.count}"
+
+
+def _different_reduction(torch_says: Torch) -> Iterator[str]:
+    """Compare the reduced loss with the float64 reduction, and with torch's own."""
+    result, ask = torch_says.result, torch_says.cell.ask
+    found, dtype = float(result.loss), torch_says.dtype
+    if result.loss.shape != () or result.loss.dtype != NUMPY[dtype]:
+        yield f"loss is {result.loss.dtype}{list(result.loss.shape)}"
+    reported = result.sum
+    numbers = torch_says.weighted(torch_says.values.detach()).flatten().tolist()
+    divisor = 1.0
+    if ask.reduction in MEANS:
+        divisor = result.mean_denominator
+        reported = _divide(result.mean_numerator, divisor)
+        scaled = torch_says.values.detach().double() * torch_says.scales
+        numbers = torch_says.weighted(scaled).flatten().tolist()
+    if not same_bits(result.loss, to_array(torch.tensor(reported, dtype=getattr(torch, dtype)))):
+        yield f"loss is {found!r}, but the sums say {reported!r}"
+    exact = _divide(_add(numbers), divisor)
+    own_error = _divide(_rounding_of_addition(numbers), abs(divisor))
+    if not near(found, exact, 4 * ulp(exact, dtype) + own_error):
+        yield f"loss is {found!r}, expected {exact!r}"
+    if torch_says.weight is None and ask.normalizer is None:
+        own = float(torch_says.own_reduction().detach())
+        slack = _rounding_of_torch(torch_says, _divide(sum(map(abs, numbers)), abs(divisor)), own)
+        if not near(found, own, slack):
+            yield f"loss is {found!r}, torch's own reduction {own!r}"
+
+
+def _rounding_of_torch(torch_says: Torch, numerator: float, quotient: float) -> float:
+    """Give how far torch's own reduction may stray from the exact one.
+
+    torch adds n terms in the compute type, numerators and denominators alike:
+    each addition errs by at most half an epsilon of what has been added up, and
+    a few roundings follow. The error of the denominator grows by its condition.
+    `numerator` is the mean of the numerators' magnitudes.
+    """
+    steps = torch_says.values.numel() + 4
+    weak = numerator + torch_says.condition * abs(quotient)
+    return steps * epsilon(torch_says.dtype) * weak
+
+
+def _different_gradients(torch_says: Torch) -> Iterator[str]:
+    """Compare the gradients with torch's for the same coefficients, and for its own reduction."""
+    result, ask = torch_says.result, torch_says.cell.ask
+    own = torch_says.gradients()
+    if torch_says.weight is not None:
+        own = {name: _without_negative_zero(gradient) for name, gradient in own.items()}
+    for name, expected in own.items():
+        given = result.gradients[name]
+        if torch_says.weight is not None:
+            # What is removed has the gradient 0, where torch may say -0.
+            given = _without_negative_zero(given)
+        slack = torch_says.slack_of_second_term(name)
+        if slack and given.dtype == expected.dtype:
+            equal = np.allclose(given.astype(float), expected.astype(float), 0.0, slack)
+        else:
+            equal = same_bits(given, expected)
+        if not equal:
+            yield f"gradient of {name} is {given}, torch's {expected}"
+    plain = torch_says.weight is None and ask.normalizer is None
+    if plain and torch_says.dtype == "float64" and ask.reduction in MEANS:
+        yield from _different_own_gradients(torch_says)
+
+
+def _different_own_gradients(torch_says: Torch) -> Iterator[str]:
+    """Compare the gradients of a mean with those of torch's own mean.
+
+    In float64, where roundings are far smaller than what another denominator would do.
+    """
+    ask, again = torch_says.cell.ask, Torch(cell=torch_says.cell, result=torch_says.result)
+    start = None if ask.grad_output is None else to_tensor(ask.grad_output).double()
+    leaves = [again.inputs[name] for name in ask.gradients_for]
+    found = torch.autograd.grad(again.own_reduction(), leaves, start, materialize_grads=True)
+    for name, gradient in zip(ask.gradients_for, found, strict=True):
+        expected = to_array(gradient.to(getattr(torch, ask.inputs[name].dtype.name)))
+        given = torch_says.result.gradients[name].astype(np.float64)
+        own = epsilon(expected.dtype.name)
+        if ask.gradient_dtype is not None:
+            own = max(own, epsilon(ask.gradient_dtype))
+        expected = expected.astype(np.float64)
+        slack = (1e-10 + own) * max(
+            float(np.abs(expected[np.isfinite(expected)]).max(initial=0)), 1
+        )
+        if not np.allclose(given, expected, rtol=0.0, atol=slack, equal_nan=True):
+            yield f"gradient of {name} is {given}, by torch's own reduction {expected}"
+
+
+def _without_negative_zero(array: Array) -> Array:
+    """Give each zero the sign +."""
+    return np.where(array == 0, np.zeros((), array.dtype), array)
+
+
+def _add(numbers: list[float]) -> float:
+    """Add exactly, rounding once; NaN where infinities meet."""
+    if all(map(math.isfinite, numbers)):
+        return math.fsum(numbers)
+    return sum(numbers)
+
+
+def _rounding_of_addition(numbers: list[float]) -> float:
+    """Give how far an addition in float64, in any order, may stray from the exact one."""
+    return len(numbers) * _DOUBLE_EPS * sum(map(abs, numbers)) if numbers else 0.0
+
+
+def _divide(numerator: float, denominator: float) -> float:
+    """Divide as IEEE 754 does."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.float64(numerator) / np.float64(denominator))

@@ -1,0 +1,55 @@
+"""Rows of an evaluation: to take some of them, and to find what belongs to them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from losswire.server.shapes import Axes, Shape
+from tests.support.caller import Array, Ask
+from tests.support.sampling import Ground
+
+
+def row_axis(axes: Axes, ground: Ground, shape: Shape) -> int | None:
+    """Find the axis of an input along which its rows lie; None when all rows share it."""
+    values_shape = ground.values_shape
+    if not values_shape:
+        return None
+    if axes.broadcasts:
+        return 0 if shape == values_shape else None
+    tokens = ground.layout.values.tokens
+    first = next(token for token in tokens if Axes(token).resolve(ground.bindings))
+    if first not in axes.tokens:
+        return None
+    before = axes.tokens[: axes.tokens.index(first)]
+    return sum(len(Axes(token).resolve(ground.bindings)) for token in before)
+
+
+def of_rows(ground: Ground, arrays: Mapping[str, Array]) -> dict[str, int]:
+    """Give the inputs that rows have to themselves, and the axis along which rows lie."""
+    found = {
+        name: row_axis(ground.layout.inputs[name].axes, ground, array.shape)
+        for name, array in arrays.items()
+    }
+    return {name: axis for name, axis in found.items() if axis is not None}
+
+
+def broadcasts_over_rows(ground: Ground, arrays: Mapping[str, Array]) -> bool:
+    """Tell whether an input is spread over the values in part, so that rows cannot be cut."""
+    return any(
+        ground.layout.inputs[name].axes.broadcasts and array.shape != ground.values_shape
+        for name, array in arrays.items()
+    )
+
+
+def take_rows(ground: Ground, ask: Ask, rows: Array) -> Ask:
+    """Give the evaluation of some of the rows."""
+    axes = of_rows(ground, ask.inputs)
+    inputs = {
+        name: np.take(array, rows, axes[name]) if name in axes else array
+        for name, array in ask.inputs.items()
+    }
+    output = ask.grad_output
+    if output is not None and output.ndim:
+        output = np.take(output, rows, 0)
+    return replace(ask, inputs=inputs, grad_output=output)
