@@ -1,0 +1,37 @@
+"""The server that the tests of this folder share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.server.harness import Child
+from tests.server.requests import Stub
+
+
+@pytest.fixture(scope="session")
+def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    """A server with a small memory budget that must survive every test and log only JSON."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    with Child(log, "--memory-budget-mib", "256") as server:
+        yield server
+        assert server.alive
+        server.terminate()
+        assert server.wait() == 0
+    assert {"logger": "losswire.server.app", "message": "stopped"}.items() <= (
+        server.entries()[-1].items()
+    )
+
+
+@pytest.fixture(scope="session")
+def stub(child: Child) -> Iterator[Stub]:
+    """A connection to it."""
+    with child.channel() as channel:
+        yield Stub(channel)
+
+
+@pytest.fixture(scope="session")
+def chunked_stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
+    """A connection to a server that takes messages of 1 MiB."""
+    log = tmp_path_factory.mktemp("chunked") / "log"
+    with Child(log, "--max-message-mib", "1") as child, child.channel() as channel:
+        yield Stub(channel)
