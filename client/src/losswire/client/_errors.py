@@ -1,0 +1,296 @@
+"""Everything that can go wrong on the server or on the way to it, as exceptions."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar, cast
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+
+from losswire.v1 import status_pb2 as losswire_status_pb2
+from losswire.wire import Violation
+
+DETAILS_KEY = "grpc-status-details-bin"
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+
+
+class LosswireError(Exception):
+    """An evaluation or call that failed; one subclass for each gRPC status code.
+
+    Mistakes that never needed the server (an unknown dtype, a name that is not text)
+    are TypeError and ValueError instead.
+    """
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+    """The canonical status code."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        violations: Sequence[Violation] = (),
+        request_id: str = "",
+        retry_after: float | None = None,
+        retryable: bool = False,
+    ) -> None:
+        """Take the facts of one failure; see the attributes."""
+        super().__init__(message)
+        self.message = message
+        """One readable sentence. Not for programs."""
+        self.reason = reason
+        """A constant in UPPER_SNAKE_CASE for programs, such as `UNKNOWN_LOSS`; may be empty."""
+        self.violations = tuple(violations)
+        """Everything that is wrong with the evaluation, in the order of its fields."""
+        self.request_id = request_id
+        """The server's name for the call in its log; may be empty."""
+        self.retry_after = retry_after
+        """Seconds the server asks to wait before another try; None when it did not say."""
+        self.retryable = retryable
+        """Whether the same evaluation may succeed later, unchanged."""
+
+    def __str__(self) -> str:
+        headline = self.message
+        if self.violations and self.violations[0].description in headline:
+            headline = "not accepted"  # the lines below say it all, one by one
+        facts = [self.code.name]
+        facts += [self.reason] if self.reason else []
+        facts += [f"request {self.request_id}"] if self.request_id else []
+        lines = [f"{headline} ({', '.join(facts)})"]
+        lines += [f"  {violation.field}: {violation.description}" for violation in self.violations]
+        return "\n".join(lines)
+
+
+class CancelledError(LosswireError):
+    """The call was given up, for example because its client was closed."""
+
+    code = grpc.StatusCode.CANCELLED
+
+
+class UnknownError(LosswireError):
+    """The call failed without a known code."""
+
+    code = grpc.StatusCode.UNKNOWN
+
+
+class InvalidArgumentError(LosswireError):
+    """The evaluation is wrong; `violations` says everything that is."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class DeadlineExceededError(LosswireError):
+    """No answer came within the call's timeout, all tries included."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class NotFoundError(LosswireError):
+    """There is no such loss; the message gives the nearest names."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class AlreadyExistsError(LosswireError):
+    """What was to be made exists already."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class PermissionDeniedError(LosswireError):
+    """The credential is good, but not for this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class ResourceExhaustedError(LosswireError):
+    """A limit or a budget of the server would be exceeded."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class FailedPreconditionError(LosswireError):
+    """Something that the evaluation refers to, such as a resident tensor, is missing."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class AbortedError(LosswireError):
+    """The call collided with another one."""
+
+    code = grpc.StatusCode.ABORTED
+
+
+class OutOfRangeError(LosswireError):
+    """The call went past the end of something."""
+
+    code = grpc.StatusCode.OUT_OF_RANGE
+
+
+class UnimplementedError(LosswireError):
+    """The server does not have this method or this way of computing."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
+class InternalError(LosswireError):
+    """The server has a bug; its log has more under `request_id`."""
+
+    code = grpc.StatusCode.INTERNAL
+
+
+class UnavailableError(LosswireError):
+    """No server could be reached, or the one that was is going away."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class DataLossError(LosswireError):
+    """Data was lost or damaged beyond repair."""
+
+    code = grpc.StatusCode.DATA_LOSS
+
+
+class UnauthenticatedError(LosswireError):
+    """The credential is missing or not accepted."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+_CLASSES: dict[grpc.StatusCode, type[LosswireError]] = {
+    cls.code: cls for cls in LosswireError.__subclasses__()
+}
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class FailedCall(Protocol):
+    """What both of gRPC's exceptions, synchronous and asynchronous, can tell."""
+
+    def code(self) -> grpc.StatusCode | None:
+        """Tell the status code."""
+
+    def details(self) -> str | None:
+        """Tell the status message."""
+
+    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Give what the server sent beside the status."""
+
+
+def error_from_call(failure: grpc.RpcError, sent_bytes: int = 0) -> LosswireError:
+    """Translate the failure of a call that sent a message of `sent_bytes`."""
+    call = cast("FailedCall", failure)
+    code = call.code() or grpc.StatusCode.UNKNOWN
+    # Not dict(...): older versions of grpc.aio give something that dict() misreads.
+    metadata = {key: value for key, value in call.trailing_metadata() or ()}  # noqa: C416
+    status = _parse(status_pb2.Status, metadata.get(DETAILS_KEY, b""))
+    info = _detail(status, error_details_pb2.ErrorInfo)
+    pushback = _pushback(metadata.get(PUSHBACK_KEY), _detail(status, error_details_pb2.RetryInfo))
+    message = call.details() or f"the call failed with {code.name}"
+    reason = info.reason if info else ""
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and info is None and "larger than max" in message:
+        # gRPC itself refused the message, before the service saw it.
+        return too_large_error(message, sent_bytes)
+    request = _detail(status, error_details_pb2.RequestInfo)
+    bad_request = _detail(status, error_details_pb2.BadRequest)
+    return _make(
+        code,
+        message,
+        reason,
+        violations_of(bad_request.field_violations if bad_request else ()),
+        pushback,
+        request_id=request.request_id if request else "",
+    )
+
+
+def too_large_error(message: str, sent_bytes: int) -> ResourceExhaustedError:
+    """Make the error of a message that a server will never take, with what to do about it."""
+    return ResourceExhaustedError(
+        f"{message}; the request takes {sent_bytes} bytes. Split the batch (numerators and "
+        "denominators of its parts add up), ask for fewer gradients, or send bfloat16; "
+        "server_info().limits tells what the server takes",
+        reason="MESSAGE_TOO_LARGE",
+    )
+
+
+def too_late_error() -> DeadlineExceededError:
+    """Make the error of a call that waited too long for another call of its client."""
+    return DeadlineExceededError("the time is up; another call is sending resident tensors")
+
+
+def closed_error() -> CancelledError:
+    """Make the error of a call whose client is closed under it."""
+    return CancelledError("the client was closed during the call", reason="CLIENT_CLOSED")
+
+
+def error_from_status(status: losswire_status_pb2.Status) -> LosswireError:
+    """Translate why one item of many failed."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    pushback = status.retry_after_ms / 1000 if status.HasField("retry_after_ms") else None
+    message = status.message or f"the item failed with code {status.code}"
+    return _make(code, message, status.reason, violations_of(status.violations), pushback)
+
+
+def violations_of(messages: Iterable[Any]) -> list[Violation]:
+    """Read field violations, google.rpc's or Losswire's own: they have the same fields."""
+    return [Violation(message.field, message.description) for message in messages]
+
+
+def _make(
+    code: grpc.StatusCode,
+    message: str,
+    reason: str,
+    violations: Sequence[Violation],
+    pushback: float | None,
+    *,
+    request_id: str = "",
+) -> LosswireError:
+    """Make the error of a code; `pushback` is in seconds, and negative for "never"."""
+    refused = pushback is not None and pushback < 0
+    retryable = not refused and (
+        code is grpc.StatusCode.UNAVAILABLE
+        or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and pushback is not None)
+    )
+    return _CLASSES.get(code, UnknownError)(
+        message,
+        reason=reason,
+        violations=violations,
+        request_id=request_id,
+        retry_after=None if refused else pushback,
+        retryable=retryable,
+    )
+
+
+def _pushback(
+    header: str | bytes | None, retry_info: error_details_pb2.RetryInfo | None
+) -> float | None:
+    """Read the seconds to wait before another try, negative for "never".
+
+    The header wins, as gRPC's own retries have it; one that is no number means "never".
+    """
+    if header is not None:
+        try:
+            return int(header) / 1000
+        except ValueError:
+            return -1.0
+    if retry_info is None or not retry_info.HasField("retry_delay"):
+        return None
+    return float(retry_info.retry_delay.ToMilliseconds()) / 1000
+
+
+_M = TypeVar("_M", bound=Message)
+
+
+def _parse(kind: type[_M], data: str | bytes) -> _M:
+    """Parse a message, empty when it is damaged: the code and text still count."""
+    try:
+        return kind.FromString(data if isinstance(data, bytes) else data.encode())
+    except DecodeError:
+        return kind()
+
+
+def _detail(status: status_pb2.Status, kind: type[_M]) -> _M | None:
+    """Find the first detail of a kind."""
+    for packed in status.details:
+        if packed.Is(kind.DESCRIPTOR):
+            return _parse(kind, packed.value)
+    return None

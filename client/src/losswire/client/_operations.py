@@ -1,0 +1,208 @@
+"""The calls that both clients make: which method, what to send, how to read the answer."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from google.protobuf.message import EncodeError, Message
+
+from losswire.client._catalogue import LossInfo, ServerInfo, read_losses, read_server_info
+from losswire.client._errors import LosswireError
+from losswire.client._evaluation import Evaluation
+from losswire.client._request import fill_evaluation
+from losswire.client._resident import StoredTensor, distinct, is_missing
+from losswire.client._response import EvaluationResult, read_outcome, read_result
+from losswire.v1 import loss_service_pb2, tensor_pb2, tensor_service_pb2
+
+_R = TypeVar("_R")
+_Outcome = EvaluationResult | LosswireError
+
+_MOST_HEALINGS = 8
+"""How often one call sends resident tensors that are missing: behind one name may be several
+servers, but what they displace each time will not stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method, as gRPC needs it."""
+
+    path: str
+    """The full name in a call."""
+    parse: Callable[[bytes], Any]
+    """Makes the bytes of an answer its message."""
+
+
+def _method(name: str, module: ModuleType = loss_service_pb2, service: str = "Loss") -> Method:
+    described = module.DESCRIPTOR.services_by_name[f"{service}Service"]
+    answer = described.methods_by_name[name].output_type.name
+    return Method(f"/{described.full_name}/{name}", getattr(module, answer).FromString)
+
+
+EVALUATE = _method("Evaluate")
+EVALUATE_MANY = _method("EvaluateMany")
+LIST_LOSSES = _method("ListLosses")
+GET_SERVER_INFO = _method("GetServerInfo")
+STAT_TENSOR = _method("StatTensor", tensor_service_pb2, "Tensor")
+DELETE_TENSOR = _method("DeleteTensor", tensor_service_pb2, "Tensor")
+UNARY_METHODS = (
+    EVALUATE,
+    EVALUATE_MANY,
+    LIST_LOSSES,
+    GET_SERVER_INFO,
+    STAT_TENSOR,
+    DELETE_TENSOR,
+)
+"""Everything with one request and one answer."""
+PUT_TENSOR = _method("PutTensor", tensor_service_pb2, "Tensor")
+"""Many requests and one answer."""
+EVALUATE_STREAM = _method("EvaluateStream")
+EVALUATE_CHUNKED = _method("EvaluateChunked")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[_R]):
+    """One call, ready to be sent as often as needed."""
+
+    method: Method
+    """What is called."""
+    request: bytes
+    """The message, serialized once for all tries."""
+    read: Callable[[Any], _R]
+    """Makes the answer's message what the caller gets."""
+    parts: Callable[[], Iterator[bytes]] | None = None
+    """Makes the messages of a method that takes many, instead of `request`."""
+
+    def sending(self) -> Any:
+        """Give what to send in one try."""
+        return self.request if self.parts is None else self.parts()
+
+
+Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...]
+"""What a client is to do next: a call, or to see to it that the server of the last call holds
+some tensors."""
+
+Steps: TypeAlias = Generator[Step, Any, _R]
+"""What a client does for its caller. Each step is answered with what it gave, or by throwing its
+LosswireError; the generator's value is what the caller gets."""
+
+
+def serialize(message: Message) -> bytes:
+    """Serialize a request; ValueError when it passes protobuf's 2 GiB."""
+    try:
+        return message.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise ValueError(
+            "the request is too large for one message (2 GiB); split the batch: numerators and "
+            "denominators of its parts add up"
+        ) from error
+
+
+def one(operation: Operation[_R]) -> Steps[_R]:
+    """Do what is one call."""
+    result: _R = yield operation
+    return result
+
+
+def evaluate(evaluation: Evaluation) -> Steps[EvaluationResult]:
+    """Evaluate one batch, after sending the resident tensors that the server misses."""
+    operation = _one_batch(evaluation)
+    tensors = residents_of(evaluation)
+    result: EvaluationResult
+    for _ in range(_MOST_HEALINGS):
+        try:
+            result = yield operation
+        except LosswireError as error:
+            if not (tensors and is_missing(error)):
+                raise
+        else:
+            return result
+        yield tensors
+    result = yield operation
+    return result
+
+
+def _one_batch(evaluation: Evaluation) -> Operation[EvaluationResult]:
+    message = loss_service_pb2.EvaluateRequest()
+    fill_evaluation(message.evaluation, evaluation)
+    return Operation(EVALUATE, serialize(message), lambda answer: read_result(answer.result))
+
+
+def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:
+    """Evaluate many batches in one message; those that miss a resident tensor twice."""
+    message = loss_service_pb2.EvaluateManyRequest()
+    tensors: list[tuple[StoredTensor, ...]] = []
+    for index, evaluation in enumerate(evaluations):
+        fill_evaluation(message.evaluations.add(), evaluation, f"evaluations[{index}].")
+        tensors.append(residents_of(evaluation))
+    operation = _many(message)
+    sent = list(message.evaluations) if any(tensors) else []
+    del message
+    outcomes: list[_Outcome] = yield operation
+    missed = [index for index, outcome in enumerate(outcomes[: len(sent)]) if is_missing(outcome)]
+    if not missed:
+        return outcomes
+    again = [sent[index] for index in missed]
+    try:
+        yield distinct(tensor for index in missed for tensor in tensors[index])
+        found: list[_Outcome] = yield _many(loss_service_pb2.EvaluateManyRequest(evaluations=again))
+    except LosswireError as error:
+        # The others have their outcomes, and keep them.
+        found = [error] * len(missed)
+    for index, outcome in zip(missed, found, strict=False):
+        outcomes[index] = outcome
+    return outcomes
+
+
+def _many(message: loss_service_pb2.EvaluateManyRequest) -> Operation[list[_Outcome]]:
+    return Operation(
+        EVALUATE_MANY,
+        serialize(message),
+        lambda answer: [read_outcome(outcome) for outcome in answer.outcomes],
+    )
+
+
+def residents_of(evaluation: Evaluation) -> tuple[StoredTensor, ...]:
+    """Find the resident tensors of an evaluation."""
+    arrays = [*evaluation.inputs.values(), evaluation.grad_output, evaluation.sample_weight]
+    return distinct(array for array in arrays if isinstance(array, StoredTensor))
+
+
+def store(tensor: StoredTensor) -> Steps[None]:
+    """See to it that a server holds a tensor."""
+    yield (tensor,)
+
+
+def put(tensor: StoredTensor) -> Operation[bool]:
+    """Store a tensor; tells whether it was stored before."""
+    return Operation(PUT_TENSOR, b"", tensor.check_stored, tensor.parts)
+
+
+def stat(tensor: StoredTensor) -> Operation[bool]:
+    """Ask whether a tensor is stored."""
+    message = tensor_service_pb2.StatTensorRequest(id=tensor_pb2.TensorId(sha256=tensor.id))
+    return Operation(STAT_TENSOR, serialize(message), lambda answer: bool(answer.present))
+
+
+def delete(tensor: StoredTensor) -> Operation[bool]:
+    """Forget a tensor; tells whether it was stored."""
+    message = tensor_service_pb2.DeleteTensorRequest(id=tensor_pb2.TensorId(sha256=tensor.id))
+    return Operation(DELETE_TENSOR, serialize(message), lambda answer: bool(answer.existed))
+
+
+def stream_item(number: int, evaluation: Evaluation) -> bytes:
+    """Make one batch of a stream, ready to be sent as often as needed."""
+    message = loss_service_pb2.EvaluateStreamRequest(id=number)
+    fill_evaluation(message.evaluation, evaluation)
+    return serialize(message)
+
+
+def list_losses() -> Operation[list[LossInfo]]:
+    """List every loss."""
+    return Operation(LIST_LOSSES, serialize(loss_service_pb2.ListLossesRequest()), read_losses)
+
+
+def get_server_info() -> Operation[ServerInfo]:
+    """Ask what the server is."""
+    request = serialize(loss_service_pb2.GetServerInfoRequest())
+    return Operation(GET_SERVER_INFO, request, read_server_info)

@@ -1,0 +1,39 @@
+"""Arrays of the caller's that gradients are written into."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def check_outputs(
+    out: Mapping[str, Array],
+    forms: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+    inputs: Mapping[str, Array],
+) -> dict[str, Array]:
+    """Check where gradients are to go; TypeError or ValueError with the array's name.
+
+    `forms` are the types and shapes of the gradients asked for, by name.
+    """
+    if not isinstance(out, Mapping):
+        raise TypeError(f"out: expected a mapping of names, got {type(out).__name__}")
+    for name, array in out.items():
+        path = f'out["{name}"]'
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{path}: expected a numpy array, got {type(array).__name__}")
+        if name not in forms:
+            raise ValueError(f"{path}: {name} is not an input whose gradient is asked for")
+        dtype, shape = forms[name]
+        if array.dtype != dtype:
+            raise ValueError(f"{path}: is {array.dtype}; the gradient is {dtype}")
+        if array.shape != shape:
+            raise ValueError(f"{path}: is {list(array.shape)}; the gradient is {list(shape)}")
+        if not (array.flags.c_contiguous and array.flags.writeable):
+            raise ValueError(f"{path}: must be writable and contiguous in C order")
+        # A call that is tried again sends the inputs again: they must still be what they were.
+        if any(np.may_share_memory(array, each) for each in inputs.values()):
+            raise ValueError(f"{path}: shares memory with an input")
+    return dict(out)

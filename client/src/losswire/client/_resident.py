@@ -1,0 +1,157 @@
+"""Tensors that stay on the servers, as a caller holds them."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from losswire.client._errors import FailedPreconditionError, LosswireError
+from losswire.v1 import tensor_pb2, tensor_service_pb2
+from losswire.wire import DATA_TYPES, MAX_RANK, begin_identity, wire_type_of
+
+_PART_BYTES = 512 * 1024
+"""The size of one part: no server takes less than 1 MiB in one message."""
+
+_MISSING = "MISSING_RESIDENT_TENSOR"
+
+
+class StoredTensor:
+    """An array that servers hold under its hash. Made by `put`; does no I/O by itself."""
+
+    __slots__ = ("_array", "_wire_type", "id")
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        wire_type = wire_type_of(array.dtype)
+        if wire_type is None:
+            known = ", ".join(each.name for each in DATA_TYPES.values())
+            raise TypeError(f"array: dtype {array.dtype} cannot be sent; the wire has {known}")
+        if array.ndim > MAX_RANK:
+            raise ValueError(f"array: {array.ndim} axes; at most {MAX_RANK} can be sent")
+        self._array = array
+        self._wire_type = wire_type
+        identity = begin_identity(wire_type.data_type, array.shape)
+        identity.update(self._data())
+        self.id: bytes = identity.digest()
+        """The SHA-256 of its canonical form, which every server gives it."""
+
+    @property
+    def array(self) -> npt.NDArray[Any]:
+        """The caller's array."""
+        return self._array
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type."""
+        return self._wire_type.numpy
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self._array.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Its size, in bytes."""
+        return self._array.nbytes
+
+    def reference(self) -> tensor_pb2.Tensor:
+        """Name it in an evaluation."""
+        return tensor_pb2.Tensor(
+            data_type=self._wire_type.data_type,
+            shape=self.shape,
+            resident=tensor_pb2.TensorId(sha256=self.id),
+        )
+
+    def parts(self) -> Iterator[bytes]:
+        """Make the messages that store it, one by one."""
+        header = tensor_service_pb2.PutTensorHeader(
+            data_type=self._wire_type.data_type, shape=self.shape
+        )
+        yield tensor_service_pb2.PutTensorRequest(header=header).SerializeToString()
+        data = self._data()
+        for start in range(0, len(data), _PART_BYTES):
+            part = bytes(data[start : start + _PART_BYTES])
+            yield tensor_service_pb2.PutTensorRequest(data=part).SerializeToString()
+
+    def check_stored(self, answer: tensor_service_pb2.PutTensorResponse) -> bool:
+        """Tell whether it was stored before; FailedPreconditionError if another one is now."""
+        if answer.id.sha256 == self.id:
+            return answer.existed
+        raise FailedPreconditionError(
+            "the array of a resident tensor was changed after `put`, so that it cannot be sent "
+            "again; put the array as it is now, and leave it as it is",
+            reason="RESIDENT_TENSOR_CHANGED",
+        )
+
+    def _data(self) -> memoryview:
+        """Give its bytes as on the wire; a copy only where the array's memory differs."""
+        native = np.ascontiguousarray(self._array, self._wire_type.numpy)
+        wire = native if sys.byteorder == "little" else native.byteswap()
+        return wire.reshape(-1).view(np.uint8).data
+
+    def __repr__(self) -> str:
+        form = f"{self.dtype.name}{list(self.shape)}"
+        return f"<losswire {type(self).__name__} {form} {self.id.hex()[:12]}>"
+
+
+class _Deletes(Protocol):
+    def delete(self, tensor: "StoredTensor", *, timeout: float | None = None) -> bool: ...
+
+
+class _DeletesLater(Protocol):
+    async def delete(
+        self,
+        tensor: "StoredTensor",
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in AsyncClient
+    ) -> bool: ...
+
+
+class ResidentTensor(StoredTensor):
+    """An array that servers hold, to be used in evaluations in place of it.
+
+    Made by `Client.put`. It refers to the array, which must stay as it is: a server that does
+    not hold it (another replica, or one that was started again) is sent it when needed.
+    """
+
+    __slots__ = ("_client",)
+
+    def __init__(self, array: npt.NDArray[Any], client: _Deletes) -> None:
+        """Take the array and the client that stores it."""
+        super().__init__(array)
+        self._client = client
+
+    def delete(self, *, timeout: float | None = None) -> bool:
+        """Make the servers forget it, as `Client.delete` does."""
+        return self._client.delete(self, timeout=timeout)
+
+
+class AsyncResidentTensor(StoredTensor):
+    """The same as `ResidentTensor`, made by `AsyncClient.put`."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, array: npt.NDArray[Any], client: _DeletesLater) -> None:
+        """Take the array and the client that stores it."""
+        super().__init__(array)
+        self._client = client
+
+    async def delete(
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in AsyncClient
+    ) -> bool:
+        """Make the servers forget it, as `AsyncClient.delete` does."""
+        return await self._client.delete(self, timeout=timeout)
+
+
+def is_missing(outcome: object) -> bool:
+    """Tell whether an evaluation failed because a server does not hold a resident tensor."""
+    return isinstance(outcome, LosswireError) and outcome.reason == _MISSING
+
+
+def distinct(tensors: Iterable[StoredTensor]) -> tuple[StoredTensor, ...]:
+    """Leave out those that are the same as an earlier one."""
+    return tuple({tensor.id: tensor for tensor in tensors}.values())

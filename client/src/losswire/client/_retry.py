@@ -1,0 +1,144 @@
+"""When a failed call is tried again: the one policy of the SDK.
+
+gRPC's own retries are switched off, because they skip large requests, stop after a few
+failures of the whole channel, and cannot tell a refusal that asks to come back.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from random import SystemRandom
+
+from losswire.client._errors import LosswireError, UnavailableError
+
+_SECONDS_SET_ASIDE = 1.0
+
+# Its own generator: seeding `random` in the caller's program must not make
+# every process of a job come back at the same moment.
+random = SystemRandom().random
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and how soon a call is tried again.
+
+    Tried again are UNAVAILABLE, and RESOURCE_EXHAUSTED when the server said when to come
+    back. The wait before try number n + 1 is random between 0 and
+    `min(max_backoff, initial_backoff * multiplier ** (n - 1))`, and at least what the server
+    asked for. The call's timeout covers all tries and the waits between them.
+    """
+
+    initial_backoff: float = 0.05
+    """The longest first wait, in seconds; greater than 0."""
+    max_backoff: float = 2.0
+    """The longest of all waits, in seconds; at least `initial_backoff`."""
+    multiplier: float = 2.0
+    """What the longest wait grows by with each try; at least 1."""
+    max_attempts: int | None = None
+    """The most tries, the first included; at least 1. None: as many as the timeout allows."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.initial_backoff <= self.max_backoff < math.inf:
+            raise ValueError("RetryPolicy: expected 0 < initial_backoff <= max_backoff < inf")
+        if not 1 <= self.multiplier < math.inf:
+            raise ValueError("RetryPolicy: expected 1 <= multiplier < inf")
+        if self.max_attempts is not None and self.max_attempts < 1:
+            raise ValueError("RetryPolicy: expected max_attempts >= 1, or None")
+
+
+def delay_before_retry(
+    policy: RetryPolicy,
+    attempts: int,
+    error: LosswireError,
+    remaining: float,
+    draw: Callable[[], float],
+) -> float | None:
+    """Decide how many seconds to wait before the next try; None when there is to be none.
+
+    `attempts` tries were made, the last of which gave `error`; `remaining` seconds are left
+    of the call's timeout; `draw` gives a number in [0, 1).
+    """
+    if not error.retryable:
+        return None
+    if policy.max_attempts is not None and attempts >= policy.max_attempts:
+        return None
+    # The exponent is capped because a float power overflows into an exception.
+    growth = policy.multiplier ** min(attempts - 1, 64)
+    delay = draw() * min(policy.max_backoff, policy.initial_backoff * growth)
+    delay = max(delay, error.retry_after or 0.0)
+    return delay if delay < remaining else None
+
+
+class Rotation:
+    """Which of several targets takes the next try: the next one that did not just fail."""
+
+    def __init__(self, size: int) -> None:
+        """Start with the first of `size` targets."""
+        self._count = count()
+        self._usable_from = [0.0] * size
+
+    def take(self) -> int:
+        """Give the index of the target to use."""
+        size = len(self._usable_from)
+        start = next(self._count) % size
+        now = time.monotonic()
+        for step in range(size):
+            index = (start + step) % size
+            if self._usable_from[index] <= now:
+                return index
+        return start
+
+    def set_aside(self, index: int) -> None:
+        """Pass over a target for a moment, as long as there are others."""
+        self._usable_from[index] = time.monotonic() + _SECONDS_SET_ASIDE
+
+
+class Attempts:
+    """The tries of one call: its deadline, its targets, and what follows a failure."""
+
+    def __init__(
+        self, policy: RetryPolicy, rotation: Rotation, timeout: float, only: int | None = None
+    ) -> None:
+        """Start the clock of a call that may take `timeout` seconds in all.
+
+        `only` is the index of the one target to use; None: all of them in turn.
+        """
+        self._policy = policy
+        self._rotation = rotation
+        self._deadline = time.monotonic() + timeout
+        self._made = 0
+        self._target = 0
+        self._only = only
+        self._stay = False
+
+    def start(self) -> int:
+        """Begin a try; gives the index of the target to send it to."""
+        self._made += 1
+        if self._only is not None:
+            self._target = self._only
+        elif not self._stay:
+            self._target = self._rotation.take()
+        self._stay = False
+        return self._target
+
+    def stay(self) -> None:
+        """Send the next try to the same target as the last one."""
+        self._stay = True
+
+    def remaining(self) -> float:
+        """Tell how many seconds are left; never negative."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    def wait_after(self, error: LosswireError) -> float:
+        """Tell how many seconds to wait before the next try; raises `error` when it was the last.
+
+        gRPC's own exception is dropped: all it says is in `error`.
+        """
+        if isinstance(error, UnavailableError):
+            self._rotation.set_aside(self._target)
+        delay = delay_before_retry(self._policy, self._made, error, self.remaining(), random)
+        if delay is None:
+            raise error from None
+        return delay

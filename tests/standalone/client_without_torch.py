@@ -1,0 +1,32 @@
+"""Evaluates a loss from a process that has no torch: `client_without_torch.py HOST:PORT`.
+
+Run by the wheel tests in an environment with nothing but the SDK. Prints `ok`.
+"""
+
+import importlib.util
+import sys
+
+import numpy as np
+
+from losswire.client import Client
+
+
+def main(address: str) -> None:
+    """Evaluate cross_entropy with its gradient and compare both with the exact values."""
+    with Client(address, timeout=30) as client:
+        result = client.evaluate(
+            "cross_entropy",
+            {"input": [[2.0, 1.0], [1.0, 2.0]], "target": [1, 0]},
+            gradients=["input"],
+        )
+    probability = 1 / (1 + np.exp(-1.0))
+    gradient = np.array([[probability, -probability], [-probability, probability]]) / 2
+    np.testing.assert_allclose(result.loss, 1.0 + np.log1p(np.exp(-1.0)), rtol=1e-6)  # 1.3133
+    np.testing.assert_allclose(result.gradients["input"], gradient, rtol=1e-6)
+    if "torch" in sys.modules or importlib.util.find_spec("torch") is not None:
+        raise SystemExit("torch can be imported here: this shows nothing")
+    sys.stdout.write("ok\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
