@@ -1,0 +1,169 @@
+"""What all commands share: the way to the server, exit statuses, and errors as lines."""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any, NoReturn
+
+import grpc
+
+from losswire.client import Client, LosswireError, RetryPolicy
+
+DEFAULT_SERVER = "127.0.0.1:50051"
+DEFAULT_TIMEOUT = 60.0
+
+# A person waits: a server that is not there is reported soon, not after the whole timeout.
+_RETRY = RetryPolicy(max_attempts=3)
+
+
+class Exit(IntEnum):
+    """The exit statuses, for scripts."""
+
+    OK = 0
+    CHECK_FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    OTHER = 4
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+STATUS_HELP = """\
+exit status: 0 fine; 1 a check failed; 2 wrong usage, input or file; 3 the server cannot be
+reached, does not serve or does not answer in time; 4 any other failure; 130 interrupted"""
+
+_BY_CODE = {
+    grpc.StatusCode.INVALID_ARGUMENT: Exit.USAGE,
+    grpc.StatusCode.NOT_FOUND: Exit.USAGE,
+    grpc.StatusCode.OUT_OF_RANGE: Exit.USAGE,
+    grpc.StatusCode.UNAVAILABLE: Exit.UNREACHABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Exit.UNREACHABLE,
+}
+
+
+class UsageError(Exception):
+    """What the command was given is wrong; the text says what."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises instead of exiting, and never guesses an option from its beginning."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Take the settings of argparse."""
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        """Report what is wrong with the arguments."""
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+def add_connection(parser: argparse.ArgumentParser, timeout: float = DEFAULT_TIMEOUT) -> None:
+    """Add the options that say where the server is.
+
+    The address is not called `--target`, because that is an input of most losses.
+    """
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        default=os.environ.get("LOSSWIRE_TARGET") or DEFAULT_SERVER,
+        help=f"where the server is; default: $LOSSWIRE_TARGET, else {DEFAULT_SERVER}",
+    )
+    group.add_argument(
+        "--token",
+        default=os.environ.get("LOSSWIRE_TOKEN") or None,
+        help="sent with each call; default: $LOSSWIRE_TOKEN, which other users cannot see",
+    )
+    group.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="SECONDS",
+        default=timeout,
+        help=f"how long each call may take; default: {timeout:g}",
+    )
+
+
+def seconds(text: str) -> float:
+    """Read a time span; argparse's own error for what is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        message = f"{text!r} is not a number of seconds greater than 0"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Make the SDK's words for arguments that cannot be sent a UsageError."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+
+
+def open_client(arguments: argparse.Namespace) -> Client:
+    """Make a client of the server that the arguments name."""
+    with refusals():
+        return Client(
+            arguments.server, timeout=arguments.timeout, token=arguments.token, retry=_RETRY
+        )
+
+
+def status_of(error: LosswireError) -> Exit:
+    """Give the exit status of a failed call."""
+    return _BY_CODE.get(error.code, Exit.OTHER)
+
+
+def lines_of(error: LosswireError) -> Iterator[str]:
+    """Write a failed call as lines, one for each violation."""
+    if error.violations:
+        for violation in error.violations:
+            yield f"{violation.field}: {violation.description}"
+        return
+    facts = [error.code.name, *([f"request {error.request_id}"] if error.request_id else [])]
+    yield f"{error.message} ({', '.join(facts)})"
+
+
+def say(text: str) -> None:
+    """Write lines of the result."""
+    sys.stdout.write("".join(f"{_harmless(line)}\n" for line in text.split("\n")))
+
+
+def complain(line: str) -> None:
+    """Write a line of an error."""
+    sys.stderr.write(f"losswire: {printable(line)}\n")
+
+
+def printable(text: str) -> str:
+    """Make text from outside one line."""
+    return _harmless(" ".join(text.split()))
+
+
+def _harmless(line: str) -> str:
+    """Escape what could steer a terminal."""
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+
+
+def to_json(value: object) -> str:
+    """Write JSON; numbers that it lacks become "NaN", "Infinity" and "-Infinity"."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value
