@@ -47,6 +47,8 @@ class Gate:
     """The first number of each input that was computed."""
     threads: set[int] = field(default_factory=set)
     """The threads it was computed in."""
+    parallelism: list[int] = field(default_factory=list)
+    """How many threads torch could use for each."""
     reached: threading.Event = field(default_factory=threading.Event)
     open: threading.Event = field(default_factory=threading.Event)
 
@@ -64,6 +66,7 @@ class Gate:
             first = float(input.detach().flatten()[0])
             self.computed.append(first)
             self.threads.add(threading.get_ident())
+            self.parallelism.append(torch.get_num_threads())
             if first == CLOSED:
                 self.reached.set()
                 self.open.wait(PATIENCE)

@@ -169,3 +169,18 @@ def test_many_are_judged_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> 
 
     in_server(Gate(), run)
     assert seen == {"few": {True}, "many": {False}, "large": {False}}
+
+
+def test_small_evaluations_do_not_wait_for_other_threads() -> None:
+    """Torch splits large evaluations over its threads, and computes small ones on one."""
+    gate = Gate()
+
+    async def body(stub: AsyncStub) -> None:
+        for elements in (10, 100_000, 10):
+            request = loss_service_pb2.EvaluateRequest(evaluation=numbered(1.0, elements))
+            await stub.Evaluate(request, timeout=TIMEOUT)
+
+    before = torch.get_num_threads()
+    in_server(gate, body, threads=2)
+    torch.set_num_threads(before)
+    assert gate.parallelism == [1, 2, 1]
