@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,12 @@ import pytest
 
 from tests.support.cells import EXECUTED
 from tests.support.process import running_server
+
+
+def pytest_configure() -> None:
+    """Let children be interrupted: a shell starts what runs in its background without that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
