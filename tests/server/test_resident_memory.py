@@ -13,6 +13,7 @@ import pytest
 
 from losswire.server import uploads
 from losswire.server.admit import Admission, price
+from losswire.server.decode import decode
 from losswire.server.errors import ExpiredError, OverLimitError, OverloadedError
 from losswire.server.line import Line
 from losswire.server.residents import TENANT, Key, Resident, ResidentStore
@@ -29,6 +30,7 @@ from losswire.v1 import (
 from losswire.wire import DATA_TYPES, MalformedTensorError, TensorForm
 from tests.server.inside import CLOSED, Gate, line, serving_app, until
 from tests.server.requests import Array, evaluation, f32
+from tests.support.chunks import parts_of
 from tests.support.resident import Part, header, identity, named, noise, parts
 
 _F32 = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT32]
@@ -391,3 +393,32 @@ def test_bytes_that_were_not_written_are_never_given_away() -> None:
         assert (store.held_bytes, admission.reserved_bytes) == (0, 0)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("elements", "on_the_loop"), [(8, True), (100_000, False)])
+def test_resident_inputs_of_chunked_calls_are_judged_off_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, elements: int, *, on_the_loop: bool
+) -> None:
+    """A header is small however large the resident tensors are whose values must be checked."""
+    target = np.abs(noise(12, elements)).clip(0, 1)
+    item = evaluation("binary_cross_entropy", {"input": target, "target": named(target)})
+    loop_thread = threading.get_ident()
+    seen: list[tuple[bool, bool]] = []
+
+    async def run() -> None:
+        async with serving_app(Gate(), resident_quota_bytes=MIB) as (app, channel):
+
+            def spy(*arguments: Any) -> Any:  # noqa: ANN401 (what decode takes and gives)
+                held = app._line.admission.reserved_bytes > 0
+                seen.append((threading.get_ident() == loop_thread, held))
+                return decode(*arguments)
+
+            monkeypatch.setattr("losswire.server.chunked.plan.decode", spy)
+            await tensor_service_pb2_grpc.TensorServiceStub(channel).PutTensor(parts(target))
+            losses = loss_service_pb2_grpc.LossServiceStub(channel)
+            calls = losses.EvaluateChunked(parts_of(item, ["input"], [elements]))
+            answers = [answer async for answer in calls]
+            assert answers[-1].result.rows == elements
+
+    asyncio.run(run())
+    assert seen == [(on_the_loop, True)]

@@ -4,7 +4,8 @@ decode -> validate -> admit -> batch -> compute -> encode
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from losswire.server.admit import Admission
 from losswire.server.chunked.call import ChunkedDoor
@@ -26,6 +27,8 @@ _OFF_LOOP_BYTES = 256 * 1024
 _OFF_LOOP_EVALUATIONS = 32
 """From so many on, checking takes as long, however small they are."""
 
+ResultT = TypeVar("ResultT")
+
 _CHECKING = 2
 """The memory that checking values takes for a moment, at most, in multiples of the tensor.
 Of tensors that were sent, the size of a message bounds it."""
@@ -43,6 +46,7 @@ class Line:
         self.chunked = ChunkedDoor(
             registry=registry,
             find=self.find,
+            judge=self.judge,
             engine=engine,
             admission=self.admission,
             settings=settings,
@@ -83,23 +87,28 @@ class Line:
         return [_outcome(next(answers) if isinstance(each, Work) else each) for each in prepared]
 
     async def _prepare(self, evaluation: evaluation_pb2.Evaluation) -> Work:
-        """Decode and validate, off the event loop when there is much to look at."""
-        resident = self._resident_bytes(evaluation)
-        with self.admission.hold(resident * _CHECKING):
-            if evaluation.ByteSize() + resident < _OFF_LOOP_BYTES:
-                return self._check(evaluation)
-            return await asyncio.to_thread(self._check, evaluation)
+        """Decode and validate."""
+        return await self.judge([evaluation], lambda: self._check(evaluation))
 
     async def _prepare_all(
         self, evaluations: Sequence[evaluation_pb2.Evaluation]
     ) -> list[Work | Exception]:
-        """Decode and validate many, off the event loop when there is much to look at."""
+        """Decode and validate many."""
+        return await self.judge(evaluations, lambda: [self._checked(each) for each in evaluations])
+
+    async def judge(
+        self, evaluations: Sequence[evaluation_pb2.Evaluation], judgement: Callable[[], ResultT]
+    ) -> ResultT:
+        """Judge some evaluations, off the event loop when there is much to look at.
+
+        What checking resident tensors takes for a moment is held meanwhile.
+        """
         resident = sum(map(self._resident_bytes, evaluations))
         size = resident + sum(each.ByteSize() for each in evaluations)
         with self.admission.hold(resident * _CHECKING):
             if size < _OFF_LOOP_BYTES and len(evaluations) < _OFF_LOOP_EVALUATIONS:
-                return [self._checked(each) for each in evaluations]
-            return await asyncio.to_thread(lambda: [self._checked(each) for each in evaluations])
+                return judgement()
+            return await asyncio.to_thread(judgement)
 
     def _checked(self, evaluation: evaluation_pb2.Evaluation) -> Work | Exception:
         try:

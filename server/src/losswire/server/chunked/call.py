@@ -1,7 +1,7 @@
 """A chunked call: reading, computing and answering go on side by side, a few parts at a time."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from losswire.server.registry import Registry
 from losswire.server.settings import Settings
 from losswire.server.values import Array
 from losswire.server.work import Work
-from losswire.v1 import loss_service_pb2
+from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import GRADIENT_ROWS, MalformedTensorError, Violation, bytes_of
 
 _AHEAD: Final = 1
@@ -35,6 +35,9 @@ because the answers to others are not taken does not count."""
 _OFF_LOOP_BYTES: Final = 256 * 1024
 """From this size on, checking values takes long enough to leave the event loop for."""
 
+Judge = Callable[[Sequence[evaluation_pb2.Evaluation], Callable[[], Plan]], Awaitable[Plan]]
+"""Judges evaluations where that blocks nobody, holding what it takes; see Line.judge."""
+
 Part = memoryview | loss_service_pb2.EvaluateChunkedRequest
 """A part as it comes: a payload of rows, or another message."""
 
@@ -45,6 +48,7 @@ class ChunkedDoor:
 
     registry: Registry
     find: Find
+    judge: Judge
     engine: Engine
     admission: Admission
     settings: Settings
@@ -94,9 +98,7 @@ class ChunkedDoor:
         header = first.header
         record = self.registry.find(header.evaluation.loss)
         make = partial(make_plan, header, record, self.find, self.settings.max_message_bytes)
-        if first.ByteSize() < _OFF_LOOP_BYTES:
-            return make()
-        return await asyncio.to_thread(make)
+        return await self.judge([header.evaluation], make)
 
     def _preferred_rows(self, plan: Plan) -> int:
         """Count the rows of a part of the size that is recommended."""
