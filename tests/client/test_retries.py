@@ -18,7 +18,7 @@ from losswire.client import (
     RetryPolicy,
     UnavailableError,
 )
-from losswire.client._retry import delay_before_retry
+from losswire.client._retry import Attempts, Rotation, delay_before_retry
 from losswire.v1 import evaluation_pb2
 from tests.client.conftest import Call
 from tests.client.scripted import Scripted, echo, fail, retry_info, serving
@@ -169,6 +169,21 @@ def test_the_timeout_covers_all_tries(call: Call) -> None:
             call(service.address, "evaluate", "any", {}, timeout=0.5)
     assert time.monotonic() - started < 5
     assert len(service.evaluations) > 1
+
+
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_a_try_cut_short_does_not_hide_the_reason(*, failed_before: bool) -> None:
+    """When the timeout ends a later try, the failure before it is raised; a first try's own is."""
+    attempts = Attempts(RetryPolicy(initial_backoff=1e-6), Rotation(1), timeout=60)
+    attempts.start()
+    reason: LosswireError = UnavailableError("away", retryable=True)
+    if failed_before:
+        attempts.wait_after(reason)
+        attempts.start()
+    too_late = DeadlineExceededError("too late")
+    with pytest.raises(LosswireError) as raised:
+        attempts.wait_after(too_late)
+    assert raised.value is (reason if failed_before else too_late)
 
 
 def test_a_large_request_is_tried_again(call: Call) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from random import SystemRandom
 
-from losswire.client._errors import LosswireError, UnavailableError
+from losswire.client._errors import DeadlineExceededError, LosswireError, UnavailableError
 
 _SECONDS_SET_ASIDE = 1.0
 
@@ -109,6 +109,8 @@ class Attempts:
         self._rotation = rotation
         self._deadline = time.monotonic() + timeout
         self._made = 0
+        self._reason: LosswireError | None = None
+        """The last failure that was worth another try."""
         self._target = 0
         self._only = only
         self._stay = False
@@ -140,5 +142,8 @@ class Attempts:
             self._rotation.set_aside(self._target)
         delay = delay_before_retry(self._policy, self._made, error, self.remaining(), random)
         if delay is None:
-            raise error from None
+            # A try that the timeout cut short tells less than the failure that led to it.
+            cut_short = isinstance(error, DeadlineExceededError)
+            raise (self._reason if cut_short and self._reason else error) from None
+        self._reason = error
         return delay
