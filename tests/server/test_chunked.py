@@ -158,7 +158,7 @@ def test_gradients_of_rows_have_the_same_bits(
     item = evaluation(loss, inputs, **fields)
     whole = by_call(chunked_stub, item).result
     assert whole.receipt.engine == (
-        "autograd" if engine == evaluation_pb2.ENGINE_AUTOGRAD or case == "few" else "closed_form"
+        "autograd" if engine == evaluation_pb2.ENGINE_AUTOGRAD else "closed_form"
     )
     for sizes in _CUTS.values():
         answer = evaluate_chunked(

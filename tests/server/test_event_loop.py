@@ -1,4 +1,4 @@
-"""The event loop only waits: it never computes, and it answers health while others compute."""
+"""The event loop computes nothing but what takes a moment, and answers health meanwhile."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from losswire.server.decode import decode
-from losswire.v1 import loss_service_pb2
+from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.server.harness import Child
 from tests.server.inside import PATIENCE, AsyncStub, Gate, in_server, numbered
 from tests.server.mistakes_in_form import IN_FORM
@@ -57,8 +57,46 @@ def test_torch_calls_of_a_thread_are_seen() -> None:
     assert calls.seen == ["aten.ones.default"]
 
 
-def test_no_torch_call_runs_on_the_event_loop() -> None:
-    """Calls, many and streams, right and wrong ones: torch runs in one other thread."""
+def _small(
+    loss: str,
+    elements: int,
+    **fields: Any,  # noqa: ANN401 (any field of Evaluation)
+) -> evaluation_pb2.Evaluation:
+    pair = {"input": np.zeros(elements, np.float32), "target": np.ones(elements, np.float32)}
+    return evaluation(loss, pair, gradients_for=["input"], **fields)
+
+
+@pytest.mark.parametrize(
+    ("items", "on_the_loop"),
+    [
+        ([_small("mse_loss", 10)], True),
+        ([_small("mse_loss", 10)] * 8, True),
+        ([_small("mse_loss", 10)] * 9, False),
+        ([_small("mse_loss", 10_000)], False),
+        ([_small("mse_loss", 10, engine=evaluation_pb2.ENGINE_AUTOGRAD)], False),
+        ([_small("poisson_nll_loss", 10)], False),
+        ([_small("mse_loss", 10), _small("mse_loss", 10_000)], False),
+    ],
+    ids=["one", "a few", "many", "large", "autograd", "no closed form", "one of them large"],
+)
+def test_only_a_few_small_evaluations_run_on_the_event_loop(
+    items: list[evaluation_pb2.Evaluation], *, on_the_loop: bool
+) -> None:
+    """Those of a handful of torch's operators; the engine's thread computes all others."""
+
+    async def run(stub: AsyncStub) -> None:
+        calls.seen.clear()  # the server has checked itself before
+        many = loss_service_pb2.EvaluateManyRequest(evaluations=items)
+        outcomes = (await stub.EvaluateMany(many, timeout=PATIENCE)).outcomes
+        assert {each.result.count for each in outcomes} <= {10, 10_000}
+
+    with _Calls() as calls:
+        in_server(Gate(), run)
+    assert bool(calls.seen) == on_the_loop
+
+
+def test_other_torch_calls_run_in_one_thread() -> None:
+    """Calls, many and streams, right and wrong ones: one thread that is not the event loop's."""
     gate = Gate()
     items = [numbered(1.0), GOLDEN, *(each.item for each in IN_FORM)]
 
@@ -72,9 +110,7 @@ def test_no_torch_call_runs_on_the_event_loop() -> None:
         request = loss_service_pb2.EvaluateRequest(evaluation=numbered(2.0))
         assert (await stub.Evaluate(request, timeout=PATIENCE)).result.sum == 2.0
 
-    with _Calls() as calls:
-        in_server(gate, run)
-    assert calls.seen == []
+    in_server(gate, run)
     assert len(gate.threads) == 1
     assert gate.threads.isdisjoint({threading.get_ident()})
 

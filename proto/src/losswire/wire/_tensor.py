@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,14 +51,14 @@ class MalformedTensorError(ValueError):
         self.violations = tuple(violations)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TensorForm:
     """The data type and shape of a tensor whose form is right."""
 
     wire_type: WireType
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
         """The number of bytes of the data; exact, whatever the shape."""
         return math.prod(self.shape) * self.wire_type.numpy.itemsize
@@ -104,13 +105,34 @@ def read_form(tensor: tensor_pb2.Tensor, path: str) -> TensorForm:
 
     `path` names the tensor in violations. Raises MalformedTensorError.
     """
-    violations = []
-    wire_type = DATA_TYPES.get(tensor.data_type)
-    if wire_type is None:
-        known = ", ".join(tensor_pb2.DataType.Name(t.data_type) for t in DATA_TYPES.values())
-        given = f"{tensor.data_type} is not a data type" if tensor.data_type else "is not set"
-        violations.append(Violation(f"{path}.data_type", f"{given}; expected one of {known}"))
     shape = tuple(tensor.shape)
+    form = _form_of(tensor.data_type, shape) if len(shape) <= MAX_RANK else None
+    if form is None:
+        raise MalformedTensorError(_mistakes_of(tensor.data_type, shape, path))
+    return form
+
+
+@lru_cache(maxsize=1024)
+def _form_of(data_type: int, shape: tuple[int, ...]) -> TensorForm | None:
+    """Give the form of a data type and a shape; None when either is wrong.
+
+    A training loop sends the same few forms over and over.
+    """
+    wire_type = DATA_TYPES.get(data_type)
+    if wire_type is None or not all(0 <= length <= MAX_AXIS for length in shape):
+        return None
+    if math.prod(max(length, 1) for length in shape) > _MAX_EXTENT // wire_type.numpy.itemsize:
+        return None
+    return TensorForm(wire_type, shape)
+
+
+def _mistakes_of(data_type: int, shape: tuple[int, ...], path: str) -> list[Violation]:
+    """Say all that is wrong with a form, which is at least one thing."""
+    violations = []
+    if data_type not in DATA_TYPES:
+        known = ", ".join(tensor_pb2.DataType.Name(t.data_type) for t in DATA_TYPES.values())
+        given = f"{data_type} is not a data type" if data_type else "is not set"
+        violations.append(Violation(f"{path}.data_type", f"{given}; expected one of {known}"))
     if len(shape) > MAX_RANK:
         violations.append(
             Violation(f"{path}.shape", f"has {len(shape)} axes; at most {MAX_RANK} are accepted")
@@ -120,11 +142,7 @@ def read_form(tensor: tensor_pb2.Tensor, path: str) -> TensorForm:
         for axis, length in enumerate(shape[:MAX_RANK])
         if not 0 <= length <= MAX_AXIS
     )
-    if wire_type is None or violations:
-        raise MalformedTensorError(violations)
-    if math.prod(max(length, 1) for length in shape) > _MAX_EXTENT // wire_type.numpy.itemsize:
-        raise MalformedTensorError([Violation(f"{path}.shape", "has too many elements")])
-    return TensorForm(wire_type, shape)
+    return violations or [Violation(f"{path}.shape", "has too many elements")]
 
 
 def decode_tensor(tensor: tensor_pb2.Tensor, path: str = "tensor") -> npt.NDArray[Any]:
@@ -154,5 +172,5 @@ def read_elements(form: TensorForm, data: Buffer, path: str = "data") -> npt.NDA
         raise MalformedTensorError(
             [Violation(path, "a bool is one byte, 0 or 1; found another value")]
         )
-    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    native = stored if sys.byteorder == "little" else stored.byteswap()
     return native.view(form.wire_type.numpy).reshape(form.shape)

@@ -1,9 +1,8 @@
 """Admit: reserve the memory that an evaluation will need, before it is needed."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Self
 
 from losswire.server.errors import OverLimitError, OverloadedError
 from losswire.server.records import Reduction
@@ -82,41 +81,42 @@ class Admission:
             raise OverLimitError(_too_much(wanted, self.budget_bytes))
         return wanted
 
-    @contextmanager
-    def hold(self, wanted: int) -> Iterator[None]:
-        """Hold some bytes.
+    def hold(self, wanted: int) -> "Reservation":
+        """Hold some bytes until the reservation is left.
 
         Raises OverLimitError when they can never fit, and OverloadedError when they
         do not fit now.
         """
-        with self.reservation() as reservation:
-            reservation.raise_to(wanted)
-            yield
+        reservation = Reservation(self)
+        reservation.raise_to(wanted)
+        return reservation
 
-    @contextmanager
-    def reserve(self, works: Sequence[Work]) -> Iterator[None]:
+    def reserve(self, works: Sequence[Work]) -> "Reservation":
         """Hold the price of some evaluations while they run.
 
         Raises what `demand` raises, and OverloadedError when it does not fit now.
         """
-        with self.hold(self.demand(works)):
-            yield
+        return self.hold(self.demand(works))
 
-    @contextmanager
-    def reservation(self) -> "Iterator[Reservation]":
+    def reservation(self) -> "Reservation":
         """Hold as much as turns out to be needed, nothing at first."""
-        reservation = Reservation(self)
-        try:
-            yield reservation
-        finally:
-            self.reserved_bytes -= reservation.held_bytes
+        return Reservation(self)
 
 
 class Reservation:
-    """What one call holds of the budget; it may grow."""
+    """What one call holds of the budget, until it is left; it may grow."""
+
+    __slots__ = ("_admission", "held_bytes")
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
+        self.held_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._admission.reserved_bytes -= self.held_bytes
         self.held_bytes = 0
 
     def raise_to(self, wanted: int) -> None:

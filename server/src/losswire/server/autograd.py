@@ -16,7 +16,7 @@ from losswire.server.reduce import (
     upstream_of,
     value_gradients,
 )
-from losswire.server.tensors import to_tensor
+from losswire.server.tensors import to_array, to_tensor
 from losswire.server.values import Array
 from losswire.server.work import Work
 from losswire.wire import Violation
@@ -55,7 +55,7 @@ class _Evaluation:
             else:
                 loss = values.new_tensor(loss_of(work, totals, denominator))
         return Computed(
-            loss=loss,
+            loss=to_array(loss),
             sum=totals.total,
             mean_numerator=totals.numerator,
             mean_denominator=denominator,
@@ -106,7 +106,7 @@ class _Evaluation:
             kept = kept.any(dim=placement.shared)
         return torch.where(kept.reshape(placement.shape), tensor, other)
 
-    def _gradients(self, totals: Totals, denominator: float) -> dict[str, Tensor]:
+    def _gradients(self, totals: Totals, denominator: float) -> dict[str, Array]:
         """Differentiate the loss with respect to the inputs asked for."""
         work, terms = self.work, self.terms
         upstream = upstream_of(work, self.device)
@@ -138,7 +138,7 @@ class _Evaluation:
         weighted = self.weighting(gradient.expand(outputs.shape))
         return weighted.to(outputs.dtype).contiguous()
 
-    def _finish(self, name: str, gradient: Tensor) -> Tensor:
+    def _finish(self, name: str, gradient: Tensor) -> Array:
         """Clear what belongs to removed values and convert to the type asked for."""
         dtype = getattr(torch, self.work.gradient_type(name))
-        return self._keep(name, gradient, 0.0).to(dtype)
+        return to_array(self._keep(name, gradient, 0.0).to(dtype))

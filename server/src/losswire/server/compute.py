@@ -1,19 +1,21 @@
-"""Compute: chooses the path of an evaluation, and brings its result to host memory."""
+"""Compute: chooses the path of an evaluation, and computes those together that can be."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from losswire.server.autograd import compute_autograd
 from losswire.server.closed_forms.driver import closed_form_of, compute_closed
-from losswire.server.tensors import to_array
+from losswire.server.closed_forms.small import compute_small
+from losswire.server.reduce import Computed
 from losswire.server.values import Array
-from losswire.server.work import Work
+from losswire.server.work import SMALL_BYTES, Work
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Outcome:
     """What an evaluation gives, in host memory."""
 
@@ -24,6 +26,7 @@ class Outcome:
     count: int
     gradients: Mapping[str, Array]
     compute_nanoseconds: int
+    """Of evaluations that are computed together, each has an equal share."""
     device: str
     engine: str
     """`closed_form` or `autograd`."""
@@ -32,20 +35,53 @@ class Outcome:
 
 def compute(work: Work, device: torch.device) -> Outcome:
     """Evaluate: by the record's closed form where it has one and may, else by torch's autograd."""
+    [outcome] = compute_together([work], device)
+    return outcome
+
+
+def compute_together(works: Sequence[Work], device: torch.device) -> list[Outcome]:
+    """Evaluate some works of one form, which has to be `stackable` where they are several."""
     start = time.perf_counter_ns()
-    form = closed_form_of(work, device)
-    computed = compute_closed(form, work) if form else compute_autograd(work, device)
-    loss = to_array(computed.loss)
-    gradients = {name: to_array(tensor) for name, tensor in computed.gradients.items()}
+    first = works[0]
+    engine = "closed_form"
+    with _threads_for(first):
+        if first.small_form is not None:
+            found = compute_small(first.small_form, works, device)
+        elif form := closed_form_of(first, device):
+            found = [compute_closed(form, work) for work in works]
+        else:
+            engine = "autograd"
+            found = [compute_autograd(work, device) for work in works]
+    share = (time.perf_counter_ns() - start) // len(works)
+    return [_outcome(each, share, str(device), engine, first.compute_dtype) for each in found]
+
+
+def _outcome(
+    computed: Computed, nanoseconds: int, device: str, engine: str, compute_dtype: str
+) -> Outcome:
     return Outcome(
-        loss=loss,
+        loss=computed.loss,
         sum=computed.sum,
         mean_numerator=computed.mean_numerator,
         mean_denominator=computed.mean_denominator,
         count=computed.count,
-        gradients=gradients,
-        compute_nanoseconds=time.perf_counter_ns() - start,
-        device=str(device),
-        engine="closed_form" if form else "autograd",
-        compute_dtype=work.compute_dtype,
+        gradients=computed.gradients,
+        compute_nanoseconds=nanoseconds,
+        device=device,
+        engine=engine,
+        compute_dtype=compute_dtype,
     )
+
+
+@contextmanager
+def _threads_for(work: Work) -> Iterator[None]:
+    """Let one thread compute what is small, and all of them everything else."""
+    threads = torch.get_num_threads()
+    if work.input_bytes >= SMALL_BYTES or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from losswire.server.errors import Meanings, OverLimitError, call_status
 from losswire.server.parse import parse
-from losswire.server.request_id import new_request_id
+from losswire.server.request_id import current_request_id, new_request_id
 from losswire.v1 import loss_service_pb2
 from losswire.wire import ROWS
 
@@ -87,11 +87,10 @@ def _guard_response(
     reader: Callable[[Any], Any],
 ) -> Callable[..., Any]:
     async def behavior(request: Any, context: Context) -> Any:  # noqa: ANN401 (any message)
-        request_id = new_request_id()
         try:
             return await method(reader(request), context)
         except Exception as error:  # noqa: BLE001 (the table decides)
-            await _abort(context, error, request_id)
+            await _abort(context, error, current_request_id())
 
     return behavior
 

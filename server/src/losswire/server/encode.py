@@ -1,5 +1,7 @@
 """Encode: from outcomes and records to messages."""
 
+from functools import cache
+
 from losswire.server._version import SERVER_VERSION, TORCH_VERSION
 from losswire.server.compute import Outcome
 from losswire.v1 import evaluation_pb2, tensor_pb2
@@ -22,11 +24,17 @@ def encode(outcome: Outcome, queue_nanoseconds: int) -> evaluation_pb2.Evaluatio
         gradients={name: encode_tensor(array) for name, array in outcome.gradients.items()},
         queue_nanoseconds=queue_nanoseconds,
         compute_nanoseconds=outcome.compute_nanoseconds,
-        receipt=evaluation_pb2.Receipt(
-            device=outcome.device,
-            engine=outcome.engine,
-            compute_data_type=NUMBERS[outcome.compute_dtype],
-            server_version=SERVER_VERSION,
-            torch_version=TORCH_VERSION,
-        ),
+        receipt=_receipt(outcome.device, outcome.engine, outcome.compute_dtype),
+    )
+
+
+@cache
+def _receipt(device: str, engine: str, compute_dtype: str) -> evaluation_pb2.Receipt:
+    """Make a receipt, which is copied into each result; there are only a few."""
+    return evaluation_pb2.Receipt(
+        device=device,
+        engine=engine,
+        compute_data_type=NUMBERS[compute_dtype],
+        server_version=SERVER_VERSION,
+        torch_version=TORCH_VERSION,
     )

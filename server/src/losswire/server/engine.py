@@ -1,53 +1,83 @@
 """The engine: one thread that owns torch and computes what waits for it."""
 
 import asyncio
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import torch
 
 from losswire.server.allocator import give_back
-from losswire.server.compute import compute
+from losswire.server.batch import stacks
+from losswire.server.compute import compute, compute_together
 from losswire.server.encode import encode
 from losswire.server.errors import ExpiredError, OverloadedError
 from losswire.server.work import Work
 from losswire.v1 import evaluation_pb2
+
+_log = logging.getLogger(__name__)
 
 Answer = evaluation_pb2.EvaluationResult | Exception
 """What comes of one evaluation."""
 
 ResultT = TypeVar("ResultT")
 
-_RETRY_AFTER_MS = 200
-_IDLE_SECONDS = 10.0
+Task = Callable[[int], Any]
+"""Does something on the engine's thread; takes how many nanoseconds it waited."""
 
-_SINGLE_THREADED_BYTES = 64 << 10
-"""Below this size of all inputs one thread computes. torch splits some operations over its
-threads however small they are, and then waits until each of them gets a processor, which
-on a busy machine takes a hundred times as long as the work."""
+_RETRY_AFTER_MS: Final = 200
+_IDLE_SECONDS: Final = 10.0
+
+_FEW: Final = 8
+"""Up to so many small evaluations of one call, computing them takes about as long as it
+took to check them, and less than to hand them to another thread and to wait for it."""
+
+_MOST_DRAWN: Final = 256
+"""How many jobs that wait are looked at together."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Job:
-    """Tasks that came together and are answered together."""
+    """What came together and is answered together."""
 
-    tasks: list[Callable[[int], Any]]
-    """Each takes how many nanoseconds it waited. Emptied when the job is cancelled, so
-    that their memory is free at once."""
+    parts: list[Work | Task]
+    """Emptied when the job is cancelled, so that their memory is free at once."""
     future: asyncio.Future[list[Any]]
     deadline: float
     """On the monotonic clock."""
     queued: int
     """When it came, on the performance counter."""
+    answers: list[Any] = field(init=False)
+    _missing: int = field(init=False)
+    """How many answers are not there yet."""
+
+    def __post_init__(self) -> None:
+        self._missing = len(self.parts)
+        self.answers = [None] * self._missing
+
+    def part(self, position: int) -> Work | Task | None:
+        """Give a part; None when the job was cancelled, by another thread, at whatever moment."""
+        try:
+            return self.parts[position]
+        except IndexError:
+            return None
+
+    def settle(self, position: int, answer: Any) -> None:  # noqa: ANN401 (a task's own)
+        """Note an answer, and give all to whoever waits when it is the last."""
+        self.answers[position] = answer
+        self._missing -= 1
+        if not self._missing:
+            # While nothing else comes, this job would keep its inputs alive.
+            self.parts.clear()
+            self.future.get_loop().call_soon_threadsafe(_resolve, self.future, self.answers)
 
 
 class Engine:
-    """Computes on one device; the event loop only ever waits for it."""
+    """Computes on one device; the event loop only ever waits for it, or computes what is small."""
 
     def __init__(self, device: torch.device, threads: int) -> None:
         """Take the device and how many CPU threads torch may use."""
@@ -71,7 +101,11 @@ class Engine:
         `deadline` is on the monotonic clock: what has not begun by then never
         does. When the awaiting task is cancelled, neither does what still waits.
         """
-        return await self._do([partial(self._evaluate, work) for work in works], deadline)
+        if len(works) <= _FEW and self.device.type == "cpu" and all(map(_takes_a_moment, works)):
+            if time.monotonic() >= deadline:
+                return [_expired() for _ in works]
+            return [self._answer(work, 0) for work in works]
+        return await self._do(list(works), deadline)
 
     async def run(self, task: Callable[[int], ResultT], deadline: float) -> ResultT:
         """Do one thing on the engine's thread; it takes how many nanoseconds it waited.
@@ -84,22 +118,22 @@ class Engine:
         result: ResultT = answer
         return result
 
-    async def _do(self, tasks: list[Callable[[int], Any]], deadline: float) -> list[Any]:
+    async def _do(self, parts: list[Work | Task], deadline: float) -> list[Any]:
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        job = _Job(tasks=tasks, future=future, deadline=deadline, queued=time.perf_counter_ns())
-        future.add_done_callback(lambda done: job.tasks.clear() if done.cancelled() else None)
+        job = _Job(parts=parts, future=future, deadline=deadline, queued=time.perf_counter_ns())
+        future.add_done_callback(lambda done: job.parts.clear() if done.cancelled() else None)
         self._jobs.put(job)
         return await future
 
     def _run(self) -> None:
         torch.set_num_threads(self.threads)
         while (job := self._next()) is not None:
-            if job.future.cancelled():
-                continue
-            answers = [_answer(task, job) for task in job.tasks]
-            # While nothing else comes, this job would keep its inputs alive.
-            job.tasks.clear()
-            job.future.get_loop().call_soon_threadsafe(_resolve, job.future, answers)
+            jobs = [job, *self._waiting()]
+            # The last reference to a job is its own: what is cancelled is free at once.
+            del job
+            for entries in self._stacks(jobs):
+                self._settle(entries)
+            del jobs, entries
 
     def _next(self) -> _Job | None:
         """Wait for a job; give memory back to the system when none comes for a while."""
@@ -109,35 +143,94 @@ class Engine:
             give_back()
             return self._jobs.get()
 
-    def _evaluate(self, work: Work, waited: int) -> evaluation_pb2.EvaluationResult:
-        small = sum(array.nbytes for array in work.inputs.values()) < _SINGLE_THREADED_BYTES
-        if small:
-            torch.set_num_threads(1)
+    def _waiting(self) -> list[_Job]:
+        """Take what else waits by now."""
+        found: list[_Job] = []
+        while len(found) < _MOST_DRAWN:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                self._jobs.put(None)
+                break
+            found.append(job)
+        return found
+
+    def _stacks(self, jobs: Sequence[_Job]) -> list[list[tuple[_Job, int]]]:
+        """Cut all parts of some jobs into what is computed together."""
+        entries = [(job, position) for job in jobs for position in range(len(job.answers))]
+        works = [part if isinstance(part := job.part(i), Work) else None for job, i in entries]
+        return [[entries[each] for each in stack] for stack in stacks(works, self.device.type)]
+
+    def _settle(self, entries: Sequence[tuple[_Job, int]]) -> None:
+        """Compute together what was not cancelled and has not expired meanwhile."""
+        live = []
+        for job, position in entries:
+            part = job.part(position)
+            if part is None:
+                continue
+            if time.monotonic() >= job.deadline:
+                job.settle(position, _expired())
+            else:
+                live.append((job, position, part))
+        now = time.perf_counter_ns()
+        waited = [now - job.queued for job, _, _ in live]
+        works: list[Work] = []
+        answers: list[Any] = []
+        for (_, _, part), wait in zip(live, waited, strict=True):
+            if isinstance(part, Work):
+                works.append(part)
+            else:
+                answers.append(_attempt(part, wait))
+        if works:
+            answers = self._answers(works, waited)
+        for (job, position, _), answer in zip(live, answers, strict=True):
+            job.settle(position, answer)
+
+    def _answers(self, works: Sequence[Work], waited: Sequence[int]) -> list[Answer]:
+        """Compute works of one form."""
+        if len(works) > 1:
+            try:
+                outcomes = compute_together(works, self.device)
+                return [encode(each, wait) for each, wait in zip(outcomes, waited, strict=True)]
+            except Exception:  # noqa: BLE001 (each by itself tells whose error it is)
+                _log.warning("evaluations failed together and are computed one by one")
+        return [self._answer(work, wait) for work, wait in zip(works, waited, strict=True)]
+
+    def _answer(self, work: Work, waited: int) -> Answer:
+        """Compute one evaluation."""
         try:
             return encode(compute(work, self.device), waited)
-        finally:
-            if small:
-                torch.set_num_threads(self.threads)
+        except Exception as error:  # noqa: BLE001 (one evaluation must not end the engine)
+            return _meaning(error)
 
 
-def _answer(task: Callable[[int], Any], job: _Job) -> Any:  # noqa: ANN401 (the task's own)
-    if time.monotonic() >= job.deadline:
-        return ExpiredError("the deadline passed before the evaluation was computed")
+def _attempt(task: Task, waited: int) -> Any:  # noqa: ANN401 (the task's own)
     try:
-        return task(time.perf_counter_ns() - job.queued)
+        return task(waited)
     except Exception as error:  # noqa: BLE001 (one task must not end the engine)
-        if _is_out_of_memory(error):
-            return OverloadedError("the server ran out of memory", _RETRY_AFTER_MS)
-        return error
+        return _meaning(error)
+
+
+def _takes_a_moment(work: Work) -> bool:
+    return work.small_form is not None
+
+
+def _expired() -> ExpiredError:
+    return ExpiredError("the deadline passed before the evaluation was computed")
+
+
+def _meaning(error: Exception) -> Exception:
+    """Tell out-of-memory from other errors; torch has no class for it on a CPU."""
+    out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+    if out_of_memory:
+        return OverloadedError("the server ran out of memory", _RETRY_AFTER_MS)
+    return error
 
 
 def _resolve(future: asyncio.Future[list[Any]], answers: list[Any]) -> None:
     if not future.cancelled():
         future.set_result(answers)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell out-of-memory from other errors; torch has no class for it on a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )

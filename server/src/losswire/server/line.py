@@ -12,11 +12,11 @@ from losswire.server.chunked.call import ChunkedDoor
 from losswire.server.decode import decode
 from losswire.server.engine import Engine
 from losswire.server.errors import OverLimitError, item_status
+from losswire.server.forms import Forms
 from losswire.server.registry import Registry
 from losswire.server.request_id import current_request_id
 from losswire.server.residents import TENANT, ResidentStore
 from losswire.server.settings import Settings
-from losswire.server.validate import validate
 from losswire.server.values import Array
 from losswire.server.work import Work
 from losswire.v1 import evaluation_pb2
@@ -51,6 +51,7 @@ class Line:
             admission=self.admission,
             settings=settings,
         )
+        self._forms = Forms()
         self._most = settings.max_evaluations_per_call
 
     async def evaluate(
@@ -121,7 +122,7 @@ class Line:
 
     def _check(self, evaluation: evaluation_pb2.Evaluation) -> Work:
         record = self.registry.find(evaluation.loss)
-        return validate(decode(evaluation, self.find), record)
+        return self._forms.validate(decode(evaluation, self.find), record)
 
     def find(self, sha256: bytes) -> Array | None:
         """Give a resident tensor of the caller's; None when it is not stored."""
@@ -129,6 +130,8 @@ class Line:
 
     def _resident_bytes(self, evaluation: evaluation_pb2.Evaluation) -> int:
         """Count the bytes of the resident tensors that an evaluation names."""
+        if self.residents.is_empty:
+            return 0
         named = [each for each in evaluation.inputs.values() if each.HasField("resident")]
         named += [
             each

@@ -5,6 +5,7 @@ the values. A value of sample weight 0 is selected away, never multiplied away:
 0 x inf is NaN.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,23 +16,24 @@ from torch import Tensor
 from losswire.server.records import Reduction
 from losswire.server.shapes import Shape
 from losswire.server.tensors import to_tensor
+from losswire.server.values import Array
 from losswire.server.work import Work
 
 MEANS = (Reduction.MEAN, Reduction.BATCHMEAN)
 """The reductions that divide."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Computed:
-    """What a path of computation gives."""
+    """What a path of computation gives, in host memory."""
 
-    loss: Tensor
+    loss: Array
     """In the type computed in."""
     sum: float
     mean_numerator: float
     mean_denominator: float
     count: int
-    gradients: Mapping[str, Tensor]
+    gradients: Mapping[str, Array]
 
 
 class Weighting:
@@ -108,8 +110,8 @@ def denominator_of(work: Work, weighting: Weighting, denominators: Tensor | None
     elif weighting.weight is not None:
         denominator = sum64(weighting.weight)
     else:
-        denominator = float(np.prod(work.values_shape, dtype=int))
-    return _of_rows(work, denominator)
+        denominator = float(math.prod(work.values_shape))
+    return of_rows(work, denominator)
 
 
 def denominator_ahead(work: Work) -> float:
@@ -127,20 +129,20 @@ def denominator_ahead(work: Work) -> float:
         terms = known.terms(given, work.options)
     if terms is not None:
         host = torch.device("cpu")
-        return _of_rows(work, sum64(Weighting(work, host, work.values_shape)(terms)))
-    denominator = float(np.prod(work.values_shape, dtype=int))
+        return of_rows(work, sum64(Weighting(work, host, work.values_shape)(terms)))
+    denominator = float(math.prod(work.values_shape))
     if work.sample_weight is not None:
         weight = to_tensor(work.sample_weight)
         denominator = sum64(weight) * quotient(denominator, weight.numel())
-    return _of_rows(work, denominator)
+    return of_rows(work, denominator)
 
 
-def _of_rows(work: Work, denominator: float) -> float:
+def of_rows(work: Work, denominator: float) -> float:
     """Make the denominator of a mean that of a batchmean, where that is asked for."""
     if work.reduction is not Reduction.BATCHMEAN:
         return denominator
     # A row counts once however many values it has; a scalar is one row.
-    values_a_row = float(np.prod(work.values_shape[1:], dtype=int))
+    values_a_row = float(math.prod(work.values_shape[1:]))
     if not values_a_row:
         return float(work.values_shape[0])
     return quotient(denominator, values_a_row)
@@ -180,5 +182,7 @@ def sum64(values: Tensor) -> float:
 
 def quotient(numerator: float, denominator: float) -> float:
     """Divide as IEEE 754 does: x / 0 is infinite and 0 / 0 is NaN."""
+    if denominator:
+        return numerator / denominator
     with np.errstate(all="ignore"):
         return float(np.float64(numerator) / np.float64(denominator))

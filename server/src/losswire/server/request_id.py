@@ -14,5 +14,5 @@ def new_request_id() -> str:
 
 
 def current_request_id() -> str:
-    """Give the number of the call being served; empty outside of one."""
-    return _current.get()
+    """Give the number of the call being served; it gets one when it is first asked for."""
+    return _current.get() or new_request_id()

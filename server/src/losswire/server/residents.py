@@ -81,6 +81,11 @@ class ResidentStore:
         with self._lock:
             return self._held()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is stored."""
+        return not self._stored
+
     def check(self, size_bytes: int) -> None:
         """Refuse a tensor that can never be stored: NotServedError or OverLimitError."""
         if not self.quota_bytes:

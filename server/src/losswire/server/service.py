@@ -1,5 +1,6 @@
 """The gRPC services: each method is a step into the line, and nothing else."""
 
+import secrets
 import time
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
@@ -12,7 +13,6 @@ from losswire.server.catalogue import describe
 from losswire.server.errors import NotServedError
 from losswire.server.line import Line
 from losswire.server.pump import pump
-from losswire.server.request_id import new_request_id
 from losswire.server.settings import Settings
 from losswire.v1 import (
     loss_service_pb2,
@@ -42,7 +42,7 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
         """Take the line and what the server was told."""
         self._line = line
         self._settings = settings
-        self._worker_id = new_request_id()
+        self._worker_id = secrets.token_hex(8)
 
     async def ListLosses(
         self, request: loss_service_pb2.ListLossesRequest, context: Context

@@ -1,6 +1,7 @@
 """Arrays of a request as torch tensors, and back."""
 
 import warnings
+from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from losswire.server.values import Array
+from losswire.wire import DATA_TYPES
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -16,6 +18,14 @@ with warnings.catch_warnings():
     # from messages never are, and nothing here writes to an input.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     torch.from_numpy(np.frombuffer(b"\0", np.uint8))
+
+
+_NUMPY_TYPES: Final = {each.name: each.numpy for each in DATA_TYPES.values()}
+
+
+def numpy_type(name: str) -> np.dtype[Any]:
+    """Give the numpy type of a data type's name."""
+    return _NUMPY_TYPES[name]
 
 
 def to_tensor(array: Array) -> Tensor:
@@ -27,7 +37,8 @@ def to_tensor(array: Array) -> Tensor:
 
 def to_array(tensor: Tensor) -> Array:
     """Make a tensor an array in host memory."""
-    tensor = tensor.detach().cpu()
+    if tensor.requires_grad or not tensor.is_cpu:
+        tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(_BFLOAT16)
     return tensor.numpy()

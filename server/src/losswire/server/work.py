@@ -2,17 +2,31 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, final
 
+from losswire.server.closed_forms.block import ClosedForm
 from losswire.server.layouts import Layout
 from losswire.server.records import LossRecord, Reduction
 from losswire.server.shapes import Bindings, Shape
 from losswire.server.values import Array
-from losswire.wire import OptionScalar
+from losswire.v1 import evaluation_pb2
+from losswire.wire import OptionScalar, wire_type_of
+
+SMALL_BYTES: Final = 64 << 10
+"""Below this size of all inputs, an evaluation is small. One thread computes it: torch
+splits some operations over its threads however small they are, and then waits until each
+of them gets a processor, which on a busy machine takes a hundred times as long as the work."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@final
+@dataclass(frozen=True, kw_only=True)
 class Work:
-    """An evaluation that is safe to compute."""
+    """An evaluation that is safe to compute.
+
+    Nothing but what is said of its arrays' elements may differ between evaluations of one
+    form (see forms.py): the properties that are kept follow from types and shapes.
+    """
 
     record: LossRecord
     layout: Layout
@@ -35,6 +49,68 @@ class Work:
     resident_bytes: int = 0
     """How much of the inputs is resident, in bytes."""
 
+    form: "Work | None" = None
+    """What it shares with all evaluations that differ from it in their elements only."""
+
+    @cached_property
+    def input_bytes(self) -> int:
+        """The size of all inputs."""
+        return sum(array.nbytes for array in self.inputs.values())
+
+    @cached_property
+    def small_form(self) -> ClosedForm | None:
+        """The closed form by which it is computed if it is small; None where there is none.
+
+        It depends on nothing but the form of the evaluation.
+        """
+        if self.whole is not None:
+            return self.whole.small_form
+        form = self.record.closed_forms.get(self.layout.name)
+        if (
+            form is None
+            or form.small is None
+            or self.sample_weight is not None
+            or self.engine == evaluation_pb2.ENGINE_AUTOGRAD
+            or self.compute_dtype not in ("float32", "float64")
+            or self.input_bytes >= SMALL_BYTES
+            or not self.values_shape
+            or not set(self.gradients_for) <= set(form.gradients)
+            or any(array.size == 0 for array in self.inputs.values())
+            or not form.fits(self.inputs, self.options)
+        ):
+            return None
+        return form
+
+    def stackable_on(self, device_type: str) -> bool:
+        """Tell whether evaluations of its form may be computed as one."""
+        form = self.small_form
+        return form is not None and device_type in form.row_stable_on and self._only_has_rows
+
+    @cached_property
+    def _only_has_rows(self) -> bool:
+        return self.form is not None and all(map(self.has_rows, self.inputs))
+
+    def with_arrays(
+        self,
+        inputs: Mapping[str, Array],
+        grad_output: Array | None,
+        sample_weight: Array | None,
+        *,
+        resident_bytes: int,
+    ) -> "Work":
+        """Give an evaluation of the same form: the arrays have the types and shapes of its own."""
+        other = object.__new__(Work)
+        # Field by field, as a frozen dataclass is made, this would take longer than a loss.
+        other.__dict__.update(
+            self.__dict__,
+            inputs=inputs,
+            grad_output=grad_output,
+            sample_weight=sample_weight,
+            resident_bytes=resident_bytes,
+            form=self,
+        )
+        return other
+
     def gradient_type(self, name: str) -> str:
         """Give the type in which the gradient of an input is computed.
 
@@ -42,7 +118,12 @@ class Work:
         """
         if self.whole is not None and not self.whole.has_rows(name):
             return self.compute_dtype
-        return self.gradient_dtype or self.inputs[name].dtype.name
+        if self.gradient_dtype is not None:
+            return self.gradient_dtype
+        # numpy composes the name of a type anew each time.
+        own = wire_type_of(self.inputs[name].dtype)
+        assert own is not None  # noqa: S101 (the wire is where inputs come from)
+        return own.name
 
     def has_rows(self, name: str) -> bool:
         """Tell whether an input is cut along its first axis, which is the values' too."""

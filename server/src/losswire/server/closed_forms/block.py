@@ -27,11 +27,20 @@ class Block:
     """Gives a kept buffer of this name, as large as a tensor."""
 
 
-SideTerm = Callable[[Mapping[str, Tensor], Options], Tensor | None]
+Rows = Any
+"""Tensors on the host, or numpy arrays, which cost less where they are small: what is made
+of one kind is of the same kind."""
+
+SideTerm = Callable[[Mapping[str, Rows], Options], Rows | None]
 
 
 def _nothing(inputs: Mapping[str, Tensor], options: Options) -> None:
     del inputs, options
+
+
+def _always(inputs: Mapping[str, Any], options: Options) -> bool:
+    del inputs, options
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +63,12 @@ class ClosedForm:
     """The inputs it can differentiate; for others, autograd is taken."""
     counted: SideTerm = _nothing
     """Gives which values torch does not ignore; None: all."""
+    small: Callable[[Block], Tensor] | None = None
+    """Computes a whole evaluation that is small, by the operators that torch's function and
+    its gradient are made of, so that not one bit differs; None: autograd is taken."""
+    fits: Callable[[Mapping[str, Any], Options], bool] = _always
+    """Whether `small` computes these inputs with these options; of the inputs, it may look
+    at types and shapes."""
+    row_stable_on: tuple[str, ...] = ("cuda",)
+    """The types of devices on which `small` gives a row the same bits whatever rows stand
+    beside it. On a CPU, an element's place in a vector may tell in its last bit."""

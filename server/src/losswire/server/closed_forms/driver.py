@@ -17,7 +17,7 @@ from losswire.server.reduce import (
     upstream_of,
     value_gradients,
 )
-from losswire.server.tensors import to_tensor
+from losswire.server.tensors import to_array, to_tensor
 from losswire.server.work import Work
 from losswire.v1 import evaluation_pb2
 
@@ -28,7 +28,7 @@ call, small enough to stay in the cache between one pass and the next."""
 _LEAST_BYTES: Final = 512 << 10
 """Below this size of all inputs, walking blocks costs more than autograd does."""
 
-_COMPUTED_IN: Final = ("float32", "float64")
+COMPUTED_IN: Final = ("float32", "float64")
 
 _HOST: Final = torch.device("cpu")
 
@@ -45,7 +45,7 @@ def closed_form_of(work: Work, device: torch.device) -> ClosedForm | None:
         form is None
         or device.type != "cpu"
         or work.engine == evaluation_pb2.ENGINE_AUTOGRAD
-        or work.compute_dtype not in _COMPUTED_IN
+        or work.compute_dtype not in COMPUTED_IN
         or not set(work.gradients_for) <= set(form.gradients)
         or sum(array.nbytes for array in work.inputs.values()) < _LEAST_BYTES
         or any(array.size == 0 for array in work.inputs.values())
@@ -132,13 +132,13 @@ class _Walk:
         else:
             loss = values.fill_(loss_of(work, totals, denominator))
         return Computed(
-            loss=loss,
+            loss=to_array(loss),
             sum=totals.total,
             mean_numerator=totals.numerator,
             mean_denominator=denominator,
             count=totals.count,
             gradients={
-                name: tensor.view(work.inputs[name].shape)
+                name: to_array(tensor.view(work.inputs[name].shape))
                 for name, tensor in self.gradients.items()
             },
         )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losswire.server.closed_forms.block import Block, Options
+from losswire.server.closed_forms.block import Block, ClosedForm, Options
 
 _NONE = 0
 """torch's number for the reduction `none`."""
@@ -22,6 +22,11 @@ def weight_denominators(inputs: Mapping[str, Tensor], options: Options) -> Tenso
     """Count each value by its weight."""
     del options
     return inputs.get("weight")
+
+
+def closed_form(block: Callable[[Block], Tensor]) -> ClosedForm:
+    """Describe one of these, which computes small evaluations with torch's bits too."""
+    return ClosedForm(block=block, gradients=("input", "target"), small=block)
 
 
 def mse(block: Block) -> Tensor:

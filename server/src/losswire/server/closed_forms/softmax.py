@@ -9,35 +9,41 @@ logits lose no precision.
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from losswire.server.closed_forms.block import Block, Options
+from losswire.server.closed_forms.block import Block, Options, Rows
 
 _CLASSES = 1
 """The axis of the classes; the first axis is the batch."""
 
 
-def index_denominators(inputs: Mapping[str, Tensor], options: Options) -> Tensor:
+def index_denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
     """Give each row's class weight (1 without one), 0 where the row is ignored."""
     target, weight = inputs["target"], inputs.get("weight")
     counted = index_counted(inputs, options)
     if weight is None:
         return counted
+    if isinstance(target, np.ndarray):
+        return np.where(counted, weight[np.where(counted, target, 0)], 0)
     return weight[target.where(counted, 0).long()].where(counted, 0)
 
 
-def index_counted(inputs: Mapping[str, Tensor], options: Options) -> Tensor:
+def index_counted(inputs: Mapping[str, Rows], options: Options) -> Rows:
     """Tell which rows are not ignored."""
+    target: Rows = inputs["target"]
     ignored: int = options["ignore_index"]
+    if isinstance(target, np.ndarray):
+        return target != ignored
     # As int64: compared with uint8, torch would wrap the number, and -100 equal 156.
-    return inputs["target"].long().ne(ignored)
+    return target.long().ne(ignored)
 
 
 def cross_entropy_with_indices(block: Block) -> Tensor:
     """Compute cross entropy with class indices."""
     logits, target, weight = _read(block)
-    counted = index_counted(block.inputs, block.options).unsqueeze(_CLASSES)
+    counted: Tensor = index_counted(block.inputs, block.options).unsqueeze(_CLASSES)
     chosen = target.unsqueeze(_CLASSES).where(counted, 0).long()
     smoothing = block.options["label_smoothing"]
     # The share of the loss that the target takes, and that each class takes evenly.
@@ -84,8 +90,8 @@ def cross_entropy_with_probabilities(block: Block) -> Tensor:
 def nll(block: Block) -> Tensor:
     """Compute the negative log-likelihood of classes."""
     inputs, target, _ = _read(block)
-    counted = index_counted(block.inputs, block.options)
-    rows = index_denominators(block.inputs, block.options).to(inputs.dtype)
+    counted: Tensor = index_counted(block.inputs, block.options)
+    rows: Tensor = index_denominators(block.inputs, block.options).to(inputs.dtype)
     chosen = target.where(counted, 0).long().unsqueeze(_CLASSES)
     picked = inputs.gather(_CLASSES, chosen).squeeze(_CLASSES)
     gradient = block.gradients.get("input")

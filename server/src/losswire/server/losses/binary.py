@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.closed_forms import bernoulli
+from losswire.server.closed_forms import bernoulli, operators
 from losswire.server.closed_forms.block import ClosedForm
 from losswire.server.records import Input, Terms, floats, layout, loss
 from losswire.server.values import DISTRIBUTION, UNIT
@@ -30,7 +30,7 @@ _WEIGHT = "A factor for each element; broadcasts to the input."
         ),
         "weight": Input(meaning=_WEIGHT),
     },
-    closed_forms={"elementwise": ClosedForm(block=bernoulli.bce)},
+    closed_forms={"elementwise": ClosedForm(block=bernoulli.bce, small=bernoulli.bce)},
     source="torch.nn.functional.binary_cross_entropy",
 )
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
@@ -65,7 +65,9 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
             meaning="A factor for the positive part of each element; broadcasts to the input."
         ),
     },
-    closed_forms={"elementwise": ClosedForm(block=bernoulli.bce_with_logits)},
+    closed_forms={
+        "elementwise": ClosedForm(block=bernoulli.bce_with_logits, small=operators.bce_with_logits)
+    },
     source="torch.nn.functional.binary_cross_entropy_with_logits",
 )
 def binary_cross_entropy_with_logits(

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.closed_forms import softmax
+from losswire.server.closed_forms import operators, softmax
 from losswire.server.closed_forms.block import ClosedForm, Denominators
 from losswire.server.records import (
     Input,
@@ -78,6 +78,9 @@ _INDEX_DENOMINATOR = (
         "batched": ClosedForm(
             block=softmax.cross_entropy_with_indices,
             counted=softmax.index_counted,
+            small=operators.cross_entropy,
+            fits=operators.takes_rows_of_classes,
+            row_stable_on=("cpu", "cuda"),
         ),
         "probabilities": ClosedForm(block=softmax.cross_entropy_with_probabilities),
     },
@@ -140,6 +143,9 @@ def cross_entropy(
         "batched": ClosedForm(
             block=softmax.nll,
             counted=softmax.index_counted,
+            small=operators.nll,
+            fits=operators.takes_rows_of_classes,
+            row_stable_on=("cpu", "cuda"),
         )
     },
     source="torch.nn.functional.nll_loss",

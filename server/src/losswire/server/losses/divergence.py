@@ -34,7 +34,7 @@ from losswire.server.values import DISTRIBUTION, LOG_PROBABILITIES
     options={"log_target": Option(meaning="Whether the target holds log-probabilities.")},
     reductions=(*LOSS_REDUCTIONS, Reduction.BATCHMEAN),
     mean_denominator="the number of values; with batchmean, the length of the first axis",
-    closed_forms={"elementwise": ClosedForm(block=bernoulli.kl_div)},
+    closed_forms={"elementwise": ClosedForm(block=bernoulli.kl_div, small=bernoulli.kl_div)},
     source="torch.nn.functional.kl_div",
 )
 def kl_div(input: Tensor, target: Tensor, log_target: bool = False) -> Terms:

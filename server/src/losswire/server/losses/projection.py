@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losswire.server.closed_forms import softmax
-from losswire.server.closed_forms.block import Denominators, Options
+from losswire.server.closed_forms.block import Denominators, Options, Rows
 from losswire.server.losses.classification import index_terms
 from losswire.server.records import (
     AbsentIn,
@@ -39,7 +39,7 @@ def _products(context: Context) -> int:
     return _logits(context) * context.bindings.axes["F"] // 8
 
 
-def _denominators(inputs: Mapping[str, Tensor], options: Options) -> Tensor:
+def _denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
     """Give each row's class weight (1 without one), 0 where the row is ignored."""
     given = options["ignore_index"]
     ignored = {"ignore_index": _IGNORED if given is None else given}

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losswire.server.closed_forms import elementwise
-from losswire.server.closed_forms.block import ClosedForm, Denominators
+from losswire.server.closed_forms.block import Denominators
 from losswire.server.records import Input, Option, Range, Terms, floats, layout, loss
 
 _PAIR = layout("elementwise", input=floats("*S"), target=floats("*S"), values="*S")
@@ -25,7 +25,7 @@ _WEIGHT_SUM = "the sum of the weight (the number of values without one)"
     inputs={"input": _INPUT, "target": _TARGET, "weight": _WEIGHT},
     mean_denominator=_WEIGHT_SUM,
     denominators=_WEIGHT_DENOMINATORS,
-    closed_forms={"elementwise": ClosedForm(block=elementwise.mse, gradients=("input", "target"))},
+    closed_forms={"elementwise": elementwise.closed_form(elementwise.mse)},
     source="torch.nn.functional.mse_loss",
 )
 def mse_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
@@ -42,7 +42,7 @@ def mse_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Ter
     inputs={"input": _INPUT, "target": _TARGET, "weight": _WEIGHT},
     mean_denominator=_WEIGHT_SUM,
     denominators=_WEIGHT_DENOMINATORS,
-    closed_forms={"elementwise": ClosedForm(block=elementwise.l1, gradients=("input", "target"))},
+    closed_forms={"elementwise": elementwise.closed_form(elementwise.l1)},
     source="torch.nn.functional.l1_loss",
 )
 def l1_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
@@ -63,9 +63,7 @@ def l1_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Term
             rules=(Range(low=0.0),),
         )
     },
-    closed_forms={
-        "elementwise": ClosedForm(block=elementwise.smooth_l1, gradients=("input", "target"))
-    },
+    closed_forms={"elementwise": elementwise.closed_form(elementwise.smooth_l1)},
     source="torch.nn.functional.smooth_l1_loss",
 )
 def smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0) -> Terms:
@@ -91,9 +89,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0) -> Terms:
         )
     },
     mean_denominator="the number of values, with and without a weight",
-    closed_forms={
-        "elementwise": ClosedForm(block=elementwise.huber, gradients=("input", "target"))
-    },
+    closed_forms={"elementwise": elementwise.closed_form(elementwise.huber)},
     source="torch.nn.functional.huber_loss",
 )
 def huber_loss(
