@@ -13,20 +13,23 @@ from losswire.server.forms import Forms
 from losswire.server.records import LossRecord, Reduction
 from losswire.server.registry import builtin_registry
 from losswire.server.work import SMALL_BYTES, Work
-from tests.support.caller import Ask
+from tests.support.caller import Array, Ask
 from tests.support.exact import same_bits
 from tests.support.sampling import draw_ground, draw_inputs, generator, option_variants
 
 _REGISTRY = builtin_registry()
 _CPU = torch.device("cpu")
-_SMALL = [
-    pytest.param(record, name, id=f"{record.name}-{name}")
+_PATHS = [
+    (record, name, form)
     for record in _REGISTRY
     for name, form in record.closed_forms.items()
     if form.small is not None
 ]
+_SMALL = [pytest.param(record, name, id=f"{record.name}-{name}") for record, name, _ in _PATHS]
 _STACKED = [
-    each for each in _SMALL if "cpu" in each.values[0].closed_forms[each.values[1]].row_stable_on
+    pytest.param(record, name, id=f"{record.name}-{name}")
+    for record, name, form in _PATHS
+    if "cpu" in form.row_stable_on
 ]
 _COMPANIES = 200
 
@@ -146,7 +149,7 @@ def _assert_same(found: Outcome, expected: Outcome) -> None:
 
 def _classes(rows: int, **fields: object) -> Ask:
     logits = np.linspace(-2, 2, rows * 5, dtype=np.float32).reshape(rows, 5)
-    inputs = {"input": logits, "target": np.arange(rows) % 5}
+    inputs: dict[str, Array] = {"input": logits, "target": np.arange(rows) % 5}
     ask = Ask(loss="cross_entropy", inputs=inputs, gradients_for=("input",), engine="auto")
     return replace(ask, **fields)  # type: ignore[arg-type]
 

@@ -130,7 +130,11 @@ def test_wrong_forms_are_not_remembered(judged: list[str]) -> None:
 def test_a_form_keeps_no_array() -> None:
     """Once an evaluation is over, its arrays are free."""
     forms = Forms()
-    fields = {"gradients_for": ["input"], "sample_weight": f32(1, 2, 3), "reduction": 1}
+    fields: dict[str, Any] = {
+        "gradients_for": ["input"],
+        "sample_weight": f32(1, 2, 3),
+        "reduction": 1,
+    }
     work = _checked(forms, evaluation("mse_loss", _pair(3), grad_output=f32(1, 2, 3), **fields))
     arrays = [*work.inputs.values(), work.grad_output, work.sample_weight]
     watched = [weakref.ref(each) for each in arrays]
