@@ -70,7 +70,7 @@ class Scale:
 
 FULL: Final = Scale(
     sizes={"S": (32, 10), "M": (1024, 1000), "L": (4096, 4096)},
-    repeats={"S": 200, "M": 15, "L": 4},
+    repeats={"S": 200, "M": 20, "L": 5},
     batch=64,
     huge_bytes=8_000_000_000,
 )

@@ -77,10 +77,10 @@ class Evaluate(Work):
         try:
             return self.call()
         except UnimplementedError as error:
-            raise NotServedError(error) from error
+            raise NotServedError(error.message) from error
         except InvalidArgumentError as error:
             if any("not served" in each.description for each in error.violations):
-                raise NotServedError(error) from error
+                raise NotServedError(error.message) from error
             raise
 
     def _compare(self, result: EvaluationResult) -> str:
@@ -202,7 +202,7 @@ class InPlace(Evaluate):
         try:
             region = self._stack.enter_context(region_of(2 * self._logits.nbytes + _SLACK))
         except UnimplementedError as error:
-            raise NotServedError(error) from error
+            raise NotServedError(error.message) from error
         self._source = self._logits
         self._logits = region.array(self._source.shape, self._source.dtype)
         self._logits[...] = self._source
