@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ _QUICK_ROUNDS = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables and write them; gives the exit status."""
     options = _parser().parse_args(arguments)
+    # So that whoever ends this program ends its children, too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     scale = QUICK if options.quick else FULL
     chosen = _chosen(cases(scale), options.only)
     memory = [] if options.no_memory else _chosen(memory_cases(scale), options.only)

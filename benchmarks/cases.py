@@ -75,12 +75,12 @@ FULL: Final = Scale(
     huge_bytes=8_000_000_000,
 )
 QUICK: Final = Scale(
-    sizes={"S": (32, 10), "M": (128, 100), "L": (512, 1024)},
+    sizes={"S": (32, 10), "M": (256, 1000), "L": (512, 4096)},
     repeats={"S": 20, "M": 2, "L": 1},
     batch=8,
     huge_bytes=64_000_000,
-    # So that the small L still goes in chunks.
-    server_options=("--max-message-mib", "1"),
+    # So that M goes in one message and L in chunks, as in the full run.
+    server_options=("--max-message-mib", "2"),
 )
 
 TCP_ONLY: Final[tuple[str, ...]] = ()
@@ -117,7 +117,12 @@ def cases(scale: Scale) -> list[Case]:
     return [*_losswire(scale), *_floors(scale)]
 
 
+_ONE_MESSAGE: Final = ("unary",)
+_CHUNKED: Final = ("chunked",)
+_TCP: Final = (*_ONE_MESSAGE, *_CHUNKED)
+_REGION: Final = ("region",)
 _CALLERS: Final = 16
+"""How many threads of one process call at once."""
 _THROUGHPUT_FACTOR: Final = 5
 """A round of many callers has so many times the calls of a single one."""
 
@@ -153,25 +158,25 @@ def memory_cases(scale: Scale) -> list[Case]:
     rows = -(-scale.huge_bytes // (columns * 4 * BLOCK_ROWS)) * BLOCK_ROWS
     huge = Spec(work="huge", rows=rows, columns=columns)
     return [
-        medium("tcp", "evaluate"),
-        large("tcp", "evaluate", transport="chunked"),
-        large("in place", "in place", transport="region"),
+        medium("tcp", "evaluate", transports=_TCP),
+        large("tcp", "evaluate", transports=_CHUNKED),
+        large("in place", "in place", transports=_REGION),
         Case(name=HUGE, driver="losswire", spec=huge, repeats=1),
     ]
 
 
 def _losswire(scale: Scale) -> Iterator[Case]:
     small, medium, large = (_Maker(scale, size) for size in "SML")
-    yield small("unary", "evaluate", transport="unary")
+    yield small("unary", "evaluate", transports=_ONE_MESSAGE)
     yield small("stream", "stream")
     yield small("stream asyncio", "async stream")
     yield small("stream pipelined", "pipelined", batch=scale.batch)
     yield small("many", "many", batch=scale.batch)
-    yield small("throughput", "evaluate", callers=_CALLERS)
-    yield medium("tcp", "evaluate")
-    yield medium("in place", "in place", transport="region")
-    yield medium("copies", "copies", transport="region")
-    chunked = partial(large, transport="chunked")
+    yield small("throughput", "evaluate", callers=_CALLERS, transports=_ONE_MESSAGE)
+    yield medium("tcp", "evaluate", transports=_TCP)
+    yield medium("in place", "in place", transports=_REGION)
+    yield medium("copies", "copies", transports=_REGION)
+    chunked = partial(large, transports=_CHUNKED)
     yield chunked("tcp", "evaluate")
     yield chunked("tcp out", "evaluate", out=True)
     yield chunked("tcp default caller", "evaluate", driver="losswire default")
@@ -179,8 +184,8 @@ def _losswire(scale: Scale) -> Iterator[Case]:
     yield chunked("tcp bf16", "evaluate", dtype="bfloat16")
     yield chunked("tcp loss only", "evaluate", gradients=False)
     yield chunked("tcp factored", "factored", form="factored", out=True)
-    yield large("in place", "in place", transport="region")
-    yield large("copies", "copies", transport="region")
+    yield large("in place", "in place", transports=_REGION)
+    yield large("copies", "copies", transports=_REGION)
 
 
 def _floors(scale: Scale) -> Iterator[Case]:

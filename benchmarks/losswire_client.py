@@ -68,8 +68,9 @@ class Evaluate(Work):
         # Servers and SDKs before same-host regions do not tell.
         transport = getattr(result, "transport", "")
         text = self._compare(result)
-        if transport and self._spec.transport not in ("", transport):
-            message = f"the tensors went by {transport} instead of {self._spec.transport}"
+        wanted = self._spec.transports
+        if transport and wanted and transport not in wanted:
+            message = f"the tensors went by {transport} instead of {' or '.join(wanted)}"
             raise WrongResultError(message)
         return f"{text}; by {transport}" if transport else text
 
@@ -194,10 +195,7 @@ class InPlace(Evaluate):
     def __init__(self, address: str, spec: Spec) -> None:
         """Make the region and put the logits there."""
         super().__init__(address, spec)
-        # A region is newer than the rest of the SDK.
-        region_of: Any = getattr(self._client, "region", None)
-        if region_of is None:
-            raise NotServedError("the SDK has no regions")
+        region_of = _require_regions(self._client)
         self._stack = ExitStack()
         try:
             region = self._stack.enter_context(region_of(2 * self._logits.nbytes + _SLACK))
@@ -209,18 +207,21 @@ class InPlace(Evaluate):
         self._out = {"input": region.array(self._source.shape, self._source.dtype)}
 
 
-class Copies(InPlace):
-    """The same with ordinary arrays, copied into the region and out of it."""
+class Copies(Evaluate):
+    """Ordinary arrays, which the SDK copies into shared memory and out of it by itself."""
 
-    def call(self) -> Any:  # noqa: ANN401 - with the gradient in ordinary memory
-        """Copy in, evaluate, copy out."""
-        np.copyto(self._logits, self._source)
-        result = super().call()
-        return result, result.gradients["input"].copy()
+    def __init__(self, address: str, spec: Spec) -> None:
+        """See that the SDK can."""
+        super().__init__(address, spec)
+        _require_regions(self._client)
 
-    def _first_result(self) -> EvaluationResult:
-        result: EvaluationResult = self.call()[0]
-        return result
+
+def _require_regions(client: Client) -> Any:  # noqa: ANN401 - an SDK without them has no type
+    """Give the method that makes a region."""
+    region_of = getattr(client, "region", None)
+    if region_of is None:
+        raise NotServedError("the SDK has no regions")
+    return region_of
 
 
 WORKS: dict[str, Callable[[str, Spec], Work]] = {

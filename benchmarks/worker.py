@@ -28,8 +28,8 @@ class Spec:
     form: str = "dense"
     out: bool = False
     """Whether gradients go to an array made before."""
-    transport: str = ""
-    """The way the tensors must have gone; empty: any."""
+    transports: tuple[str, ...] = ()
+    """The ways that the tensors may have gone; empty: any."""
     server: str = "aio"
     """Which echo server to call."""
     batch: int = 1
