@@ -77,7 +77,7 @@ PANELS: Final = (
 """The bars by size of the logits."""
 
 _WIDTH, _LEFT, _RIGHT = 860, 300, 90
-_ROW, _BAR, _HEAD, _TOP, _BOTTOM = 20, 12, 30, 56, 34
+_ROW, _BAR, _HEAD, _TOP, _BOTTOM = 20, 12, 30, 62, 34
 _STYLE: Final = """
   text { font: 12px system-ui, sans-serif; fill: #24292f }
   .page { fill: #ffffff } .title { font-size: 15px; font-weight: 600 } .head { font-weight: 600 }
@@ -125,18 +125,27 @@ def picture(results: Mapping[str, Any]) -> str:
             '<text class="title" x="16" y="26">Cross-entropy loss and gradient, numpy to numpy, '
             "milliseconds</text>"
         ),
+        '<rect class="ours" x="16" y="37" width="12" height="12" rx="2"/>',
+        '<text x="34" y="47">Losswire</text>',
+        '<rect class="floor" x="110" y="37" width="12" height="12" rx="2"/>',
+        '<text x="128" y="47">floors, which share no code with it</text>',
         *_grid(scale, height),
     ]
     y = _TOP
     for size, panel in PANELS:
         rows, columns = results["sizes"][size]
-        number = f"{rows} x {columns} float32, {4 * rows * columns / 1e6:.3g} MB"
+        number = f"{rows} x {columns} float32, {_size(4 * rows * columns)}"
         parts.append(f'<text class="head" x="16" y="{y + 18}">{size}: {number}</text>')
         y += _HEAD
         for line in panel:
             parts.extend(_bar(line, cases, scale, y))
             y += _ROW
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _size(count: int) -> str:
+    """Write a number of bytes."""
+    return f"{count / 1e6:.3g} MB" if count >= 1e5 else f"{count / 1e3:.3g} kB"  # noqa: PLR2004
 
 
 def _grid(scale: _Scale, height: int) -> Iterator[str]:

@@ -76,6 +76,25 @@ def test_floors_and_plain_calls_are_measured(results: Any) -> None:  # noqa: ANN
     assert {name for name, each in results["cases"].items() if each["status"] != "ok"} <= excused
 
 
+_FLOORS = """
+import sys
+from importlib import import_module
+from benchmarks.floors.__main__ import PROGRAMS
+
+for name in PROGRAMS:
+    import_module(f"benchmarks.floors.{name}")
+print([name for name in sys.modules if name.split(".")[0] == "losswire"])
+"""
+
+
+def test_floors_share_no_code() -> None:
+    """No floor imports anything of Losswire."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _FLOORS], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "[]\n"
+
+
 def test_names_in_tables_are_names_of_cases() -> None:
     """Bars and picture speak of cases that exist."""
     known = {case.name for case in cases(QUICK)}
