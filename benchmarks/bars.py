@@ -31,6 +31,10 @@ def _echoes(what: str, *policies: str) -> tuple[str, ...]:
 _ANY: Final = ("", " kept")
 _KEPT: Final = (" kept",)
 _DEFAULT: Final = ("",)
+_CHUNKED_M, _CHUNKED_L = (
+    (*_echoes(f"{size} echo chunked", *_KEPT), *_echoes(f"{size} echo chunked asyncio", *_KEPT))
+    for size in "ML"
+)
 
 BARS: Final = (
     Bar(
@@ -75,7 +79,7 @@ BARS: Final = (
     Bar(
         name="M over TCP / the faster raw echo, kept blocks",
         case="M tcp",
-        floors=(*_echoes("M echo unary", *_KEPT), *_echoes("M echo chunked", *_KEPT)),
+        floors=(*_echoes("M echo unary", *_KEPT), *_CHUNKED_M),
         limit=1.5,
     ),
     Bar(
@@ -105,7 +109,7 @@ BARS: Final = (
     Bar(
         name="L chunked over TCP / raw chunked echo, kept blocks",
         case="L tcp",
-        floors=_echoes("L echo chunked", *_KEPT),
+        floors=_CHUNKED_L,
         limit=1.5,
     ),
     Bar(

@@ -200,5 +200,6 @@ def _floors(scale: Scale) -> Iterator[Case]:
                     yield echo(f"echo throughput {server}{kept}", "unary", callers=_CALLERS)
                 else:
                     yield echo(f"echo chunked {server}{kept}", "chunked")
+                    yield echo(f"echo chunked asyncio {server}{kept}", "chunked asyncio")
         if size != "S":
             yield make("copy", "copy", driver="copy")

@@ -30,6 +30,11 @@ def _both(name: str, policy: str) -> tuple[str, ...]:
     return tuple(f"{name} {server}{policy}" for server in ("sync", "aio"))
 
 
+def _chunked(size: str) -> tuple[str, ...]:
+    callers = ("echo chunked", "echo chunked asyncio")
+    return tuple(name for each in callers for name in _both(f"{size} {each}", " kept"))
+
+
 PANELS: Final = (
     (
         "S",
@@ -50,7 +55,7 @@ PANELS: Final = (
             Line("torch in the caller's process, kept blocks", ("M torch kept",)),
             Line("torch in the caller's process", ("M torch",)),
             Line(_ECHO_KEPT, _both("M echo unary", " kept")),
-            Line(_ECHO_CHUNKED, _both("M echo chunked", " kept")),
+            Line(_ECHO_CHUNKED, _chunked("M")),
             Line("same-host region, in place", ("M in place",)),
             Line("same-host region, copied in and out", ("M copies",)),
             Line("over TCP", ("M tcp",)),
@@ -64,7 +69,7 @@ PANELS: Final = (
             Line("torch in the caller's process", ("L torch",)),
             Line(_ECHO_KEPT, _both("L echo unary", " kept")),
             Line("raw gRPC echo", _both("L echo unary", "")),
-            Line(_ECHO_CHUNKED, _both("L echo chunked", " kept")),
+            Line(_ECHO_CHUNKED, _chunked("L")),
             Line("same-host region, in place", ("L in place",)),
             Line("same-host region, copied in and out", ("L copies",)),
             Line("over TCP, chunked", ("L tcp",)),
