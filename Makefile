@@ -14,7 +14,7 @@ INSTALLED = $(VENV)/.installed
 GENERATOR = .venv-proto/.installed
 CONTRACT = $(wildcard proto/src/losswire/v1/*.proto)
 
-TYPED = proto/src client/src server/src tests examples deploy tools
+TYPED = proto/src client/src server/src tests benchmarks examples deploy tools
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help
@@ -45,6 +45,10 @@ serve: $(INSTALLED) ## run a server; ARGS="..." passes options
 test: $(INSTALLED) ## run the tests, then again against the built wheels
 	$(BIN)/python -m pytest --quiet --numprocesses=2 --dist=loadfile
 	$(BIN)/python tools/test_wheels.py
+
+.PHONY: bench
+bench: $(INSTALLED) ## measure beside the floors (minutes; an idle machine); ARGS="..." passes options
+	$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: image-test
 image-test: $(INSTALLED) ## build and run the containers; WHEELS=DIR has torch (needs root, podman, buildah)

@@ -1,5 +1,6 @@
 """Losses and exact gradients from a Losswire server, in numpy and without torch."""
 
+from losswire.client._allocator import keep_large_blocks
 from losswire.client._arrays import ArrayInput
 from losswire.client._async import AsyncClient
 from losswire.client._async_stream import AsyncStream
@@ -80,4 +81,5 @@ __all__ = [
     "UnknownError",
     "Violation",
     "__version__",
+    "keep_large_blocks",
 ]

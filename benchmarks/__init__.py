@@ -1,0 +1,1 @@
+"""Measurements of Losswire beside what nothing can beat: `python -m benchmarks --help`."""

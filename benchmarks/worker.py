@@ -1,0 +1,116 @@
+"""The loop of a child process that measures: commands come as JSON lines, answers go back.
+
+It imports neither numpy nor anything that is measured, so that a program can settle
+its process's policies first.
+"""
+
+import json
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What a child is asked to measure; each program reads the fields that it knows."""
+
+    work: str
+    """The name of the work, in the program's own table."""
+    rows: int
+    columns: int
+    loss: str = "cross_entropy"
+    dtype: str = "float32"
+    gradients: bool = True
+    form: str = "dense"
+    out: bool = False
+    """Whether gradients go to an array made before."""
+    transports: tuple[str, ...] = ()
+    """The ways that the tensors may have gone; empty: any."""
+    server: str = "aio"
+    """Which echo server to call."""
+    batch: int = 1
+    """How many evaluations one timed call has."""
+    callers: int = 1
+    """How many threads call at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of each call, and of all together."""
+
+    calls: list[float]
+    total: float
+
+
+class NotServedError(Exception):
+    """The server or the SDK does not have what is to be measured."""
+
+
+class WrongResultError(Exception):
+    """What is to be measured gives wrong results."""
+
+
+class Work(ABC):
+    """Something to measure."""
+
+    @abstractmethod
+    def check(self) -> str:
+        """Do it once and compare the result; tells how well it fits. Not timed."""
+
+    @abstractmethod
+    def call(self) -> object:
+        """Do it once; the result is kept until the clock has stopped."""
+
+    def run(self, count: int) -> Timing:
+        """Do it so many times, one after another."""
+        return timed(self.call, count)
+
+
+def timed(call: Callable[[], object], count: int) -> Timing:
+    """Time calls one after another. Freeing what a call gave belongs to the next one."""
+    clock, calls = time.perf_counter, []
+    begin = clock()
+    for _ in range(count):
+        start = clock()
+        _result = call()
+        calls.append(clock() - start)
+    return Timing(calls, clock() - begin)
+
+
+def serve(open_work: Callable[[Spec], Work]) -> int:
+    """Answer commands until the input ends; gives the exit status."""
+    # Whatever a library prints must not come between the answers.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        opened: dict[str, Work] = {}
+        for line in sys.stdin:
+            answer = _answer(json.loads(line), opened, open_work)
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+    return 0
+
+
+def _answer(
+    command: dict[str, Any], opened: dict[str, Work], open_work: Callable[[Spec], Work]
+) -> dict[str, Any]:
+    name = command["name"]
+    try:
+        if command["do"] == "open":
+            work = open_work(Spec(**command["spec"]))
+            note = work.check()
+            opened[name] = work
+            return {"status": "ok", "note": note}
+        timing = opened[name].run(command["count"])
+    except NotServedError as error:
+        return {"status": "not served", "note": _one_line(error)}
+    except Exception as error:  # noqa: BLE001 - the parent tells, and measures the others
+        return {"status": "failed", "note": f"{type(error).__name__}: {_one_line(error)}"}
+    return {"status": "ok", "calls": timing.calls, "total": timing.total}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
