@@ -27,7 +27,7 @@ def price(work: Work) -> int:
     Resident tensors are in memory already, whatever is computed.
     """
     cost = work.record.cost
-    elements = sum(array.size for array in work.inputs.values())
+    elements = sum([array.size for array in work.inputs.values()])
     if cost.scratch is not None:
         elements += cost.scratch(Context(work.bindings, work.options, work.inputs))
     own = elements * _ITEM_SIZES[work.compute_dtype] + math.prod(work.values_shape) * _DOUBLE
@@ -39,8 +39,10 @@ def reply_bytes(work: Work) -> int:
     """Count the bytes of loss and gradients, which travel in one message."""
     values = math.prod(work.values_shape) if work.reduction is Reduction.NONE else 1
     gradients = sum(
-        work.inputs[name].size * _ITEM_SIZES[work.gradient_dtype or work.inputs[name].dtype.name]
-        for name in work.gradients_for
+        [
+            work.inputs[name].size * _ITEM_SIZES[work.gradient_type(name)]
+            for name in work.gradients_for
+        ]
     )
     return values * _ITEM_SIZES[work.compute_dtype] + gradients
 

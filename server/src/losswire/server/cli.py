@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import signal
@@ -54,6 +55,9 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     address = await app.start()
+    # What was made until now stays. Going through it again and again would hold up calls.
+    gc.collect()
+    gc.freeze()
     print(f"listening on {address}", flush=True)  # noqa: T201 (a command line speaks)
     await stopping.wait()
     await app.stop()

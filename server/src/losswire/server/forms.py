@@ -94,14 +94,16 @@ def _form_of(work: Work) -> _Form:
         (name, work.record.inputs[name].rule_for(real=work.layout.inputs[name].real))
         for name in work.inputs
     ]
+    shared = replace(
+        work,
+        inputs={name: _stand_in(array) for name, array in work.inputs.items()},
+        grad_output=None if work.grad_output is None else _stand_in(work.grad_output),
+        sample_weight=None if work.sample_weight is None else _stand_in(work.sample_weight),
+        resident_bytes=0,
+    )
+    shared.remember()
     return _Form(
-        work=replace(
-            work,
-            inputs={name: _stand_in(array) for name, array in work.inputs.items()},
-            grad_output=None if work.grad_output is None else _stand_in(work.grad_output),
-            sample_weight=None if work.sample_weight is None else _stand_in(work.sample_weight),
-            resident_bytes=0,
-        ),
+        work=shared,
         rules=[
             (name, rule) for name, rule in rules if type(rule).violation is not Values.violation
         ],

@@ -1,9 +1,10 @@
 """Streams with bounded work in flight."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import types
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 ItemT = TypeVar("ItemT")
 RequestT = TypeVar("RequestT")
@@ -12,7 +13,7 @@ AnswerT = TypeVar("AnswerT")
 
 async def pump(
     requests: AsyncIterator[RequestT],
-    answer: Callable[[RequestT], Awaitable[AnswerT]],
+    answer: Callable[[RequestT], Coroutine[Any, Any, AnswerT]],
     most_in_flight: int,
 ) -> AsyncIterator[AnswerT]:
     """Answer requests concurrently, giving each answer as soon as it is there.
@@ -24,15 +25,22 @@ async def pump(
     answers: asyncio.Queue[AnswerT | None] = asyncio.Queue()
     free = asyncio.Semaphore(most_in_flight)
 
-    async def answer_one(request: RequestT) -> None:
-        answers.put_nowait(await answer(request))
+    async def answer_later(answering: Coroutine[Any, Any, AnswerT], awaited: Any) -> None:  # noqa: ANN401
+        answers.put_nowait(await _resumed(answering, awaited))
 
     async def read() -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 async for request in requests:
                     await free.acquire()
-                    group.create_task(answer_one(request))
+                    answering = answer(request)
+                    try:
+                        # What need not wait for anything is cheaper without a task of its own.
+                        awaited = answering.send(None)
+                    except StopIteration as done:
+                        answers.put_nowait(done.value)
+                    else:
+                        group.create_task(answer_later(answering, awaited))
         finally:
             answers.put_nowait(None)
 
@@ -44,6 +52,25 @@ async def pump(
         await _first_error(reader)
     finally:
         reader.cancel()
+
+
+@types.coroutine
+def _resumed(
+    started: Coroutine[Any, Any, AnswerT],
+    awaited: Any,  # noqa: ANN401 (what event loops pass around)
+) -> Generator[Any, Any, AnswerT]:
+    """Go on with a coroutine that was started and awaits something; gives what it returns."""
+    try:
+        while True:
+            try:
+                found = yield awaited
+            except BaseException as error:  # noqa: BLE001 (a cancellation is its own affair)
+                awaited = started.throw(error)
+            else:
+                awaited = started.send(found)
+    except StopIteration as done:
+        answer: AnswerT = done.value
+        return answer
 
 
 async def ahead(source: AsyncGenerator[ItemT], depth: int) -> AsyncGenerator[ItemT]:

@@ -11,6 +11,8 @@ from losswire.server.shapes import Bindings, Shape
 from losswire.wire import OptionScalar
 
 Array = npt.NDArray[Any]
+
+_UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 Options = Mapping[str, OptionScalar | None]
 
 
@@ -83,12 +85,14 @@ class ClassIndices(Values):
         """Name the first index that is out of range."""
         classes = context.bindings.axes[self.axis]
         # One pass over unsigned numbers finds both ends: negatives wrap to huge.
-        wrong = array.view(f"u{array.dtype.itemsize}") >= classes
-        mark = self._mark(context.options)
-        if mark is not None and wrong.any():
-            wrong &= array != mark
+        wrong = array.view(_UNSIGNED[array.dtype.itemsize]) >= classes
         if not wrong.any():
             return None
+        mark = self._mark(context.options)
+        if mark is not None:
+            wrong &= array != mark
+            if not wrong.any():
+                return None
         where = np.unravel_index(int(wrong.argmax()), array.shape)
         at = position(where, context.first_row)
         text = f"class index {array[where]} at {at} is not in [0, {classes})"

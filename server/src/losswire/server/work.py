@@ -84,11 +84,20 @@ class Work:
     def stackable_on(self, device_type: str) -> bool:
         """Tell whether evaluations of its form may be computed as one."""
         form = self.small_form
-        return form is not None and device_type in form.row_stable_on and self._only_has_rows
+        return (
+            self.form is not None
+            and form is not None
+            and device_type in form.row_stable_on
+            and self._only_has_rows
+        )
 
     @cached_property
     def _only_has_rows(self) -> bool:
-        return self.form is not None and all(map(self.has_rows, self.inputs))
+        return all(map(self.has_rows, self.inputs))
+
+    def remember(self) -> None:
+        """Find out now what evaluations of this form will be asked, each of which inherits it."""
+        _ = self.small_form, self.input_bytes, self._only_has_rows
 
     def with_arrays(
         self,

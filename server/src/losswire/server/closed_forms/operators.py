@@ -20,7 +20,10 @@ _CLASSES = 1
 
 _MATRIX = 2
 
-_aten = torch.ops.aten
+# Looking an operator up costs as much as a small one takes.
+_LOG_SOFTMAX_BACKWARD = torch.ops.aten._log_softmax_backward_data.out  # noqa: SLF001 (its gradient)
+_NLL_FORWARD = torch.ops.aten.nll_loss_forward.default
+_NLL_BACKWARD = torch.ops.aten.nll_loss_backward.grad_input
 
 
 def takes_rows_of_classes(inputs: Mapping[str, Array], options: Options) -> bool:
@@ -37,9 +40,7 @@ def cross_entropy(block: Block) -> Tensor:
         return _nll(block, log_softmax, None)
     upstream = block.scratch("upstream", logits)
     values = _nll(block, log_softmax, upstream)
-    _aten._log_softmax_backward_data.out(  # noqa: SLF001 (the gradient of log_softmax)
-        upstream, log_softmax, _CLASSES, logits.dtype, out=gradient
-    )
+    _LOG_SOFTMAX_BACKWARD(upstream, log_softmax, _CLASSES, logits.dtype, out=gradient)
     return values
 
 
@@ -72,13 +73,11 @@ def _nll(block: Block, inputs: Tensor, gradient: Tensor | None) -> Tensor:
     """Compute the negative log-likelihood of classes and, where there is a place, its gradient."""
     target = block.inputs["target"].long()
     options = (target, block.inputs.get("weight"), _NONE, block.options["ignore_index"])
-    values, total = _aten.nll_loss_forward.default(inputs, *options)
+    values, total = _NLL_FORWARD(inputs, *options)
     if gradient is not None and block.coefficients is not None:
         coefficients = block.coefficients.to(inputs.dtype)
         # torch adds to what is there.
         gradient.zero_()
-        _aten.nll_loss_backward.grad_input(
-            coefficients, inputs, *options, total, grad_input=gradient
-        )
+        _NLL_BACKWARD(coefficients, inputs, *options, total, grad_input=gradient)
     found: Tensor = values
     return found

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from losswire.server.closed_forms.block import Block, ClosedForm
-from losswire.server.closed_forms.driver import Buffers
 from losswire.server.records import Reduction
 from losswire.server.reduce import MEANS, Computed, Totals, loss_of, of_rows, quotient, sum64
 from losswire.server.tensors import numpy_type, to_array, to_tensor
@@ -57,7 +56,7 @@ class _Stack:
             options=first.options,
             coefficients=self._coefficients(denominators) if gradients else None,
             gradients=gradients,
-            scratch=Buffers(),
+            scratch=_new,
         )
         assert form.small is not None  # noqa: S101 (chosen for having it)
         values = form.small(block)
@@ -147,6 +146,12 @@ class _Stack:
     def _parts(self, array: Array) -> Array:
         """Cut rows into those of each evaluation: a first axis more."""
         return array.reshape(len(self.works), -1, *array.shape[1:])
+
+
+def _new(name: str, like: Tensor) -> Tensor:
+    """Give memory that is used once."""
+    del name
+    return torch.empty_like(like)
 
 
 def _sum(values: list[float]) -> float:
