@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from losswire.server.autograd import compute_autograd
 from losswire.server.closed_forms.driver import closed_form_of, compute_closed
+from losswire.server.regions.places import Destination
 from losswire.server.tensors import to_array
 from losswire.server.values import Array
 from losswire.server.work import Work
@@ -28,6 +29,8 @@ class Outcome:
     engine: str
     """`closed_form` or `autograd`."""
     compute_dtype: str
+    placed: Mapping[str, Destination] = field(default_factory=dict)
+    """The gradients that are where the caller wants them."""
 
 
 def compute(work: Work, device: torch.device) -> Outcome:
@@ -36,7 +39,13 @@ def compute(work: Work, device: torch.device) -> Outcome:
     form = closed_form_of(work, device)
     computed = compute_closed(form, work) if form else compute_autograd(work, device)
     loss = to_array(computed.loss)
-    gradients = {name: to_array(tensor) for name, tensor in computed.gradients.items()}
+    gradients = {
+        name: to_array(tensor)
+        for name, tensor in computed.gradients.items()
+        if name not in work.destinations
+    }
+    for name, destination in work.destinations.items():
+        destination.take(computed.gradients[name])
     return Outcome(
         loss=loss,
         sum=computed.sum,
@@ -48,4 +57,5 @@ def compute(work: Work, device: torch.device) -> Outcome:
         device=str(device),
         engine="closed_form" if form else "autograd",
         compute_dtype=work.compute_dtype,
+        placed=work.destinations,
     )
