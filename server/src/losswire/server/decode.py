@@ -154,7 +154,7 @@ def decode(
             and evaluation.inputs[name].HasField("region")
         ),
         extents=found.extents,
-        destinations=dict(evaluation.gradient_destinations),
+        destinations=dict(sorted(evaluation.gradient_destinations.items())),
     )
     if found.missing and not violations:
         raise MissingResidentError(found.missing)
