@@ -247,10 +247,8 @@ def test_many_tasks_share_a_client(sharing: Child) -> None:
     async def run() -> None:
         async with AsyncClient(sharing.address) as client:
             for start in range(0, 24, 6):
-                found = await asyncio.gather(
-                    *(one(client, start + each) for each in range(6)), return_exceptions=True
-                )
-                assert all(each is True for each in found if not isinstance(each, BaseException))
+                calls = (one(client, start + each) for each in range(6))
+                assert all(await asyncio.gather(*calls))
             kept = client._regions._staging
             assert kept._count == len(kept._free)
 
@@ -291,12 +289,9 @@ def test_a_server_that_was_started_again(
         assert _same(again, plain)
         assert _same(own, plain)
 
-    start = [
-        lambda: Child(tmp_path / "a", listen=listen),
-        lambda: Child(tmp_path / "b", listen=listen),
-    ]
+    start = [partial(Child, tmp_path / name, listen=listen) for name in ("a", "b")]
     if asynchronous:
-        asyncio.run(run(list(start)))
+        asyncio.run(run(start))
         return
     with Client(listen, **facts) as client:
         with start[0]():
