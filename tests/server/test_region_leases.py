@@ -15,12 +15,14 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from losswire.server.app import App, StartError
 from losswire.server.regions import store as region_store
+from losswire.server.regions.memory import RegionMemory
 from losswire.server.settings import MIB, Settings
 from losswire.v1 import tensor_service_pb2, tensor_service_pb2_grpc
 from tests.server.harness import Child
@@ -290,12 +292,11 @@ def test_a_call_that_is_cancelled_leaves_no_region(monkeypatch: pytest.MonkeyPat
     """Who asks for a region and leaves before it is made is like one who never comes."""
     monkeypatch.setattr(region_store, "TOKEN_SECONDS", 0.2)
     begun, go_on = threading.Event(), threading.Event()
-    make = region_store.RegionMemory
 
-    def slowly(size: int) -> region_store.RegionMemory:
+    def slowly(size: int) -> RegionMemory:
         begun.set()
         go_on.wait(PATIENCE)
-        return make(size)
+        return RegionMemory(size)
 
     monkeypatch.setattr(region_store, "RegionMemory", slowly)
 
@@ -430,6 +431,6 @@ def test_the_same_evaluation_before_and_after(child: Child) -> None:
             with region(channel) as held:
                 numbers = held.array((4,))
                 numbers[...] = 2
-                inputs = {"input": held.tensor(numbers), "target": f32(0, 0, 0, 0)}
+                inputs: dict[str, Any] = {"input": held.tensor(numbers), "target": f32(0, 0, 0, 0)}
                 item = evaluation("mse_loss", inputs)
                 assert by_call(stub, item).result.sum == 16

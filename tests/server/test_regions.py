@@ -87,9 +87,8 @@ def test_results_have_the_same_bits(
 
 def _at(held: Held, offset: int, *shape: int, data_type: int = 9) -> tensor_pb2.Tensor:
     place = tensor_pb2.Region(region_id=held.region_id, offset=offset)
-    return tensor_pb2.Tensor(
-        data_type=tensor_pb2.DataType.ValueType(data_type), shape=shape, region=place
-    )
+    number = tensor_pb2.DataType.ValueType(data_type)
+    return tensor_pb2.Tensor(data_type=number, shape=shape, region=place)
 
 
 _OUTSIDE = "and the region has 65536"
@@ -136,7 +135,10 @@ def test_a_place_at_the_very_end_is_inside(stub: Stub, held: Held) -> None:
 
 
 def _unknown(field: str) -> evaluation_pb2.Evaluation:
-    wrong = tensor_pb2.Tensor(data_type=9, shape=[2], region=tensor_pb2.Region(region_id=12345))
+    float32 = tensor_pb2.DATA_TYPE_FLOAT32
+    wrong = tensor_pb2.Tensor(
+        data_type=float32, shape=[2], region=tensor_pb2.Region(region_id=12345)
+    )
     pair = {"input": f32(1, 2), "target": f32(3, 4)}
     if field == "inputs":
         return evaluation("mse_loss", {**pair, "input": wrong})

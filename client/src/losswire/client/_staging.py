@@ -40,6 +40,8 @@ class Staging:
         """The numbers of those that were never used."""
         self._count = 0
         self._bytes = 0
+        self._limit = _MOST_BYTES
+        """The largest region that is worth asking for."""
         self._not_before = 0.0
         self._closed = False
         self.possible = HAVE_REGIONS and session.same_host
@@ -76,7 +78,7 @@ class Staging:
 
     def _make_room(self, size: int) -> bool:
         """Count in a region that is about to be made; those too small for anybody make room."""
-        if self._closed or size > _MOST_BYTES or time.monotonic() < self._not_before:
+        if self._closed or size > self._limit or time.monotonic() < self._not_before:
             return False
         while self._free and (self._count == _MOST or self._bytes + size > _MOST_BYTES):
             self._leave(self._free.pop())
@@ -99,8 +101,10 @@ class Staging:
                 memory: SharedMemory = yield Aside(
                     partial(SharedMemory, created, _PATIENCE_SECONDS)
                 )
-            except LosswireError:
-                pass
+            except LosswireError as error:
+                if error.reason == "OVER_LIMIT":
+                    self._limit = min(self._limit, size - 1)
+                    return None
             else:
                 return memory
         self.pause()
@@ -122,8 +126,9 @@ class Staging:
             self._leave(memory)
 
     def lose(self, memory: SharedMemory) -> None:
-        """Let a region go that the server does not have, and with it all that it had before."""
+        """Take it that the server was started again, and has no region that it had before."""
         with self._lock:
+            self._limit = _MOST_BYTES
             # Behind one name may be several servers: one makes it, another one is asked.
             if memory.region_id in self._fresh:
                 self._pause()
