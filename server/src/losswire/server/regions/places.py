@@ -99,7 +99,7 @@ def read_region(
     Raises MalformedTensorError and UnknownRegionError.
     """
     form = read_form(tensor, where)
-    part = cut(tensor.region, form, where, borrow)
+    part = cut(tensor.region, form, f"{where}.region", borrow)
     if own or form.wire_type.name not in FLOATS:
         part = part.copy()
     array = read_elements(form, part, where)
