@@ -83,7 +83,7 @@ QUICK: Final = Scale(
     server_options=("--max-message-mib", "2"),
 )
 
-TCP_ONLY: Final[tuple[str, ...]] = ()
+TCP_ONLY: Final = ("--region-quota-mib", "0")
 """The options with which the Losswire server offers no memory of the same host."""
 
 DRIVERS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -34,17 +34,21 @@ _STEP = 524
 """How many rows of the logits make the 1 MiB that the server prefers."""
 
 
+_IN_CHUNKS = ("--max-message-mib", "1", "--region-quota-mib", "0")
+"""With shared memory, nothing would go in chunks on this machine."""
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that takes messages of 1 MiB, which the batch of this file is larger than."""
-    with Child(tmp_path_factory.mktemp("small") / "log", "--max-message-mib", "1") as child:
+    with Child(tmp_path_factory.mktemp("small") / "log", *_IN_CHUNKS) as child:
         yield child.address
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that takes it in one message."""
-    with Child(tmp_path_factory.mktemp("whole") / "log") as child:
+    with Child(tmp_path_factory.mktemp("whole") / "log", *_IN_CHUNKS[2:]) as child:
         yield child.address
 
 

@@ -17,7 +17,7 @@ _ROWS, _WIDTH, _CLASSES = 4096, 256, 64
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that takes at most 1 MiB in one message."""
     log = tmp_path_factory.mktemp("chunked") / "log"
-    with Child(log, "--max-message-mib", "1") as child:
+    with Child(log, "--max-message-mib", "1", "--region-quota-mib", "0") as child:
         yield child.address
 
 

@@ -30,6 +30,7 @@ CHANGING = {
     "limits",
     "queueNanoseconds",
     "receipt",
+    "regionSocket",
     "serverVersion",
     "threads",
     "torchVersion",

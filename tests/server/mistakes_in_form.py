@@ -336,15 +336,11 @@ OTHERS = (
     ),
     dataclasses.replace(
         _UNSERVED,
-        what="a shared region",
-        item=_classes(sample_weight=tensor_pb2.Tensor(region=tensor_pb2.Region())),
-        says="sample_weight: a tensor in a shared region is not served yet",
-    ),
-    dataclasses.replace(
-        _UNSERVED,
-        what="gradients into a shared region",
-        item=_classes(gradient_destinations={"input": tensor_pb2.Region()}),
-        says="gradients into shared regions are not served yet",
+        what="a region that is not there",
+        item=_alone(tensor_pb2.Tensor(data_type=_F32, region=tensor_pb2.Region(region_id=7))),
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        reason="MISSING_REGION",
+        found=(('inputs["input"].region', "this server has no such region, or not any more"),),
     ),
     dataclasses.replace(
         _BOMB, what="2^31-1 rows of 0 classes", item=_hollow("cross_entropy", _LARGEST, 0)

@@ -10,7 +10,7 @@ from losswire.v1 import evaluation_pb2, tensor_pb2
 from tests.server.requests import GOLDEN, Array, evaluation, f32, i64
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 Evaluation = evaluation_pb2.Evaluation
 
@@ -77,8 +77,9 @@ _ENUMS = ("reduction", "engine", "gradient_form", "gradient_data_type", "compute
 class Mutator:
     """Draws spoilt evaluations."""
 
-    def __init__(self, seed: int) -> None:
-        """Begin at a seed."""
+    def __init__(self, seed: int, regions: "Sequence[int]" = (7,)) -> None:
+        """Begin at a seed. `regions` are the numbers of regions, some of which may be there."""
+        self._regions = regions
         self.draw = random.Random(seed)  # noqa: S311 (repeatable)
         self._on_messages: tuple[Callable[[Evaluation], None], ...] = (
             self._values,
@@ -97,6 +98,8 @@ class Mutator:
             self._weight,
             self._grad_output,
             self._scalar,
+            self._region,
+            self._destination,
         )
         self._on_bytes: tuple[Callable[[bytes], bytes], ...] = (
             self._flip,
@@ -216,6 +219,19 @@ class Mutator:
 
     def _scalar(self, item: Evaluation) -> None:
         item.normalizer = self.draw.choice(_DOUBLES)
+
+    def _somewhere(self) -> tensor_pb2.Region:
+        """Draw a place in a region, or far outside of it."""
+        offset = self.draw.choice((0, 0, 4, 8, 12, 64, 65, 1 << 16, 2**31, 2**63, 2**64 - 4))
+        return tensor_pb2.Region(region_id=self.draw.choice(self._regions), offset=offset)
+
+    def _region(self, item: Evaluation) -> None:
+        """A tensor that lies in a region."""
+        self._tensor(item).region.CopyFrom(self._somewhere())
+
+    def _destination(self, item: Evaluation) -> None:
+        name = self.draw.choice((*item.gradients_for, *_NAMES[:3]))
+        item.gradient_destinations[name].CopyFrom(self._somewhere())
 
     def _place(self, data: bytes) -> int:
         return self.draw.randrange(len(data)) if data else 0

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -19,6 +19,7 @@ from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from tests.server.harness import UNLIMITED, Child
 from tests.server.mutations import CORPUS, Mutator
 from tests.server.requests import GOLDEN, TIMEOUT, Stub, by_call, is_golden
+from tests.support.regions import region
 
 MESSAGES = int(os.environ.get("LOSSWIRE_MALFORMED_MESSAGES", "20000"))
 """How many spoilt evaluations are sent; the seed is fixed."""
@@ -50,9 +51,9 @@ def _varint(number: int) -> bytes:
 class _Bombardment:
     """Sends spoilt evaluations through every door at once and counts what comes back."""
 
-    def __init__(self, address: str, seed: int) -> None:
+    def __init__(self, address: str, seed: int, regions: Sequence[int]) -> None:
         self.address = address
-        self.mutator = Mutator(seed)
+        self.mutator = Mutator(seed, regions)
         self.codes: Counter[int] = Counter()
         self.decoded = 0
         self.left = 0
@@ -153,10 +154,11 @@ def test_varints_are_protobufs_own() -> None:
 @pytest.mark.timeout(60 + MESSAGES // 100)
 def test_spoilt_messages_harm_nothing(child: Child) -> None:
     """No exit, no other code than the table's, enough of them reach the depths, no growth."""
-    bombardment = _Bombardment(child.address, seed=20260101)
-    asyncio.run(bombardment.run(MESSAGES // 10))
-    before = child.resident_bytes
-    asyncio.run(bombardment.run(MESSAGES - MESSAGES // 10))
+    with child.channel() as channel, region(channel, 1 << 16) as held:
+        bombardment = _Bombardment(child.address, 20260101, (held.region_id, held.region_id, 7))
+        asyncio.run(bombardment.run(MESSAGES // 10))
+        before = child.resident_bytes
+        asyncio.run(bombardment.run(MESSAGES - MESSAGES // 10))
     assert child.alive
     assert bombardment.codes.total() == MESSAGES
     assert set(bombardment.codes) <= _ALLOWED
@@ -170,11 +172,17 @@ _enums = strategies.integers(-1, 12) | strategies.integers(-(2**31), 2**31 - 1)
 _names = strategies.sampled_from(["input", "target", "weight", "dim", "beta"]) | strategies.text(
     strategies.characters(exclude_categories=["Cs"]), max_size=80
 )
+_places = strategies.builds(
+    tensor_pb2.Region,
+    region_id=strategies.integers(0, 2**64 - 1),
+    offset=strategies.integers(0, 2**64 - 1),
+)
 _tensors = strategies.builds(
     tensor_pb2.Tensor,
     data_type=_enums,
     shape=strategies.lists(_numbers, max_size=10),
     data=strategies.none() | strategies.binary(max_size=64),
+    region=strategies.none() | _places,
 )
 _options = strategies.one_of(
     strategies.builds(evaluation_pb2.OptionValue),
@@ -194,6 +202,7 @@ _evaluations = strategies.builds(
     sample_weight=strategies.none() | _tensors,
     normalizer=strategies.none() | strategies.floats(),
     gradient_form=_enums,
+    gradient_destinations=strategies.dictionaries(_names, _places, max_size=2),
     gradient_data_type=_enums,
     compute_data_type=_enums,
     engine=_enums,

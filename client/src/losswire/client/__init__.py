@@ -33,6 +33,7 @@ from losswire.client._errors import (
     UnknownError,
 )
 from losswire.client._evaluation import Evaluation, EvaluationFields
+from losswire.client._region import Region
 from losswire.client._resident import AsyncResidentTensor, ResidentTensor
 from losswire.client._response import EvaluationResult, FactoredGradient, Receipt
 from losswire.client._retry import RetryPolicy
@@ -69,6 +70,7 @@ __all__ = [
     "OutOfRangeError",
     "PermissionDeniedError",
     "Receipt",
+    "Region",
     "ResidentTensor",
     "ResourceExhaustedError",
     "RetryPolicy",

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._resident import StoredTensor
+from losswire.client._shared import PlacedArray
 from losswire.v1 import tensor_pb2
 from losswire.wire import encode_form, encode_tensor
 
@@ -34,18 +35,18 @@ class SupportsDLPack(Protocol):
         """Tell where the array lies, as (device type, device id)."""
 
 
-ArrayInput = npt.ArrayLike | SupportsDLPack | StoredTensor
+ArrayInput = npt.ArrayLike | SupportsDLPack | StoredTensor | PlacedArray
 """What can be sent: a numpy array, a torch tensor, anything with `__dlpack__` or `__array__`,
 a Python number, or (nested) lists of these; or a resident tensor, which `put` gave."""
 
 
 def encode_array(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
-    """Make anything array-like a tensor message; of a resident tensor, only its name.
+    """Make anything array-like a tensor message; of one that does not travel, only its name.
 
     `path` names the argument in errors. Raises TypeError for what cannot be sent and
     ValueError for ragged lists and more than 8 axes.
     """
-    if isinstance(value, StoredTensor):
+    if isinstance(value, (StoredTensor, PlacedArray)):
         return value.reference()
     return _named(path, lambda: encode_tensor(to_numpy(value)))
 

@@ -28,6 +28,8 @@ from losswire.client._errors import (
     too_late_error,
 )
 from losswire.client._evaluation import Evaluation, EvaluationFields
+from losswire.client._region import Region
+from losswire.client._regions import Regions
 from losswire.client._resident import AsyncResidentTensor, StoredTensor, is_missing
 from losswire.client._response import EvaluationResult
 from losswire.client._retry import Attempts, RetryPolicy
@@ -63,6 +65,7 @@ class AsyncClient:
         self._chunked_calls: Calls = ()
         self._calls: list[dict[str, Any]] = []
         self._putting = asyncio.Lock()
+        self._regions = Regions(self._session)
 
     async def evaluate(
         self,
@@ -77,10 +80,16 @@ class AsyncClient:
     ) -> EvaluationResult:
         """Evaluate one batch of any size, as `Client.evaluate` does.
 
-        What goes in chunks is moved by another thread, which also calls `progress`.
+        What goes in chunks is moved by another thread, which also calls `progress`; so is what
+        goes through shared memory.
         """
         batch = Batch(Evaluation(loss, inputs, options or {}, **fields), out)
         clock = Clock(self._session, timeout)
+        if self._regions.may_help(batch):
+            steps = self._regions.evaluate(batch, staged=progress is None)
+            shared = await self._run(steps, clock.remaining())
+            if shared is not None:
+                return shared
         if batch.is_large:
             plan = batch.plan(await self._offer(clock))
             if plan is not None:
@@ -99,7 +108,8 @@ class AsyncClient:
     async def _offer(self, clock: Clock) -> Offer:
         """Tell what the servers offer, asking them once."""
         if self._session.offer is None:
-            server = await self.server_info(timeout=clock.remaining())
+            server = self._session.server
+            server = server or await self.server_info(timeout=clock.remaining())
             losses = await self.losses(timeout=clock.remaining())
             self._session.offer = Offer(server=server, losses={each.name: each for each in losses})
         return self._session.offer
@@ -154,6 +164,15 @@ class AsyncClient:
         tensor = await asyncio.to_thread(AsyncResidentTensor, to_numpy(array), self)
         await self._run(operations.store(tensor), timeout)
         return tensor
+
+    async def region(
+        self,
+        nbytes: int,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in evaluate
+    ) -> Region:
+        """Make memory that the server on this machine shares, as `Client.region` does."""
+        return await self._run(self._regions.open(nbytes), timeout)
 
     async def stat(
         self,
@@ -213,6 +232,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Give up calls under way and close the connections; closing again does nothing."""
         self._session.closed = True
+        self._regions.close()
         for channel in self._channels:
             await channel.close()
         for blocking in self._blocking_channels:
@@ -269,10 +289,14 @@ class AsyncClient:
         except StopIteration as end:
             result: _R = end.value
             return result
+        finally:
+            steps.close()
 
     async def _take(self, step: operations.Step, attempts: Attempts) -> Any:
         if isinstance(step, operations.Operation):
             return await self._call(step, attempts)
+        if isinstance(step, operations.Aside):
+            return await _aside(step)
         try:
             # One at a time: of many tasks that miss a tensor, one sends it.
             async with asyncio.timeout(attempts.remaining()):
@@ -322,7 +346,19 @@ class AsyncClient:
                 error = closed_error()
             else:
                 return operation.read(answer)
+            if not operation.retry:
+                raise error
             await asyncio.sleep(attempts.wait_after(error))
+
+
+async def _aside(step: operations.Aside) -> Any:
+    """Do something in a thread, to its end even when this task is cancelled meanwhile."""
+    work = asyncio.ensure_future(asyncio.to_thread(step.work))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(work, return_exceptions=True)
+        raise
 
 
 def _calls(channel: grpc.aio.Channel) -> dict[str, Any]:

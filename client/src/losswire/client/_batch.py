@@ -1,6 +1,6 @@
 """One evaluation on its way: in one message, or in chunks when it is larger than that."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,8 +22,12 @@ from losswire.wire import DATA_TYPES, Packing, TensorForm, wire_type_of
 
 Array = npt.NDArray[Any]
 
-_FITS_ALWAYS = 960 * 1024
+FITS_ALWAYS = 960 * 1024
 """The bytes of tensors that every server takes in one message: none has a limit below 1 MiB."""
+
+STAGED_FROM = 512 * 1024
+"""The bytes of inputs and gradients together from which copying them through memory that is
+shared with a server on the same machine takes less time than sending them."""
 
 _FRAME = 64
 """More than what a message of rows has beside its rows."""
@@ -64,10 +68,10 @@ class Batch:
         output, weight = evaluation.grad_output, evaluation.sample_weight
         output = None if output is None else _settled(output, "grad_output")
         weight = None if weight is None else _settled(weight, "sample_weight")
-        self._evaluation = replace(
+        self.evaluation = replace(
             evaluation, inputs=inputs, grad_output=output, sample_weight=weight
         )
-        self.residents = residents_of(self._evaluation)
+        self.residents = residents_of(self.evaluation)
         """The resident tensors among them, which are named and never travel."""
         self._stored = {name for name, each in inputs.items() if isinstance(each, StoredTensor)}
         self._inputs = {
@@ -76,21 +80,31 @@ class Batch:
         }
         self._apart = sum(each.nbytes for each in (output, weight) if isinstance(each, np.ndarray))
         """The bytes of the tensors that never stream."""
-        self._out = {} if out is None else check_outputs(out, self._gradient_forms(), self._inputs)
+        self.out = {} if out is None else check_outputs(out, self.gradient_forms(), self._inputs)
 
     @property
     def is_large(self) -> bool:
         """Whether it may not fit into one message."""
-        return self._size > _FITS_ALWAYS
+        return self._size > FITS_ALWAYS
+
+    @property
+    def is_worth_staging(self) -> bool:
+        """Whether it may be so large that shared memory is worth looking for."""
+        # A gradient has at most four times the bytes of its input.
+        return self._size * 5 > STAGED_FROM
+
+    def travelling(self) -> Iterator[tuple[str, Array]]:
+        """Give the inputs that are not resident."""
+        return ((name, each) for name, each in self._inputs.items() if name not in self._stored)
 
     def steps(self) -> Steps[EvaluationResult]:
         """Make it one call with one message, and what that call may need."""
-        result = yield from evaluate(self._evaluation)
+        result = yield from evaluate(self.evaluation)
         return self.deliver(result)
 
     def deliver(self, result: EvaluationResult) -> EvaluationResult:
         """Put the gradients that came with a result where they belong."""
-        for name, output in self._out.items():
+        for name, output in self.out.items():
             found = result.gradients.get(name)
             if found is not None and found is not output:
                 output[...] = found
@@ -109,7 +123,7 @@ class Batch:
         streamed = self._choose(offer, room)
         if not streamed:
             return None
-        header = _header(self._evaluation, streamed)
+        header = _header(self.evaluation, streamed)
         if len(header) > limit:
             raise too_large_error(f"the server takes at most {limit} bytes", len(header))
         arrays = tuple(self._inputs[name] for name in streamed)
@@ -129,13 +143,12 @@ class Batch:
 
     @property
     def _size(self) -> int:
-        travelling = (each for name, each in self._inputs.items() if name not in self._stored)
-        return self._apart + sum(each.nbytes for each in travelling)
+        return self._apart + sum(each.nbytes for _, each in self.travelling())
 
     def _frame(self) -> int:
         """Count the bytes of the message beside those of tensors; a little more, not less."""
-        bare = replace(self._evaluation, grad_output=None, sample_weight=None)
-        travelling = [name for name in self._inputs if name not in self._stored]
+        bare = replace(self.evaluation, grad_output=None, sample_weight=None)
+        travelling = [name for name, _ in self.travelling()]
         return len(_header(bare, travelling)) + _FRAME * (len(self._inputs) + 2)
 
     def _choose(self, offer: Offer, room: int) -> list[str]:
@@ -144,7 +157,7 @@ class Batch:
         What a mean is divided by follows from small inputs (classes, weights), so the
         fewer stream the better.
         """
-        rows = row_inputs(offer.losses.get(self._evaluation.loss), self._inputs)
+        rows = row_inputs(offer.losses.get(self.evaluation.loss), self._inputs)
         candidates = [name for name in rows if name not in self._stored]
         candidates.sort(key=lambda name: -self._inputs[name].nbytes)
         chosen: list[str] = []
@@ -158,20 +171,20 @@ class Batch:
 
     def _outputs(self, streamed: Sequence[str]) -> dict[str, Array]:
         """Give the arrays of the gradients that stream: the caller's, or new ones."""
-        forms = self._gradient_forms()
+        forms = self.gradient_forms()
         found: dict[str, Array] = {}
         for name in streamed:
-            if name in self._out:
-                found[name] = self._out[name]
+            if name in self.out:
+                found[name] = self.out[name]
             elif name in forms:
                 dtype, shape = forms[name]
                 found[name] = np.empty(shape, dtype)
         return found
 
-    def _gradient_forms(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    def gradient_forms(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
         """Give the type and shape of each gradient that is asked for and can be known."""
-        names = gradient_names(self._evaluation.gradients, "")
-        asked = DATA_TYPES.get(float_type(self._evaluation.gradient_dtype, "gradient_dtype"))
+        names = gradient_names(self.evaluation.gradients, "")
+        asked = DATA_TYPES.get(float_type(self.evaluation.gradient_dtype, "gradient_dtype"))
         return {
             name: (asked.numpy if asked else array.dtype.newbyteorder("="), array.shape)
             for name, array in self._inputs.items()

@@ -1,5 +1,6 @@
 """Where a client connects to and how its channels are set up."""
 
+import ipaddress
 import json
 import math
 import os
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from losswire.client._catalogue import Offer
+from losswire.client._catalogue import Offer, ServerInfo
 from losswire.client._retry import Attempts, RetryPolicy, Rotation
 from losswire.client._version import __version__
 
@@ -63,6 +64,19 @@ def parse_targets(target: str) -> list[str]:
     return parts
 
 
+def _is_local(target: str) -> bool:
+    """Tell whether a target is on this machine by its name alone."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = target.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def check_timeout(timeout: float | None, default: float) -> float:
     """Give the seconds that a call may take; ValueError unless greater than 0 and finite."""
     if timeout is None:
@@ -86,6 +100,8 @@ class Session:
     """What is sent with each call."""
     offer: Offer | None = None
     """What the servers offer, once they were asked."""
+    server: ServerInfo | None = None
+    """What the server is, once it was asked."""
     closed: bool = False
     """Whether the client was closed."""
     rotation: Rotation = field(init=False)
@@ -94,6 +110,11 @@ class Session:
     def __post_init__(self) -> None:
         self.rotation = Rotation(len(self.targets))
         self.process = os.getpid()
+
+    @property
+    def same_host(self) -> bool:
+        """Whether there is one server, and it can only be on this machine."""
+        return len(self.targets) == 1 and _is_local(self.targets[0])
 
     def check_usable(self) -> None:
         """Refuse a client that was closed, or inherited through a fork; RuntimeError."""

@@ -45,6 +45,7 @@ LIST_LOSSES = _method("ListLosses")
 GET_SERVER_INFO = _method("GetServerInfo")
 STAT_TENSOR = _method("StatTensor", tensor_service_pb2, "Tensor")
 DELETE_TENSOR = _method("DeleteTensor", tensor_service_pb2, "Tensor")
+CREATE_REGION = _method("CreateRegion", tensor_service_pb2, "Tensor")
 UNARY_METHODS = (
     EVALUATE,
     EVALUATE_MANY,
@@ -52,6 +53,7 @@ UNARY_METHODS = (
     GET_SERVER_INFO,
     STAT_TENSOR,
     DELETE_TENSOR,
+    CREATE_REGION,
 )
 """Everything with one request and one answer."""
 PUT_TENSOR = _method("PutTensor", tensor_service_pb2, "Tensor")
@@ -72,15 +74,25 @@ class Operation(Generic[_R]):
     """Makes the answer's message what the caller gets."""
     parts: Callable[[], Iterator[bytes]] | None = None
     """Makes the messages of a method that takes many, instead of `request`."""
+    retry: bool = True
+    """Whether to try again when the server says that it may work later."""
 
     def sending(self) -> Any:
         """Give what to send in one try."""
         return self.request if self.parts is None else self.parts()
 
 
-Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...]
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Something on this machine that takes long enough to keep it off an event loop."""
+
+    work: Callable[[], Any]
+    """Does it; once begun, it is never abandoned."""
+
+
+Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...] | Aside
 """What a client is to do next: a call, or to see to it that the server of the last call holds
-some tensors."""
+some tensors, or something on this machine."""
 
 Steps: TypeAlias = Generator[Step, Any, _R]
 """What a client does for its caller. Each step is answered with what it gave, or by throwing its
@@ -104,9 +116,14 @@ def one(operation: Operation[_R]) -> Steps[_R]:
     return result
 
 
-def evaluate(evaluation: Evaluation) -> Steps[EvaluationResult]:
-    """Evaluate one batch, after sending the resident tensors that the server misses."""
-    operation = _one_batch(evaluation)
+def evaluate(
+    evaluation: Evaluation, operation: Operation[EvaluationResult] | None = None
+) -> Steps[EvaluationResult]:
+    """Evaluate one batch, after sending the resident tensors that the server misses.
+
+    `operation` is the call to make; None: one that carries all other tensors.
+    """
+    operation = operation or _one_batch(evaluation)
     tensors = residents_of(evaluation)
     result: EvaluationResult
     for _ in range(_MOST_HEALINGS):
@@ -188,6 +205,12 @@ def delete(tensor: StoredTensor) -> Operation[bool]:
     """Forget a tensor; tells whether it was stored."""
     message = tensor_service_pb2.DeleteTensorRequest(id=tensor_pb2.TensorId(sha256=tensor.id))
     return Operation(DELETE_TENSOR, serialize(message), lambda answer: bool(answer.existed))
+
+
+def create_region(size: int) -> Operation[tensor_service_pb2.CreateRegionResponse]:
+    """Ask for shared memory."""
+    message = tensor_service_pb2.CreateRegionRequest(size_bytes=size)
+    return Operation(CREATE_REGION, serialize(message), lambda answer: answer)
 
 
 def stream_item(number: int, evaluation: Evaluation) -> bytes:

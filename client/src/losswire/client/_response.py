@@ -1,7 +1,8 @@
 """Results, from messages."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,10 @@ import numpy.typing as npt
 from losswire.client._errors import InternalError, LosswireError, error_from_status
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from losswire.wire import DATA_TYPES, MalformedTensorError, decode_tensor
+
+TransportName = Literal["unary", "chunked", "region", "many", "stream"]
+
+_NOWHERE: Mapping[str, npt.NDArray[Any]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,9 @@ class EvaluationResult:
     """Nanoseconds spent in the computation."""
     receipt: Receipt
     """How and by what this was computed."""
+    transport: TransportName = "unary"
+    """The way that the tensors took: `"unary"` (one message), `"chunked"`, `"region"` (memory
+    shared with a server on the same machine), `"many"` or `"stream"`."""
 
 
 def dtype_name(number: int) -> str:
@@ -79,13 +87,22 @@ def dtype_name(number: int) -> str:
     return wire_type.name if wire_type else f"data_type_{number}"
 
 
-def read_result(message: evaluation_pb2.EvaluationResult) -> EvaluationResult:
-    """Read a result; InternalError when the server sent something malformed."""
+def read_result(
+    message: evaluation_pb2.EvaluationResult,
+    transport: TransportName = "unary",
+    placed: Mapping[str, npt.NDArray[Any]] = _NOWHERE,
+) -> EvaluationResult:
+    """Read a result that came in some way; InternalError when it is malformed.
+
+    `placed` are the arrays, by name, into which the server was told to write gradients.
+    """
     try:
         return EvaluationResult(
             loss=_array(message.loss, "loss"),
             gradients={
-                name: _array(tensor, f'gradients["{name}"]')
+                name: placed[name]
+                if name in placed and tensor.HasField("region")
+                else _array(tensor, f'gradients["{name}"]')
                 for name, tensor in message.gradients.items()
             },
             factored_gradients={
@@ -102,6 +119,7 @@ def read_result(message: evaluation_pb2.EvaluationResult) -> EvaluationResult:
             queue_nanoseconds=message.queue_nanoseconds,
             compute_nanoseconds=message.compute_nanoseconds,
             receipt=_read_receipt(message.receipt),
+            transport=transport,
         )
     except MalformedTensorError as error:
         raise InternalError(
@@ -112,13 +130,13 @@ def read_result(message: evaluation_pb2.EvaluationResult) -> EvaluationResult:
 
 
 def read_outcome(
-    message: evaluation_pb2.EvaluationOutcome,
+    message: evaluation_pb2.EvaluationOutcome, transport: TransportName = "many"
 ) -> EvaluationResult | LosswireError:
     """Read what came of one item of many; failures are returned, not raised."""
     match message.WhichOneof("outcome"):
         case "result":
             try:
-                return read_result(message.result)
+                return read_result(message.result, transport)
             except InternalError as error:
                 return error
         case "error":

@@ -266,7 +266,7 @@ class StreamCore:
                 while (answer := cast("Any", await call.read())) is not grpc.aio.EOF:
                     self._failures = 0
                     self._broken_by = None
-                    self._take(answer.id, read_outcome(answer.outcome), target)
+                    self._take(answer.id, read_outcome(answer.outcome, "stream"), target)
             finally:
                 call.cancel()
                 sender.cancel()

@@ -24,6 +24,8 @@ from losswire.client._errors import (
     too_late_error,
 )
 from losswire.client._evaluation import Evaluation, EvaluationFields
+from losswire.client._region import Region
+from losswire.client._regions import Regions
 from losswire.client._resident import ResidentTensor, StoredTensor, is_missing
 from losswire.client._response import EvaluationResult
 from losswire.client._retry import Attempts, RetryPolicy
@@ -67,6 +69,7 @@ class Client:
         )
         self._streams: WeakSet[Stream] = WeakSet()
         self._putting = threading.Lock()
+        self._regions = Regions(self._session)
         self._channels = connect(self._session, credentials)
         self._calls = [_calls(channel) for channel in self._channels]
         self._chunked_calls = connect_chunked(self._channels)
@@ -98,11 +101,20 @@ class Client:
         another; an exception from it ends the call. After a failure that is tried again it
         starts over.
 
+        On the server's own machine, what is large goes through shared memory, by itself, unless
+        `progress` is given; see `region` for doing without copies. `result.transport` tells the
+        way taken.
+
         Raises TypeError and ValueError for what cannot be sent, LosswireError for everything
         that the server or the way to it refuses, RuntimeError on a closed client.
         """
         batch = Batch(Evaluation(loss, inputs, options or {}, **fields), out)
         clock = Clock(self._session, timeout)
+        if self._regions.may_help(batch):
+            steps = self._regions.evaluate(batch, staged=progress is None)
+            shared = self._run(steps, clock.remaining())
+            if shared is not None:
+                return shared
         if batch.is_large:
             plan = batch.plan(self._offer(clock))
             if plan is not None:
@@ -156,6 +168,19 @@ class Client:
         self._run(operations.store(tensor), timeout)
         return tensor
 
+    def region(self, nbytes: int, *, timeout: float | None = None) -> Region:
+        """Make memory of so many bytes that the server on this machine shares.
+
+        Fill arrays that its `array` gives, and pass them as inputs and in `out`: nothing of
+        them is copied. Close it when it is no longer needed, or use `with`. Linux only.
+
+        Raises as `evaluate` does: UnimplementedError when the server or this system shares no
+        memory, FailedPreconditionError when the memory cannot be had from here,
+        ResourceExhaustedError when it is more than the server's quota. ValueError when the
+        client has several targets.
+        """
+        return self._run(self._regions.open(nbytes), timeout)
+
     def stat(self, tensor: StoredTensor, *, timeout: float | None = None) -> bool:
         """Tell whether every server of the target holds a tensor. Raises as `evaluate` does."""
         held = self._on_each(operations.stat(tensor), timeout)
@@ -180,7 +205,7 @@ class Client:
     def _offer(self, clock: Clock) -> Offer:
         """Tell what the servers offer, asking them once."""
         if self._session.offer is None:
-            server = self.server_info(timeout=clock.remaining())
+            server = self._session.server or self.server_info(timeout=clock.remaining())
             losses = self.losses(timeout=clock.remaining())
             self._session.offer = Offer(server=server, losses={each.name: each for each in losses})
         return self._session.offer
@@ -204,6 +229,7 @@ class Client:
     def close(self) -> None:
         """Give up calls under way and close the connections; closing again does nothing."""
         self._session.closed = True
+        self._regions.close()
         for stream in tuple(self._streams):
             stream.abort()
         for channel in self._channels:
@@ -239,10 +265,14 @@ class Client:
         except StopIteration as end:
             result: _R = end.value
             return result
+        finally:
+            steps.close()
 
     def _take(self, step: operations.Step, attempts: Attempts) -> Any:
         if isinstance(step, operations.Operation):
             return self._call(step, attempts)
+        if isinstance(step, operations.Aside):
+            return step.work()
         # One at a time: of many threads that miss a tensor, one sends it.
         if not self._putting.acquire(timeout=attempts.remaining()):
             raise too_late_error()
@@ -280,6 +310,8 @@ class Client:
                 error = closed_error()
             else:
                 return operation.read(answer)
+            if not operation.retry:
+                raise error
             time.sleep(attempts.wait_after(error))
 
 

@@ -141,7 +141,7 @@ class _Try:
         if isinstance(part, memoryview):
             self._store(part)
         elif part.HasField("result"):
-            self._last = read_result(part.result.result)
+            self._last = read_result(part.result.result, "chunked")
 
     def _store(self, payload: memoryview) -> None:
         plan = self._plan

@@ -297,7 +297,8 @@ class Evaluation(_message.Message):
     @_builtins.property
     def gradient_destinations(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Region]:
         """Where to put gradients, by input name, instead of sending them: each a
-        place in a shared region.
+        place in a shared region that no other tensor of the evaluation overlaps.
+        Not in a chunked call.
         """
 
     def __init__(

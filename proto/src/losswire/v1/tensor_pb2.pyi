@@ -166,7 +166,8 @@ Global___TensorId: _TypeAlias = TensorId  # noqa: Y015
 class Region(_message.Message):
     """A place in a shared region. The byte count follows from the tensor's data
     type and shape; a place that does not lie wholly inside of the region is
-    refused with INVALID_ARGUMENT.
+    refused with INVALID_ARGUMENT, a region that the server does not have (any
+    more) with FAILED_PRECONDITION, MISSING_REGION.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -223,7 +223,9 @@ class CreateRegionRequest(_message.Message):
 
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
-    """Its size, in bytes; greater than 0."""
+    """Its size, in bytes; greater than 0. RESOURCE_EXHAUSTED when it is more
+    than the server shares.
+    """
     def __init__(
         self,
         *,
@@ -250,11 +252,13 @@ class CreateRegionResponse(_message.Message):
     region_id: _builtins.int
     """The number to use in Region.region_id."""
     token: _builtins.bytes
-    """The secret to present on the socket, once. The region lives as long as
-    that connection.
+    """The secret to present on the socket, once, within 2 seconds: 32 bytes.
+    The region lives as long as that connection, which must stay silent.
     """
     socket_path: _builtins.str
-    """The unix socket that hands out the region's file descriptor."""
+    """The unix stream socket that answers the token with one byte, 1, and
+    beside it (SCM_RIGHTS) the region's file descriptor, to be mapped shared.
+    """
     size_bytes: _builtins.int
     """Its size, in bytes; at least what was asked for."""
     def __init__(

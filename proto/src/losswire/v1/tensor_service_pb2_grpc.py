@@ -84,7 +84,8 @@ class TensorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateRegion(self, request, context):
-        """Makes a region of memory to be shared with a caller on the same host.
+        """Makes a region of memory to be shared with a caller on the same host, to
+        be fetched at once. UNIMPLEMENTED where Transports.region_socket is empty.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,9 @@ class TensorServiceStub:
     DeleteTensor: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.DeleteTensorRequest, _tensor_service_pb2.DeleteTensorResponse]
     """Forgets a tensor. Forgetting one that is not stored succeeds."""
     CreateRegion: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.CreateRegionRequest, _tensor_service_pb2.CreateRegionResponse]
-    """Makes a region of memory to be shared with a caller on the same host."""
+    """Makes a region of memory to be shared with a caller on the same host, to
+    be fetched at once. UNIMPLEMENTED where Transports.region_socket is empty.
+    """
 
 @_typing.type_check_only
 class TensorServiceAsyncStub(TensorServiceStub):
@@ -58,7 +60,9 @@ class TensorServiceAsyncStub(TensorServiceStub):
     DeleteTensor: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.DeleteTensorRequest, _tensor_service_pb2.DeleteTensorResponse]  # type: ignore[assignment]
     """Forgets a tensor. Forgetting one that is not stored succeeds."""
     CreateRegion: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.CreateRegionRequest, _tensor_service_pb2.CreateRegionResponse]  # type: ignore[assignment]
-    """Makes a region of memory to be shared with a caller on the same host."""
+    """Makes a region of memory to be shared with a caller on the same host, to
+    be fetched at once. UNIMPLEMENTED where Transports.region_socket is empty.
+    """
 
 class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tensors that stay on the server, and memory shared with it on one host."""
@@ -95,6 +99,8 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tensor_service_pb2.CreateRegionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tensor_service_pb2.CreateRegionResponse, _abc.Awaitable[_tensor_service_pb2.CreateRegionResponse]]:
-        """Makes a region of memory to be shared with a caller on the same host."""
+        """Makes a region of memory to be shared with a caller on the same host, to
+        be fetched at once. UNIMPLEMENTED where Transports.region_socket is empty.
+        """
 
 def add_TensorServiceServicer_to_server(servicer: TensorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Final, Self
 
+import torch
+
+from losswire.server.closed_forms.driver import closed_form_of
 from losswire.server.errors import OverLimitError, OverloadedError
 from losswire.server.records import Reduction
 from losswire.server.values import Context
@@ -15,6 +18,7 @@ _RETRY_AFTER_MS: Final = 50
 
 _ITEM_SIZES: Final = {each.name: each.numpy.itemsize for each in DATA_TYPES.values()}
 _DOUBLE: Final = 8
+_HOST: Final = torch.device("cpu")
 _MOST_STEPS: Final = 10_000_000_000
 """About ten seconds, during which nobody else is served."""
 _MOST_REPLY_BYTES: Final = (2 << 30) - (16 << 20)
@@ -24,7 +28,7 @@ _MOST_REPLY_BYTES: Final = (2 << 30) - (16 << 20)
 def price(work: Work) -> int:
     """Estimate the peak memory of an evaluation, in bytes, from its record.
 
-    Resident tensors are in memory already, whatever is computed.
+    Resident tensors and what lies in regions are in memory already, whatever is computed.
     """
     cost = work.record.cost
     elements = sum([array.size for array in work.inputs.values()])
@@ -32,7 +36,14 @@ def price(work: Work) -> int:
         elements += cost.scratch(Context(work.bindings, work.options, work.inputs))
     own = elements * _ITEM_SIZES[work.compute_dtype] + math.prod(work.values_shape) * _DOUBLE
     peak = int(own * (cost.buffers_with_gradients if work.gradients_for else cost.buffers))
-    return max(peak - work.resident_bytes, 0)
+    return max(peak - work.resident_bytes - _written_in_place(work), 0)
+
+
+def _written_in_place(work: Work) -> int:
+    """Count the bytes of the gradients that are computed where they go."""
+    if not work.destinations or closed_form_of(work, _HOST) is None:
+        return 0
+    return sum(each.array.nbytes for each in work.destinations.values())
 
 
 def reply_bytes(work: Work) -> int:
@@ -42,6 +53,7 @@ def reply_bytes(work: Work) -> int:
         [
             work.inputs[name].size * _ITEM_SIZES[work.gradient_type(name)]
             for name in work.gradients_for
+            if name not in work.destinations
         ]
     )
     return values * _ITEM_SIZES[work.compute_dtype] + gradients

@@ -15,6 +15,8 @@ from losswire.server.canary import evaluate_canary
 from losswire.server.door import GuardedServer
 from losswire.server.engine import Engine
 from losswire.server.line import Line
+from losswire.server.regions.handout import RegionSocket
+from losswire.server.regions.memory import HAVE_REGIONS
 from losswire.server.registry import Registry, builtin_registry, records_in
 from losswire.server.service import LossService
 from losswire.server.settings import Settings
@@ -95,6 +97,7 @@ class App:
         self._line = Line(self._registry, self._engine, settings)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
+        self._region_socket: RegionSocket | None = None
 
     async def start(self) -> str:
         """Listen; gives the address, with the port that was picked."""
@@ -113,10 +116,16 @@ class App:
             await server.stop(None)
             message = f"--listen {address.text}: {error}"
             raise StartError(message) from error
+        try:
+            self._region_socket = self._share_memory(address)
+        except StartError:
+            await server.stop(None)
+            raise
         self._engine.start()
         try:
             await evaluate_canary(self._line)
         except Exception as error:
+            await self._end_sharing()
             message = f"{self._engine.device} does not compute: {error}"
             raise StartError(message) from error
         await server.start()
@@ -157,11 +166,35 @@ class App:
         )
         return server
 
+    def _share_memory(self, address: Address) -> RegionSocket | None:
+        """Hand out regions, where that was asked for or only this machine can call."""
+        path, regions = self._settings.region_socket, self._line.regions
+        if not self._settings.region_quota_bytes or not (path or address.local):
+            return None
+        if not HAVE_REGIONS:
+            if path:
+                message = f"--region-socket {path}: this system cannot share memory"
+                raise StartError(message)
+            return None
+        try:
+            return RegionSocket(regions, path)
+        except OSError as error:
+            if path:
+                message = f"--region-socket {path}: {error}"
+                raise StartError(message) from error
+            _log.warning("no memory is shared with callers on this machine: %s", error)
+            return None
+
+    async def _end_sharing(self) -> None:
+        if self._region_socket is not None:
+            await self._region_socket.close()
+
     async def stop(self) -> None:
         """Say NOT_SERVING, let calls finish, then end."""
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(self._settings.drain_seconds)
+            await self._end_sharing()
             self._engine.stop()
         _log.info("stopped")
 

@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_insecure=options.allow_insecure,
         max_message_bytes=options.max_message_mib * MIB,
         memory_budget_bytes=options.memory_budget_mib * MIB,
-        resident_quota_bytes=_resident_quota(options) * MIB,
+        resident_quota_bytes=_share(options, "resident_quota_mib") * MIB,
+        region_quota_bytes=_share(options, "region_quota_mib") * MIB,
+        region_socket=options.region_socket,
         drain_seconds=options.drain_seconds,
         losses=tuple(options.losses),
     )
@@ -41,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _resident_quota(options: argparse.Namespace) -> int:
-    """Give the quota of resident tensors, in MiB."""
-    given: int | None = vars(options).get("resident_quota_mib")
+def _share(options: argparse.Namespace, name: str) -> int:
+    """Give a quota that is a share of the budget unless it is given, in MiB."""
+    given: int | None = vars(options).get(name)
     return options.memory_budget_mib // 4 if given is None else given
 
 
@@ -143,6 +145,22 @@ def _add_memory(add: Callable[..., object]) -> None:
         metavar="MIB",
         help="the memory that resident tensors may take, beside the budget; 0 keeps none "
         "(default: a quarter of the budget)",
+    )
+    add(
+        "--region-quota-mib",
+        type=_whole,
+        default=argparse.SUPPRESS,
+        metavar="MIB",
+        help="how much of the budget may be memory shared with callers on this machine; 0 shares "
+        "none (default: a quarter of the budget)",
+    )
+    add(
+        "--region-socket",
+        # argparse would write the default, which is no path.
+        default="",
+        metavar="PATH",
+        help="the unix socket that hands out shared memory; without it, one in a private folder "
+        "when only this machine can call, and none otherwise",
     )
 
 

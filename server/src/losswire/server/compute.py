@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -11,6 +11,7 @@ from losswire.server.autograd import compute_autograd
 from losswire.server.closed_forms.driver import closed_form_of, compute_closed
 from losswire.server.closed_forms.small import compute_small
 from losswire.server.reduce import Computed
+from losswire.server.regions.places import Destination
 from losswire.server.values import Array
 from losswire.server.work import SMALL_BYTES, Work
 
@@ -31,6 +32,8 @@ class Outcome:
     engine: str
     """`closed_form` or `autograd`."""
     compute_dtype: str
+    placed: Mapping[str, Destination] = field(default_factory=dict)
+    """The gradients that are where the caller wants them."""
 
 
 def compute(work: Work, device: torch.device) -> Outcome:
@@ -53,12 +56,15 @@ def compute_together(works: Sequence[Work], device: torch.device) -> list[Outcom
             engine = "autograd"
             found = [compute_autograd(work, device) for work in works]
     share = (time.perf_counter_ns() - start) // len(works)
-    return [_outcome(each, share, str(device), engine, first.compute_dtype) for each in found]
+    return [
+        _outcome(work, each, share, str(device), engine)
+        for work, each in zip(works, found, strict=True)
+    ]
 
 
-def _outcome(
-    computed: Computed, nanoseconds: int, device: str, engine: str, compute_dtype: str
-) -> Outcome:
+def _outcome(work: Work, computed: Computed, nanoseconds: int, device: str, engine: str) -> Outcome:
+    for name, destination in work.destinations.items():
+        destination.take(computed.gradients.pop(name))
     return Outcome(
         loss=computed.loss,
         sum=computed.sum,
@@ -69,7 +75,8 @@ def _outcome(
         compute_nanoseconds=nanoseconds,
         device=device,
         engine=engine,
-        compute_dtype=compute_dtype,
+        compute_dtype=work.compute_dtype,
+        placed=work.destinations,
     )
 
 

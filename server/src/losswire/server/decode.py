@@ -7,8 +7,17 @@ import numpy as np
 
 from losswire.server.errors import (
     InvalidEvaluationError,
+    MissingRegionError,
     MissingResidentError,
     NotServedError,
+)
+from losswire.server.layouts import FLOATS
+from losswire.server.regions.places import (
+    Borrow,
+    Extent,
+    UnknownRegionError,
+    borrow_nothing,
+    read_region,
 )
 from losswire.server.values import Array
 from losswire.v1 import evaluation_pb2, tensor_pb2
@@ -29,6 +38,8 @@ _MOST_ENTRIES = 64
 """The most inputs, options or gradients of one evaluation; no loss has nearly as many."""
 
 _GRADIENT_FORMS = frozenset(evaluation_pb2.GradientForm.values())
+_LOOKED_AT = ("grad_output", "sample_weight")
+"""The tensors beside the inputs. Out of a region they are copied."""
 
 _NAME_SHOWN = 64
 """How much of a name that the caller made up is repeated to them."""
@@ -61,7 +72,13 @@ class Request:
     streamed: frozenset[str] = frozenset()
     """The inputs that have a type and a shape, but no values yet."""
     resident_bytes: int = 0
-    """How much of the inputs is resident, in bytes."""
+    """How much of the inputs is resident or stays in regions, in bytes."""
+    in_place: frozenset[str] = frozenset()
+    """The inputs that are read where they lie in regions, unless their values are checked."""
+    extents: Mapping[str, Extent] = field(default_factory=dict)
+    """Which bytes of regions the tensors take, by their paths."""
+    destinations: Mapping[str, tensor_pb2.Region] = field(default_factory=dict)
+    """Where gradients go, by input name; that they fit there is not known yet."""
 
 
 @dataclass(slots=True)
@@ -69,33 +86,37 @@ class _Found:
     """What comes up while the tensors of an evaluation are read."""
 
     find: Find
+    borrow: Borrow
     violations: list[Violation] = field(default_factory=list)
     missing: list[Violation] = field(default_factory=list)
     resident_bytes: int = 0
+    missing_regions: list[Violation] = field(default_factory=list)
+    extents: dict[str, Extent] = field(default_factory=dict)
 
 
 def decode(
     evaluation: evaluation_pb2.Evaluation,
     find: Find = find_nothing,
     streamed: Collection[str] = (),
+    borrow: Borrow = borrow_nothing,
 ) -> Request:
-    """Read an evaluation, its resident tensors with `find`. Malformed tensors are collected.
+    """Read an evaluation, its resident tensors with `find` and its regions with `borrow`.
+
+    Malformed tensors are collected.
 
     The inputs named in `streamed` have no data; a stand-in of their type and shape,
     which takes no memory, is put in their place.
 
     Raises NotServedError for the parts of the contract that are not filled yet,
     InvalidEvaluationError at once for floods of entries, which would take long to judge, and
-    MissingResidentError when nothing is wrong but that resident tensors are not stored.
+    MissingResidentError or MissingRegionError when nothing is wrong but that resident tensors
+    are not stored or regions are gone.
     """
     _refuse_floods(evaluation)
     if evaluation.gradient_form == evaluation_pb2.GRADIENT_FORM_FACTORED:
         message = "factored gradients are not served yet; ask for GRADIENT_FORM_DENSE"
         raise NotServedError(message)
-    if evaluation.gradient_destinations:
-        message = "gradients into shared regions are not served yet"
-        raise NotServedError(message)
-    found = _Found(find)
+    found = _Found(find, borrow)
     violations = found.violations
     if evaluation.gradient_form not in _GRADIENT_FORMS:
         text = f"is {evaluation.gradient_form}; expected GRADIENT_FORM_DENSE or "
@@ -105,6 +126,8 @@ def decode(
         for name, tensor in sorted(evaluation.inputs.items())
     }
     resident_bytes = found.resident_bytes
+    destinations = dict(sorted(evaluation.gradient_destinations.items()))
+    misplaced = _misplaced(evaluation) if destinations else ()
     has = evaluation.HasField
     request = Request(
         loss=evaluation.loss,
@@ -122,24 +145,53 @@ def decode(
         gradient_data_type=evaluation.gradient_data_type,
         compute_data_type=evaluation.compute_data_type,
         engine=evaluation.engine,
-        violations=tuple(violations),
+        violations=(*violations, *misplaced),
         streamed=frozenset(streamed),
         resident_bytes=resident_bytes,
+        in_place=_read_in_place(evaluation, inputs) if found.extents else frozenset(),
+        extents=found.extents,
+        destinations=destinations,
     )
     if found.missing and not violations:
         raise MissingResidentError(found.missing)
+    if found.missing_regions and not violations:
+        raise MissingRegionError(found.missing_regions)
     return request
 
 
+def _read_in_place(
+    evaluation: evaluation_pb2.Evaluation, inputs: Mapping[str, Array | None]
+) -> frozenset[str]:
+    """Name the inputs of floating numbers that lie in regions."""
+    return frozenset(
+        name
+        for name, array in inputs.items()
+        if array is not None
+        and array.dtype.name in FLOATS
+        and evaluation.inputs[name].HasField("region")
+    )
+
+
+def _misplaced(evaluation: evaluation_pb2.Evaluation) -> list[Violation]:
+    """Find destinations of gradients that are not asked for, or not as arrays."""
+    if evaluation.gradient_form == evaluation_pb2.GRADIENT_FORM_FACTORED:
+        return [Violation("gradient_destinations", "have no meaning for factored gradients")]
+    return [
+        Violation(path("gradient_destinations", name), "is not among gradients_for")
+        for name in sorted(evaluation.gradient_destinations)
+        if name not in evaluation.gradients_for
+    ]
+
+
 def _refuse_floods(evaluation: evaluation_pb2.Evaluation) -> None:
-    most = max(len(evaluation.inputs), len(evaluation.options), len(evaluation.gradients_for))
-    if most <= _MOST_ENTRIES:
-        return
     counts = {
         "inputs": len(evaluation.inputs),
         "options": len(evaluation.options),
         "gradients_for": len(evaluation.gradients_for),
+        "gradient_destinations": len(evaluation.gradient_destinations),
     }
+    if max(counts.values()) <= _MOST_ENTRIES:
+        return
     floods = [
         Violation(field, f"has {count} entries; at most {_MOST_ENTRIES} are accepted")
         for field, count in counts.items()
@@ -157,15 +209,12 @@ def path(field: str, name: str) -> str:
 def _tensor(tensor: tensor_pb2.Tensor, where: str, found: _Found) -> Array | None:
     """Decode one tensor, or note what is wrong with it and give None."""
     source = tensor.WhichOneof("source")
-    if source == "region":
-        message = f"{where}: a tensor in a shared region is not served yet"
-        raise NotServedError(message)
     try:
-        return (
-            _resident(tensor, where, found)
-            if source == "resident"
-            else decode_tensor(tensor, where)
-        )
+        if source == "resident":
+            return _resident(tensor, where, found)
+        if source == "region":
+            return _shared(tensor, where, found)
+        return decode_tensor(tensor, where)
     except MalformedTensorError as error:
         found.violations.extend(error.violations)
         return None
@@ -196,6 +245,20 @@ def _resident(tensor: tensor_pb2.Tensor, where: str, found: _Found) -> Array | N
     if wrong:
         raise MalformedTensorError(wrong)
     found.resident_bytes += array.nbytes
+    return array
+
+
+def _shared(tensor: tensor_pb2.Tensor, where: str, found: _Found) -> Array | None:
+    """Read a tensor in a region, or note that there is no such region and give None.
+
+    Raises MalformedTensorError when it does not lie inside of the region.
+    """
+    try:
+        array, extent = read_region(tensor, where, found.borrow, own=where in _LOOKED_AT)
+    except UnknownRegionError:
+        found.missing_regions.append(Violation(f"{where}.region", MissingRegionError.TEXT))
+        return None
+    found.extents[where] = extent
     return array
 
 

@@ -21,7 +21,8 @@ def encode(outcome: Outcome, queue_nanoseconds: int) -> evaluation_pb2.Evaluatio
         mean_numerator=outcome.mean_numerator,
         mean_denominator=outcome.mean_denominator,
         count=outcome.count,
-        gradients={name: encode_tensor(array) for name, array in outcome.gradients.items()},
+        gradients={name: encode_tensor(array) for name, array in outcome.gradients.items()}
+        | {name: destination.message() for name, destination in outcome.placed.items()},
         queue_nanoseconds=queue_nanoseconds,
         compute_nanoseconds=outcome.compute_nanoseconds,
         receipt=_receipt(outcome.device, outcome.engine, outcome.compute_dtype),

@@ -67,6 +67,26 @@ class MissingResidentError(LosswireServerError):
         self.violations = tuple(violations)
 
 
+class MissingRegionError(LosswireServerError):
+    """An evaluation that names regions which this server does not have, or not any more."""
+
+    TEXT: ClassVar = "this server has no such region, or not any more"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        """Take one violation for each place, at least one."""
+        super().__init__(f"no such region: {', '.join(each.field for each in violations)}")
+        self.violations = tuple(violations)
+
+
+class InvalidRegionError(LosswireServerError):
+    """A region that cannot be made as asked for."""
+
+    def __init__(self, field: str, description: str) -> None:
+        """Take what is wrong."""
+        super().__init__(f"{field}: {description}")
+        self.violations = (Violation(field, description),)
+
+
 class NotServedError(LosswireServerError):
     """A part of the contract that this server does not fill yet."""
 
@@ -107,6 +127,8 @@ class Meanings:
         MissingResidentError: Meaning(
             grpc.StatusCode.FAILED_PRECONDITION, "MISSING_RESIDENT_TENSOR"
         ),
+        MissingRegionError: Meaning(grpc.StatusCode.FAILED_PRECONDITION, "MISSING_REGION"),
+        InvalidRegionError: Meaning(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REGION"),
         NotServedError: Meaning(grpc.StatusCode.UNIMPLEMENTED, "NOT_SERVED"),
         OverLimitError: Meaning(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVER_LIMIT"),
         OverloadedError: Meaning(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),

@@ -13,6 +13,8 @@ from losswire.server.decode import decode
 from losswire.server.engine import Engine
 from losswire.server.errors import OverLimitError, item_status
 from losswire.server.forms import Forms
+from losswire.server.regions.owning import own_checked, place_gradients, weigh
+from losswire.server.regions.store import RegionStore
 from losswire.server.registry import Registry
 from losswire.server.request_id import current_request_id
 from losswire.server.residents import TENANT, ResidentStore
@@ -43,9 +45,11 @@ class Line:
         self.engine = engine
         self.admission = Admission(settings.memory_budget_bytes)
         self.residents = ResidentStore(settings.resident_quota_bytes)
+        self.regions = RegionStore(self.admission, settings.region_quota_bytes)
         self.chunked = ChunkedDoor(
             registry=registry,
             find=self.find,
+            borrow=self.regions.borrow,
             judge=self.judge,
             engine=engine,
             admission=self.admission,
@@ -102,11 +106,13 @@ class Line:
     ) -> ResultT:
         """Judge some evaluations, off the event loop when there is much to look at.
 
-        What checking resident tensors takes for a moment is held meanwhile.
+        What checking resident tensors takes for a moment is held meanwhile, and what is copied
+        out of regions to be checked.
         """
         resident = sum(map(self._resident_bytes, evaluations))
-        size = resident + sum(each.ByteSize() for each in evaluations)
-        with self.admission.hold(resident * _CHECKING):
+        copied = sum(map(self._copied_bytes, evaluations))
+        size = resident + copied + sum(each.ByteSize() for each in evaluations)
+        with self.admission.hold(resident * _CHECKING + copied * (1 + _CHECKING)):
             if size < _OFF_LOOP_BYTES and len(evaluations) < _OFF_LOOP_EVALUATIONS:
                 return judgement()
             return await asyncio.to_thread(judgement)
@@ -122,11 +128,19 @@ class Line:
 
     def _check(self, evaluation: evaluation_pb2.Evaluation) -> Work:
         record = self.registry.find(evaluation.loss)
-        return self._forms.validate(decode(evaluation, self.find), record)
+        request = decode(evaluation, self.find, borrow=self.regions.borrow)
+        work = self._forms.validate(own_checked(request, record), record)
+        return place_gradients(work, request, self.regions.borrow)
 
     def find(self, sha256: bytes) -> Array | None:
         """Give a resident tensor of the caller's; None when it is not stored."""
         return self.residents.lend((TENANT, sha256))
+
+    def _copied_bytes(self, evaluation: evaluation_pb2.Evaluation) -> int:
+        """Count the bytes that are copied out of regions to be checked."""
+        if not self.regions.held_bytes or evaluation.loss not in self.registry:
+            return 0
+        return weigh(evaluation, self.registry.find(evaluation.loss), self.regions.borrow)
 
     def _resident_bytes(self, evaluation: evaluation_pb2.Evaluation) -> int:
         """Count the bytes of the resident tensors that an evaluation names."""

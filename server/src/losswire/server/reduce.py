@@ -6,7 +6,6 @@ the values. A value of sample weight 0 is selected away, never multiplied away:
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +32,7 @@ class Computed:
     mean_numerator: float
     mean_denominator: float
     count: int
-    gradients: Mapping[str, Array]
+    gradients: dict[str, Array]
 
 
 class Weighting:

@@ -38,6 +38,10 @@ class Registry:
             raise UnknownLossError(name, nearest)
         return record
 
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is a loss of this name."""
+        return name in self._records
+
     def __iter__(self) -> Iterator[LossRecord]:
         """Give all losses, ordered by name."""
         return iter(sorted(self._records.values(), key=lambda record: record.name))

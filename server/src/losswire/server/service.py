@@ -76,6 +76,7 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
             transports=server_info_pb2.Transports(
                 chunked=True,
                 resident_tensors=settings.resident_quota_bytes > 0,
+                region_socket=self._line.regions.socket_path,
             ),
         )
 

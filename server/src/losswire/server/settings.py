@@ -32,6 +32,11 @@ class Settings:
     """The memory that all evaluations together may take."""
     resident_quota_bytes: int = 0
     """The memory that resident tensors may take, beside the budget; 0 keeps none."""
+    region_quota_bytes: int = 0
+    """How much of the budget same-host regions may hold; 0 shares no memory."""
+    region_socket: str = ""
+    """The unix socket that hands out regions. Empty: one in a private folder, when only this
+    machine can call, and none otherwise."""
     preferred_chunk_bytes: int = MIB
     """The size of a chunk that the server recommends."""
     drain_seconds: float = 10.0

@@ -1,11 +1,10 @@
 """The gRPC service of tensors that stay on the server."""
 
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
-from losswire.server.errors import NotServedError
 from losswire.server.line import Line
 from losswire.server.uploads import key_of, receive
 from losswire.v1 import tensor_service_pb2, tensor_service_pb2_grpc
@@ -14,12 +13,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class TensorService(tensor_service_pb2_grpc.TensorServiceServicer):
-    """Tensors that stay on the server. Shared memory is declared, but not served yet."""
+    """Tensors that stay on the server, and memory that callers share with it."""
 
     def __init__(self, line: Line) -> None:
         """Take the line, which has the tensors and the memory budget."""
         self._admission = line.admission
         self._residents = line.residents
+        self._regions = line.regions
 
     async def PutTensor(
         self, requests: AsyncIterator[tensor_service_pb2.PutTensorRequest], context: Context
@@ -51,8 +51,15 @@ class TensorService(tensor_service_pb2_grpc.TensorServiceServicer):
         existed = self._residents.discard(key_of(request.id, "id"))
         return tensor_service_pb2.DeleteTensorResponse(existed=existed)
 
-    async def CreateRegion(self, request: Any, context: Context) -> NoReturn:  # noqa: ANN401 (unread)
+    async def CreateRegion(
+        self, request: tensor_service_pb2.CreateRegionRequest, context: Context
+    ) -> tensor_service_pb2.CreateRegionResponse:
         """Make a region of shared memory."""
-        del request, context
-        message = "CreateRegion is not served yet"
-        raise NotServedError(message)
+        del context
+        region = await self._regions.create(request.size_bytes)
+        return tensor_service_pb2.CreateRegionResponse(
+            region_id=region.region_id,
+            token=region.token,
+            socket_path=self._regions.socket_path,
+            size_bytes=region.memory.size_bytes,
+        )

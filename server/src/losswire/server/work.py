@@ -1,13 +1,14 @@
 """What has been found valid: an evaluation that is safe to compute."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, final
 
 from losswire.server.closed_forms.block import ClosedForm
 from losswire.server.layouts import Layout
 from losswire.server.records import LossRecord, Reduction
+from losswire.server.regions.places import Destination
 from losswire.server.shapes import Bindings, Shape
 from losswire.server.values import Array
 from losswire.v1 import evaluation_pb2
@@ -47,7 +48,9 @@ class Work:
     whole: "Work | None" = None
     """The evaluation of which this is some rows, in a chunked call."""
     resident_bytes: int = 0
-    """How much of the inputs is resident, in bytes."""
+    """How much of the inputs is resident or stays in regions, in bytes."""
+    destinations: Mapping[str, Destination] = field(default_factory=dict)
+    """Where gradients go that are not sent, by input name."""
 
     form: "Work | None" = None
     """What it shares with all evaluations that differ from it in their elements only."""

@@ -14,6 +14,7 @@ from losswire.server.decode import Find
 from losswire.server.engine import Engine
 from losswire.server.errors import ExpiredError, InvalidEvaluationError
 from losswire.server.pump import ahead
+from losswire.server.regions.places import Borrow
 from losswire.server.registry import Registry
 from losswire.server.settings import Settings
 from losswire.server.values import Array
@@ -48,6 +49,7 @@ class ChunkedDoor:
 
     registry: Registry
     find: Find
+    borrow: Borrow
     judge: Judge
     engine: Engine
     admission: Admission
@@ -97,7 +99,8 @@ class ChunkedDoor:
             raise _wrong("header", "must be the first part, and is missing")
         header = first.header
         record = self.registry.find(header.evaluation.loss)
-        make = partial(make_plan, header, record, self.find, self.settings.max_message_bytes)
+        most = self.settings.max_message_bytes
+        make = partial(make_plan, header, record, self.find, most, self.borrow)
         return await self.judge([header.evaluation], make)
 
     def _preferred_rows(self, plan: Plan) -> int:

@@ -16,6 +16,8 @@ from losswire.server.decode import Find, decode
 from losswire.server.errors import InvalidEvaluationError
 from losswire.server.records import Kind, LossRecord, Reduction
 from losswire.server.reduce import MEANS
+from losswire.server.regions.owning import own_checked
+from losswire.server.regions.places import Borrow, borrow_nothing
 from losswire.server.shapes import Bindings
 from losswire.server.validate import validate, wrong_values
 from losswire.server.values import Array, Context
@@ -124,18 +126,23 @@ class Plan:
 
 
 def make_plan(
-    header: loss_service_pb2.ChunkedHeader, record: LossRecord, find: Find, most_value_bytes: int
+    header: loss_service_pb2.ChunkedHeader,
+    record: LossRecord,
+    find: Find,
+    most_value_bytes: int,
+    borrow: Borrow = borrow_nothing,
 ) -> Plan:
     """Make a plan of a header; InvalidEvaluationError says what is wrong or cannot stream.
 
-    `find` gives the resident tensors that the header names.
+    `find` gives the resident tensors that the header names, `borrow` the regions.
     `most_value_bytes` is how much the values of an unreduced loss may take.
     """
     names = tuple(header.streamed_inputs)
     wrong = [*_wrong_names(names, header), *_unfit(record)]
     if wrong:
         raise InvalidEvaluationError(wrong)
-    whole = validate(decode(header.evaluation, find, names), record)
+    request = decode(header.evaluation, find, names, borrow)
+    whole = validate(own_checked(request, record), record)
     wrong = [*_rowless(whole, names), *_unanswerable(whole, names, most_value_bytes)]
     if wrong:
         raise InvalidEvaluationError(wrong)
@@ -156,6 +163,9 @@ def _wrong_names(names: tuple[str, ...], header: loss_service_pb2.ChunkedHeader)
         text = f"has {len(names)} entries; at most {_MOST_STREAMED} are accepted"
         return [Violation("streamed_inputs", text)]
     found = []
+    if header.evaluation.gradient_destinations:
+        text = f"has no meaning here, where gradients come with the parts; {_INSTEAD}"
+        found.append(Violation("gradient_destinations", text))
     for position, name in enumerate(names):
         where = f"streamed_inputs[{position}]"
         if name not in header.evaluation.inputs:

@@ -98,13 +98,14 @@ class _Walk:
                 self.rows[name] = tensor.reshape(self.shape) if flat else tensor
             else:
                 self.shared[name] = tensor.to(self.dtype)
-        self.gradients = {
-            name: torch.empty(
-                self.rows[name].shape,
-                dtype=getattr(torch, work.gradient_type(name)),
-            )
-            for name in work.gradients_for
-        }
+        self.gradients = {name: self._place(name) for name in work.gradients_for}
+
+    def _place(self, name: str) -> Tensor:
+        """Give the place of a gradient: the caller's, where it gave one."""
+        shape = self.rows[name].shape
+        if name in self.work.destinations:
+            return to_tensor(self.work.destinations[name].array).view(shape)
+        return torch.empty(shape, dtype=getattr(torch, self.work.gradient_type(name)))
 
     def run(self) -> Computed:
         """Walk all blocks."""

@@ -1,0 +1,132 @@
+"""All shared memory of one client: the caller's regions, and what evaluations pass through."""
+
+import threading
+from functools import partial
+from typing import Final
+
+from losswire.client._batch import FITS_ALWAYS, Batch
+from losswire.client._channel import Session
+from losswire.client._errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    LosswireError,
+    NotFoundError,
+    UnimplementedError,
+)
+from losswire.client._operations import Aside, Steps, create_region, evaluate, get_server_info
+from losswire.client._placement import Array, Placement
+from losswire.client._region import Region
+from losswire.client._response import EvaluationResult
+from losswire.client._shared import HAVE_REGIONS, PlacedArray, SharedMemory, is_missing_region
+from losswire.client._staging import Staging
+
+_MOST_TRIES: Final = 3
+"""How often an evaluation is tried with regions, when a server turns out not to have them."""
+
+_REFUSALS: Final = (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnimplementedError,
+)
+"""What a server says before it looks at any memory."""
+
+
+class Regions:
+    """What both clients do with shared memory. Any thread may use it."""
+
+    def __init__(self, session: Session) -> None:
+        """Begin without any."""
+        self._session = session
+        self._staging = Staging(session)
+        self._lock = threading.Lock()
+        self._open: tuple[Region, ...] = ()
+
+    def may_help(self, batch: Batch) -> bool:
+        """Tell at no cost whether `evaluate` is worth trying."""
+        return bool(self._open) or (self._staging.possible and batch.is_worth_staging)
+
+    def evaluate(self, batch: Batch, *, staged: bool = True) -> Steps[EvaluationResult | None]:
+        """Evaluate with as much in shared memory as can be; None when that is nothing.
+
+        `staged`: whether what lies elsewhere may be copied through it.
+        """
+        for _ in range(_MOST_TRIES):
+            placement = Placement(batch, self._place)
+            memory: SharedMemory | None = None
+            if staged and self._staging.possible and placement.worth_staging:
+                memory = yield from self._staging.take(placement.room)
+            intact = False
+            try:
+                if memory is not None:
+                    yield Aside(partial(placement.stage, memory))
+                if placement.empty or placement.sent_bytes > FITS_ALWAYS:
+                    intact = True
+                    return None
+                result = yield from evaluate(batch.evaluation, placement.operation())
+                if memory is not None:
+                    result = yield Aside(partial(placement.collect, result))
+                intact = True
+                return batch.deliver(result)
+            except LosswireError as error:
+                if not is_missing_region(error):
+                    intact = isinstance(error, _REFUSALS)
+                    raise
+                self._lose(memory)
+            finally:
+                if memory is not None and intact:
+                    self._staging.give_back(memory)
+                elif memory is not None:
+                    # The call may still be under way on the server.
+                    self._staging.drop(memory)
+        return None
+
+    def _place(self, array: Array) -> PlacedArray | None:
+        found = (region.place(array) for region in self._open)
+        return next((placed for placed in found if placed is not None), None)
+
+    def _lose(self, memory: SharedMemory | None) -> None:
+        """Take it that a server was started again, and has none of what it had."""
+        if memory is not None:
+            self._staging.lose(memory)
+        with self._lock:
+            for region in self._open:
+                region.lost = True
+            self._open = ()
+
+    def open(self, nbytes: int) -> Steps[Region]:
+        """Make a region for the caller; see `Client.region`."""
+        if type(nbytes) is not int or nbytes < 1:
+            raise ValueError(f"nbytes: expected a number of bytes greater than 0, got {nbytes!r}")
+        if len(self._session.targets) != 1:
+            raise ValueError("a region belongs to one server, and this client has several targets")
+        if not HAVE_REGIONS:
+            raise UnimplementedError("shared memory needs Linux", reason="NOT_SERVED")
+        info = yield get_server_info()
+        if not info.transports.region_socket:
+            raise UnimplementedError(
+                "the server shares no memory: it listens where other machines can call and has "
+                "no --region-socket, or it was told to share none",
+                reason="NOT_SERVED",
+            )
+        created = yield create_region(nbytes)
+        try:
+            memory: SharedMemory = yield Aside(partial(SharedMemory, created))
+        except FailedPreconditionError:
+            # The token lasts for seconds, and a busy machine may take longer.
+            created = yield create_region(nbytes)
+            memory = yield Aside(partial(SharedMemory, created))
+        region = Region(memory, self._forget)
+        with self._lock:
+            self._open = (*self._open, region)
+        return region
+
+    def _forget(self, region: Region) -> None:
+        with self._lock:
+            self._open = tuple(each for each in self._open if each is not region)
+
+    def close(self) -> None:
+        """Close all of them; arrays in the caller's keep their contents."""
+        self._staging.close()
+        for region in self._open:
+            region.close()

@@ -1,0 +1,437 @@
+"""A region lives as long as the connection that fetched it, and leaves nothing behind."""
+
+import asyncio
+import gc
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from losswire.server.app import App, StartError
+from losswire.server.regions import store as region_store
+from losswire.server.regions.memory import RegionMemory
+from losswire.server.settings import MIB, Settings
+from losswire.v1 import tensor_service_pb2, tensor_service_pb2_grpc
+from tests.server.harness import Child
+from tests.server.inside import CLOSED, PATIENCE, Gate, serving_app, until
+from tests.server.requests import TIMEOUT, Stub, by_call, evaluation, f32
+from tests.support.regions import Created, Held, create, fetch, region
+
+_SIZE = 8 * MIB
+_PROMPT = 1.0
+"""How many seconds may pass until the bytes of a caller who died are free."""
+
+Body = Callable[[App, grpc.aio.Channel], Awaitable[None]]
+
+
+def _serving(body: Body, gate: Gate | None = None, **changes: object) -> None:
+    """Run something beside a server, both on one new event loop."""
+
+    async def run() -> None:
+        settings = {"region_quota_bytes": 32 * MIB, **changes}
+        async with serving_app(gate or Gate(), **settings) as (app, channel):
+            await body(app, channel)
+
+    asyncio.run(run())
+
+
+async def _create(channel: grpc.aio.Channel, size: int = _SIZE) -> Created:
+    stub = tensor_service_pb2_grpc.TensorServiceStub(channel)
+    request = tensor_service_pb2.CreateRegionRequest(size_bytes=size)
+    created: Created = await stub.CreateRegion(request)
+    return created
+
+
+async def _fetch(channel: grpc.aio.Channel, size: int = _SIZE) -> Held:
+    created = await _create(channel, size)
+    return await asyncio.to_thread(fetch, created)
+
+
+def _reserved(app: App) -> int:
+    return app._line.admission.reserved_bytes
+
+
+def _descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def _freed(app: App, within: float = _PROMPT) -> None:
+    """Wait until nothing is reserved and no region is left."""
+    start = time.monotonic()
+    await until(lambda: not _reserved(app) and not app._line.regions.held_bytes)
+    assert time.monotonic() - start < within
+
+
+def test_a_closed_lease_frees_everything() -> None:
+    """Bytes are reserved while a region lives, and descriptors do not grow."""
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        before = 0
+        for round_ in range(20):
+            held = await _fetch(channel)
+            assert _reserved(app) == _SIZE
+            held.close()
+            await _freed(app)
+            del held
+            if not round_:
+                before = _descriptors()
+        assert _descriptors() <= before
+
+    _serving(body)
+
+
+_VICTIM = """
+import sys
+import grpc
+from losswire.v1 import loss_service_pb2, loss_service_pb2_grpc
+from tests.server.inside import numbered
+from tests.support.regions import create, fetch
+
+address, stage = sys.argv[1:]
+channel = grpc.insecure_channel(address)
+created = create(channel, 8 << 20)
+if stage != "created":
+    held = fetch(created)
+if stage == "evaluating":
+    item = numbered(0.0)
+    item.inputs["input"].CopyFrom(held.tensor(held.array((1,))))
+    stub = loss_service_pb2_grpc.LossServiceStub(channel)
+    call = stub.Evaluate.future(loss_service_pb2.EvaluateRequest(evaluation=item))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("stage", ["created", "fetched", "evaluating"])
+def test_a_caller_who_is_killed_leaves_nothing(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever SIGKILL meets a caller, the bytes come back within a second."""
+    monkeypatch.setattr(region_store, "TOKEN_SECONDS", 0.5)
+    gate, listen = Gate(), tmp_path / "grpc.sock"
+
+    async def body(app: App, _: grpc.aio.Channel) -> None:
+        address = f"unix:{listen}"
+        before = _descriptors()
+        for _round in range(2):
+            gate.reached.clear()
+            gate.open.clear()
+            victim = subprocess.Popen(  # noqa: ASYNC220 - starting one takes no time
+                [sys.executable, "-c", textwrap.dedent(_VICTIM), address, stage],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+            assert victim.stdin is not None
+            assert victim.stdout is not None
+            with victim.stdin, victim.stdout:
+                assert await asyncio.to_thread(victim.stdout.readline) == b"ready\n"
+                if stage == "evaluating":
+                    await until(gate.reached.is_set)
+                assert _reserved(app) >= (_SIZE if stage != "created" else 0)
+                victim.send_signal(signal.SIGKILL)
+                await asyncio.to_thread(victim.wait)
+            if stage == "evaluating":
+                await until(lambda: not app._line.regions._regions)
+                # Torch still reads the memory: it is there, and counts.
+                assert app._line.regions.held_bytes == _SIZE
+                gate.open.set()
+            await _freed(app)
+        gc.collect()
+        # gRPC closes the killed caller's connection when it likes.
+        await until(lambda: _descriptors() <= before)
+
+    _serving(body, gate, listen=f"unix:{listen}")
+
+
+def test_a_token_that_nobody_presents_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A region waits for its caller for a moment, and then not."""
+    monkeypatch.setattr(region_store, "TOKEN_SECONDS", 0.2)
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        created = await _create(channel)
+        await _freed(app)
+        with pytest.raises(ConnectionError):
+            await asyncio.to_thread(fetch, created)
+
+    _serving(body)
+
+
+def test_tokens_work_once(child: Child) -> None:
+    """A token that was used, and one that never was one, fetch nothing."""
+    with child.channel() as channel:
+        created = create(channel, 1)
+        held = fetch(created)
+        with pytest.raises(ConnectionError):
+            fetch(created)
+        other = create(channel, 1)
+        for token in (b"", bytes(32), other.token[:31], other.token[:-1] + b"\0", b"\xff" * 64):
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(other.socket_path)
+                peer.sendall(token)
+                peer.shutdown(socket.SHUT_WR)
+                # What is behind a token is not read, which the kernel calls a reset.
+                with suppress(ConnectionResetError):
+                    assert socket.recv_fds(peer, 1, 1)[:2] == (b"", [])
+        fetch(other).close()
+        held.close()
+
+
+def test_a_peer_that_says_nothing_is_let_go(child: Child) -> None:
+    """A connection without a token ends by itself, and others are served meanwhile."""
+    with child.channel() as channel:
+        path = create(channel, 1).socket_path
+        silent = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+        for peer in silent:
+            peer.settimeout(TIMEOUT)
+            peer.connect(path)
+        with region(channel):
+            pass
+        for peer in silent:
+            assert peer.recv(1) == b""
+            peer.close()
+
+
+def test_a_peer_that_talks_loses_its_lease() -> None:
+    """After the token nothing more is said."""
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        held = await _fetch(channel)
+        held.lease.sendall(b"x")
+        await _freed(app)
+        held.close()
+
+    _serving(body)
+
+
+def test_memory_is_taken_back_from_who_keeps_it() -> None:
+    """Whoever gives up the lease and keeps the descriptor has zeros, which the system counts."""
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        held = await _fetch(channel)
+        held.memory[:4] = b"mine"
+        held.lease.close()
+        await _freed(app)
+        assert os.fstat(held.descriptor).st_blocks == 0
+        assert held.memory[:4] == bytes(4)
+        held.close()
+
+    _serving(body)
+
+
+def test_what_a_caller_holds_survives_the_server() -> None:
+    """A server that ends leaves the memory to those who have it: there may be results in it."""
+    kept: list[Held] = []
+
+    async def body(_: App, channel: grpc.aio.Channel) -> None:
+        held = await _fetch(channel)
+        held.memory[:4] = b"mine"
+        kept.append(held)
+
+    _serving(body)
+    [held] = kept
+    assert held.memory[:4] == b"mine"
+    assert held.lease.recv(1) == b""
+    held.close()
+
+
+def test_an_evaluation_goes_on_without_the_lease() -> None:
+    """Memory that is freed while it is read stays until it is not."""
+    gate = Gate()
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        held = await _fetch(channel)
+        numbers = held.array((2,))
+        numbers[1] = 5
+        item = evaluation("gate", {"input": held.tensor(numbers)}, reduction=3)
+        running = asyncio.ensure_future(app._line.evaluate(item, float("inf")))
+        await until(gate.reached.is_set)
+        held.lease.close()
+        await until(lambda: not app._line.regions._regions)
+        assert _reserved(app) > _SIZE
+        gate.open.set()
+        assert (await running).sum == CLOSED + 5
+        await _freed(app)
+        held.close()
+
+    _serving(body, gate)
+
+
+def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small regions are counted, too: each takes descriptors."""
+    monkeypatch.setattr(region_store, "_MOST_REGIONS", 3)
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        held = [await _fetch(channel, 1) for _ in range(3)]
+        with pytest.raises(grpc.RpcError) as refused:
+            await _create(channel, 1)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        held.pop().close()
+        await until(lambda: len(app._line.regions._regions) == 2)
+        held.append(await _fetch(channel, 1))
+        for each in held:
+            each.close()
+        await _freed(app)
+
+    _serving(body)
+
+
+def test_a_call_that_is_cancelled_leaves_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for a region and leaves before it is made is like one who never comes."""
+    monkeypatch.setattr(region_store, "TOKEN_SECONDS", 0.2)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(size: int) -> RegionMemory:
+        begun.set()
+        go_on.wait(PATIENCE)
+        return RegionMemory(size)
+
+    monkeypatch.setattr(region_store, "RegionMemory", slowly)
+
+    async def body(app: App, _: grpc.aio.Channel) -> None:
+        asking = asyncio.ensure_future(app._line.regions.create(_SIZE))
+        await until(begun.is_set)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert _reserved(app) == _SIZE
+        go_on.set()
+        await _freed(app)
+
+    _serving(body)
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_socket_is_private_and_goes_with_the_server() -> None:
+    """Nobody else may enter the folder, and nothing of it stays."""
+    folders: list[Path] = []
+
+    async def body(app: App, _: grpc.aio.Channel) -> None:
+        path = Path(app._line.regions.socket_path)
+        assert [_mode(each) for each in (path, path.parent)] == [0o600, 0o700]
+        folders.append(path.parent)
+
+    _serving(body)
+    assert not folders[0].exists()
+
+
+def test_a_chosen_socket(tmp_path: Path) -> None:
+    """A path of the operator's is used, taken over from a server that is gone, and removed."""
+    path = tmp_path / "losswire.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+
+    async def body(_: App, channel: grpc.aio.Channel) -> None:
+        created = await _create(channel)
+        assert created.socket_path == str(path)
+        with pytest.raises(StartError, match="a server listens there"):
+            await _start(region_socket=str(path))
+
+    _serving(body, region_socket=str(path))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def _start(**changes: object) -> None:
+    facts: dict[str, object] = {
+        "listen": "127.0.0.1:0",
+        "device": "cpu",
+        "threads": 1,
+        "memory_budget_bytes": 64 * MIB,
+        "region_quota_bytes": MIB,
+        "drain_seconds": PATIENCE,
+        **changes,
+    }
+    app = App(Settings(**facts))  # type: ignore[arg-type]
+    await app.start()
+    await app.stop()
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "long"])
+def test_paths_that_cannot_be_listened_at(tmp_path: Path, what: str) -> None:
+    """What is no socket is left alone, and the server does not start without what was asked."""
+    path = tmp_path / "taken"
+    if what == "file":
+        path.write_text("mine")
+    elif what == "folder":
+        path = tmp_path / "missing" / "regions.sock"
+    else:
+        path = tmp_path / ("x" * 200)
+    with pytest.raises(StartError, match="--region-socket"):
+        asyncio.run(_start(region_socket=str(path)))
+    assert what != "file" or path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("path", "shared"), [("", False), ("regions.sock", True)])
+def test_other_machines_are_offered_none(tmp_path: Path, path: str, *, shared: bool) -> None:
+    """A server that other machines reach hands regions out only where it was told to."""
+    chosen = str(tmp_path / path) if path else ""
+
+    async def body(app: App, _: grpc.aio.Channel) -> None:
+        assert bool(app._line.regions.socket_path) == shared
+
+    _serving(body, listen="0.0.0.0:0", allow_insecure=True, region_socket=chosen)
+
+
+_PLAIN_PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+"""One that every user may run."""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or _PLAIN_PYTHON is None, reason="only root can be somebody else"
+)
+def test_other_users_are_refused(tmp_path: Path) -> None:
+    """Even with a token and a folder that is open: the kernel tells whose the peer is."""
+    path = tmp_path / "regions.sock"
+    script = (
+        "import socket, sys; peer = socket.socket(socket.AF_UNIX); peer.connect(sys.argv[1]); "
+        "peer.sendall(bytes.fromhex(sys.argv[2])); print(socket.recv_fds(peer, 1, 1)[:2])"
+    )
+
+    async def body(_: App, channel: grpc.aio.Channel) -> None:
+        for folder in (tmp_path, *tmp_path.parents[:3]):
+            folder.chmod(0o755)
+        path.chmod(0o666)
+        for user, expected in ((65534, "(b'', [])"), (0, "(b'\\x01', [")):
+            token = (await _create(channel)).token.hex()
+            found = await asyncio.to_thread(
+                subprocess.run,
+                [str(_PLAIN_PYTHON), "-c", script, str(path), token],
+                user=user,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+                cwd="/",
+            )
+            refused = "ConnectionResetError" in found.stdout or "BrokenPipe" in found.stdout
+            assert found.stdout.startswith(expected) or (user and refused), found.stdout
+
+    _serving(body, region_socket=str(path))
+
+
+def test_the_same_evaluation_before_and_after(child: Child) -> None:
+    """Regions that come and go leave the server as it was."""
+    with child.channel() as channel:
+        stub = Stub(channel)
+        for _ in range(50):
+            with region(channel) as held:
+                numbers = held.array((4,))
+                numbers[...] = 2
+                inputs: dict[str, Any] = {"input": held.tensor(numbers), "target": f32(0, 0, 0, 0)}
+                item = evaluation("mse_loss", inputs)
+                assert by_call(stub, item).result.sum == 16
