@@ -31,13 +31,21 @@ class Receipt:
 class FactoredGradient:
     """The gradient of a loss over a softmax: scale_i * (exp(x_ij - lse_i) - q_ij).
 
-    x are the logits and q the target distribution, both of which the caller holds.
+    x are the logits and q the target distribution, both of which the caller holds. It is what
+    came from the server; the dense gradient that was made of it is among `gradients`.
     """
 
     lse: npt.NDArray[np.float64]
     """log(sum(exp(x_i))) of each row, in the shape of the values."""
     scale: npt.NDArray[np.float64]
     """The factor of each row, in the shape of the values."""
+    lse_tail: npt.NDArray[np.float64] | None = None
+    """What rounding to float64 took from `lse`; only where the loss is computed in float64."""
+
+    @property
+    def arrays(self) -> tuple[npt.NDArray[np.float64], ...]:
+        """What there is of it: `lse`, `scale` and, where there is one, `lse_tail`."""
+        return tuple(each for each in (self.lse, self.scale, self.lse_tail) if each is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,7 +58,8 @@ class EvaluationResult:
     NaN and infinity are results like any other.
     """
     gradients: dict[str, npt.NDArray[Any]]
-    """The dense gradients by input name, each in the shape of its input."""
+    """The dense gradients by input name, each in the shape of its input. Those that came as
+    factors are rebuilt from the inputs, which must not have changed since."""
     factored_gradients: dict[str, FactoredGradient]
     """The factored gradients by input name, when that form was asked for."""
     sum: float
@@ -92,6 +101,9 @@ def read_result(message: evaluation_pb2.EvaluationResult) -> EvaluationResult:
                 name: FactoredGradient(
                     lse=_array(factors.lse, f'factored_gradients["{name}"].lse'),
                     scale=_array(factors.scale, f'factored_gradients["{name}"].scale'),
+                    lse_tail=_array(factors.lse_tail, f'factored_gradients["{name}"].lse_tail')
+                    if factors.HasField("lse_tail")
+                    else None,
                 )
                 for name, factors in message.factored_gradients.items()
             },

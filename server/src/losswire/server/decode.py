@@ -53,6 +53,8 @@ class Request:
     gradient_data_type: int
     compute_data_type: int
     engine: int
+    factored: bool
+    """Whether gradients are asked for in factored form."""
     violations: tuple[Violation, ...]
     """What is wrong with the form; validation adds what is wrong with the meaning."""
     streamed: frozenset[str] = frozenset()
@@ -85,9 +87,6 @@ def decode(
     MissingResidentError when nothing is wrong but that resident tensors are not stored.
     """
     _refuse_floods(evaluation)
-    if evaluation.gradient_form == evaluation_pb2.GRADIENT_FORM_FACTORED:
-        message = "factored gradients are not served yet; ask for GRADIENT_FORM_DENSE"
-        raise NotServedError(message)
     if evaluation.gradient_destinations:
         message = "gradients into shared regions are not served yet"
         raise NotServedError(message)
@@ -117,6 +116,7 @@ def decode(
         gradient_data_type=evaluation.gradient_data_type,
         compute_data_type=evaluation.compute_data_type,
         engine=evaluation.engine,
+        factored=evaluation.gradient_form == evaluation_pb2.GRADIENT_FORM_FACTORED,
         violations=tuple(violations),
         streamed=frozenset(streamed),
         resident_bytes=sum(

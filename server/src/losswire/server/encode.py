@@ -2,6 +2,7 @@
 
 from losswire.server._version import SERVER_VERSION, TORCH_VERSION
 from losswire.server.compute import Outcome
+from losswire.server.values import Array
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from losswire.wire import DATA_TYPES, encode_tensor
 
@@ -20,6 +21,7 @@ def encode(outcome: Outcome, queue_nanoseconds: int) -> evaluation_pb2.Evaluatio
         mean_denominator=outcome.mean_denominator,
         count=outcome.count,
         gradients={name: encode_tensor(array) for name, array in outcome.gradients.items()},
+        factored_gradients={name: _factored(*each) for name, each in outcome.factors.items()},
         queue_nanoseconds=queue_nanoseconds,
         compute_nanoseconds=outcome.compute_nanoseconds,
         receipt=evaluation_pb2.Receipt(
@@ -29,4 +31,12 @@ def encode(outcome: Outcome, queue_nanoseconds: int) -> evaluation_pb2.Evaluatio
             server_version=SERVER_VERSION,
             torch_version=TORCH_VERSION,
         ),
+    )
+
+
+def _factored(lse: Array, scale: Array, *tail: Array) -> evaluation_pb2.FactoredGradient:
+    return evaluation_pb2.FactoredGradient(
+        lse=encode_tensor(lse),
+        scale=encode_tensor(scale),
+        lse_tail=encode_tensor(tail[0]) if tail else None,
     )

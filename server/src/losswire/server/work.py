@@ -32,6 +32,8 @@ class Work:
     values_shape: Shape
     whole: "Work | None" = None
     """The evaluation of which this is some rows, in a chunked call."""
+    factored: bool = False
+    """Whether gradients are given as numbers of each row, from which they can be rebuilt."""
     resident_bytes: int = 0
     """How much of the inputs is resident, in bytes."""
 

@@ -10,6 +10,25 @@ Options = Mapping[str, Any]
 """The options of an evaluation, each of the type that its record says."""
 
 
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """A gradient over a softmax as numbers of each row: `scale * (exp(x - lse) - q)`.
+
+    All in the values' shape and in float64. The message FactoredGradient says more.
+    """
+
+    lse: Tensor
+    scale: Tensor
+    lse_tail: Tensor | None
+    """What rounding took from `lse`; None where the loss is computed in a narrower type, to
+    which it makes no difference."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Factors":
+        """Change all of them in the same way."""
+        tail = None if self.lse_tail is None else change(self.lse_tail)
+        return Factors(change(self.lse), change(self.scale), tail)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """Some whole rows of an evaluation, all in the compute type and on one device."""
@@ -23,6 +42,8 @@ class Block:
     gradients: Mapping[str, Tensor]
     """Where to put the gradients asked for, each in the shape of its input's rows. Written
     only, never read before it is written."""
+    factors: Factors | None
+    """Where to put the factored gradient, if it is asked for."""
     scratch: Callable[[str, Tensor], Tensor]
     """Gives a kept buffer of this name, as large as a tensor."""
 
@@ -54,3 +75,8 @@ class ClosedForm:
     """The inputs it can differentiate; for others, autograd is taken."""
     counted: SideTerm = _nothing
     """Gives which values torch does not ignore; None: all."""
+    factored: str | None = None
+    """The input whose gradient it can also give as factors; None: none."""
+    single: str | None = None
+    """The layout of one row without its batch axis, if there is one. Factors of it are
+    computed as those of a batch of one row."""

@@ -78,8 +78,14 @@ _INDEX_DENOMINATOR = (
         "batched": ClosedForm(
             block=softmax.cross_entropy_with_indices,
             counted=softmax.index_counted,
+            factored="input",
+            single="unbatched",
         ),
-        "probabilities": ClosedForm(block=softmax.cross_entropy_with_probabilities),
+        "probabilities": ClosedForm(
+            block=softmax.cross_entropy_with_probabilities,
+            factored="input",
+            single="unbatched_probabilities",
+        ),
     },
     source="torch.nn.functional.cross_entropy",
 )
