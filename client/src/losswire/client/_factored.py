@@ -1,8 +1,9 @@
 """Factored gradients: from two numbers a row, and logits that the caller holds, to dense ones.
 
-What is formed on the way is float64 and of a block's size, which stays in the cache.
-Narrower arithmetic would make the gradient less exact than torch's own; rounded once
-at the end, it is more exact. The message FactoredGradient tells the formulas.
+The message FactoredGradient tells the formulas. Blocks are small enough to stay in the
+cache. They are formed in float64, and rounded once at the end; where there are many
+classes in float32, which is faster, but for the large probabilities: these decide how
+exact a gradient is, and numpy's float32 exp is not as exact as torch's.
 """
 
 import math
@@ -32,11 +33,17 @@ _LOGITS: Final = "input"
 _BLOCK: Final = 32 * 1024
 """How many elements are rebuilt at a time: 256 KiB in float64."""
 
-_LEAST_NORMAL: Final = 2.0**-14
-"""The least normal number of float16, below which its digits end at 2**-24."""
+_MANY_CLASSES: Final = 256
+"""From so many classes on, most probabilities are small, and float32 is exact enough for them."""
 
-_ROUNDING: Final = 1.5 * 2.0**28
-"""A number whose float64 digits end at 2**-24: adding it rounds to there, ties to even."""
+_LARGE: Final = 2.0**-6
+"""The largest probability that is made in float32; at most 63 of a row are larger."""
+
+_LEAST_NORMAL: Final = 2.0**-14
+"""The least normal number of float16."""
+
+_LAST_BIT: Final = -24
+"""The exponent of its least subnormal number."""
 
 _CLASSES: Final = 1
 """The axis of the classes, behind that of the batch."""
@@ -56,7 +63,8 @@ class Rebuild:
         self._target = target
         self._classes = self._logits.shape[_CLASSES]
         self._positions = math.prod(self._logits.shape[2:])
-        self._scratch = np.empty(0)
+        self._narrow = not tail and self._classes >= _MANY_CLASSES
+        self._scratch = np.empty(0, np.float32 if self._narrow else np.float64)
         double = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT64]
         self.forms = (TensorForm(double, self.values_shape),) * (3 if tail else 2)
         """The factors, in the order in which chunks pack them."""
@@ -94,30 +102,51 @@ class Rebuild:
     ) -> None:
         """Rebuild a block that begins at this row and position of the values."""
         lse, scale, *tail = factors
-        if self._scratch.size < logits.size:
-            self._scratch = np.empty(logits.size)
-        # numpy's exp is several times as fast over one axis as over several.
-        flat = self._scratch[: logits.size]
+        # Where it can be, the gradient itself is what is worked on.
+        direct = out.dtype == self._scratch.dtype and out.flags.c_contiguous
+        if not direct and self._scratch.size < logits.size:
+            self._scratch = np.empty(logits.size, self._scratch.dtype)
+        flat = out.reshape(-1) if direct else self._scratch[: logits.size]
         dense = flat.reshape(logits.shape)
-        np.copyto(dense, logits)
-        if tail:
-            np.subtract(dense, lse, out=dense)
-            np.subtract(dense, tail[0], out=dense)
+        if logits.dtype != dense.dtype:
+            np.copyto(dense, logits)
+        numbers = logits if logits.dtype == dense.dtype else dense
+        if self._narrow:
+            np.subtract(numbers, lse.astype(np.float32), out=dense)
+            _multiply_exp_narrow(dense, logits, lse, scale)
+        else:
+            np.subtract(numbers, lse, out=dense)
+            if tail:
+                np.subtract(dense, tail[0], out=dense)
+            # numpy's exp is several times as fast over one axis as over several.
             np.exp(flat, out=flat)
             np.multiply(dense, scale, out=dense)
-        else:
-            # Narrower results have digits to spare for a factor inside of the exponent.
-            np.subtract(dense, lse - np.log(np.abs(scale)), out=dense)
-            np.exp(flat, out=flat)
-            if (scale < 0).any():
-                np.multiply(dense, np.sign(scale), out=dense)
         self._target.subtract(dense, scale, row, position)
         removed = np.isposinf(lse)
         if removed.any():
             np.copyto(dense, 0.0, where=removed)
         if out.dtype == np.float16:
             _round_small(flat)
-        np.copyto(out, dense, casting="unsafe")
+        if not direct:
+            np.copyto(out, dense, casting="unsafe")
+
+
+def _multiply_exp_narrow(dense: Array, logits: Array, lse: Doubles, scale: Doubles) -> None:
+    """Make a block of `x - float32(lse)` a block of `scale * exp(x - lse)`, in float32.
+
+    The part of lse that float32 does not hold goes into the factor. numpy's exp errs by 2 or 3
+    units in the last place, which shows only in large probabilities; these are few, and are
+    made in float64.
+    """
+    flat = dense.reshape(-1)
+    np.exp(flat, out=flat)
+    large = np.flatnonzero(flat > _LARGE)
+    rest = lse.astype(np.float32) - lse
+    np.multiply(dense, (scale * np.exp(rest)).astype(np.float32), out=dense)
+    if large.size:
+        row, _, position = where = np.unravel_index(large, dense.shape)
+        exact = np.exp(logits[where].astype(np.float64) - lse[row, 0, position])
+        flat[large] = exact * scale[row, 0, position]
 
 
 class _Target(Protocol):
@@ -188,13 +217,15 @@ class _Probabilities:
         np.subtract(dense, share, out=dense)
 
 
-def _round_small(numbers: Doubles) -> None:
+def _round_small(numbers: Array) -> None:
     """Round what is subnormal in float16 to what float16 has, in place.
 
     numpy rounds these in the same way, but raises a flag for each, which takes 70 ns.
     """
-    rounded = numbers + _ROUNDING
-    np.subtract(rounded, _ROUNDING, out=rounded)
+    # A number whose digits end where those of subnormal numbers do: adding it rounds to there.
+    end = 1.5 * 2.0 ** (int(np.finfo(numbers.dtype).nmant) + _LAST_BIT)
+    rounded = numbers + end
+    np.subtract(rounded, end, out=rounded)
     np.copyto(numbers, rounded, where=np.abs(numbers) < _LEAST_NORMAL)
 
 

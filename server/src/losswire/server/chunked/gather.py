@@ -1,5 +1,7 @@
 """What the parts of a chunked call add up to."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 
 from losswire.server.admit import factor_bytes
 from losswire.server.chunked.plan import Plan, dtype_of
+from losswire.server.closed_forms.driver import closed_form_of
 from losswire.server.compute import Outcome, compute
 from losswire.server.encode import encode
 from losswire.server.records import Reduction
@@ -34,6 +37,24 @@ def size_of(plan: Plan) -> int:
     if whole.reduction is Reduction.NONE:
         size += int(np.prod(whole.values_shape, dtype=int)) * _DOUBLE
     return size
+
+
+@contextmanager
+def _one_thread(part: Work, device: torch.device) -> Iterator[None]:
+    """Compute closed forms of a part on one thread: their bits do not depend on it.
+
+    A part is computed faster than the next one arrives, and the other processors are busy
+    moving it; waiting for them takes longer than the work that they could take over.
+    """
+    threads = torch.get_num_threads()
+    if not part.factored and closed_form_of(part, device) is None:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Gathering:
@@ -73,7 +94,8 @@ class Gathering:
 
     def add(self, part: Work, start: int, waited: int) -> list[Array]:
         """Compute some rows and add them; gives the gradients that stream."""
-        outcome = compute(part, self._device)
+        with _one_thread(part, self._device):
+            outcome = compute(part, self._device)
         stop = start + part.values_shape[0]
         self._totals.total += outcome.sum
         self._totals.numerator += outcome.mean_numerator
