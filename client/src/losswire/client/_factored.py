@@ -52,10 +52,10 @@ _CLASSES: Final = 1
 class Rebuild:
     """Makes the dense gradient of some logits, a few rows at a time."""
 
-    def __init__(self, logits: Array, target: "_Target", *, tail: bool) -> None:
+    def __init__(self, logits: Array, target: "_Target", *, double: bool) -> None:
         """Take logits (N, C, ...) or (C), which are read when rows are made.
 
-        `tail` tells whether the factors have an `lse_tail`.
+        `double` tells whether float64 is what the gradient is computed in.
         """
         self.values_shape = _values_shape(logits)
         """The shape of the factors."""
@@ -63,17 +63,17 @@ class Rebuild:
         self._target = target
         self._classes = self._logits.shape[_CLASSES]
         self._positions = math.prod(self._logits.shape[2:])
-        self._narrow = not tail and self._classes >= _MANY_CLASSES
+        self._narrow = not double and self._classes >= _MANY_CLASSES
         self._scratch = np.empty(0, np.float32 if self._narrow else np.float64)
-        double = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT64]
-        self.forms = (TensorForm(double, self.values_shape),) * (3 if tail else 2)
+        wire_type = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT64]
+        self.forms = (TensorForm(wire_type, self.values_shape),) * 3
         """The factors, in the order in which chunks pack them."""
 
     def rows(self, out: Array, factors: Sequence[Array], start: int = 0) -> None:
         """Write the gradient of the rows from `start` on, as many as there are factors.
 
         `out` is the gradient of all rows, contiguous in C order. `factors` are `lse`, `scale`
-        and, where there is one, `lse_tail`, each with the values of these rows.
+        and `lse_tail`, each with the values of these rows.
         """
         count = len(factors[0]) if self.values_shape else 1
         flat = [np.asarray(each, np.float64).reshape(count, self._positions) for each in factors]
@@ -101,7 +101,7 @@ class Rebuild:
         self, logits: Array, out: Array, factors: Sequence[Doubles], row: int, position: int
     ) -> None:
         """Rebuild a block that begins at this row and position of the values."""
-        lse, scale, *tail = factors
+        lse, scale, tail = factors
         # Where it can be, the gradient itself is what is worked on.
         direct = out.dtype == self._scratch.dtype and out.flags.c_contiguous
         if not direct and self._scratch.size < logits.size:
@@ -113,15 +113,14 @@ class Rebuild:
         numbers = logits if logits.dtype == dense.dtype else dense
         if self._narrow:
             np.subtract(numbers, lse.astype(np.float32), out=dense)
-            _multiply_exp_narrow(dense, logits, lse, scale)
+            _multiply_exp_narrow(dense, logits, lse, scale * np.exp(-tail))
         else:
             np.subtract(numbers, lse, out=dense)
-            if tail:
-                np.subtract(dense, tail[0], out=dense)
+            np.subtract(dense, tail, out=dense)
             # numpy's exp is several times as fast over one axis as over several.
             np.exp(flat, out=flat)
             np.multiply(dense, scale, out=dense)
-        self._target.subtract(dense, scale, row, position)
+        self._target.subtract(dense, logits, factors, row, position)
         removed = np.isposinf(lse)
         if removed.any():
             np.copyto(dense, 0.0, where=removed)
@@ -152,10 +151,13 @@ def _multiply_exp_narrow(dense: Array, logits: Array, lse: Doubles, scale: Doubl
 class _Target(Protocol):
     """A target distribution."""
 
-    def subtract(self, dense: Doubles, scale: Doubles, row: int, position: int) -> None:
-        """Take `scale * q` from a block of shape (rows, classes, positions), in place.
+    def subtract(
+        self, dense: Array, logits: Array, factors: Sequence[Doubles], row: int, position: int
+    ) -> None:
+        """Take `scale * q` from a block of `scale * exp(x - lse)`, in place.
 
-        `scale` has the shape (rows, 1, positions); the block begins at this row and position.
+        The block and its logits have the shape (rows, classes, positions), `factors` have one
+        class; the block begins at this row and position of the values.
         """
 
 
@@ -167,28 +169,32 @@ class _ClassIndices:
         self._weight = weight
         self._smoothing = smoothing
 
-    def subtract(self, dense: Doubles, scale: Doubles, row: int, position: int) -> None:
-        count, classes, width = dense.shape
-        flat = self._target[row : row + count].reshape(count, -1)
+    def subtract(
+        self, dense: Array, logits: Array, factors: Sequence[Doubles], row: int, position: int
+    ) -> None:
+        count, _, width = dense.shape
+        lse, scale, tail = (each[:, 0] for each in factors)
+        flat = self._target[row : row + count].reshape(count, -1)[:, position : position + width]
         # What is ignored has scale 0, and an index that may be no class.
-        chosen = np.where(scale[:, 0] != 0, flat[:, position : position + width], 0)
-        on_target = scale[:, 0]
+        chosen = np.where(scale != 0, flat, 0).astype(np.intp)
+        where = np.arange(count)[:, np.newaxis], chosen, np.arange(width)
+        # p - 1 is made as such: near 1, p has lost what it differs by.
+        own = scale * np.expm1(logits[where].astype(np.float64) - lse - tail)
         if self._smoothing:
-            on_target = self._spread(dense, scale, chosen.astype(np.intp, copy=False))
-        rows, places = np.arange(count)[:, np.newaxis], np.arange(width)
-        dense.reshape(-1)[(rows * classes + chosen) * width + places] -= on_target
+            own += scale - self._spread(dense, factors[1], chosen)
+        dense[where] = own
 
-    def _spread(self, dense: Doubles, scale: Doubles, chosen: npt.NDArray[np.intp]) -> Doubles:
-        """Take what smoothing spreads; gives what is left for the target."""
+    def _spread(self, dense: Array, scale: Doubles, chosen: npt.NDArray[np.intp]) -> Doubles:
+        """Take what smoothing spreads from all classes; gives `scale * q` of the targets."""
         classes = dense.shape[_CLASSES]
         even, share = self._smoothing / classes, 1.0 - self._smoothing
         if self._weight is None:
             np.subtract(dense, scale * even, out=dense)
-            return scale[:, 0] * share
-        own = self._weight[chosen] * share
-        unit = _quotient(scale, (own + self._weight.sum() * even)[:, np.newaxis])
+            return scale[:, 0] * (share + even)
+        weight = self._weight[chosen]
+        unit = _quotient(scale, (weight * share + self._weight.sum() * even)[:, np.newaxis])
         np.subtract(dense, unit * even * self._weight[:, np.newaxis], out=dense)
-        return unit[:, 0] * own
+        return unit[:, 0] * weight * (share + even)
 
 
 class _Probabilities:
@@ -200,7 +206,10 @@ class _Probabilities:
         self._smoothing = smoothing
         self._scratch = np.empty(0)
 
-    def subtract(self, dense: Doubles, scale: Doubles, row: int, position: int) -> None:
+    def subtract(
+        self, dense: Array, logits: Array, factors: Sequence[Doubles], row: int, position: int
+    ) -> None:
+        del logits
         count, classes, width = dense.shape
         rows = self._target[row : row + count].reshape(count, classes, -1)
         if self._scratch.size < dense.size:
@@ -213,7 +222,7 @@ class _Probabilities:
         if self._weight is not None:
             np.multiply(share, self._weight[:, np.newaxis], out=share)
         total = share.sum(axis=_CLASSES, keepdims=True)
-        np.multiply(share, _quotient(scale, total), out=share)
+        np.multiply(share, _quotient(factors[1], total), out=share)
         np.subtract(dense, share, out=dense)
 
 
@@ -263,7 +272,7 @@ def rebuild_of(evaluation: Evaluation, arrays: Mapping[str, Array]) -> Rebuild |
     asked = DATA_TYPES.get(float_type(evaluation.compute_dtype, "compute_dtype"))
     # The server computes in the widest type there is.
     wide = {asked.numpy} if asked else {each.dtype.newbyteorder("=") for each in arrays.values()}
-    return Rebuild(logits, distribution, tail=np.dtype(np.float64) in wide)
+    return Rebuild(logits, distribution, double=np.dtype(np.float64) in wide)
 
 
 def complete(

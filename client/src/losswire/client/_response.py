@@ -39,13 +39,13 @@ class FactoredGradient:
     """log(sum(exp(x_i))) of each row, in the shape of the values."""
     scale: npt.NDArray[np.float64]
     """The factor of each row, in the shape of the values."""
-    lse_tail: npt.NDArray[np.float64] | None = None
-    """What rounding to float64 took from `lse`; only where the loss is computed in float64."""
+    lse_tail: npt.NDArray[np.float64]
+    """What rounding to float64 took from `lse`, in the shape of the values."""
 
     @property
     def arrays(self) -> tuple[npt.NDArray[np.float64], ...]:
-        """What there is of it: `lse`, `scale` and, where there is one, `lse_tail`."""
-        return tuple(each for each in (self.lse, self.scale, self.lse_tail) if each is not None)
+        """All of it, in the order in which chunks pack it."""
+        return self.lse, self.scale, self.lse_tail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,9 +101,7 @@ def read_result(message: evaluation_pb2.EvaluationResult) -> EvaluationResult:
                 name: FactoredGradient(
                     lse=_array(factors.lse, f'factored_gradients["{name}"].lse'),
                     scale=_array(factors.scale, f'factored_gradients["{name}"].scale'),
-                    lse_tail=_array(factors.lse_tail, f'factored_gradients["{name}"].lse_tail')
-                    if factors.HasField("lse_tail")
-                    else None,
+                    lse_tail=_array(factors.lse_tail, f'factored_gradients["{name}"].lse_tail'),
                 )
                 for name, factors in message.factored_gradients.items()
             },

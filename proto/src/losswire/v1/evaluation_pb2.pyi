@@ -68,7 +68,7 @@ class _GradientFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Gradient
     GRADIENT_FORM_DENSE: _GradientForm.ValueType  # 1
     """A tensor of the input's shape."""
     GRADIENT_FORM_FACTORED: _GradientForm.ValueType  # 2
-    """Two numbers a row, from which the caller rebuilds the dense gradient (see
+    """Three numbers a row, from which the caller rebuilds the dense gradient (see
     FactoredGradient). For the inputs and layouts that
     InputInfo.factored_in names; for others, with ENGINE_AUTOGRAD, or to be
     computed in half precision it is INVALID_ARGUMENT.
@@ -82,7 +82,7 @@ GRADIENT_FORM_UNSPECIFIED: GradientForm.ValueType  # 0
 GRADIENT_FORM_DENSE: GradientForm.ValueType  # 1
 """A tensor of the input's shape."""
 GRADIENT_FORM_FACTORED: GradientForm.ValueType  # 2
-"""Two numbers a row, from which the caller rebuilds the dense gradient (see
+"""Three numbers a row, from which the caller rebuilds the dense gradient (see
 FactoredGradient). For the inputs and layouts that
 InputInfo.factored_in names; for others, with ENGINE_AUTOGRAD, or to be
 computed in half precision it is INVALID_ARGUMENT.
@@ -456,8 +456,8 @@ Global___EvaluationResult: _TypeAlias = EvaluationResult  # noqa: Y015
 
 @_typing.final
 class FactoredGradient(_message.Message):
-    """The gradient of a loss over a softmax, with two numbers a row:
-    d/dx_ij = scale_i x (exp(x_ij - lse_i) - q_ij), where x are the logits and
+    """The gradient of a loss over a softmax, with three numbers a row instead of
+    one for each class: d/dx_ij = scale_i x (exp(x_ij - lse_i) - q_ij), where x are the logits and
     q the target distribution, both of which the caller holds. A row is one
     value of the loss, and j runs over its C classes.
 
@@ -496,8 +496,8 @@ class FactoredGradient(_message.Message):
     @_builtins.property
     def lse(self) -> _tensor_pb2.Tensor:
         """log(sum(exp(x_i))) of each row, float64, in the shape of the values.
-        Rounded to float32 it is not exact enough, unless x is close to 0:
-        subtract in float64, or first its float32 part and then the rest.
+        Rounded to float32 it is not exact enough unless it is close to 0:
+        subtract in float64, or put what rounding takes from it into the factor.
         """
 
     @_builtins.property
@@ -507,8 +507,8 @@ class FactoredGradient(_message.Message):
     @_builtins.property
     def lse_tail(self) -> _tensor_pb2.Tensor:
         """What rounding to float64 took from lse, float64, in the shape of the
-        values: exp((x_ij - lse_i) - lse_tail_i). Set only where the loss was
-        computed in float64; it matters for logits that are large.
+        values: exp(x_ij - lse_i) x exp(-lse_tail_i) is more exact. It matters
+        for gradients in float64, and in float32 for logits beyond 10^6.
         """
 
     def __init__(

@@ -16,7 +16,8 @@ _RETRY_AFTER_MS: Final = 50
 
 _ITEM_SIZES: Final = {each.name: each.numpy.itemsize for each in DATA_TYPES.values()}
 _DOUBLE: Final = 8
-_MOST_FACTORS: Final = 3
+FACTORS: Final = 3
+"""How many numbers of each row a factored gradient is."""
 _MOST_STEPS: Final = 10_000_000_000
 """About ten seconds, during which nobody else is served."""
 _MOST_REPLY_BYTES: Final = (2 << 30) - (16 << 20)
@@ -52,7 +53,7 @@ def reply_bytes(work: Work) -> int:
 
 def factor_bytes(work: Work) -> int:
     """Count the bytes of the numbers of each row that factored gradients are."""
-    return math.prod(work.values_shape) * _DOUBLE * _MOST_FACTORS
+    return math.prod(work.values_shape) * _DOUBLE * FACTORS
 
 
 def steps(work: Work) -> int:

@@ -25,7 +25,7 @@ class Outcome:
     count: int
     gradients: Mapping[str, Array]
     factors: Mapping[str, tuple[Array, ...]]
-    """The gradients in factored form: `lse`, `scale` and, where there is one, `lse_tail`."""
+    """The gradients in factored form: `lse`, `scale`, `lse_tail`."""
     compute_nanoseconds: int
     device: str
     engine: str

@@ -34,9 +34,9 @@ def encode(outcome: Outcome, queue_nanoseconds: int) -> evaluation_pb2.Evaluatio
     )
 
 
-def _factored(lse: Array, scale: Array, *tail: Array) -> evaluation_pb2.FactoredGradient:
+def _factored(lse: Array, scale: Array, lse_tail: Array) -> evaluation_pb2.FactoredGradient:
     return evaluation_pb2.FactoredGradient(
         lse=encode_tensor(lse),
         scale=encode_tensor(scale),
-        lse_tail=encode_tensor(tail[0]) if tail else None,
+        lse_tail=encode_tensor(lse_tail),
     )

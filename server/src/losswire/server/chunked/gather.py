@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from losswire.server.admit import factor_bytes
+from losswire.server.admit import FACTORS, factor_bytes
 from losswire.server.chunked.plan import Plan, dtype_of
 from losswire.server.closed_forms.driver import closed_form_of
 from losswire.server.compute import Outcome, compute
@@ -83,8 +83,7 @@ class Gathering:
             self._values = np.empty(whole.values_shape, dtype_of(whole.compute_dtype))
         for name in plan.row_gradients:
             if whole.factored:
-                count = 3 if whole.compute_dtype == "float64" else 2
-                self._factors[name] = tuple(np.empty((count, *whole.values_shape)))
+                self._factors[name] = tuple(np.empty((FACTORS, *whole.values_shape)))
                 continue
             dtype = dtype_of(whole.gradient_type(name))
             self._rows[name] = np.empty(whole.inputs[name].shape, dtype)

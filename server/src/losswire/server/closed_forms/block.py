@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -10,8 +10,7 @@ Options = Mapping[str, Any]
 """The options of an evaluation, each of the type that its record says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Factors:
+class Factors(NamedTuple):
     """A gradient over a softmax as numbers of each row: `scale * (exp(x - lse) - q)`.
 
     All in the values' shape and in float64. The message FactoredGradient says more.
@@ -19,14 +18,12 @@ class Factors:
 
     lse: Tensor
     scale: Tensor
-    lse_tail: Tensor | None
-    """What rounding took from `lse`; None where the loss is computed in a narrower type, to
-    which it makes no difference."""
+    lse_tail: Tensor
+    """What rounding took from `lse`."""
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Factors":
         """Change all of them in the same way."""
-        tail = None if self.lse_tail is None else change(self.lse_tail)
-        return Factors(change(self.lse), change(self.scale), tail)
+        return Factors(*map(change, self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

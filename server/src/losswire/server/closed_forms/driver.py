@@ -105,9 +105,7 @@ class _Walk:
         self.gradients: dict[str, Tensor] = {}
         self.factors: Factors | None = None
         if work.factored:
-            self.factors = no_factors(self.shape, tail=self.dtype == torch.float64).each(
-                lambda each: each.to(device)
-            )
+            self.factors = no_factors(self.shape).each(lambda each: each.to(device))
         else:
             self.gradients = {
                 name: torch.empty(
@@ -152,7 +150,7 @@ class _Walk:
                 name: tensor.view(work.inputs[name].shape)
                 for name, tensor in self.gradients.items()
             },
-            factors={name: self.factors for name in work.gradients_for} if self.factors else {},
+            factors=dict.fromkeys(work.gradients_for, self.factors) if self.factors else {},
         )
 
     def _blocks(self) -> list[tuple[int, int]]:

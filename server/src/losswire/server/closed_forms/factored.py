@@ -25,7 +25,7 @@ def compute_factored(work: Work, device: torch.device) -> Computed:
     if any(array.size == 0 for array in work.inputs.values()):
         # No row, or rows without a class: there is a loss, and nothing that has a gradient.
         bare = replace(work, gradients_for=(), factored=False, grad_output=None)
-        factors = no_factors(work.values_shape, tail=work.compute_dtype == "float64")
+        factors = no_factors(work.values_shape)
         return replace(compute_autograd(bare, device), factors={name: factors})
     form, single = _form_of(work.record, work.layout.name)
     if not single:
@@ -42,9 +42,8 @@ def compute_factored(work: Work, device: torch.device) -> Computed:
 
 
 def factor_arrays(factors: Factors) -> tuple[Array, ...]:
-    """Give factors as arrays in host memory: `lse`, `scale` and, where there is one, the tail."""
-    found = [factors.lse, factors.scale, factors.lse_tail]
-    return tuple(to_array(each) for each in found if each is not None)
+    """Give factors as arrays in host memory: `lse`, `scale`, `lse_tail`."""
+    return tuple(map(to_array, factors))
 
 
 def _form_of(record: LossRecord, layout: str) -> tuple[ClosedForm, bool]:

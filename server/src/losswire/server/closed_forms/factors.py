@@ -9,22 +9,20 @@ from losswire.wire import Violation
 
 
 def fill_factors(
-    factors: Factors, highest: Tensor, log_sum: Tensor, scale: Tensor, classes: int
+    factors: Factors, parts: tuple[Tensor, Tensor, Tensor], scale: Tensor, classes: int
 ) -> None:
     """Write the factors of some rows.
 
-    `highest` is the highest logit of each row and `log_sum` what its lse is above that;
-    both, and `scale`, have an axis of length 1 in the place of `classes`.
+    `parts` are what lse is the sum of, the largest first: the highest logit of each row and
+    what there is above it. They and `scale` have an axis of length 1 in the place of `classes`.
     """
-    highest = highest.double()
+    highest, above, rest = parts[0].double(), parts[1], parts[2]
     # One addition without what rounding takes from it, by Knuth's two-sum.
-    lse = highest + log_sum
-    factors.lse.copy_(lse.squeeze(classes))
-    factors.scale.copy_(scale.squeeze(classes))
-    if factors.lse_tail is not None:
-        second = lse - highest
-        tail = (highest - (lse - second)) + (log_sum - second)
-        factors.lse_tail.copy_(tail.squeeze(classes))
+    lse = highest + above
+    second = lse - highest
+    tail = (highest - (lse - second)) + (above - second) + rest
+    for found, place in zip((lse, scale, tail), factors, strict=True):
+        place.copy_(found.squeeze(classes))
 
 
 def refuse_negative(tensor: Tensor | None, name: str, concerned: Tensor | None = None) -> None:
@@ -43,7 +41,7 @@ def refuse_negative(tensor: Tensor | None, name: str, concerned: Tensor | None =
     raise InvalidEvaluationError([Violation("gradient_form", text)])
 
 
-def no_factors(shape: tuple[int, ...], *, tail: bool) -> Factors:
+def no_factors(shape: tuple[int, ...]) -> Factors:
     """Give the factors of values that have no gradient, in new memory: that of removed ones."""
     lse = torch.full(shape, torch.inf, dtype=torch.float64)
-    return Factors(lse, torch.zeros_like(lse), torch.zeros_like(lse) if tail else None)
+    return Factors(lse, torch.zeros_like(lse), torch.zeros_like(lse))
