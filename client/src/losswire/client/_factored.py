@@ -30,8 +30,9 @@ _LOSSES: Final = ("cross_entropy",)
 _LOGITS: Final = "input"
 """The input whose gradient comes as factors."""
 
-_BLOCK: Final = 32 * 1024
-"""How many elements are rebuilt at a time: 256 KiB in float64."""
+_BLOCK_BYTES: Final = 1024 * 1024
+"""How much is rebuilt at a time, in the type that is worked in: it stays in the cache, and
+numpy works long enough on it, without Python's lock, for other threads to go on."""
 
 _MANY_CLASSES: Final = 256
 """From so many classes on, most probabilities are small, and float32 is exact enough for them."""
@@ -81,7 +82,8 @@ class Rebuild:
         row = self._classes * self._positions
         if not count * row:
             return
-        step, width = max(1, _BLOCK // row), max(1, _BLOCK // self._classes)
+        most = _BLOCK_BYTES // self._scratch.dtype.itemsize
+        step, width = max(1, most // row), max(1, most // self._classes)
         with np.errstate(all="ignore"):
             for first in range(0, count, step):
                 last = min(first + step, count)
@@ -190,11 +192,13 @@ class _ClassIndices:
         even, share = self._smoothing / classes, 1.0 - self._smoothing
         if self._weight is None:
             np.subtract(dense, scale * even, out=dense)
-            return scale[:, 0] * (share + even)
+            spread: Doubles = scale[:, 0] * (share + even)
+            return spread
         weight = self._weight[chosen]
         unit = _quotient(scale, (weight * share + self._weight.sum() * even)[:, np.newaxis])
         np.subtract(dense, unit * even * self._weight[:, np.newaxis], out=dense)
-        return unit[:, 0] * weight * (share + even)
+        spread = unit[:, 0] * weight * (share + even)
+        return spread
 
 
 class _Probabilities:
