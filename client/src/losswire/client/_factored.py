@@ -197,8 +197,8 @@ class _ClassIndices:
         weight = self._weight[chosen]
         unit = _quotient(scale, (weight * share + self._weight.sum() * even)[:, np.newaxis])
         np.subtract(dense, unit * even * self._weight[:, np.newaxis], out=dense)
-        spread = unit[:, 0] * weight * (share + even)
-        return spread
+        own: Doubles = weight * (share + even)
+        return np.multiply(unit[:, 0], own)
 
 
 class _Probabilities:
