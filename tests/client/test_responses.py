@@ -51,9 +51,11 @@ def test_arrays_of_a_result_are_the_callers_own(call: Call, echoing: Scripted) -
 
 
 def test_factored_gradients() -> None:
-    """Two numbers a row arrive under the input's name."""
+    """The numbers of each row arrive under the input's name."""
     factors = evaluation_pb2.FactoredGradient(
-        lse=encode_tensor(np.array([1.0, 2.0])), scale=encode_tensor(np.array([0.5, 0.5]))
+        lse=encode_tensor(np.array([1.0, 2.0])),
+        scale=encode_tensor(np.array([0.5, 0.5])),
+        lse_tail=encode_tensor(np.array([0.0, 0.25])),
     )
     answer = evaluation_pb2.EvaluationResult(
         loss=encode_tensor(1.0), factored_gradients={"input": factors}
@@ -62,6 +64,7 @@ def test_factored_gradients() -> None:
         result = client.evaluate("any", {}, gradient_form="factored")
     np.testing.assert_array_equal(result.factored_gradients["input"].lse, [1.0, 2.0])
     np.testing.assert_array_equal(result.factored_gradients["input"].scale, [0.5, 0.5])
+    np.testing.assert_array_equal(result.factored_gradients["input"].lse_tail, [0.0, 0.25])
 
 
 def truncated() -> evaluation_pb2.EvaluationResult:
@@ -159,6 +162,7 @@ INFO = LossInfo(
             dtypes=("float32", "bfloat16"),
             required=True,
             differentiable_in=("batched",),
+            factored_in=(),
             value_rules=(),
             value_hints=("logits",),
             promotes=False,
@@ -169,6 +173,7 @@ INFO = LossInfo(
             dtypes=(),
             required=False,
             differentiable_in=(),
+            factored_in=(),
             value_rules=("in [0, C)",),
             value_hints=(),
             promotes=True,

@@ -11,6 +11,7 @@ from losswire.client import _operations as operations
 from losswire.client._channel import Session
 from losswire.client._errors import LosswireError
 from losswire.client._evaluation import Evaluation
+from losswire.client._factored import completing
 from losswire.client._response import EvaluationResult
 from losswire.client._stream import Outcome, StreamCore, check_max_in_flight
 
@@ -46,9 +47,8 @@ class AsyncStream:
         request = operations.stream_item(number, evaluation)
         await self._window.acquire()
         future: asyncio.Future[EvaluationResult] = asyncio.get_running_loop().create_future()
-        core.add(
-            number, request, partial(self._settle, future), operations.residents_of(evaluation)
-        )
+        settle = completing(evaluation, partial(self._settle, future))
+        core.add(number, request, settle, operations.residents_of(evaluation))
         return future
 
     async def map(self, evaluations: Iterable[Evaluation]) -> AsyncIterator[Outcome]:

@@ -11,6 +11,7 @@ from losswire.client._arrays import ArrayInput, as_array
 from losswire.client._catalogue import Offer
 from losswire.client._errors import too_large_error
 from losswire.client._evaluation import Evaluation
+from losswire.client._factored import Rebuild, complete, rebuild_of
 from losswire.client._operations import Steps, evaluate, residents_of, serialize
 from losswire.client._outputs import check_outputs
 from losswire.client._request import fill_evaluation, float_type, gradient_names, items_of
@@ -48,7 +49,9 @@ class ChunkedPlan:
     outputs: Mapping[str, Array]
     """Where the gradients that stream go, in the order of packing."""
     packing: Packing
-    """How they are packed."""
+    """How they, or their factors, are packed."""
+    rebuild: Rebuild | None = None
+    """How the one gradient that streams is made of factors; None: it comes dense."""
 
     @property
     def rows(self) -> int:
@@ -104,6 +107,7 @@ class Batch:
 
     def deliver(self, result: EvaluationResult) -> EvaluationResult:
         """Put the gradients that came with a result where they belong."""
+        complete(self.evaluation, result, self.out)
         for name, output in self.out.items():
             found = result.gradients.get(name)
             if found is not None and found is not output:
@@ -133,12 +137,15 @@ class Batch:
             raise too_large_error(text, row_bytes)
         chunk = min(offer.server.limits.preferred_chunk_bytes or _USUAL_CHUNK, limit - _FRAME)
         outputs = self._outputs(streamed)
+        rebuild = rebuild_of(self.evaluation, self._inputs) if outputs else None
+        forms = rebuild.forms if rebuild else tuple(map(_form, outputs.values()))
         return ChunkedPlan(
             header=header,
             arrays=arrays,
             step=max(1, chunk // max(1, row_bytes)),
             outputs=outputs,
-            packing=Packing(tuple(_form(array) for array in outputs.values())),
+            packing=Packing(forms),
+            rebuild=rebuild,
         )
 
     @property

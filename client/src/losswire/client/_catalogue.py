@@ -32,6 +32,8 @@ class InputInfo:
     """Whether an evaluation must have it."""
     differentiable_in: tuple[str, ...]
     """The names of the layouts in which its gradient can be asked for."""
+    factored_in: tuple[str, ...]
+    """The names of the layouts in which its gradient can be asked for in factored form."""
     value_rules: tuple[str, ...]
     """What its values must be; others are refused."""
     value_hints: tuple[str, ...]
@@ -213,6 +215,7 @@ def _read_input(info: loss_info_pb2.InputInfo) -> InputInfo:
         dtypes=tuple(map(dtype_name, info.data_types)),
         required=info.required,
         differentiable_in=tuple(info.differentiable_in),
+        factored_in=tuple(info.factored_in),
         value_rules=tuple(info.value_rules),
         value_hints=tuple(info.value_hints),
         promotes=info.promotes,

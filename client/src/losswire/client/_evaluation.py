@@ -61,7 +61,11 @@ class Evaluation:
     engine: EngineName = "auto"
     """`"auto"`: the fastest exact path; `"autograd"`: always torch's own, bit for bit."""
     gradient_form: GradientFormName = "dense"
-    """`"dense"`: arrays of the inputs' shapes; `"factored"`: two numbers a row."""
+    """`"dense"`: arrays of the inputs' shapes; `"factored"`: a few numbers a row.
+
+    The gradient is then rebuilt here, from the inputs, and is in `EvaluationResult.gradients` all
+    the same. For the inputs that `factored_in` names: the logits of `cross_entropy`.
+    """
 
 
 class EvaluationFields(TypedDict, total=False):

@@ -1,6 +1,6 @@
 """The calls that both clients make: which method, what to send, how to read the answer."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -10,6 +10,7 @@ from google.protobuf.message import EncodeError, Message
 from losswire.client._catalogue import LossInfo, ServerInfo, read_losses, read_server_info
 from losswire.client._errors import LosswireError
 from losswire.client._evaluation import Evaluation
+from losswire.client._factored import completed
 from losswire.client._request import fill_evaluation
 from losswire.client._resident import StoredTensor, distinct, is_missing
 from losswire.client._response import EvaluationResult, read_outcome, read_result
@@ -149,9 +150,22 @@ def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:
     """Evaluate many batches in one message; those that miss a resident tensor twice."""
     message = loss_service_pb2.EvaluateManyRequest()
     tensors: list[tuple[StoredTensor, ...]] = []
+    factored: dict[int, Evaluation] = {}
     for index, evaluation in enumerate(evaluations):
         fill_evaluation(message.evaluations.add(), evaluation, f"evaluations[{index}].")
         tensors.append(residents_of(evaluation))
+        if evaluation.gradient_form == "factored":
+            factored[index] = evaluation
+    outcomes = yield from _many_with(message, tensors)
+    for index, evaluation in factored.items():
+        outcomes[index] = completed(evaluation, outcomes[index])
+    return outcomes
+
+
+def _many_with(
+    message: loss_service_pb2.EvaluateManyRequest, tensors: Sequence[tuple[StoredTensor, ...]]
+) -> Steps[list[_Outcome]]:
+    """Evaluate many batches; those that miss one of their resident tensors twice."""
     operation = _many(message)
     sent = list(message.evaluations) if any(tensors) else []
     del message

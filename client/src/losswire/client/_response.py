@@ -36,13 +36,21 @@ class Receipt:
 class FactoredGradient:
     """The gradient of a loss over a softmax: scale_i * (exp(x_ij - lse_i) - q_ij).
 
-    x are the logits and q the target distribution, both of which the caller holds.
+    x are the logits and q the target distribution, both of which the caller holds. It is what
+    came from the server; the dense gradient that was made of it is among `gradients`.
     """
 
     lse: npt.NDArray[np.float64]
     """log(sum(exp(x_i))) of each row, in the shape of the values."""
     scale: npt.NDArray[np.float64]
     """The factor of each row, in the shape of the values."""
+    lse_tail: npt.NDArray[np.float64]
+    """What rounding to float64 took from `lse`, in the shape of the values."""
+
+    @property
+    def arrays(self) -> tuple[npt.NDArray[np.float64], ...]:
+        """All of it, in the order in which chunks pack it."""
+        return self.lse, self.scale, self.lse_tail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,7 +63,8 @@ class EvaluationResult:
     NaN and infinity are results like any other.
     """
     gradients: dict[str, npt.NDArray[Any]]
-    """The dense gradients by input name, each in the shape of its input."""
+    """The dense gradients by input name, each in the shape of its input. Those that came as
+    factors are rebuilt from the inputs, which must not have changed since."""
     factored_gradients: dict[str, FactoredGradient]
     """The factored gradients by input name, when that form was asked for."""
     sum: float
@@ -109,6 +118,7 @@ def read_result(
                 name: FactoredGradient(
                     lse=_array(factors.lse, f'factored_gradients["{name}"].lse'),
                     scale=_array(factors.scale, f'factored_gradients["{name}"].scale'),
+                    lse_tail=_array(factors.lse_tail, f'factored_gradients["{name}"].lse_tail'),
                 )
                 for name, factors in message.factored_gradients.items()
             },

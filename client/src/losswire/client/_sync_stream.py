@@ -14,6 +14,7 @@ from losswire.client._async import AsyncClient
 from losswire.client._channel import Session
 from losswire.client._errors import LosswireError, closed_error
 from losswire.client._evaluation import Evaluation
+from losswire.client._factored import completing
 from losswire.client._response import EvaluationResult
 from losswire.client._stream import Outcome, StreamCore, check_max_in_flight
 
@@ -57,7 +58,7 @@ class Stream:
         self._window.acquire()
         future: Future[EvaluationResult] = Future()
         future.set_running_or_notify_cancel()
-        settle = partial(self._settle, future)
+        settle = completing(evaluation, partial(self._settle, future))
         with self._lock:
             if self._core is not None:
                 self._loop.call_soon_threadsafe(core.add, number, request, settle, tensors)

@@ -11,14 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from losswire.client._batch import ChunkedPlan
 from losswire.client._channel import CHANNEL_OPTIONS, Session
 from losswire.client._errors import InternalError, closed_error, error_from_call
 from losswire.client._operations import EVALUATE_CHUNKED
-from losswire.client._response import EvaluationResult, read_result
+from losswire.client._response import EvaluationResult, FactoredGradient, read_result
 from losswire.wire import GRADIENT_ROWS, ROWS, bytes_of
+
+_FACTORS = ("lse", "scale", "lse_tail")
+"""The parts of a factored gradient, in the order of packing."""
 
 Progress = Callable[[int, int], None]
 """Told how many rows are done, and how many there are."""
@@ -110,6 +114,10 @@ class _Try:
         self._plan = plan
         self._progress = progress
         self._done = 0
+        self._kept = [*plan.outputs.values()]
+        """What the rows that come are kept in: the gradients, or their factors."""
+        if plan.rebuild is not None:
+            self._kept = [np.empty(form.shape, np.float64) for form in plan.packing.forms]
         self._last: EvaluationResult | None = None
         self.failure: Exception | None = None
         """What went wrong while sending, on gRPC's thread."""
@@ -151,8 +159,12 @@ class _Try:
         stop = self._done + payload.nbytes // row_bytes
         if stop > plan.rows:
             raise _malformed(f"more gradients came than the {plan.rows} rows that were sent")
-        for output, rows in zip(plan.outputs.values(), plan.packing.split(payload), strict=True):
-            output[self._done : stop] = rows
+        parts = plan.packing.split(payload)
+        if plan.rebuild is not None:
+            [output] = plan.outputs.values()
+            plan.rebuild.rows(output, parts, self._done)
+        for kept, rows in zip(self._kept, parts, strict=True):
+            kept[self._done : stop] = rows
         self._done = stop
         self._tell(stop)
 
@@ -168,6 +180,9 @@ class _Try:
         if plan.outputs and self._done < plan.rows and plan.packing.row_bytes:
             raise _malformed(f"gradients of {self._done} of {plan.rows} rows came")
         self._last.gradients.update(plan.outputs)
+        if plan.rebuild is not None:
+            factors = FactoredGradient(**dict(zip(_FACTORS, self._kept, strict=False)))
+            self._last.factored_gradients.update(dict.fromkeys(plan.outputs, factors))
         return self._last
 
 

@@ -68,8 +68,10 @@ class _GradientFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Gradient
     GRADIENT_FORM_DENSE: _GradientForm.ValueType  # 1
     """A tensor of the input's shape."""
     GRADIENT_FORM_FACTORED: _GradientForm.ValueType  # 2
-    """Two numbers a row, from which the caller rebuilds the dense gradient (see
-    FactoredGradient). Losses over a softmax only.
+    """Three numbers a row, from which the caller rebuilds the dense gradient (see
+    FactoredGradient). For the inputs and layouts that
+    InputInfo.factored_in names; for others, with ENGINE_AUTOGRAD, or to be
+    computed in half precision it is INVALID_ARGUMENT.
     """
 
 class GradientForm(_GradientForm, metaclass=_GradientFormEnumTypeWrapper):
@@ -80,8 +82,10 @@ GRADIENT_FORM_UNSPECIFIED: GradientForm.ValueType  # 0
 GRADIENT_FORM_DENSE: GradientForm.ValueType  # 1
 """A tensor of the input's shape."""
 GRADIENT_FORM_FACTORED: GradientForm.ValueType  # 2
-"""Two numbers a row, from which the caller rebuilds the dense gradient (see
-FactoredGradient). Losses over a softmax only.
+"""Three numbers a row, from which the caller rebuilds the dense gradient (see
+FactoredGradient). For the inputs and layouts that
+InputInfo.factored_in names; for others, with ENGINE_AUTOGRAD, or to be
+computed in half precision it is INVALID_ARGUMENT.
 """
 Global___GradientForm: _TypeAlias = GradientForm  # noqa: Y015
 
@@ -252,7 +256,9 @@ class Evaluation(_message.Message):
     gradient_form: Global___GradientForm.ValueType
     """The form of all gradients. Default DENSE."""
     gradient_data_type: _tensor_pb2.DataType.ValueType
-    """The floating type of all gradients. Default: each input's own."""
+    """The floating type of all gradients. Default: each input's own. Factored
+    gradients are float64 in any case; it is the caller who rebuilds them.
+    """
     compute_data_type: _tensor_pb2.DataType.ValueType
     """The floating type to compute in and to return the loss in: the inputs'
     own type or a wider one. Default: float32 for float16 and bfloat16
@@ -421,7 +427,7 @@ class EvaluationResult(_message.Message):
 
     @_builtins.property
     def factored_gradients(self) -> _containers.MessageMap[_builtins.str, Global___FactoredGradient]:
-        """The factored gradients, by input name."""
+        """The gradients in factored form, by input name, where that was asked for."""
 
     @_builtins.property
     def receipt(self) -> Global___Receipt:
@@ -451,32 +457,71 @@ Global___EvaluationResult: _TypeAlias = EvaluationResult  # noqa: Y015
 
 @_typing.final
 class FactoredGradient(_message.Message):
-    """The gradient of a loss over a softmax, with two numbers a row:
-    d/dx_ij = scale_i x (exp(x_ij - lse_i) - q_ij), where x are the logits and
-    q the target distribution, both of which the caller holds.
+    """The gradient of a loss over a softmax, with three numbers a row instead of
+    one for each class: d/dx_ij = scale_i x (exp(x_ij - lse_i) - q_ij), where x are the logits and
+    q the target distribution, both of which the caller holds. A row is one
+    value of the loss, and j runs over its C classes.
+
+    cross_entropy, with e = label_smoothing and w_j = weight[j] (1 without a
+    weight): let u_ij be
+
+    - with class indices y, (1 - e) x w_j x [j = y_i] + e / C x w_j;
+    - with probabilities p, w_j x ((1 - e) x p_ij + e / C);
+
+    and U_i the sum of u_ij over j. Then q_ij = u_ij / U_i, and
+    scale_i = c_i x U_i, where c_i is the product of
+
+    - grad_output (that of the value with NONE; 1 by default);
+    - sample_weight of the value (1 without one);
+    - 1 / denominator with MEAN: the normalizer, or mean_denominator;
+    - 0 where the target is ignore_index, else 1.
+
+    With class indices and e = 0, q_ij is 1 where j = y_i and 0 elsewhere,
+    whatever the weights are.
+
+    Where scale_i is 0, q need not be formed, and where it cannot be (an
+    ignored target, weights of 0), scale_i is 0: the gradient is
+    0 x exp(x_ij - lse_i). Where lse_i is +infinity the value was removed by a
+    sample weight of 0, and its gradient is exactly 0, whatever x holds. Where
+    torch's gradient is NaN because x holds NaN or +infinity, or nothing but
+    -infinity, lse_i is NaN.
+
+    Class weights and probabilities that enter U_i must not be negative.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LSE_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
+    LSE_TAIL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lse(self) -> _tensor_pb2.Tensor:
-        """log(sum(exp(x_i))) of each row, float64, in the shape of the values."""
+        """log(sum(exp(x_i))) of each row, float64, in the shape of the values.
+        Rounded to float32 it is not exact enough unless it is close to 0:
+        subtract in float64, or put what rounding takes from it into the factor.
+        """
 
     @_builtins.property
     def scale(self) -> _tensor_pb2.Tensor:
         """The factor of each row, float64, in the shape of the values."""
+
+    @_builtins.property
+    def lse_tail(self) -> _tensor_pb2.Tensor:
+        """What rounding to float64 took from lse, float64, in the shape of the
+        values: exp(x_ij - lse_i) x exp(-lse_tail_i) is more exact. It matters
+        for gradients in float64, and in float32 for logits beyond 10^6.
+        """
 
     def __init__(
         self,
         *,
         lse: _tensor_pb2.Tensor | None = ...,
         scale: _tensor_pb2.Tensor | None = ...,
+        lse_tail: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lse", b"lse", "scale", b"scale"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lse", b"lse", "lse_tail", b"lse_tail", "scale", b"scale"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lse", b"lse", "scale", b"scale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lse", b"lse", "lse_tail", b"lse_tail", "scale", b"scale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -175,6 +175,7 @@ class InputInfo(_message.Message):
     VALUE_RULES_FIELD_NUMBER: _builtins.int
     VALUE_HINTS_FIELD_NUMBER: _builtins.int
     PROMOTES_FIELD_NUMBER: _builtins.int
+    FACTORED_IN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name to use in Evaluation.inputs."""
     description: _builtins.str
@@ -203,6 +204,12 @@ class InputInfo(_message.Message):
         are accepted and give what torch gives.
         """
 
+    @_builtins.property
+    def factored_in(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the layouts in which a gradient can be asked for as
+        GRADIENT_FORM_FACTORED.
+        """
+
     def __init__(
         self,
         *,
@@ -214,10 +221,11 @@ class InputInfo(_message.Message):
         value_rules: _abc.Iterable[_builtins.str] | None = ...,
         value_hints: _abc.Iterable[_builtins.str] | None = ...,
         promotes: _builtins.bool = ...,
+        factored_in: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_types", b"data_types", "description", b"description", "differentiable_in", b"differentiable_in", "name", b"name", "promotes", b"promotes", "required", b"required", "value_hints", b"value_hints", "value_rules", b"value_rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_types", b"data_types", "description", b"description", "differentiable_in", b"differentiable_in", "factored_in", b"factored_in", "name", b"name", "promotes", b"promotes", "required", b"required", "value_hints", b"value_hints", "value_rules", b"value_rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

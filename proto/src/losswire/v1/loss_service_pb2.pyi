@@ -367,7 +367,11 @@ class EvaluateChunkedResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     gradient_rows: _builtins.bytes
     """The gradients of k whole rows of every streamed input for which a
-    gradient was asked, input-major, in the order of the rows sent.
+    gradient was asked, input-major, in the order of the rows sent. With
+    GRADIENT_FORM_FACTORED, instead of the gradient of an input, its
+    FactoredGradient, all float64, each with the values of these k rows:
+    lse, then scale, then lse_tail. One part of factors may stand for several
+    parts of rows.
     """
     @_builtins.property
     def result(self) -> Global___ChunkedResult:

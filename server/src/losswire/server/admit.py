@@ -19,6 +19,8 @@ _RETRY_AFTER_MS: Final = 50
 _ITEM_SIZES: Final = {each.name: each.numpy.itemsize for each in DATA_TYPES.values()}
 _DOUBLE: Final = 8
 _HOST: Final = torch.device("cpu")
+FACTORS: Final = 3
+"""How many numbers of each row a factored gradient is."""
 _MOST_STEPS: Final = 10_000_000_000
 """About ten seconds, during which nobody else is served."""
 _MOST_REPLY_BYTES: Final = (2 << 30) - (16 << 20)
@@ -35,7 +37,8 @@ def price(work: Work) -> int:
     if cost.scratch is not None:
         elements += cost.scratch(Context(work.bindings, work.options, work.inputs))
     own = elements * _ITEM_SIZES[work.compute_dtype] + math.prod(work.values_shape) * _DOUBLE
-    peak = int(own * (cost.buffers_with_gradients if work.gradients_for else cost.buffers))
+    dense = bool(work.gradients_for) and not work.factored
+    peak = int(own * (cost.buffers_with_gradients if dense else cost.buffers))
     return max(peak - work.resident_bytes - _written_in_place(work), 0)
 
 
@@ -49,6 +52,8 @@ def _written_in_place(work: Work) -> int:
 def reply_bytes(work: Work) -> int:
     """Count the bytes of loss and gradients, which travel in one message."""
     values = math.prod(work.values_shape) if work.reduction is Reduction.NONE else 1
+    if work.factored:
+        return values * _ITEM_SIZES[work.compute_dtype] + factor_bytes(work)
     gradients = sum(
         [
             work.inputs[name].size * _ITEM_SIZES[work.gradient_type(name)]
@@ -57,6 +62,11 @@ def reply_bytes(work: Work) -> int:
         ]
     )
     return values * _ITEM_SIZES[work.compute_dtype] + gradients
+
+
+def factor_bytes(work: Work) -> int:
+    """Count the bytes of the numbers of each row that factored gradients are."""
+    return math.prod(work.values_shape) * _DOUBLE * FACTORS
 
 
 def steps(work: Work) -> int:

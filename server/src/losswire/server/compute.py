@@ -9,6 +9,7 @@ import torch
 
 from losswire.server.autograd import compute_autograd
 from losswire.server.closed_forms.driver import closed_form_of, compute_closed
+from losswire.server.closed_forms.factored import compute_factored, factor_arrays
 from losswire.server.closed_forms.small import compute_small
 from losswire.server.reduce import Computed
 from losswire.server.regions.places import Destination
@@ -26,6 +27,8 @@ class Outcome:
     mean_denominator: float
     count: int
     gradients: Mapping[str, Array]
+    factors: Mapping[str, tuple[Array, ...]]
+    """The gradients in factored form: `lse`, `scale`, `lse_tail`."""
     compute_nanoseconds: int
     """Of evaluations that are computed together, each has an equal share."""
     device: str
@@ -46,14 +49,16 @@ def compute_together(works: Sequence[Work], device: torch.device) -> list[Outcom
     """Evaluate some works of one form, which has to be `stackable` where they are several."""
     start = time.perf_counter_ns()
     first = works[0]
-    engine = "closed_form"
-    with _threads_for(first):
-        if first.small_form is not None:
+    closed = None if first.factored else closed_form_of(first, device)
+    engine = "closed_form" if first.factored or first.small_form or closed else "autograd"
+    with _threads_for(first, engine):
+        if first.factored:
+            found = [compute_factored(work, device) for work in works]
+        elif first.small_form is not None:
             found = compute_small(first.small_form, works, device)
-        elif form := closed_form_of(first, device):
-            found = [compute_closed(form, work) for work in works]
+        elif closed is not None:
+            found = [compute_closed(closed, work) for work in works]
         else:
-            engine = "autograd"
             found = [compute_autograd(work, device) for work in works]
     share = (time.perf_counter_ns() - start) // len(works)
     return [
@@ -72,6 +77,7 @@ def _outcome(work: Work, computed: Computed, nanoseconds: int, device: str, engi
         mean_denominator=computed.mean_denominator,
         count=computed.count,
         gradients=computed.gradients,
+        factors={name: factor_arrays(each) for name, each in computed.factors.items()},
         compute_nanoseconds=nanoseconds,
         device=device,
         engine=engine,
@@ -81,10 +87,15 @@ def _outcome(work: Work, computed: Computed, nanoseconds: int, device: str, engi
 
 
 @contextmanager
-def _threads_for(work: Work) -> Iterator[None]:
-    """Let one thread compute what is small, and all of them everything else."""
+def _threads_for(work: Work, engine: str) -> Iterator[None]:
+    """Let one thread compute what is small, and closed forms of parts of chunked calls.
+
+    A part is computed faster than the next one arrives, and the other processors are busy
+    moving it: waiting for them takes longer than the work that they could take over.
+    """
+    alone = work.input_bytes < SMALL_BYTES or (work.whole is not None and engine == "closed_form")
     threads = torch.get_num_threads()
-    if work.input_bytes >= SMALL_BYTES or threads == 1:
+    if not alone or threads == 1:
         yield
         return
     torch.set_num_threads(1)

@@ -9,7 +9,6 @@ from losswire.server.errors import (
     InvalidEvaluationError,
     MissingRegionError,
     MissingResidentError,
-    NotServedError,
 )
 from losswire.server.layouts import FLOATS
 from losswire.server.regions.places import (
@@ -67,6 +66,8 @@ class Request:
     gradient_data_type: int
     compute_data_type: int
     engine: int
+    factored: bool
+    """Whether gradients are asked for in factored form."""
     violations: tuple[Violation, ...]
     """What is wrong with the form; validation adds what is wrong with the meaning."""
     streamed: frozenset[str] = frozenset()
@@ -113,9 +114,6 @@ def decode(
     are not stored or regions are gone.
     """
     _refuse_floods(evaluation)
-    if evaluation.gradient_form == evaluation_pb2.GRADIENT_FORM_FACTORED:
-        message = "factored gradients are not served yet; ask for GRADIENT_FORM_DENSE"
-        raise NotServedError(message)
     found = _Found(find, borrow)
     violations = found.violations
     if evaluation.gradient_form not in _GRADIENT_FORMS:
@@ -145,6 +143,7 @@ def decode(
         gradient_data_type=evaluation.gradient_data_type,
         compute_data_type=evaluation.compute_data_type,
         engine=evaluation.engine,
+        factored=evaluation.gradient_form == evaluation_pb2.GRADIENT_FORM_FACTORED,
         violations=(*violations, *misplaced),
         streamed=frozenset(streamed),
         resident_bytes=resident_bytes,

@@ -148,6 +148,8 @@ def _facts(info: loss_info_pb2.LossInfo) -> Iterator[str]:
         yield f"- Rows contribute independently: {_yes(flag=info.separable)}"
     if info.closed_form:
         yield "- `ENGINE_AUTO` may take a closed form"
+    if factored := _factored(info):
+        yield f"- `GRADIENT_FORM_FACTORED` for the gradient of: {factored}"
     yield f"- Source: `{info.source}`"
 
 
@@ -182,6 +184,18 @@ def _gradient(info: loss_info_pb2.LossInfo, described: loss_info_pb2.InputInfo) 
     if list(described.differentiable_in) == where:
         return "yes"
     return ", ".join(f"`{name}`" for name in described.differentiable_in) or "no"
+
+
+def _factored(info: loss_info_pb2.LossInfo) -> str:
+    """Name the inputs whose gradients can be factored, with the layouts where not in all."""
+    layouts = [each.name for each in info.layouts]
+    return ", ".join(
+        f"`{each.name}`"
+        if list(each.factored_in) == layouts
+        else f"`{each.name}` (" + ", ".join(f"`{name}`" for name in each.factored_in) + ")"
+        for each in info.inputs
+        if each.factored_in
+    )
 
 
 def _default(option: loss_info_pb2.OptionInfo) -> str:

@@ -81,6 +81,7 @@ def _key_of(request: Request) -> Any:  # noqa: ANN401 (a key has whatever parts 
         request.gradient_data_type,
         request.compute_data_type,
         request.engine,
+        request.factored,
     )
 
 

@@ -191,6 +191,12 @@ class LossRecord:
             return tuple(each.name for each in self.layouts if name in each.inputs and where)
         return where
 
+    def factored_in(self, name: str) -> tuple[str, ...]:
+        """Give the names of the layouts in which an input's gradient can be factored."""
+        forms = {key: each for key, each in self.closed_forms.items() if each.factored == name}
+        names = {*forms, *(each.single for each in forms.values())}
+        return tuple(each.name for each in self.layouts if each.name in names)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Terms:  # noqa: ANN401 (the function's own)
         """Call the function, so that one loss can be written in terms of another."""
         return self.function(*args, **kwargs)

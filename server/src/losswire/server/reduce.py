@@ -6,12 +6,14 @@ the values. A value of sample weight 0 is selected away, never multiplied away:
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from losswire.server.closed_forms.block import Factors
 from losswire.server.records import Reduction
 from losswire.server.shapes import Shape
 from losswire.server.tensors import to_tensor
@@ -33,6 +35,8 @@ class Computed:
     mean_denominator: float
     count: int
     gradients: dict[str, Array]
+    factors: Mapping[str, Factors] = field(default_factory=dict)
+    """The gradients in factored form."""
 
 
 class Weighting:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from losswire.server.decode import Request, path
 from losswire.server.errors import InvalidEvaluationError
+from losswire.server.factoring import unfactorable
 from losswire.server.matching import Attempt
 from losswire.server.records import (
     FLOATS,
@@ -70,6 +71,8 @@ class _Validator:
             self.gradient_names(None)
             return None
         self.gradient_names(layout)
+        if problem := unfactorable(self.request, self.record, layout, compute_dtype):
+            self.note("gradient_form", problem)
         self.values(layout, bindings, arrays, options)
         shape = layout.values.resolve(bindings)
         weight = self.sample_weight(shape)
@@ -91,6 +94,7 @@ class _Validator:
             compute_dtype=compute_dtype,
             engine=self.request.engine,
             values_shape=shape,
+            factored=self.request.factored and bool(self.request.gradients_for),
             resident_bytes=self.request.resident_bytes,
         )
 

@@ -47,6 +47,8 @@ class Work:
     values_shape: Shape
     whole: "Work | None" = None
     """The evaluation of which this is some rows, in a chunked call."""
+    factored: bool = False
+    """Whether gradients are given as numbers of each row, from which they can be rebuilt."""
     resident_bytes: int = 0
     """How much of the inputs is resident or stays in regions, in bytes."""
     destinations: Mapping[str, Destination] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class Work:
         if (
             form is None
             or form.small is None
+            or self.factored
             or self.sample_weight is not None
             or self.engine == evaluation_pb2.ENGINE_AUTOGRAD
             or self.compute_dtype not in ("float32", "float64")

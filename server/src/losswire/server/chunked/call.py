@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import numpy as np
+
 from losswire.server.admit import Admission, Reservation
 from losswire.server.chunked.gather import Gathering, size_of
 from losswire.server.chunked.plan import Plan, make_plan
@@ -28,6 +30,9 @@ _AHEAD: Final = 1
 _IN_TRANSIT: Final = 6
 """How many parts there are at a time beside the one that is computed: arriving, waiting
 and computed ones, with one each in the hands of gRPC."""
+
+_FACTORS_TOGETHER: Final = 4
+"""How many parts' factors make a message: a message costs more than what there is in it."""
 
 SILENCE_SECONDS: Final = 60.0
 """How long a sender may be silent, while memory is reserved for it. A part that is not read
@@ -71,6 +76,8 @@ class ChunkedDoor:
 
             async def computed() -> AsyncGenerator[bytes]:
                 done = 0
+                waiting: list[list[Array]] = []
+                together = _FACTORS_TOGETHER if plan.whole.factored else 1
                 async with aclosing(ahead(_payloads(parts), _AHEAD)) as arriving:
                     async for payload in arriving:
                         part = await _part(plan, done, payload, denominator)
@@ -81,7 +88,10 @@ class ChunkedDoor:
                         gradients = await self.engine.run(step, deadline)
                         done += part.values_shape[0]
                         if gradients:
-                            yield _message(gradients)
+                            waiting.append(gradients)
+                        if waiting and (len(waiting) == together or done == plan.count):
+                            yield _message(waiting)
+                            waiting.clear()
                 _check_end(plan, done)
 
             async with aclosing(ahead(computed(), _AHEAD)) as messages:
@@ -168,8 +178,10 @@ def _check_end(plan: Plan, done: int) -> None:
         raise _wrong("rows", f"end after {done} of the {plan.count} rows of the streamed inputs")
 
 
-def _message(gradients: list[Array]) -> bytes:
-    return GRADIENT_ROWS.encode([bytes_of(each) for each in gradients])
+def _message(parts: list[list[Array]]) -> bytes:
+    """Make the gradients of some parts one message: all rows of the first, then of the second."""
+    joined = parts[0] if len(parts) == 1 else list(map(np.concatenate, zip(*parts, strict=True)))
+    return GRADIENT_ROWS.encode([bytes_of(each) for each in joined])
 
 
 def _wrong(field: str, description: str) -> InvalidEvaluationError:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from losswire.server.admit import FACTORS, factor_bytes
 from losswire.server.chunked.plan import Plan, dtype_of
 from losswire.server.compute import Outcome, compute
 from losswire.server.encode import encode
@@ -26,7 +27,10 @@ def size_of(plan: Plan) -> int:
     held += [each for each in (whole.grad_output, whole.sample_weight) if each is not None]
     size = sum(array.nbytes for array in held)
     size += sum(whole.inputs[name].size * _DOUBLE for name in plan.shared_gradients)
-    size += sum(whole.inputs[name].size * _DOUBLE for name in plan.row_gradients)
+    if whole.factored:
+        size += factor_bytes(whole) if plan.row_gradients else 0
+    else:
+        size += sum(whole.inputs[name].size * _DOUBLE for name in plan.row_gradients)
     if whole.reduction is Reduction.NONE:
         size += int(np.prod(whole.values_shape, dtype=int)) * _DOUBLE
     return size
@@ -45,6 +49,7 @@ class Gathering:
         self._last: Outcome | None = None
         self._values: Array | None = None
         self._rows: dict[str, Array] = {}
+        self._factors: dict[str, tuple[Array, ...]] = {}
         self._shared: dict[str, npt.NDArray[np.float64]] = {}
 
     def begin(self, waited: int) -> float | None:
@@ -56,6 +61,9 @@ class Gathering:
         if whole.reduction is Reduction.NONE:
             self._values = np.empty(whole.values_shape, dtype_of(whole.compute_dtype))
         for name in plan.row_gradients:
+            if whole.factored:
+                self._factors[name] = tuple(np.empty((FACTORS, *whole.values_shape)))
+                continue
             dtype = dtype_of(whole.gradient_type(name))
             self._rows[name] = np.empty(whole.inputs[name].shape, dtype)
         for name in plan.shared_gradients:
@@ -79,7 +87,13 @@ class Gathering:
             rows[start:stop] = outcome.gradients[name]
         for name, total in self._shared.items():
             np.add(total, outcome.gradients[name], out=total, dtype=np.float64)
-        return [outcome.gradients[name] for name in self._plan.streamed_gradients]
+        for name, factors in self._factors.items():
+            for kept, found in zip(factors, outcome.factors[name], strict=True):
+                kept[start:stop] = found
+        streamed = self._plan.streamed_gradients
+        if part.factored:
+            return [each for name in streamed for each in outcome.factors[name]]
+        return [outcome.gradients[name] for name in streamed]
 
     def finish(self, waited: int) -> loss_service_pb2.ChunkedResult:
         """Form the result, once all rows were added."""
@@ -96,6 +110,7 @@ class Gathering:
             mean_denominator=denominator,
             count=self._totals.count,
             gradients=gradients,
+            factors=self._factors,
             compute_nanoseconds=self._computing,
             device=self._last.device,
             engine=self._last.engine,
@@ -121,5 +136,6 @@ class Gathering:
         outcome = compute(self._plan.whole, self._device)
         result = encode(outcome, waited)
         for name in self._plan.streamed_gradients:
-            del result.gradients[name]
+            result.gradients.pop(name, None)
+            result.factored_gradients.pop(name, None)
         return loss_service_pb2.ChunkedResult(result=result, rows=0)

@@ -2,12 +2,28 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 Options = Mapping[str, Any]
 """The options of an evaluation, each of the type that its record says."""
+
+
+class Factors(NamedTuple):
+    """A gradient over a softmax as numbers of each row: `scale * (exp(x - lse) - q)`.
+
+    All in the values' shape and in float64. The message FactoredGradient says more.
+    """
+
+    lse: Tensor
+    scale: Tensor
+    lse_tail: Tensor
+    """What rounding took from `lse`."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Factors":
+        """Change all of them in the same way."""
+        return Factors(*map(change, self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +39,8 @@ class Block:
     gradients: Mapping[str, Tensor]
     """Where to put the gradients asked for, each in the shape of its input's rows. Written
     only, never read before it is written."""
+    factors: Factors | None
+    """Where to put the factored gradient, if it is asked for."""
     scratch: Callable[[str, Tensor], Tensor]
     """Gives a kept buffer of this name, as large as a tensor."""
 
@@ -72,3 +90,8 @@ class ClosedForm:
     row_stable_on: tuple[str, ...] = ("cuda",)
     """The types of devices on which `small` gives a row the same bits whatever rows stand
     beside it. On a CPU, an element's place in a vector may tell in its last bit."""
+    factored: str | None = None
+    """The input whose gradient it can also give as factors; None: none."""
+    single: str | None = None
+    """The layout of one row without its batch axis, if there is one. Factors of it are
+    computed as those of a batch of one row."""

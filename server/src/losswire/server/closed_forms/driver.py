@@ -6,7 +6,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from losswire.server.closed_forms.block import Block, ClosedForm
+from losswire.server.closed_forms.block import Block, ClosedForm, Factors
+from losswire.server.closed_forms.factors import no_factors
 from losswire.server.records import Reduction
 from losswire.server.reduce import (
     Computed,
@@ -43,6 +44,7 @@ def closed_form_of(work: Work, device: torch.device) -> ClosedForm | None:
     form = work.record.closed_forms.get(work.layout.name)
     if (
         form is None
+        or work.factored
         or device.type != "cpu"
         or work.engine == evaluation_pb2.ENGINE_AUTOGRAD
         or work.compute_dtype not in COMPUTED_IN
@@ -55,10 +57,10 @@ def closed_form_of(work: Work, device: torch.device) -> ClosedForm | None:
     return form
 
 
-def compute_closed(form: ClosedForm, work: Work) -> Computed:
-    """Evaluate by a closed form."""
+def compute_closed(form: ClosedForm, work: Work, device: torch.device = _HOST) -> Computed:
+    """Evaluate by a closed form, with dense gradients or factored ones."""
     with torch.no_grad():
-        return _Walk(form, work).run()
+        return _Walk(form, work, device).run()
 
 
 class Buffers:
@@ -80,16 +82,17 @@ class Buffers:
 class _Walk:
     """One evaluation, its inputs seen as rows."""
 
-    def __init__(self, form: ClosedForm, work: Work) -> None:
+    def __init__(self, form: ClosedForm, work: Work, device: torch.device) -> None:
         self.form = form
         self.work = work
+        self.device = device
         self.dtype: torch.dtype = getattr(torch, work.compute_dtype)
         self.buffers = Buffers()
         values = work.values_shape
         # Where all inputs have the values' shape, every element is a row.
         flat = all(array.shape == values for array in work.inputs.values())
         self.shape = (math.prod(values),) if flat else values
-        self.weighting = Weighting(work, _HOST, self.shape)
+        self.weighting = Weighting(work, device, self.shape)
         self.rows: dict[str, Tensor] = {}
         self.shared: dict[str, Tensor] = {}
         for name, array in work.inputs.items():
@@ -98,7 +101,13 @@ class _Walk:
                 self.rows[name] = tensor.reshape(self.shape) if flat else tensor
             else:
                 self.shared[name] = tensor.to(self.dtype)
-        self.gradients = {name: self._place(name) for name in work.gradients_for}
+        self.placed = {name: tensor.to(device) for name, tensor in self.shared.items()}
+        self.gradients: dict[str, Tensor] = {}
+        self.factors: Factors | None = None
+        if work.factored:
+            self.factors = no_factors(self.shape).each(lambda each: each.to(device))
+        else:
+            self.gradients = {name: self._place(name) for name in work.gradients_for}
 
     def _place(self, name: str) -> Tensor:
         """Give the place of a gradient: the caller's, where it gave one."""
@@ -112,13 +121,14 @@ class _Walk:
         work = self.work
         known = work.record.denominators.get(work.layout.name)
         terms = known.terms(self.rows | self.shared, work.options) if known else None
+        terms = None if terms is None else terms.to(self.device)
         denominator = denominator_of(work, self.weighting, terms)
-        gradient = value_gradients(work, upstream_of(work, _HOST), denominator)
+        gradient = value_gradients(work, upstream_of(work, self.device), denominator)
         if gradient.ndim:
             gradient = gradient.reshape(self.shape)
         totals = Totals()
         unreduced = work.reduction is Reduction.NONE
-        values = torch.empty(self.shape if unreduced else (), dtype=self.dtype)
+        values = torch.empty(self.shape if unreduced else (), dtype=self.dtype, device=self.device)
         for start, stop in self._blocks():
             weighting = self.weighting.rows(start, stop)
             block = self._block(start, stop, gradient, weighting)
@@ -142,6 +152,7 @@ class _Walk:
                 name: to_array(tensor.view(work.inputs[name].shape))
                 for name, tensor in self.gradients.items()
             },
+            factors=dict.fromkeys(work.gradients_for, self.factors) if self.factors else {},
         )
 
     def _blocks(self) -> list[tuple[int, int]]:
@@ -153,12 +164,12 @@ class _Walk:
 
     def _block(self, start: int, stop: int, gradient: Tensor, weighting: Weighting) -> Block:
         """Make one block: its inputs in the compute type and where its gradients go."""
-        inputs = dict(self.shared)
+        inputs = dict(self.placed)
         for name, tensor in self.rows.items():
             inputs[name] = self._converted(name, tensor[start:stop])
         coefficients = None
         gradients: dict[str, Tensor] = {}
-        if self.gradients:
+        if self.work.gradients_for:
             rows = gradient[start:stop] if gradient.ndim else gradient
             coefficients = weighting(rows.expand(stop - start, *self.shape[1:]))
             for name, whole in self.gradients.items():
@@ -170,11 +181,13 @@ class _Walk:
             options=self.work.options,
             coefficients=coefficients,
             gradients=gradients,
+            factors=self.factors.each(lambda each: each[start:stop]) if self.factors else None,
             scratch=self.buffers,
         )
 
     def _converted(self, name: str, rows: Tensor) -> Tensor:
         """Give rows of an input, those of numbers in the compute type."""
+        rows = rows.to(self.device)
         if not self.work.layout.inputs[name].real or rows.dtype == self.dtype:
             return rows
         like = rows.new_empty((), dtype=self.dtype).expand(rows.shape)
@@ -182,6 +195,10 @@ class _Walk:
 
     def _store(self, start: int, stop: int, block: Block, weighting: Weighting) -> None:
         """Clear the gradients of removed rows and put those that are of another type in place."""
+        if block.factors is not None and weighting.removed is not None:
+            # The mark of a removed row: exp(x - inf) is 0 for whatever number x is.
+            block.factors.lse.masked_fill_(weighting.removed, math.inf)
+            block.factors.scale.masked_fill_(weighting.removed, 0.0)
         for name, whole in self.gradients.items():
             found = block.gradients[name]
             removed = weighting.removed

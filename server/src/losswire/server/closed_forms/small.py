@@ -56,6 +56,7 @@ class _Stack:
             options=first.options,
             coefficients=self._coefficients(denominators) if gradients else None,
             gradients=gradients,
+            factors=None,
             scratch=_new,
         )
         assert form.small is not None  # noqa: S101 (chosen for having it)

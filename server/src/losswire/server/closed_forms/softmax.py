@@ -7,6 +7,7 @@ gradient `sum(q) * exp(x - lse) - q`. Nothing is formed that grows with `x`:
 logits lose no precision.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from losswire.server.closed_forms.block import Block, Options, Rows
+from losswire.server.closed_forms.factors import fill_factors, refuse_negative
 
 _CLASSES = 1
 """The axis of the classes; the first axis is the batch."""
@@ -51,16 +53,30 @@ def cross_entropy_with_indices(block: Block) -> Tensor:
     if weight is not None:
         share = weight.double()[chosen] * share
     even = smoothing / logits.shape[_CLASSES]
-    softmax, highest, log_sum = _softmax(block, logits)
+    if block.coefficients is None:
+        below = _below(block, logits)
+        values = below.gather(_CLASSES, chosen) * share
+        if smoothing:
+            values = values + _summed(below, weight) * even
+        return _in(logits, values.neg().where(counted, 0.0)).squeeze(_CLASSES)
+    if block.factors is None:
+        softmax, highest, log_sum = _softmax(block, logits)
+    else:
+        highest, log_sum, rest = _log_sum(block, logits)
     values = (highest - logits.gather(_CLASSES, chosen) + log_sum) * share
     if smoothing:
         values += _spread_loss(block, logits, highest, log_sum, weight) * even
-    gradient = block.gradients.get("input")
-    if gradient is not None and block.coefficients is not None:
-        coefficients = block.coefficients.unsqueeze(_CLASSES).where(counted, 0.0)
-        on_target = coefficients * share
+    coefficients = block.coefficients.unsqueeze(_CLASSES).where(counted, 0.0)
+    on_target = coefficients * share
+    evenly = coefficients * even
+    if block.factors is not None:
         if smoothing:
-            evenly = coefficients * even
+            refuse_negative(weight, "weight")
+            on_target = on_target + evenly * _spread_weight(logits, weight)
+        scale = on_target.where(counted, 0.0)
+        fill_factors(block.factors, (highest, log_sum, rest), scale, _CLASSES)
+    elif "input" in block.gradients:
+        if smoothing:
             softmax.mul_(_in(logits, on_target + evenly * _spread_weight(logits, weight)))
             softmax.sub_(_in(logits, evenly if weight is None else evenly * _laid(logits, weight)))
         else:
@@ -74,17 +90,45 @@ def cross_entropy_with_probabilities(block: Block) -> Tensor:
     """Compute cross entropy with class probabilities."""
     logits, target, weight = _read(block)
     smoothing = block.options["label_smoothing"]
+    given = target
     if smoothing:
         target = target * (1 - smoothing) + smoothing / logits.shape[_CLASSES]
     if weight is not None:
         target = target * _laid(logits, weight)
-    softmax, highest, log_sum = _softmax(block, logits)
+    if block.coefficients is None:
+        return _below(block, logits).mul_(target).sum(_CLASSES).neg_()
+    if block.factors is None:
+        softmax, highest, log_sum = _softmax(block, logits)
+    else:
+        highest, log_sum, rest = _log_sum(block, logits)
     terms = torch.sub(highest, logits, out=block.scratch("terms", logits))
     values = terms.add_(_in(logits, log_sum)).mul_(target).sum(_CLASSES)
-    if "input" in block.gradients and block.coefficients is not None:
+    coefficients = block.coefficients.unsqueeze(_CLASSES)
+    if block.factors is not None:
+        refuse_negative(given, "target", coefficients != 0)
+        total = _target_total(logits, given, weight, smoothing)
+        fill_factors(block.factors, (highest, log_sum, rest), coefficients * total, _CLASSES)
+    elif "input" in block.gradients:
         softmax.mul_(target.sum(_CLASSES, keepdim=True)).sub_(target)
-        softmax.mul_(_in(logits, block.coefficients.unsqueeze(_CLASSES)))
+        softmax.mul_(_in(logits, coefficients))
     return values
+
+
+def _target_total(
+    logits: Tensor, target: Tensor, weight: Tensor | None, smoothing: float
+) -> Tensor:
+    """Add up the target distribution times the class weights, in float64 from the first step.
+
+    The caller does the same to rebuild the gradient, and both must agree.
+    """
+    if weight is None:
+        total = target.sum(_CLASSES, keepdim=True, dtype=torch.float64)
+    else:
+        refuse_negative(weight, "weight")
+        weighted = target.double() * _laid(logits, weight.double())
+        total = weighted.sum(_CLASSES, keepdim=True)
+    even = smoothing / logits.shape[_CLASSES]
+    return total * (1 - smoothing) + _spread_weight(logits, weight) * even
 
 
 def nll(block: Block) -> Tensor:
@@ -105,6 +149,18 @@ def _read(block: Block) -> tuple[Tensor, Tensor, Tensor | None]:
     return block.inputs["input"], block.inputs["target"], block.inputs.get("weight")
 
 
+def _below(block: Block, logits: Tensor) -> Tensor:
+    """Give `x - lse`, the logarithm of the softmax: all that a loss without gradient needs."""
+    return torch.log_softmax(logits, _CLASSES, out=block.scratch("softmax", logits))
+
+
+def _summed(below: Tensor, weight: Tensor | None) -> Tensor:
+    """Add up the classes, each times its weight, in float64. Overwrites `below`."""
+    if weight is not None:
+        below.mul_(_laid(below, weight))
+    return below.sum(_CLASSES, keepdim=True, dtype=torch.float64)
+
+
 def _softmax(block: Block, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Give the softmax, the highest logit of each row and `log(sum(exp(x - highest)))`.
 
@@ -119,6 +175,24 @@ def _softmax(block: Block, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # The largest probability is exp(0) / sum, and never so small that it loses precision.
     log_sum = softmax.amax(_CLASSES, keepdim=True).double().log_().neg_()
     return softmax, highest, log_sum
+
+
+def _log_sum(block: Block, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the highest logit of each row, `log(sum(exp(x - highest)))`, and the rest of it.
+
+    More exactly than `_softmax`, which leaves the sum to float32. The powers of 2 cost a
+    third of those of e, and err most where they are smallest. The rest is what rounding
+    to float64 took from the logarithm.
+    """
+    highest = logits.amax(_CLASSES, keepdim=True)
+    powers = torch.sub(logits, highest, out=block.scratch("softmax", logits))
+    powers.mul_(math.log2(math.e))
+    torch.exp2(powers, out=powers)
+    total = powers.sum(_CLASSES, keepdim=True, dtype=torch.float64)
+    log_sum = total.log()
+    rest = torch.exp(-log_sum).mul_(total).sub_(1.0)
+    # A small logarithm is more exact than what can be told of its rest.
+    return highest, log_sum, rest.where(log_sum > 1.0, 0.0)
 
 
 def _in(logits: Tensor, tensor: Tensor) -> Tensor:

@@ -81,8 +81,14 @@ _INDEX_DENOMINATOR = (
             small=operators.cross_entropy,
             fits=operators.takes_rows_of_classes,
             row_stable_on=("cpu", "cuda"),
+            factored="input",
+            single="unbatched",
         ),
-        "probabilities": ClosedForm(block=softmax.cross_entropy_with_probabilities),
+        "probabilities": ClosedForm(
+            block=softmax.cross_entropy_with_probabilities,
+            factored="input",
+            single="unbatched_probabilities",
+        ),
     },
     source="torch.nn.functional.cross_entropy",
 )
