@@ -169,7 +169,10 @@ def test_loss_only_builds_no_graph(gradients: tuple[str, ...]) -> None:
         return terms
 
     item = evaluation(
-        "mse_loss", {"input": f32(1, 2), "target": f32(2, 3)}, gradients_for=gradients
+        "mse_loss",
+        {"input": f32(1, 2), "target": f32(2, 3)},
+        gradients_for=gradients,
+        engine=evaluation_pb2.ENGINE_AUTOGRAD,
     )
     work = validate(decode(item), record)
     compute(replace(work, record=replace(record, function=watched)), torch.device("cpu"))

@@ -18,17 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
+from losswire.server.admit import price, reply_bytes
 from losswire.server.app import App, StartError
 from losswire.server.regions import store as region_store
 from losswire.server.regions.memory import RegionMemory
 from losswire.server.settings import MIB, Settings
-from losswire.v1 import tensor_service_pb2, tensor_service_pb2_grpc
+from losswire.v1 import evaluation_pb2, tensor_service_pb2, tensor_service_pb2_grpc
 from tests.server.harness import Child
 from tests.server.inside import CLOSED, PATIENCE, Gate, serving_app, until
 from tests.server.requests import TIMEOUT, Stub, by_call, evaluation, f32
-from tests.support.regions import Created, Held, create, fetch, region
+from tests.support.regions import Created, Held, create, fetch, region, relocate
 
 _SIZE = 8 * MIB
 _PROMPT = 1.0
@@ -435,3 +437,23 @@ def test_the_same_evaluation_before_and_after(child: Child) -> None:
                 inputs: dict[str, Any] = {"input": held.tensor(numbers), "target": f32(0, 0, 0, 0)}
                 item = evaluation("mse_loss", inputs)
                 assert by_call(stub, item).result.sum == 16
+
+
+def test_what_lies_in_regions_is_not_paid_for_again() -> None:
+    """The price leaves out what is read and written in place, and nothing that is copied."""
+    inputs = {"input": np.zeros((600, 500), "f4"), "target": np.zeros(600, np.int64)}
+    item = evaluation("cross_entropy", inputs, gradients_for=["input"])
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        held = await _fetch(channel)
+        moved, gradients = relocate(item, held)
+        plain, shared = (app._line._check(each) for each in (item, moved))
+        in_place = inputs["input"].nbytes + gradients["input"].nbytes
+        assert price(shared) == price(plain) - in_place
+        assert reply_bytes(shared) == reply_bytes(plain) - gradients["input"].nbytes
+        moved.engine = evaluation_pb2.ENGINE_AUTOGRAD
+        # Autograd makes a gradient of its own, which is copied.
+        assert price(app._line._check(moved)) == price(plain) - inputs["input"].nbytes
+        held.close()
+
+    _serving(body)

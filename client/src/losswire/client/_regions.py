@@ -54,7 +54,7 @@ class Regions:
         for _ in range(_MOST_TRIES):
             placement = Placement(batch, self._place)
             memory: SharedMemory | None = None
-            if staged and self._staging.possible and placement.worth_staging:
+            if staged and self._staging.possible and placement.worth_staging and placement.room:
                 memory = yield from self._staging.take(placement.room)
             intact = False
             try:
@@ -87,8 +87,7 @@ class Regions:
 
     def _lose(self, memory: SharedMemory | None) -> None:
         """Take it that a server was started again, and has none of what it had."""
-        if memory is not None:
-            self._staging.lose(memory)
+        self._staging.lose(memory)
         with self._lock:
             for region in self._open:
                 region.lost = True

@@ -115,7 +115,7 @@ class SharedMemory:
 
 def _map(lease: socket.socket, size: int) -> Array:
     """Receive the descriptor and map it; OSError or ValueError when that fails."""
-    granted, descriptors, _, _ = socket.recv_fds(lease, 1, 1)
+    granted, descriptors, _, _ = socket.recv_fds(lease, 1, 1, socket.MSG_CMSG_CLOEXEC)
     try:
         if not granted or not descriptors:
             raise OSError("the server refused")

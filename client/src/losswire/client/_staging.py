@@ -125,12 +125,15 @@ class Staging:
             self._fresh.discard(memory.region_id)
             self._leave(memory)
 
-    def lose(self, memory: SharedMemory) -> None:
-        """Take it that the server was started again, and has no region that it had before."""
+    def lose(self, memory: SharedMemory | None) -> None:
+        """Take it that the server was started again, and has no region that it had before.
+
+        `memory` is the one that it turned out not to have; None: one of the caller's own.
+        """
         with self._lock:
             self._limit = _MOST_BYTES
             # Behind one name may be several servers: one makes it, another one is asked.
-            if memory.region_id in self._fresh:
+            if memory is not None and memory.region_id in self._fresh:
                 self._pause()
             while self._free:
                 self._leave(self._free.pop())

@@ -128,7 +128,7 @@ class Line:
 
     def _check(self, evaluation: evaluation_pb2.Evaluation) -> Work:
         record = self.registry.find(evaluation.loss)
-        request = decode(evaluation, self.find, borrow=self.regions.borrow)
+        request = decode(evaluation, self.find, (), self.regions.borrow)
         work = self._forms.validate(own_checked(request, record), record)
         return place_gradients(work, request, self.regions.borrow)
 

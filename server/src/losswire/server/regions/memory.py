@@ -3,6 +3,7 @@
 import fcntl
 import mmap
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ from losswire.server.errors import OverloadedError
 Bytes = npt.NDArray[np.uint8]
 """The memory of a whole region, as its bytes."""
 
-HAVE_REGIONS: Final = hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
+HAVE_REGIONS: Final = sys.platform == "linux" and hasattr(os, "memfd_create")
 """Whether this system can make regions: Linux."""
 
 PAGE_BYTES: Final = mmap.PAGESIZE

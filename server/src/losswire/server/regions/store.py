@@ -77,7 +77,8 @@ class RegionStore:
         if size > self._quota:
             message = f"the region takes {size} bytes; the server's quota for all is {self._quota}"
             raise OverLimitError(message)
-        if self.held_bytes + size > self._quota or len(self._regions) >= _MOST_REGIONS:
+        count = len(self._regions) + len(self._making)
+        if self.held_bytes + size > self._quota or count >= _MOST_REGIONS:
             message = "the quota for regions is taken by other regions"
             raise OverloadedError(message, _RETRY_AFTER_MS)
         held = ExitStack()
