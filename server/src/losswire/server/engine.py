@@ -105,25 +105,37 @@ class Engine:
             if time.monotonic() >= deadline:
                 return [_expired() for _ in works]
             return [self._answer(work, 0) for work in works]
-        return await self._do(list(works), deadline)
+        return await self._give(list(works), deadline)
 
     async def run(self, task: Callable[[int], ResultT], deadline: float) -> ResultT:
         """Do one thing on the engine's thread; it takes how many nanoseconds it waited.
 
         Raises what the task raises, and ExpiredError when it had not begun by the deadline.
         """
-        [answer] = await self._do([task], deadline)
+        return await self.answer_of(self.start_task(task, deadline))
+
+    def start_task(
+        self, task: Callable[[int], ResultT], deadline: float
+    ) -> asyncio.Future[list[ResultT]]:
+        """Have something done on the engine's thread, after what was started before.
+
+        `answer_of` awaits it. When it is cancelled before it began, it never does.
+        """
+        return self._give([task], deadline)
+
+    async def answer_of(self, started: asyncio.Future[list[ResultT]]) -> ResultT:
+        """Wait for a task; gives what it gave and raises what it raised."""
+        [answer] = await started
         if isinstance(answer, Exception):
             raise answer
-        result: ResultT = answer
-        return result
+        return answer
 
-    async def _do(self, parts: list[Work | Task], deadline: float) -> list[Any]:
+    def _give(self, parts: list[Work | Task], deadline: float) -> asyncio.Future[list[Any]]:
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         job = _Job(parts=parts, future=future, deadline=deadline, queued=time.perf_counter_ns())
         future.add_done_callback(lambda done: job.parts.clear() if done.cancelled() else None)
         self._jobs.put(job)
-        return await future
+        return future
 
     def _run(self) -> None:
         torch.set_num_threads(self.threads)

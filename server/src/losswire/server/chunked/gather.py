@@ -14,8 +14,8 @@ from losswire.server.records import Reduction
 from losswire.server.reduce import MEANS, Totals, denominator_ahead, loss_of
 from losswire.server.tensors import to_array
 from losswire.server.values import Array
-from losswire.server.work import Work
 from losswire.v1 import loss_service_pb2
+from losswire.wire import GRADIENT_ROWS, bytes_of
 
 _DOUBLE = 8
 
@@ -52,8 +52,8 @@ class Gathering:
         self._factors: dict[str, tuple[Array, ...]] = {}
         self._shared: dict[str, npt.NDArray[np.float64]] = {}
 
-    def begin(self, waited: int) -> float | None:
-        """Make room for the result; gives the mean's denominator where parts need it."""
+    def begin(self, waited: int) -> None:
+        """Make room for the result, and find the mean's denominator where parts need it."""
         del waited
         plan, whole = self._plan, self._plan.whole
         if plan.needs_denominator:
@@ -68,10 +68,13 @@ class Gathering:
             self._rows[name] = np.empty(whole.inputs[name].shape, dtype)
         for name in plan.shared_gradients:
             self._shared[name] = np.zeros(whole.inputs[name].shape, np.float64)
-        return self._known
 
-    def add(self, part: Work, start: int, waited: int) -> list[Array]:
-        """Compute some rows and add them; gives the gradients that stream."""
+    def add(self, payload: memoryview, start: int, waited: int) -> bytes | None:
+        """Compute some rows and add them; gives the message of gradients, where some stream.
+
+        Raises InvalidEvaluationError when the values are not what the loss accepts.
+        """
+        part = self._plan.part(start, payload, self._known)
         outcome = compute(part, self._device)
         stop = start + part.values_shape[0]
         self._totals.total += outcome.sum
@@ -90,10 +93,12 @@ class Gathering:
         for name, factors in self._factors.items():
             for kept, found in zip(factors, outcome.factors[name], strict=True):
                 kept[start:stop] = found
-        streamed = self._plan.streamed_gradients
-        if part.factored:
-            return [each for name in streamed for each in outcome.factors[name]]
-        return [outcome.gradients[name] for name in streamed]
+        message = [
+            bytes_of(each)
+            for name in self._plan.streamed_gradients
+            for each in (outcome.factors[name] if part.factored else [outcome.gradients[name]])
+        ]
+        return GRADIENT_ROWS.encode(message) if message else None
 
     def finish(self, waited: int) -> loss_service_pb2.ChunkedResult:
         """Form the result, once all rows were added."""

@@ -23,7 +23,14 @@ from losswire.server.validate import validate, wrong_values
 from losswire.server.values import Array, Context
 from losswire.server.work import Work
 from losswire.v1 import loss_service_pb2
-from losswire.wire import DATA_TYPES, Packing, TensorForm, Violation, wire_type_of
+from losswire.wire import (
+    DATA_TYPES,
+    MalformedTensorError,
+    Packing,
+    TensorForm,
+    Violation,
+    wire_type_of,
+)
 
 _MOST_STREAMED: Final = 64
 _INSTEAD: Final = "use Evaluate or EvaluateMany"
@@ -69,19 +76,33 @@ class Plan:
         """Whether the gradients of a part depend on the denominator of the whole mean."""
         return bool(self.whole.gradients_for) and self.whole.reduction in MEANS
 
-    @property
-    def checks_values(self) -> bool:
-        """Whether the values of a part are looked at before it is computed."""
-        specs, inputs = self.whole.layout.inputs, self.whole.record.inputs
-        return any(inputs[name].rule_for(real=specs[name].real).enforced for name in self.with_rows)
+    def part(self, start: int, payload: memoryview, denominator: float | None) -> Work:
+        """Make the evaluation of the rows of a payload, the first of which is number `start`.
 
-    def part(
-        self, start: int, stop: int, rows: Mapping[str, Array], denominator: float | None = None
-    ) -> Work:
-        """Make the evaluation of some rows; `rows` are those of the streamed inputs.
-
-        `denominator` is that of the whole mean, where it is known.
+        `denominator` is that of the whole mean, where it is known. Raises
+        InvalidEvaluationError when values are wrong, and says where they are.
         """
+        try:
+            arrays = self.packing.split(payload)
+        except MalformedTensorError as error:
+            raise InvalidEvaluationError(error.violations) from None
+        rows = dict(zip(self.streamed, arrays, strict=True))
+        part = self._cut(start, start + len(arrays[0]), rows, denominator)
+        present = {name: part.inputs[name] for name in self.with_rows}
+        context = Context(part.bindings, part.options, present, start)
+        if found := list(wrong_values(part.record, part.layout, context)):
+            raise InvalidEvaluationError(found)
+        return part
+
+    def sized(self, count: int) -> Work:
+        """Make an evaluation of so many rows without any values, to be priced."""
+        stand_ins = {name: self.whole.inputs[name][:count] for name in self.streamed}
+        return self._cut(0, count, stand_ins, None)
+
+    def _cut(
+        self, start: int, stop: int, rows: Mapping[str, Array], denominator: float | None
+    ) -> Work:
+        """Make the evaluation of some rows; `rows` are those of the streamed inputs."""
         whole = self.whole
         inputs = dict(whole.inputs)
         for name in self.with_rows:
@@ -99,18 +120,6 @@ class Plan:
             normalizer=whole.normalizer if denominator is None else denominator,
             values_shape=(stop - start, *whole.values_shape[1:]),
         )
-
-    def sized(self, count: int) -> Work:
-        """Make an evaluation of so many rows without any values, to be priced."""
-        stand_ins = {name: self.whole.inputs[name][:count] for name in self.streamed}
-        return self.part(0, count, stand_ins)
-
-    def check_values(self, part: Work, first_row: int) -> None:
-        """Check the values of some rows; InvalidEvaluationError says where they are wrong."""
-        present = {name: part.inputs[name] for name in self.with_rows}
-        context = Context(part.bindings, part.options, present, first_row)
-        if found := list(wrong_values(part.record, part.layout, context)):
-            raise InvalidEvaluationError(found)
 
     def _bindings(self, count: int) -> Bindings:
         """Give the lengths of the axes where there are so many rows."""
