@@ -370,8 +370,7 @@ class EvaluateChunkedResponse(_message.Message):
     gradient was asked, input-major, in the order of the rows sent. With
     GRADIENT_FORM_FACTORED, instead of the gradient of an input, its
     FactoredGradient, all float64, each with the values of these k rows:
-    lse, then scale, then lse_tail. One part of factors may stand for several
-    parts of rows.
+    lse, then scale, then lse_tail.
     """
     @_builtins.property
     def result(self) -> Global___ChunkedResult:

@@ -4,9 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Final, Self
 
-import torch
-
-from losswire.server.closed_forms.driver import closed_form_of
 from losswire.server.errors import OverLimitError, OverloadedError
 from losswire.server.records import Reduction
 from losswire.server.values import Context
@@ -18,7 +15,6 @@ _RETRY_AFTER_MS: Final = 50
 
 _ITEM_SIZES: Final = {each.name: each.numpy.itemsize for each in DATA_TYPES.values()}
 _DOUBLE: Final = 8
-_HOST: Final = torch.device("cpu")
 FACTORS: Final = 3
 """How many numbers of each row a factored gradient is."""
 _MOST_STEPS: Final = 10_000_000_000
@@ -44,7 +40,7 @@ def price(work: Work) -> int:
 
 def _written_in_place(work: Work) -> int:
     """Count the bytes of the gradients that are computed where they go."""
-    if not work.destinations or closed_form_of(work, _HOST) is None:
+    if not work.destinations or work.closed_form is None:
         return 0
     return sum(each.array.nbytes for each in work.destinations.values())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from losswire.server.autograd import compute_autograd
-from losswire.server.closed_forms.driver import closed_form_of, compute_closed
+from losswire.server.closed_forms.driver import compute_closed
 from losswire.server.closed_forms.factored import compute_factored, factor_arrays
 from losswire.server.closed_forms.small import compute_small
 from losswire.server.reduce import Computed
@@ -49,7 +49,7 @@ def compute_together(works: Sequence[Work], device: torch.device) -> list[Outcom
     """Evaluate some works of one form, which has to be `stackable` where they are several."""
     start = time.perf_counter_ns()
     first = works[0]
-    closed = None if first.factored else closed_form_of(first, device)
+    closed = first.closed_form if device.type == "cpu" else None
     engine = "closed_form" if first.factored or first.small_form or closed else "autograd"
     with _threads_for(first, engine):
         if first.factored:

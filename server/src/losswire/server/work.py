@@ -19,6 +19,12 @@ SMALL_BYTES: Final = 64 << 10
 splits some operations over its threads however small they are, and then waits until each
 of them gets a processor, which on a busy machine takes a hundred times as long as the work."""
 
+_LARGE_BYTES: Final = 512 << 10
+"""Below this size of all inputs, walking blocks costs more than autograd does."""
+
+_COMPUTED_IN: Final = ("float32", "float64")
+"""The types that closed forms compute in."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +83,35 @@ class Work:
             or self.factored
             or self.sample_weight is not None
             or self.engine == evaluation_pb2.ENGINE_AUTOGRAD
-            or self.compute_dtype not in ("float32", "float64")
+            or self.compute_dtype not in _COMPUTED_IN
             or self.input_bytes >= SMALL_BYTES
             or not self.values_shape
             or not set(self.gradients_for) <= set(form.gradients)
             or any(array.size == 0 for array in self.inputs.values())
             or not form.fits(self.inputs, self.options)
+        ):
+            return None
+        return form
+
+    @cached_property
+    def closed_form(self) -> ClosedForm | None:
+        """The closed form by which it is computed on a CPU if it is large; None: autograd is.
+
+        It depends on nothing but the form of the evaluation; how a chunked call is cut makes
+        no difference.
+        """
+        if self.whole is not None:
+            return self.whole.closed_form
+        form = self.record.closed_forms.get(self.layout.name)
+        if (
+            form is None
+            or self.factored
+            or self.engine == evaluation_pb2.ENGINE_AUTOGRAD
+            or self.compute_dtype not in _COMPUTED_IN
+            or not set(self.gradients_for) <= set(form.gradients)
+            or self.input_bytes < _LARGE_BYTES
+            or any(array.size == 0 for array in self.inputs.values())
+            or not self.values_shape
         ):
             return None
         return form
@@ -99,11 +128,21 @@ class Work:
 
     @cached_property
     def _only_has_rows(self) -> bool:
-        return all(map(self.has_rows, self.inputs))
+        return self.row_inputs == self.inputs.keys()
+
+    @cached_property
+    def row_inputs(self) -> frozenset[str]:
+        """The inputs that are cut along their first axis, which is the values' too."""
+        layout, bindings = self.layout, self.bindings
+        return frozenset(
+            name
+            for name, array in self.inputs.items()
+            if layout.inputs[name].axes.has_rows(layout.values, array.shape, bindings)
+        )
 
     def remember(self) -> None:
         """Find out now what evaluations of this form will be asked, each of which inherits it."""
-        _ = self.small_form, self.input_bytes, self._only_has_rows
+        _ = self.small_form, self.closed_form, self.input_bytes, self._only_has_rows
 
     def with_arrays(
         self,
@@ -131,7 +170,7 @@ class Work:
 
         What the rows of a chunked call share is added up before it is converted.
         """
-        if self.whole is not None and not self.whole.has_rows(name):
+        if self.whole is not None and name not in self.whole.row_inputs:
             return self.compute_dtype
         if self.gradient_dtype is not None:
             return self.gradient_dtype
@@ -139,8 +178,3 @@ class Work:
         own = wire_type_of(self.inputs[name].dtype)
         assert own is not None  # noqa: S101 (the wire is where inputs come from)
         return own.name
-
-    def has_rows(self, name: str) -> bool:
-        """Tell whether an input is cut along its first axis, which is the values' too."""
-        axes, shape = self.layout.inputs[name].axes, self.inputs[name].shape
-        return axes.has_rows(self.layout.values, shape, self.bindings)

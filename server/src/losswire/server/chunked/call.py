@@ -65,7 +65,6 @@ class ChunkedDoor:
         with self.admission.reservation() as reservation:
             first = min(plan.count, self._preferred_rows(plan))
             self._reserve(reservation, plan, first)
-            await self.engine.run(gathering.begin, deadline)
 
             under_way: set[Computing] = set()
 
@@ -94,7 +93,9 @@ class ChunkedDoor:
             finally:
                 for part in tuple(under_way):
                     part.cancel()
-            result = await self.engine.run(gathering.finish, deadline)
+            result = gathering.result
+            if result is None:
+                result = await self.engine.run(gathering.finish_empty, deadline)
         yield loss_service_pb2.EvaluateChunkedResponse(result=result)
 
     async def _plan(self, parts: AsyncIterator[Part]) -> Plan:

@@ -46,15 +46,18 @@ class Gathering:
         self._denominator = 0.0
         self._known: float | None = plan.whole.normalizer
         self._waited = self._computing = 0
-        self._last: Outcome | None = None
+        self._begun = False
+        self._failed = False
+        self.result: loss_service_pb2.ChunkedResult | None = None
+        """The result, once all rows were added."""
         self._values: Array | None = None
         self._rows: dict[str, Array] = {}
         self._factors: dict[str, tuple[Array, ...]] = {}
         self._shared: dict[str, npt.NDArray[np.float64]] = {}
 
-    def begin(self, waited: int) -> None:
+    def _begin(self) -> None:
         """Make room for the result, and find the mean's denominator where parts need it."""
-        del waited
+        self._begun = True
         plan, whole = self._plan, self._plan.whole
         if plan.needs_denominator:
             self._known = denominator_ahead(whole)
@@ -74,8 +77,14 @@ class Gathering:
 
         Raises InvalidEvaluationError when the values are not what the loss accepts.
         """
+        if self._failed:  # before this part was known to be in vain
+            return None
+        self._failed = True
+        if not self._begun:
+            self._begin()
         part = self._plan.part(start, payload, self._known)
         outcome = compute(part, self._device)
+        self._failed = False
         stop = start + part.values_shape[0]
         self._totals.total += outcome.sum
         self._totals.numerator += outcome.mean_numerator
@@ -83,7 +92,6 @@ class Gathering:
         self._denominator += outcome.mean_denominator
         self._waited += waited
         self._computing += outcome.compute_nanoseconds
-        self._last = outcome
         if self._values is not None:
             self._values[start:stop] = outcome.loss
         for name, rows in self._rows.items():
@@ -98,13 +106,13 @@ class Gathering:
             for name in self._plan.streamed_gradients
             for each in (outcome.factors[name] if part.factored else [outcome.gradients[name]])
         ]
+        if stop == self._plan.count:
+            self.result = self._finish(outcome)
         return GRADIENT_ROWS.encode(message) if message else None
 
-    def finish(self, waited: int) -> loss_service_pb2.ChunkedResult:
-        """Form the result, once all rows were added."""
+    def _finish(self, last: Outcome) -> loss_service_pb2.ChunkedResult:
+        """Form the result of all rows."""
         whole = self._plan.whole
-        if self._last is None:
-            return self._of_nothing(waited)
         gradients = self._rows | {name: self._finished(name) for name in self._shared}
         in_means = whole.reduction in MEANS
         denominator = self._known if in_means and self._known is not None else self._denominator
@@ -117,8 +125,8 @@ class Gathering:
             gradients=gradients,
             factors=self._factors,
             compute_nanoseconds=self._computing,
-            device=self._last.device,
-            engine=self._last.engine,
+            device=last.device,
+            engine=last.engine,
             compute_dtype=whole.compute_dtype,
         )
         return loss_service_pb2.ChunkedResult(
@@ -136,7 +144,7 @@ class Gathering:
         total = self._shared[name].astype(dtype_of(whole.compute_dtype))
         return total.astype(dtype_of(whole.gradient_type(name)), copy=False)
 
-    def _of_nothing(self, waited: int) -> loss_service_pb2.ChunkedResult:
+    def finish_empty(self, waited: int) -> loss_service_pb2.ChunkedResult:
         """Evaluate a call without rows: the stand-ins are the inputs, for they are empty."""
         outcome = compute(self._plan.whole, self._device)
         result = encode(outcome, waited)

@@ -7,7 +7,7 @@ denominator) is decided by the header alone.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -49,6 +49,8 @@ class Plan:
     with_rows: tuple[str, ...]
     """The inputs that are cut into rows, streamed or not."""
     packing: Packing
+    _forms: dict[int, Work] = field(default_factory=dict, init=False)
+    """What parts of the last number of rows share. All parts but the last have as many."""
 
     @property
     def count(self) -> int:
@@ -96,29 +98,43 @@ class Plan:
 
     def sized(self, count: int) -> Work:
         """Make an evaluation of so many rows without any values, to be priced."""
-        stand_ins = {name: self.whole.inputs[name][:count] for name in self.streamed}
-        return self._cut(0, count, stand_ins, None)
+        whole = self.whole
+        upstream, weight = whole.grad_output, whole.sample_weight
+        inputs = dict(whole.inputs)
+        for name in self.with_rows:
+            inputs[name] = whole.inputs[name][:count]
+        return replace(
+            whole,
+            whole=whole,
+            inputs=inputs,
+            bindings=self._bindings(count),
+            grad_output=upstream[:count] if upstream is not None and upstream.ndim else upstream,
+            sample_weight=None if weight is None else weight[:count],
+            values_shape=(count, *whole.values_shape[1:]),
+        )
 
     def _cut(
         self, start: int, stop: int, rows: Mapping[str, Array], denominator: float | None
     ) -> Work:
         """Make the evaluation of some rows; `rows` are those of the streamed inputs."""
-        whole = self.whole
+        whole, count = self.whole, stop - start
+        form = self._forms.get(count)
+        if form is None:
+            form = self.sized(count)
+            if denominator is not None:
+                form = replace(form, normalizer=denominator)
+            form.remember()
+            self._forms.clear()
+            self._forms[count] = form
         inputs = dict(whole.inputs)
         for name in self.with_rows:
             inputs[name] = rows[name] if name in rows else whole.inputs[name][start:stop]
         upstream, weight = whole.grad_output, whole.sample_weight
-        if upstream is not None and upstream.ndim:
-            upstream = upstream[start:stop]
-        return replace(
-            whole,
-            whole=whole,
-            inputs=inputs,
-            bindings=self._bindings(stop - start),
-            grad_output=upstream,
-            sample_weight=None if weight is None else weight[start:stop],
-            normalizer=whole.normalizer if denominator is None else denominator,
-            values_shape=(stop - start, *whole.values_shape[1:]),
+        return form.with_arrays(
+            inputs,
+            upstream[start:stop] if upstream is not None and upstream.ndim else upstream,
+            None if weight is None else weight[start:stop],
+            resident_bytes=whole.resident_bytes,
         )
 
     def _bindings(self, count: int) -> Bindings:
@@ -159,7 +175,7 @@ def make_plan(
     return Plan(
         whole=whole,
         streamed=names,
-        with_rows=tuple(name for name in whole.inputs if whole.has_rows(name)),
+        with_rows=tuple(name for name in whole.inputs if name in whole.row_inputs),
         packing=Packing(forms),
     )
 
@@ -210,7 +226,7 @@ def _rowless(whole: Work, names: tuple[str, ...]) -> list[Violation]:
     found = [
         Violation(f"streamed_inputs[{position}]", f"all rows share {each}: send it in the header")
         for position, each in enumerate(names)
-        if not whole.has_rows(each)
+        if each not in whole.row_inputs
     ]
     if not found and whole.values_shape[0] and all(not whole.inputs[each].size for each in names):
         found.append(Violation("streamed_inputs", f"a row has no bytes; {_INSTEAD}"))

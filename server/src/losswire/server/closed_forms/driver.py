@@ -10,51 +10,24 @@ from losswire.server.closed_forms.block import Block, ClosedForm, Factors
 from losswire.server.closed_forms.factors import no_factors
 from losswire.server.records import Reduction
 from losswire.server.reduce import (
+    MEANS,
     Computed,
     Totals,
     Weighting,
     denominator_of,
     loss_of,
+    quotient,
     upstream_of,
     value_gradients,
 )
 from losswire.server.tensors import to_array, to_tensor
 from losswire.server.work import Work
-from losswire.v1 import evaluation_pb2
 
 _BLOCK_BYTES: Final = 2 << 20
 """The size of a block of the largest input: large enough to hide the cost of a
 call, small enough to stay in the cache between one pass and the next."""
 
-_LEAST_BYTES: Final = 512 << 10
-"""Below this size of all inputs, walking blocks costs more than autograd does."""
-
-COMPUTED_IN: Final = ("float32", "float64")
-
 _HOST: Final = torch.device("cpu")
-
-
-def closed_form_of(work: Work, device: torch.device) -> ClosedForm | None:
-    """Give the closed form to compute by; None where autograd is to be taken.
-
-    Depends on nothing but the evaluation itself and the device; how a chunked call is
-    cut makes no difference.
-    """
-    work = work.whole or work
-    form = work.record.closed_forms.get(work.layout.name)
-    if (
-        form is None
-        or work.factored
-        or device.type != "cpu"
-        or work.engine == evaluation_pb2.ENGINE_AUTOGRAD
-        or work.compute_dtype not in COMPUTED_IN
-        or not set(work.gradients_for) <= set(form.gradients)
-        or sum(array.nbytes for array in work.inputs.values()) < _LEAST_BYTES
-        or any(array.size == 0 for array in work.inputs.values())
-        or not work.values_shape
-    ):
-        return None
-    return form
 
 
 def compute_closed(form: ClosedForm, work: Work, device: torch.device = _HOST) -> Computed:
@@ -97,7 +70,7 @@ class _Walk:
         self.shared: dict[str, Tensor] = {}
         for name, array in work.inputs.items():
             tensor = to_tensor(array)
-            if work.has_rows(name):
+            if name in work.row_inputs:
                 self.rows[name] = tensor.reshape(self.shape) if flat else tensor
             else:
                 self.shared[name] = tensor.to(self.dtype)
@@ -119,13 +92,8 @@ class _Walk:
     def run(self) -> Computed:
         """Walk all blocks."""
         work = self.work
-        known = work.record.denominators.get(work.layout.name)
-        terms = known.terms(self.rows | self.shared, work.options) if known else None
-        terms = None if terms is None else terms.to(self.device)
-        denominator = denominator_of(work, self.weighting, terms)
-        gradient = value_gradients(work, upstream_of(work, self.device), denominator)
-        if gradient.ndim:
-            gradient = gradient.reshape(self.shape)
+        denominator = denominator_of(work, self.weighting, self._denominators())
+        gradient = self._value_gradients(denominator)
         totals = Totals()
         unreduced = work.reduction is Reduction.NONE
         values = torch.empty(self.shape if unreduced else (), dtype=self.dtype, device=self.device)
@@ -134,8 +102,7 @@ class _Walk:
             block = self._block(start, stop, gradient, weighting)
             found = self.form.block(block)
             self._store(start, stop, block, weighting)
-            counted = self.form.counted(block.inputs, work.options)
-            totals.add(found, weighting, counted=counted)
+            totals.add(found, weighting, counted=self._counted(start, stop))
             if unreduced:
                 values[start:stop] = weighting(found)
         if unreduced:
@@ -154,6 +121,31 @@ class _Walk:
             },
             factors=dict.fromkeys(work.gradients_for, self.factors) if self.factors else {},
         )
+
+    def _denominators(self) -> Tensor | None:
+        """Give what each value adds to the mean's denominator, where that is to be added up."""
+        known = self.work.record.denominators.get(self.work.layout.name)
+        if known is None or self.work.normalizer is not None:
+            return None
+        terms = known.terms(self.rows | self.shared, self.work.options)
+        return None if terms is None else terms.to(self.device)
+
+    def _value_gradients(self, denominator: float) -> Tensor:
+        """Give the gradient with respect to each value, or the one that all have."""
+        work = self.work
+        if work.grad_output is None:
+            shared = quotient(1.0, denominator) if work.reduction in MEANS else 1.0
+            return torch.full((), shared, dtype=torch.float64, device=self.device)
+        gradient = value_gradients(work, upstream_of(work, self.device), denominator)
+        return gradient.reshape(self.shape) if gradient.ndim else gradient
+
+    def _counted(self, start: int, stop: int) -> Tensor | None:
+        """Tell which values of some rows torch does not ignore; None: all."""
+        rows = {name: self.work.inputs[name][start:stop] for name in self.rows}
+        counted = self.form.counted(rows, self.work.options)
+        if counted is None or counted.all():
+            return None
+        return torch.from_numpy(counted).to(self.device)
 
     def _blocks(self) -> list[tuple[int, int]]:
         """Cut the rows so that a block of the largest input has about `_BLOCK_BYTES`."""

@@ -44,9 +44,8 @@ def index_counted(inputs: Mapping[str, Rows], options: Options) -> Rows:
 
 def cross_entropy_with_indices(block: Block) -> Tensor:
     """Compute cross entropy with class indices."""
-    logits, target, weight = _read(block)
-    counted: Tensor = index_counted(block.inputs, block.options).unsqueeze(_CLASSES)
-    chosen = target.unsqueeze(_CLASSES).where(counted, 0).long()
+    logits, _, weight = _read(block)
+    counted, chosen = _chosen(block)
     smoothing = block.options["label_smoothing"]
     # The share of the loss that the target takes, and that each class takes evenly.
     share: Tensor | float = 1.0 - smoothing
@@ -58,7 +57,7 @@ def cross_entropy_with_indices(block: Block) -> Tensor:
         values = below.gather(_CLASSES, chosen) * share
         if smoothing:
             values = values + _summed(below, weight) * even
-        return _in(logits, values.neg().where(counted, 0.0)).squeeze(_CLASSES)
+        return _in(logits, _clear(values.neg(), counted)).squeeze(_CLASSES)
     if block.factors is None:
         softmax, highest, log_sum = _softmax(block, logits)
     else:
@@ -66,14 +65,14 @@ def cross_entropy_with_indices(block: Block) -> Tensor:
     values = (highest - logits.gather(_CLASSES, chosen) + log_sum) * share
     if smoothing:
         values += _spread_loss(block, logits, highest, log_sum, weight) * even
-    coefficients = block.coefficients.unsqueeze(_CLASSES).where(counted, 0.0)
+    coefficients = _clear(block.coefficients.unsqueeze(_CLASSES), counted)
     on_target = coefficients * share
     evenly = coefficients * even
     if block.factors is not None:
         if smoothing:
             refuse_negative(weight, "weight")
             on_target = on_target + evenly * _spread_weight(logits, weight)
-        scale = on_target.where(counted, 0.0)
+        scale = _clear(on_target, counted)
         fill_factors(block.factors, (highest, log_sum, rest), scale, _CLASSES)
     elif "input" in block.gradients:
         if smoothing:
@@ -83,7 +82,7 @@ def cross_entropy_with_indices(block: Block) -> Tensor:
             softmax.mul_(_in(logits, on_target))
         softmax.scatter_add_(_CLASSES, chosen, _in(logits, on_target.neg()))
     # An ignored row is 0 even where its logits are not finite, as in torch.
-    return _in(logits, values.where(counted, 0.0)).squeeze(_CLASSES)
+    return _in(logits, _clear(values, counted)).squeeze(_CLASSES)
 
 
 def cross_entropy_with_probabilities(block: Block) -> Tensor:
@@ -143,6 +142,20 @@ def nll(block: Block) -> Tensor:
         share = (block.coefficients * rows).where(counted, 0.0).neg().unsqueeze(_CLASSES)
         gradient.zero_().scatter_(_CLASSES, chosen, _in(inputs, share))
     return (-picked * rows).where(counted, 0.0)
+
+
+def _chosen(block: Block) -> tuple[Tensor | None, Tensor]:
+    """Tell which rows are not ignored (None: all), and the class of each; along the classes."""
+    counted: Tensor = index_counted(block.inputs, block.options).unsqueeze(_CLASSES)
+    chosen = block.inputs["target"].long().unsqueeze(_CLASSES)
+    if bool(counted.all()):
+        return None, chosen
+    return counted, chosen.where(counted, 0)
+
+
+def _clear(rows: Tensor, counted: Tensor | None) -> Tensor:
+    """Put 0 where rows are ignored."""
+    return rows if counted is None else rows.where(counted, 0.0)
 
 
 def _read(block: Block) -> tuple[Tensor, Tensor, Tensor | None]:
