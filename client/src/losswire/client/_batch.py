@@ -36,7 +36,11 @@ _FASTER_IN_CHUNKS = 2 * 1024 * 1024
 _FRAME = 64
 """More than what a message of rows has beside its rows."""
 
-_USUAL_CHUNK = 1024 * 1024
+_LEAST_CHUNK = 1024 * 1024
+"""Chunks that are smaller cost more than what there is in them."""
+
+_FEWEST_CHUNKS = 8
+"""With fewer of them, the first has hardly left when all is sent, and nothing overlaps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +144,12 @@ class Batch:
         if row_bytes + _FRAME > limit:
             text = f"one row is more than the {limit} bytes that the server takes"
             raise too_large_error(text, row_bytes)
-        chunk = min(offer.server.limits.preferred_chunk_bytes or _USUAL_CHUNK, limit - _FRAME)
+        streaming = sum(array.nbytes for array in arrays)
+        chunk = min(
+            offer.server.limits.preferred_chunk_bytes or _LEAST_CHUNK,
+            limit - _FRAME,
+            max(_LEAST_CHUNK, streaming // _FEWEST_CHUNKS),
+        )
         outputs = self._outputs(streamed)
         rebuild = rebuild_of(self.evaluation, self._inputs) if outputs else None
         forms = rebuild.forms if rebuild else tuple(map(_form, outputs.values()))

@@ -70,7 +70,7 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
                 max_evaluations_per_call=settings.max_evaluations_per_call,
                 max_in_flight_per_stream=settings.max_in_flight_per_stream,
                 memory_budget_bytes=settings.memory_budget_bytes,
-                preferred_chunk_bytes=settings.preferred_chunk_bytes,
+                preferred_chunk_bytes=settings.chunk_bytes,
                 resident_quota_bytes=settings.resident_quota_bytes,
             ),
             transports=server_info_pb2.Transports(

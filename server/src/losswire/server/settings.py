@@ -7,6 +7,9 @@ from typing import Final
 
 MIB: Final = 1024 * 1024
 
+_CHUNKS_IN_BUDGET: Final = 64
+"""How many chunks have room in the budget. A call takes up to 20, gradients and all."""
+
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -37,12 +40,18 @@ class Settings:
     region_socket: str = ""
     """The unix socket that hands out regions. Empty: one in a private folder, when only this
     machine can call, and none otherwise."""
-    preferred_chunk_bytes: int = MIB
+    preferred_chunk_bytes: int = 4 * MIB
     """The size of a chunk that the server recommends."""
     drain_seconds: float = 10.0
     """How long calls may go on after SIGTERM."""
     losses: tuple[str, ...] = ()
     """Modules with further losses, installed beside the server."""
+
+    @property
+    def chunk_bytes(self) -> int:
+        """The size of a chunk that goes into one message, and that many calls have room for."""
+        share = self.memory_budget_bytes // _CHUNKS_IN_BUDGET
+        return min(self.preferred_chunk_bytes, self.max_message_bytes, share)
 
 
 def available_cpus() -> int:

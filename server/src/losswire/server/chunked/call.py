@@ -113,7 +113,7 @@ class ChunkedDoor:
 
     def _preferred_rows(self, plan: Plan) -> int:
         """Count the rows of a part of the size that is recommended."""
-        return max(1, self.settings.preferred_chunk_bytes // max(1, plan.packing.row_bytes))
+        return max(1, self.settings.chunk_bytes // max(1, plan.packing.row_bytes))
 
     def _reserve(self, reservation: Reservation, plan: Plan, rows: int) -> None:
         """Hold what parts of so many rows take; raises what Admission does."""
