@@ -90,6 +90,8 @@ class Batch:
         }
         self._apart = sum(each.nbytes for each in (output, weight) if isinstance(each, np.ndarray))
         """The bytes of the tensors that never stream."""
+        self._size = self._apart + sum([each.nbytes for _, each in self.travelling()])
+        """The bytes of all tensors that travel."""
         self.out = {} if out is None else check_outputs(out, self.gradient_forms(), self._inputs)
 
     @property
@@ -178,10 +180,6 @@ class Batch:
             and self.evaluation.reduction != "none"
             and self.evaluation.engine == "auto"
         )
-
-    @property
-    def _size(self) -> int:
-        return self._apart + sum(each.nbytes for _, each in self.travelling())
 
     def _frame(self) -> int:
         """Count the bytes of the message beside those of tensors; a little more, not less."""

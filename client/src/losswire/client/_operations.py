@@ -196,7 +196,8 @@ def _many(message: loss_service_pb2.EvaluateManyRequest) -> Operation[list[_Outc
 def residents_of(evaluation: Evaluation) -> tuple[StoredTensor, ...]:
     """Find the resident tensors of an evaluation."""
     arrays = [*evaluation.inputs.values(), evaluation.grad_output, evaluation.sample_weight]
-    return distinct(array for array in arrays if isinstance(array, StoredTensor))
+    found = [array for array in arrays if isinstance(array, StoredTensor)]
+    return distinct(found) if found else ()
 
 
 def store(tensor: StoredTensor) -> Steps[None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -157,12 +158,26 @@ def read_outcome(
 
 
 def _read_receipt(message: evaluation_pb2.Receipt) -> Receipt:
+    return _receipt(
+        message.device,
+        message.engine,
+        message.compute_data_type,
+        message.server_version,
+        message.torch_version,
+    )
+
+
+@lru_cache(maxsize=64)
+def _receipt(
+    device: str, engine: str, compute_data_type: int, server_version: str, torch_version: str
+) -> Receipt:
+    """Make a receipt; a server has only a few."""
     return Receipt(
-        device=message.device,
-        engine=message.engine,
-        compute_dtype=dtype_name(message.compute_data_type),
-        server_version=message.server_version,
-        torch_version=message.torch_version,
+        device=device,
+        engine=engine,
+        compute_dtype=dtype_name(compute_data_type),
+        server_version=server_version,
+        torch_version=torch_version,
     )
 
 

@@ -76,12 +76,12 @@ def encode_tensor(array: npt.ArrayLike) -> tensor_pb2.Tensor:
     does not have and ValueError for more than `MAX_RANK` axes.
     """
     array = np.asarray(array)
-    message = encode_form(array)
-    native = array.astype(DATA_TYPES[message.data_type].numpy, copy=False)
+    wire_type = _sendable(array)
+    native = array if array.dtype == wire_type.numpy else array.astype(wire_type.numpy)
     # tobytes() writes C order whatever the strides, in the one copy that
     # protobuf's demand for exact `bytes` costs in any case.
-    message.data = (native if sys.byteorder == "little" else native.byteswap()).tobytes()
-    return message
+    data = (native if sys.byteorder == "little" else native.byteswap()).tobytes()
+    return tensor_pb2.Tensor(data_type=wire_type.data_type, shape=array.shape, data=data)
 
 
 def encode_form(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
@@ -89,6 +89,12 @@ def encode_form(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
 
     Raises TypeError and ValueError as `encode_tensor` does.
     """
+    wire_type = _sendable(array)
+    return tensor_pb2.Tensor(data_type=wire_type.data_type, shape=array.shape, data=b"")
+
+
+def _sendable(array: npt.NDArray[Any]) -> WireType:
+    """Give an array's type on the wire; TypeError or ValueError when it cannot be sent."""
     wire_type = wire_type_of(array.dtype)
     if wire_type is None:
         known = ", ".join(t.name for t in DATA_TYPES.values())
@@ -97,7 +103,7 @@ def encode_form(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
     if array.ndim > MAX_RANK:
         message = f"{array.ndim} axes; at most {MAX_RANK} can be sent"
         raise ValueError(message)
-    return tensor_pb2.Tensor(data_type=wire_type.data_type, shape=array.shape, data=b"")
+    return wire_type
 
 
 def read_form(tensor: tensor_pb2.Tensor, path: str) -> TensorForm:

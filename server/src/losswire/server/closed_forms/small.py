@@ -47,7 +47,9 @@ class _Stack:
         first, form = self.first, self.form
         known = first.record.denominators.get(first.layout.name)
         terms = known.terms(self.arrays, first.options) if known else None
-        counted = form.counted(self.arrays, first.options)
+        # Terms that are conditions say what counts, and need not be found twice.
+        conditions = terms is not None and terms.dtype == bool
+        counted = terms if conditions else form.counted(self.arrays, first.options)
         denominators = self._denominators(terms)
         inputs = {name: self._input(name, array) for name, array in self.arrays.items()}
         gradients = {name: torch.empty_like(inputs[name]) for name in first.gradients_for}
@@ -119,13 +121,17 @@ class _Stack:
             ]
             if first.reduction in MEANS:
                 upstream = list(map(quotient, upstream, denominators))
-            each = np.array(upstream, np.float64).astype(dtype)
-            found = np.repeat(each, self.values).reshape(shape)
+            # Rounded from float64 once, whatever it is divided by.
+            found = np.empty((len(upstream), self.values), dtype)
+            found[...] = np.array(upstream)[:, np.newaxis]
+            found = found.reshape(shape)
         tensor = torch.from_numpy(found)
         return tensor if self.device.type == "cpu" else tensor.to(self.device)
 
     def _each(self, terms: Array) -> list[float]:
         """Add up what belongs to each evaluation, in float64."""
+        if len(self.works) == 1 and terms.dtype == bool:
+            return [float(np.count_nonzero(terms))]
         rows = terms.reshape(len(self.works), -1)
         sums: list[float] = np.add.reduce(rows, axis=1, dtype=np.float64).tolist()
         return sums
