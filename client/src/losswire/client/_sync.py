@@ -95,7 +95,7 @@ class Client:
         input name, for gradients to be written into, of the gradient's type and shape; what
         they hold after an error is undefined.
 
-        What is larger than one message of the server's goes in chunks, by itself: inputs are
+        What is large goes in chunks, by itself: inputs are
         read a few rows at a time, and must not change meanwhile. `progress` is then called with
         the rows that are done and all rows, on the thread that moves them, which may be
         another; an exception from it ends the call. After a failure that is tried again it
