@@ -68,12 +68,11 @@ def test_every_bar_is_told(results: Any) -> None:  # noqa: ANN401 (any JSON)
         assert (bar["status"] == "ok") == (bar["measured"] is not None) == (bar["met"] is not None)
 
 
-def test_floors_and_plain_calls_are_measured(results: Any) -> None:  # noqa: ANN401 (any JSON)
-    """What every server serves is not excused."""
-    excused = {
-        case.name for case in cases(QUICK) if case.spec.work in {"in place", "copies", "factored"}
-    }
-    assert {name for name, each in results["cases"].items() if each["status"] != "ok"} <= excused
+def test_everything_is_served(results: Any) -> None:  # noqa: ANN401 (any JSON)
+    """Only shared memory may be missing, where the system has none."""
+    shared = {case.name for case in cases(QUICK) if case.spec.work in {"in place", "copies"}}
+    missing = {name for name, each in results["cases"].items() if each["status"] != "ok"}
+    assert missing <= (set() if sys.platform == "linux" else shared)
 
 
 _FLOORS = """

@@ -10,13 +10,19 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pool, json_format
+from google.protobuf import json_format
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 from losswire.server.errors import Meanings
-from losswire.v1 import loss_service_pb2, loss_service_pb2_grpc, server_info_pb2, tensor_pb2
+from losswire.v1 import (
+    loss_service_pb2,
+    loss_service_pb2_grpc,
+    server_info_pb2,
+    tensor_pb2,
+    tensor_service_pb2,
+)
 from losswire.wire import DATA_TYPES
 from tests.docs.pages import WRITTEN_ADDRESS, blocks, read, rows
 from tests.docs.wire_dump import dump, example_request, undump
@@ -86,8 +92,15 @@ def test_what_is_not_served_says_so(channel: grpc.Channel) -> None:
     assert unserved == named & set(methods)
 
 
+_SERVICES = {
+    "LossService": loss_service_pb2.DESCRIPTOR.services_by_name["LossService"],
+    "TensorService": tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
+}
+
+
 def _methods(service: str) -> list[MethodDescriptor]:
-    return list(descriptor_pool.Default().FindServiceByName(f"losswire.v1.{service}").methods)
+    methods: list[MethodDescriptor] = list(_SERVICES[service].methods)
+    return methods
 
 
 def _is_unimplemented(channel: grpc.Channel, method: MethodDescriptor) -> bool:

@@ -1,5 +1,6 @@
 """The options of a loss and the rules that their values follow."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -165,3 +166,22 @@ class OptionField:
     type: type[OptionScalar]
     default: OptionScalar | None
     required: bool
+
+    def typed(self, value: OptionScalar | None) -> OptionScalar | None:
+        """Give a value in the option's own type; None when it is of another kind."""
+        if self.type is float and type(value) is int:
+            return float(value)
+        return value if type(value) is self.type else None
+
+    @property
+    def kind(self) -> str:
+        """Name the type, and the field of the message that has it."""
+        return _KIND_NAMES[self.type]
+
+
+_KIND_NAMES: Mapping[type, str] = {
+    bool: "a bool",
+    int: "an integer (int64)",
+    float: "a number (double)",
+    str: "a text (string)",
+}

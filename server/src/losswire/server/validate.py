@@ -17,7 +17,6 @@ from losswire.server.records import (
     Layout,
     LossRecord,
     OptionContext,
-    OptionField,
     Reduction,
 )
 from losswire.server.shapes import Bindings, Shape
@@ -199,9 +198,9 @@ class _Validator:
                 if field.default is None:
                     continue
             else:
-                value = _typed(given[name], field)
+                value = field.typed(given[name])
                 if value is None:
-                    self.note(path("options", name), f"must be {_KIND_NAMES[field.type]}")
+                    self.note(path("options", name), f"must be {field.kind}")
                     values[name] = field.default
                     continue
                 values[name] = value
@@ -373,21 +372,6 @@ def wrong_values(record: LossRecord, layout: Layout, context: Context) -> Iterat
         rule = described.rule_for(real=layout.inputs[name].real)
         if problem := rule.violation(array, context):
             yield Violation(path("inputs", name), problem)
-
-
-_KIND_NAMES: Mapping[type, str] = {
-    bool: "a bool",
-    int: "an integer (int64)",
-    float: "a number (double)",
-    str: "a text (string)",
-}
-
-
-def _typed(value: OptionScalar | None, field: OptionField) -> OptionScalar | None:
-    """Give the value in the option's own type; None when it is of another kind."""
-    if field.type is float and type(value) is int:
-        return float(value)
-    return value if type(value) is field.type else None
 
 
 def _widest(dtypes: Sequence[str]) -> str | None:

@@ -33,7 +33,11 @@ class _Stack:
     """Some evaluations of one form, each a slice of the rows."""
 
     def __init__(self, form: ClosedForm, works: Sequence[Work], device: torch.device) -> None:
+        if form.small is None:
+            message = "a closed form that does not compute small evaluations was chosen for one"
+            raise TypeError(message)
         self.form = form
+        self.small = form.small
         self.works = works
         self.first = works[0]
         self.device = device
@@ -61,8 +65,7 @@ class _Stack:
             factors=None,
             scratch=_new,
         )
-        assert form.small is not None  # noqa: S101 (chosen for having it)
-        values = form.small(block)
+        values = self.small(block)
         counts = [self.values] * len(self.works) if counted is None else self._each(counted)
         losses = self._parts(to_array(values))
         slopes = {name: self._gradient(name, each) for name, each in gradients.items()}
