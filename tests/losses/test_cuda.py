@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from losswire.server import autograd, reduce, transfers
+from losswire.server import compute as compute_module
 from losswire.server.closed_forms import driver
 from losswire.server.compute import Outcome, compute
 from losswire.server.cuda import cuda_lanes, pinned
@@ -92,7 +93,7 @@ def test_every_loss_is_near_that_of_a_cpu(
     """All of its inputs and results go through slabs, however small they are."""
     stage = Staging(_GPU, cuda_lanes(_GPU), pinned, slabs=3, slab_bytes=64, smallest=1)
     direct = transfers.transfers_for
-    for module in (autograd, reduce, transfers, driver):
+    for module in (autograd, reduce, compute_module, driver):
         monkeypatch.setattr(
             module, "transfers_for", lambda device: stage if device == _GPU else direct(device)
         )

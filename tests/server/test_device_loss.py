@@ -1,26 +1,34 @@
 """A device that is lost ends the server; one that is only full does not."""
 
+import asyncio
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from losswire.server import app
+from losswire.server import app, engine
 from losswire.server.admit import price
+from losswire.server.compute import Outcome, compute
 from losswire.server.cuda import is_lost
 from losswire.server.decode import decode
 from losswire.server.registry import builtin_registry
 from losswire.server.settings import MIB, Settings
 from losswire.server.validate import validate
+from losswire.server.work import Work
 from losswire.v1 import loss_service_pb2
 from tests.server.harness import Child, path_with
+from tests.server.inside import Gate, line
 from tests.server.requests import (
     TIMEOUT,
     Stub,
     evaluation,
     f32,
+    i64,
 )
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -83,6 +91,59 @@ def test_a_lost_device_ends_the_server(tmp_path: Path) -> None:
         assert child.wait() == 1
     [critical] = [each for each in child.entries() if each["level"] == "critical"]
     assert "illegal memory access" in critical["exception"]
+
+
+@pytest.mark.parametrize("error", [error for error, _ in _ERRORS.values()], ids=_ERRORS.keys())
+def test_nothing_is_tried_on_a_lost_device(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """After a stack's error, its evaluations are computed one by one only if that is safe."""
+    tried: list[int] = []
+
+    def fail(works: Sequence[Work], device: torch.device) -> list[Outcome]:
+        del device
+        tried.append(len(works))
+        raise error
+
+    monkeypatch.setattr(engine, "compute_together", fail)
+    logits = np.zeros((3, 10), np.float32)
+    item = evaluation("cross_entropy", {"input": logits, "target": i64(1, 2, 3)})
+
+    async def run() -> None:
+        for _ in range(2):
+            outcomes = await work.outcomes([item] * 12, math.inf)
+            if is_lost(error):
+                assert {each.error.reason for each in outcomes} == {"DEVICE_LOST"}
+            else:
+                assert [each.result.count for each in outcomes] == [3] * 12
+
+    with line(Gate()) as work:
+        asyncio.run(run())
+        assert work.engine.device_lost is is_lost(error)
+    assert tried == ([12] if is_lost(error) else [12, 12])
+
+
+def test_a_full_device_is_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused allocation is told with a time to come back, and the next call is answered."""
+    errors = [torch.OutOfMemoryError("CUDA out of memory.")]
+
+    def once(work: Work, device: torch.device) -> Outcome:
+        if errors:
+            raise errors.pop()
+        return compute(work, device)
+
+    monkeypatch.setattr(engine, "compute", once)
+    item = evaluation("mse_loss", {"input": f32(1, 2), "target": f32(3, 4)})
+
+    async def run() -> None:
+        full, fine = [await work.outcome(item, math.inf) for _ in range(2)]
+        assert full.error.reason == "OVERLOADED"
+        assert full.error.retry_after_ms > 0
+        assert fine.result.count == 2
+
+    with line(Gate()) as work:
+        asyncio.run(run())
+        assert not work.engine.device_lost
 
 
 def _settings(budget: int) -> Settings:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from losswire.server import autograd, reduce, transfers
+from losswire.server import compute as compute_module
 from losswire.server.closed_forms import driver
 from losswire.server.compute import compute
 from losswire.server.decode import decode
@@ -53,8 +54,8 @@ def test_what_goes_comes_back(tensor: Tensor, slabs: int) -> None:
     given.copy_(torch.zeros_like(given))
     computed = lanes.computing.empty(arrived)
     lanes.computing.copy(computed, arrived)
-    found = stage.fetch(computed)
-    stage.land()
+    with stage:
+        found = stage.fetch(computed)
     assert same_bits(found, transfers.transfers_for(_CPU).fetch(tensor.contiguous()))
 
 
@@ -66,8 +67,8 @@ def test_several_are_on_their_way_at_once() -> None:
     computed = [lanes.computing.empty(each) for each in arrived]
     for target, source in zip(computed, arrived, strict=True):
         lanes.computing.copy(target, source)
-    found = [stage.fetch(each) for each in computed]
-    stage.land()
+    with stage:
+        found = [stage.fetch(each) for each in computed]
     for array, tensor in zip(found, tensors, strict=True):
         assert np.array_equal(array, tensor.numpy())
 
@@ -76,8 +77,8 @@ def test_results_come_right_into_an_array() -> None:
     """What is fetched into an array is that array."""
     stage, _, _ = staging(PromptLane)
     place: npt.NDArray[Any] = np.zeros((20, 30), np.float32)
-    found = stage.fetch(torch.full((20, 30), 3.0), place)
-    stage.land()
+    with stage:
+        found = stage.fetch(torch.full((20, 30), 3.0), place)
     assert found.ctypes.data == place.ctypes.data
     assert (place == 3).all()
 
@@ -86,9 +87,9 @@ def test_memory_is_pinned_once() -> None:
     """All of it before the first tensor, and none for any tensor."""
     stage, _, pins = staging(LazyLane)
     assert [each.nbytes for each in pins] == [1024] * 6
-    for _ in range(10):
-        stage.fetch(stage.bring(torch.zeros(5000)))
-    stage.land()
+    with stage:
+        for _ in range(10):
+            stage.fetch(stage.bring(torch.zeros(5000)))
     assert len(pins) == 6
 
 
@@ -115,7 +116,7 @@ def test_memory_that_two_lanes_use_is_kept_for_both() -> None:
 
 
 def _use(monkeypatch: pytest.MonkeyPatch, stage: Staging) -> None:
-    for module in (autograd, reduce, transfers, driver):
+    for module in (autograd, reduce, compute_module, driver):
         monkeypatch.setattr(module, "transfers_for", lambda device: stage)  # noqa: ARG005
 
 
@@ -153,14 +154,13 @@ def test_a_gradient_comes_right_where_the_caller_wants_it(monkeypatch: pytest.Mo
     np.testing.assert_allclose(place.array, 2 * x / x.size, rtol=1e-6)
 
 
-def test_results_land_after_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_land_after_an_error_too() -> None:
     """Nothing is written to a caller's memory after the answer."""
     stage, _, _ = staging(LazyLane)
-    _use(monkeypatch, stage)
     place: npt.NDArray[Any] = np.zeros(500, np.float32)
 
     def fail() -> None:
-        with transfers.landing(_CPU):
+        with stage:
             stage.fetch(torch.full((500,), 3.0), place)
             raise ZeroDivisionError
 

@@ -128,6 +128,13 @@ class Staging:
             _Ring([_Slab(pinned(slab_bytes)) for _ in range(slabs)]) for _ in range(2)
         )
 
+    def __enter__(self) -> None:
+        """Begin to compute."""
+
+    def __exit__(self, *error: object) -> None:
+        """Wait until everything that was fetched is there."""
+        self._leaving.settle()
+
     def bring(self, tensor: Tensor) -> Tensor:
         """Give a tensor in host memory on the device; what it was made of may change after."""
         if tensor.nbytes < self._smallest:
@@ -147,7 +154,7 @@ class Staging:
         return placed
 
     def fetch(self, tensor: Tensor, into: Array | None = None) -> Array:
-        """Give a tensor of the device in host memory, whose elements are there after `land`."""
+        """Give a tensor of the device in host memory, whose elements are there in the end."""
         if tensor.nbytes < self._smallest:
             return to_array(tensor)
         source = tensor.detach().contiguous()
@@ -160,10 +167,6 @@ class Staging:
             lane.copy(slab.memory[: piece.numel()], piece)
             slab.hold(lane.mark(), place)
         return to_array(result)
-
-    def land(self) -> None:
-        """Wait until everything that was fetched is there."""
-        self._leaving.settle()
 
     def _pieces(self, tensor: Tensor) -> Sequence[Tensor]:
         """Cut the bytes of a contiguous tensor into pieces that fit into slabs."""

@@ -1,7 +1,5 @@
 """Transfers: how tensors get to the device that computes, and how results come back."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Protocol
 
@@ -15,23 +13,36 @@ from losswire.server.values import Array
 
 
 class Transfers(Protocol):
-    """The way to one device and back. Belongs to the thread that computes there."""
+    """The way to one device and back. Belongs to the thread that computes there.
+
+    What is fetched in a `with` block is in host memory at its end. So it is after an error,
+    lest something is written later to where a caller sees it.
+    """
+
+    def __enter__(self) -> object:
+        """Begin to compute."""
+
+    def __exit__(self, *error: object) -> None:
+        """Wait until everything that was fetched is there."""
 
     def bring(self, tensor: Tensor) -> Tensor:
         """Give a tensor in host memory on the device; what it was made of may change after."""
 
     def fetch(self, tensor: Tensor, into: Array | None = None) -> Array:
-        """Give a tensor of the device in host memory, whose elements are there after `land`.
+        """Give a tensor of the device in host memory, whose elements are there in the end.
 
         They may come right into an array of the same type and shape, if one is given.
         """
 
-    def land(self) -> None:
-        """Wait until everything that was fetched is there."""
-
 
 class _Host:
     """The processor computes where the arrays are."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
     def bring(self, tensor: Tensor) -> Tensor:
         return tensor
@@ -40,9 +51,6 @@ class _Host:
         del into
         return to_array(tensor)
 
-    def land(self) -> None:
-        pass
-
 
 @cache
 def transfers_for(device: torch.device) -> Transfers:
@@ -50,15 +58,3 @@ def transfers_for(device: torch.device) -> Transfers:
     if device.type == "cpu":
         return _Host()
     return Staging(device, cuda_lanes(device), pinned)
-
-
-@contextmanager
-def landing(device: torch.device) -> Iterator[None]:
-    """Have what is fetched inside in host memory at the end.
-
-    Also after an error, so that nothing is written later to where a caller sees it.
-    """
-    try:
-        yield
-    finally:
-        transfers_for(device).land()
