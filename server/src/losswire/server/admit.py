@@ -23,10 +23,11 @@ _MOST_REPLY_BYTES: Final = (2 << 30) - (16 << 20)
 """What protobuf can serialize, less room for everything besides the tensors."""
 
 
-def price(work: Work) -> int:
+def price(work: Work, *, copied: bool = False) -> int:
     """Estimate the peak memory of an evaluation, in bytes, from its record.
 
-    Resident tensors and what lies in regions are in memory already, whatever is computed.
+    Resident tensors and what lies in regions are in memory already, whatever is computed;
+    they are not if all is `copied` to a device with memory of its own.
     """
     cost = work.record.cost
     elements = sum([array.size for array in work.inputs.values()])
@@ -35,7 +36,7 @@ def price(work: Work) -> int:
     own = elements * _ITEM_SIZES[work.compute_dtype] + math.prod(work.values_shape) * _DOUBLE
     dense = bool(work.gradients_for) and not work.factored
     peak = int(own * (cost.buffers_with_gradients if dense else cost.buffers))
-    return max(peak - work.resident_bytes - _written_in_place(work), 0)
+    return peak if copied else max(peak - work.resident_bytes - _written_in_place(work), 0)
 
 
 def _written_in_place(work: Work) -> int:
@@ -74,11 +75,14 @@ def steps(work: Work) -> int:
 class Admission:
     """The memory budget of all evaluations together. Belongs to the event loop."""
 
-    def __init__(self, budget_bytes: int, most_steps: int = _MOST_STEPS) -> None:
-        """Take the budget, and how many steps one call may take."""
+    def __init__(
+        self, budget_bytes: int, most_steps: int = _MOST_STEPS, *, copied: bool = False
+    ) -> None:
+        """Take the budget, how many steps one call may take, and how to `price`."""
         self.budget_bytes = budget_bytes
         self.most_steps = most_steps
         self.reserved_bytes = 0
+        self._copied = copied
 
     def demand(self, works: Sequence[Work]) -> int:
         """Give the price of some evaluations.
@@ -96,7 +100,7 @@ class Admission:
         if sum(map(reply_bytes, works)) > _MOST_REPLY_BYTES:
             message = "the answer would be larger than one message can be (2 GiB)"
             raise OverLimitError(message)
-        wanted = sum(map(price, works))
+        wanted = sum([price(each, copied=self._copied) for each in works])
         if wanted > self.budget_bytes:
             raise OverLimitError(_too_much(wanted, self.budget_bytes))
         return wanted

@@ -1,8 +1,11 @@
 """A running server: the line, the doors and their life."""
 
+import asyncio
 import ipaddress
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from losswire.server.canary import evaluate_canary
+from losswire.server.cuda import usable_bytes
 from losswire.server.door import GuardedServer
 from losswire.server.engine import Engine
 from losswire.server.line import Line
@@ -86,15 +90,38 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda:0" if name == "cuda" else name)
 
 
+def fit(settings: Settings, device: torch.device) -> Settings:
+    """Lower the memory budget to what the device has: an evaluation takes as much there."""
+    if device.type == "cpu":
+        return settings
+    budget = usable_bytes(device)
+    if settings.memory_budget_bytes <= budget:
+        return settings
+    # Regions are held of the same budget, of which some must remain to compute with.
+    regions = min(settings.region_quota_bytes, budget // 4)
+    return replace(settings, memory_budget_bytes=budget, region_quota_bytes=regions)
+
+
 class App:
     """One server process."""
 
-    def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
-        """Take the settings and, instead of the built-in losses, a catalogue."""
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry | None = None,
+        on_lost: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Take the settings and, instead of the built-in losses, a catalogue.
+
+        When the device is lost, `on_lost` is called on the event loop. Then all that is left
+        to do is `stop`.
+        """
+        device = pick_device(settings.device)
+        self._settings = fit(settings, device)
         self._registry = registry or load_registry(settings.losses)
-        self._engine = Engine(pick_device(settings.device), settings.threads)
-        self._line = Line(self._registry, self._engine, settings)
+        self._engine = Engine(device, settings.threads)
+        self._line = Line(self._registry, self._engine, self._settings)
+        self._on_lost = on_lost
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._region_socket: RegionSocket | None = None
@@ -121,7 +148,8 @@ class App:
         except StartError:
             await server.stop(None)
             raise
-        self._engine.start()
+        loop = asyncio.get_running_loop()
+        self._engine.start(partial(loop.call_soon_threadsafe, self._on_lost))
         try:
             await evaluate_canary(self._line)
         except Exception as error:
@@ -135,6 +163,11 @@ class App:
         if not address.host:
             return address.text
         return f"{address.text.rpartition(':')[0]}:{port}"
+
+    @property
+    def device_lost(self) -> bool:
+        """Whether the device does not compute any more."""
+        return self._engine.device_lost
 
     def _make_server(self) -> grpc.aio.Server:
         settings = self._settings

@@ -16,7 +16,8 @@ from losswire.server.reduce import (
     upstream_of,
     value_gradients,
 )
-from losswire.server.tensors import to_array, to_tensor
+from losswire.server.tensors import to_tensor
+from losswire.server.transfers import transfers_for
 from losswire.server.values import Array
 from losswire.server.work import Work
 from losswire.wire import Violation
@@ -34,6 +35,7 @@ class _Evaluation:
     def __init__(self, work: Work, device: torch.device) -> None:
         self.work = work
         self.device = device
+        self.transfers = transfers_for(device)
         self.dtype: torch.dtype = getattr(torch, work.compute_dtype)
         self.weighting = Weighting(work, device, work.values_shape)
         self.inputs = {name: self._input(name, array) for name, array in work.inputs.items()}
@@ -55,7 +57,7 @@ class _Evaluation:
             else:
                 loss = values.new_tensor(loss_of(work, totals, denominator))
         return Computed(
-            loss=to_array(loss),
+            loss=self.transfers.fetch(loss.detach()),
             sum=totals.total,
             mean_numerator=totals.numerator,
             mean_denominator=denominator,
@@ -82,7 +84,7 @@ class _Evaluation:
 
     def _input(self, name: str, array: Array) -> Tensor:
         """Make an input a tensor of the compute type, ready for autograd if it is asked for."""
-        tensor = to_tensor(array).to(self.device)
+        tensor = self.transfers.bring(to_tensor(array))
         if not self.work.layout.inputs[name].real:
             return tensor
         # 1 is harmless to every loss; what the caller sent there may not be.
@@ -141,4 +143,7 @@ class _Evaluation:
     def _finish(self, name: str, gradient: Tensor) -> Array:
         """Clear what belongs to removed values and convert to the type asked for."""
         dtype = getattr(torch, self.work.gradient_type(name))
-        return to_array(self._keep(name, gradient, 0.0).to(dtype))
+        place = self.work.destinations.get(name)
+        return self.transfers.fetch(
+            self._keep(name, gradient, 0.0).to(dtype), None if place is None else place.array
+        )

@@ -36,11 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         losses=tuple(options.losses),
     )
     try:
-        asyncio.run(_serve(settings))
+        return asyncio.run(_serve(settings))
     except StartError as error:
         print(f"losswire-server: {error}", file=sys.stderr)  # noqa: T201 (a command line speaks)
         return 2
-    return 0
 
 
 def _share(options: argparse.Namespace, name: str) -> int:
@@ -49,10 +48,10 @@ def _share(options: argparse.Namespace, name: str) -> int:
     return options.memory_budget_mib // 4 if given is None else given
 
 
-async def _serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    app = App(settings)
+async def _serve(settings: Settings) -> int:
+    """Serve until SIGTERM, SIGINT or the end of the device; gives the exit status."""
     stopping = asyncio.Event()
+    app = App(settings, on_lost=stopping.set)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -63,6 +62,7 @@ async def _serve(settings: Settings) -> None:
     print(f"listening on {address}", flush=True)  # noqa: T201 (a command line speaks)
     await stopping.wait()
     await app.stop()
+    return 1 if app.device_lost else 0
 
 
 def _parser() -> argparse.ArgumentParser:

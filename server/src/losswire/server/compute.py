@@ -13,6 +13,7 @@ from losswire.server.closed_forms.factored import compute_factored, factor_array
 from losswire.server.closed_forms.small import compute_small
 from losswire.server.reduce import Computed
 from losswire.server.regions.places import Destination
+from losswire.server.transfers import transfers_for
 from losswire.server.values import Array
 from losswire.server.work import SMALL_BYTES, Work
 
@@ -51,7 +52,7 @@ def compute_together(works: Sequence[Work], device: torch.device) -> list[Outcom
     first = works[0]
     closed = first.closed_form if device.type == "cpu" else None
     engine = "closed_form" if first.factored or first.small_form or closed else "autograd"
-    with _threads_for(first, engine):
+    with _threads_for(first, engine), transfers_for(device):
         if first.factored:
             found = [compute_factored(work, device) for work in works]
         elif first.small_form is not None:

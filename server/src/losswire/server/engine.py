@@ -14,8 +14,9 @@ import torch
 from losswire.server.allocator import give_back
 from losswire.server.batch import stacks
 from losswire.server.compute import compute, compute_together
+from losswire.server.cuda import is_lost
 from losswire.server.encode import encode
-from losswire.server.errors import ExpiredError, OverloadedError
+from losswire.server.errors import DeviceLostError, ExpiredError, OverloadedError
 from losswire.server.work import Work
 from losswire.v1 import evaluation_pb2
 
@@ -76,6 +77,10 @@ class _Job:
             self.future.get_loop().call_soon_threadsafe(_resolve, self.future, self.answers)
 
 
+def _nobody() -> None:
+    """Hear that the device is lost, where nobody wants to know."""
+
+
 class Engine:
     """Computes on one device; the event loop only ever waits for it, or computes what is small."""
 
@@ -83,11 +88,15 @@ class Engine:
         """Take the device and how many CPU threads torch may use."""
         self.device = device
         self.threads = threads
+        self.device_lost = False
+        """Whether the device does not compute any more. Then nothing is tried there."""
+        self._on_lost: Callable[[], object] = _nobody
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="losswire-engine", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, on_lost: Callable[[], object] = _nobody) -> None:
+        """Start the thread; tells, from whatever thread, when the device is lost."""
+        self._on_lost = on_lost
         self._thread.start()
 
     def stop(self) -> None:
@@ -194,7 +203,7 @@ class Engine:
             if isinstance(part, Work):
                 works.append(part)
             else:
-                answers.append(_attempt(part, wait))
+                answers.append(self._attempt(part, wait))
         if works:
             answers = self._answers(works, waited)
         for (job, position, _), answer in zip(live, answers, strict=True):
@@ -202,27 +211,42 @@ class Engine:
 
     def _answers(self, works: Sequence[Work], waited: Sequence[int]) -> list[Answer]:
         """Compute works of one form."""
-        if len(works) > 1:
+        if len(works) > 1 and not self.device_lost:
             try:
                 outcomes = compute_together(works, self.device)
                 return [encode(each, wait) for each, wait in zip(outcomes, waited, strict=True)]
-            except Exception:  # noqa: BLE001 (each by itself tells whose error it is)
+            except Exception as error:  # noqa: BLE001 (each by itself tells whose error it is)
                 _log.warning("evaluations failed together and are computed one by one")
+                self._meaning(error)
         return [self._answer(work, wait) for work, wait in zip(works, waited, strict=True)]
 
     def _answer(self, work: Work, waited: int) -> Answer:
         """Compute one evaluation."""
-        try:
+
+        def task(waited: int) -> Answer:
             return encode(compute(work, self.device), waited)
-        except Exception as error:  # noqa: BLE001 (one evaluation must not end the engine)
+
+        answer: Answer = self._attempt(task, waited)
+        return answer
+
+    def _attempt(self, task: Task, waited: int) -> Any:  # noqa: ANN401 (the task's own)
+        """Do one thing, if anything can be done at all."""
+        if self.device_lost:
+            return DeviceLostError()
+        try:
+            return task(waited)
+        except Exception as error:  # noqa: BLE001 (one task must not end the engine)
+            return self._meaning(error)
+
+    def _meaning(self, error: Exception) -> Exception:
+        """Give what an error is to the caller; the end of the device is noted and told."""
+        if not is_lost(error):
             return _meaning(error)
-
-
-def _attempt(task: Task, waited: int) -> Any:  # noqa: ANN401 (the task's own)
-    try:
-        return task(waited)
-    except Exception as error:  # noqa: BLE001 (one task must not end the engine)
-        return _meaning(error)
+        if not self.device_lost:
+            self.device_lost = True
+            _log.critical("the device is lost", exc_info=error)
+            self._on_lost()
+        return DeviceLostError()
 
 
 def _takes_a_moment(work: Work) -> bool:

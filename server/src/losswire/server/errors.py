@@ -108,6 +108,14 @@ class ExpiredError(LosswireServerError):
     """A request whose deadline passed before it was computed, or that came too slowly."""
 
 
+class DeviceLostError(LosswireServerError):
+    """A request to a server whose device does not compute any more, and which ends for that."""
+
+    def __init__(self) -> None:
+        """Take nothing: what happened is for the log."""
+        super().__init__("the server lost its device and ends; another one can be tried")
+
+
 @dataclass(frozen=True, slots=True)
 class Meaning:
     """What an error is to the caller."""
@@ -133,6 +141,7 @@ class Meanings:
         OverLimitError: Meaning(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVER_LIMIT"),
         OverloadedError: Meaning(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
         ExpiredError: Meaning(grpc.StatusCode.DEADLINE_EXCEEDED, "EXPIRED"),
+        DeviceLostError: Meaning(grpc.StatusCode.UNAVAILABLE, "DEVICE_LOST"),
         Exception: Meaning(grpc.StatusCode.INTERNAL, "INTERNAL"),
     }
 

@@ -43,7 +43,8 @@ class Line:
         """Take the catalogue, the engine and the limits."""
         self.registry = registry
         self.engine = engine
-        self.admission = Admission(settings.memory_budget_bytes)
+        copied = engine.device.type != "cpu"
+        self.admission = Admission(settings.memory_budget_bytes, copied=copied)
         self.residents = ResidentStore(settings.resident_quota_bytes)
         self.regions = RegionStore(self.admission, settings.region_quota_bytes)
         self.chunked = ChunkedDoor(

@@ -17,6 +17,7 @@ from losswire.server.closed_forms.block import Factors
 from losswire.server.records import Reduction
 from losswire.server.shapes import Shape
 from losswire.server.tensors import to_tensor
+from losswire.server.transfers import transfers_for
 from losswire.server.values import Array
 from losswire.server.work import Work
 
@@ -51,7 +52,7 @@ class Weighting:
         self.removed: Tensor | None = None
         """Which weights are 0, where some are."""
         if work.sample_weight is not None:
-            weight = to_tensor(work.sample_weight).to(device, torch.float64)
+            weight = transfers_for(device).bring(to_tensor(work.sample_weight)).to(torch.float64)
             self.weight = weight.expand(work.values_shape).reshape(shape)
             self.kept = self.weight != 0
             removed = ~self.kept
@@ -162,7 +163,7 @@ def upstream_of(work: Work, device: torch.device) -> Tensor:
     """Give the gradient of the caller's objective with respect to the loss, in float64."""
     if work.grad_output is None:
         return torch.ones((), dtype=torch.float64, device=device)
-    return to_tensor(work.grad_output).to(device, torch.float64)
+    return transfers_for(device).bring(to_tensor(work.grad_output)).to(torch.float64)
 
 
 def value_gradients(

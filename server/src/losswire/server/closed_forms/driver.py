@@ -21,6 +21,7 @@ from losswire.server.reduce import (
     value_gradients,
 )
 from losswire.server.tensors import to_array, to_tensor
+from losswire.server.transfers import transfers_for
 from losswire.server.work import Work
 
 _BLOCK_BYTES: Final = 2 << 20
@@ -179,7 +180,7 @@ class _Walk:
 
     def _converted(self, name: str, rows: Tensor) -> Tensor:
         """Give rows of an input, those of numbers in the compute type."""
-        rows = rows.to(self.device)
+        rows = transfers_for(self.device).bring(rows)
         if not self.work.layout.inputs[name].real or rows.dtype == self.dtype:
             return rows
         like = rows.new_empty((), dtype=self.dtype).expand(rows.shape)
