@@ -116,6 +116,17 @@ def test_picture_and_page_follow_from_the_results(folder: Path) -> None:
         assert copy.read_text().count((folder / "latest.md").read_text().strip()) == 1
 
 
+def test_page_and_picture_show_the_kept_results(tmp_path: Path) -> None:
+    """What is published was made of the results that lie beside the programs."""
+    kept = str(ROOT / "benchmarks" / "results" / "latest.json")
+    for name, write in (("performance.md", page.main), ("performance.svg", plot.main)):
+        published = ROOT / "docs" / name
+        again = tmp_path / name
+        again.write_text(published.read_text())
+        assert write([kept, str(again)]) == 0
+        assert again.read_text() == published.read_text(), name
+
+
 def test_a_page_without_markers_is_left_alone() -> None:
     """Nothing is written where nobody said where."""
     with pytest.raises(ValueError, match="lacks"):

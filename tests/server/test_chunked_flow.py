@@ -70,7 +70,7 @@ def test_the_budget_is_given_back(end: str) -> None:
         assert 0 < work.admission.reserved_bytes < 64 * _MIB
         if end == "cancelled":
             task.cancel()
-            gate.open.set()
+            await asyncio.wait([task])
         gate.open.set()
         await asyncio.wait([task])
         assert work.admission.reserved_bytes == 0
