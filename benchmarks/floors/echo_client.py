@@ -5,7 +5,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,9 +34,9 @@ class Echo(Work):
         self._logits = data.logits(spec.rows, spec.columns, spec.dtype)
         self._callers = spec.callers
 
+    @abstractmethod
     def call(self) -> Array:
         """Send the array and make one of what comes back."""
-        raise NotImplementedError
 
     def check(self) -> str:
         """Compare the bytes."""
@@ -148,7 +149,11 @@ def _bytes_of(array: Array) -> memoryview:
     return memoryview(flat)
 
 
-_WORKS = {"unary": Unary, "chunked": Chunked, "chunked asyncio": ChunkedLater}
+_WORKS: Mapping[str, Callable[[Mapping[str, str], Spec], Work]] = {
+    "unary": Unary,
+    "chunked": Chunked,
+    "chunked asyncio": ChunkedLater,
+}
 
 
 def _open(addresses: Mapping[str, str], spec: Spec) -> Work:

@@ -108,10 +108,9 @@ def decode(
     The inputs named in `streamed` have no data; a stand-in of their type and shape,
     which takes no memory, is put in their place.
 
-    Raises NotServedError for the parts of the contract that are not filled yet,
-    InvalidEvaluationError at once for floods of entries, which would take long to judge, and
-    MissingResidentError or MissingRegionError when nothing is wrong but that resident tensors
-    are not stored or regions are gone.
+    Raises NotServedError for resident tensors where none are kept, InvalidEvaluationError at
+    once for floods of entries, which would take long to judge, and MissingResidentError or
+    MissingRegionError when nothing is wrong but that tensors are not stored or regions are gone.
     """
     _refuse_floods(evaluation)
     found = _Found(find, borrow)
@@ -126,20 +125,15 @@ def decode(
     resident_bytes = found.resident_bytes
     destinations = dict(sorted(evaluation.gradient_destinations.items()))
     misplaced = _misplaced(evaluation) if destinations else ()
-    has = evaluation.HasField
     request = Request(
         loss=evaluation.loss,
         inputs=inputs,
         options={name: decode_option(value) for name, value in evaluation.options.items()},
         reduction=evaluation.reduction,
         gradients_for=tuple(evaluation.gradients_for),
-        grad_output=_tensor(evaluation.grad_output, "grad_output", found)
-        if has("grad_output")
-        else None,
-        sample_weight=_tensor(evaluation.sample_weight, "sample_weight", found)
-        if has("sample_weight")
-        else None,
-        normalizer=evaluation.normalizer if has("normalizer") else None,
+        grad_output=_optional(evaluation, "grad_output", found),
+        sample_weight=_optional(evaluation, "sample_weight", found),
+        normalizer=evaluation.normalizer if evaluation.HasField("normalizer") else None,
         gradient_data_type=evaluation.gradient_data_type,
         compute_data_type=evaluation.compute_data_type,
         engine=evaluation.engine,
@@ -156,6 +150,13 @@ def decode(
     if found.missing_regions and not violations:
         raise MissingRegionError(found.missing_regions)
     return request
+
+
+def _optional(evaluation: evaluation_pb2.Evaluation, name: str, found: _Found) -> Array | None:
+    """Decode a tensor that an evaluation may do without."""
+    if not evaluation.HasField(name):  # type: ignore[arg-type]  # one of its fields
+        return None
+    return _tensor(getattr(evaluation, name), name, found)
 
 
 def _read_in_place(
