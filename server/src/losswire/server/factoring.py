@@ -3,10 +3,10 @@
 from losswire.server.decode import Request
 from losswire.server.layouts import Layout
 from losswire.server.records import LossRecord
+from losswire.server.work import COMPUTED_IN
 from losswire.v1 import evaluation_pb2
 
 _DENSE = "GRADIENT_FORM_DENSE"
-_COMPUTED_IN = ("float32", "float64")
 
 
 def unfactorable(
@@ -26,7 +26,7 @@ def unfactorable(
     if request.engine == evaluation_pb2.ENGINE_AUTOGRAD:
         text = "torch's own path has dense gradients only; ask for ENGINE_AUTO or"
         return f"{text} {_DENSE}"
-    if compute_dtype is not None and compute_dtype not in _COMPUTED_IN:
+    if compute_dtype is not None and compute_dtype not in COMPUTED_IN:
         text = f"factored gradients are not computed in {compute_dtype}; leave compute_data_type"
         return f"{text} unset or ask for {_DENSE}"
     return None

@@ -22,7 +22,7 @@ of them gets a processor, which on a busy machine takes a hundred times as long 
 _LARGE_BYTES: Final = 512 << 10
 """Below this size of all inputs, walking blocks costs more than autograd does."""
 
-_COMPUTED_IN: Final = ("float32", "float64")
+COMPUTED_IN: Final = ("float32", "float64")
 """The types that closed forms compute in."""
 
 
@@ -69,25 +69,36 @@ class Work:
         return sum(array.nbytes for array in self.inputs.values())
 
     @cached_property
-    def small_form(self) -> ClosedForm | None:
-        """The closed form by which it is computed if it is small; None where there is none.
-
-        It depends on nothing but the form of the evaluation.
-        """
-        if self.whole is not None:
-            return self.whole.small_form
+    def _form_of_any_size(self) -> ClosedForm | None:
+        """The closed form of its layout, where that can compute it; its size aside."""
         form = self.record.closed_forms.get(self.layout.name)
         if (
             form is None
-            or form.small is None
             or self.factored
-            or self.sample_weight is not None
             or self.engine == evaluation_pb2.ENGINE_AUTOGRAD
-            or self.compute_dtype not in _COMPUTED_IN
-            or self.input_bytes >= SMALL_BYTES
+            or self.compute_dtype not in COMPUTED_IN
             or not self.values_shape
             or not set(self.gradients_for) <= set(form.gradients)
             or any(array.size == 0 for array in self.inputs.values())
+        ):
+            return None
+        return form
+
+    @cached_property
+    def small_form(self) -> ClosedForm | None:
+        """The closed form by which it is computed if it is small; None where there is none.
+
+        It depends on nothing but the form of the evaluation; how a chunked call is cut makes
+        no difference.
+        """
+        if self.whole is not None:
+            return self.whole.small_form
+        form = self._form_of_any_size
+        if (
+            form is None
+            or form.small is None
+            or self.sample_weight is not None
+            or self.input_bytes >= SMALL_BYTES
             or not form.fits(self.inputs, self.options)
         ):
             return None
@@ -97,24 +108,11 @@ class Work:
     def closed_form(self) -> ClosedForm | None:
         """The closed form by which it is computed on a CPU if it is large; None: autograd is.
 
-        It depends on nothing but the form of the evaluation; how a chunked call is cut makes
-        no difference.
+        It depends on nothing but the form of the evaluation, as `small_form` does.
         """
         if self.whole is not None:
             return self.whole.closed_form
-        form = self.record.closed_forms.get(self.layout.name)
-        if (
-            form is None
-            or self.factored
-            or self.engine == evaluation_pb2.ENGINE_AUTOGRAD
-            or self.compute_dtype not in _COMPUTED_IN
-            or not set(self.gradients_for) <= set(form.gradients)
-            or self.input_bytes < _LARGE_BYTES
-            or any(array.size == 0 for array in self.inputs.values())
-            or not self.values_shape
-        ):
-            return None
-        return form
+        return self._form_of_any_size if self.input_bytes >= _LARGE_BYTES else None
 
     def stackable_on(self, device_type: str) -> bool:
         """Tell whether evaluations of its form may be computed as one."""
