@@ -41,7 +41,7 @@ def price(work: Work, *, copied: bool = False) -> int:
 
 def _written_in_place(work: Work) -> int:
     """Count the bytes of the gradients that are computed where they go."""
-    if not work.destinations or work.closed_form is None:
+    if not work.destinations or not (work.native_form or work.closed_form):
         return 0
     return sum(each.array.nbytes for each in work.destinations.values())
 

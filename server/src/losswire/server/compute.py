@@ -10,6 +10,7 @@ import torch
 from losswire.server.autograd import compute_autograd
 from losswire.server.closed_forms.driver import compute_closed
 from losswire.server.closed_forms.factored import compute_factored, factor_arrays
+from losswire.server.closed_forms.rows import compute_rows
 from losswire.server.closed_forms.small import compute_small
 from losswire.server.reduce import Computed
 from losswire.server.regions.places import Destination
@@ -50,10 +51,16 @@ def compute_together(works: Sequence[Work], device: torch.device) -> list[Outcom
     """Evaluate some works of one form, which has to be `stackable` where they are several."""
     start = time.perf_counter_ns()
     first = works[0]
-    closed = first.closed_form if device.type == "cpu" else None
-    engine = "closed_form" if first.factored or first.small_form or closed else "autograd"
+    on_cpu = device.type == "cpu"
+    native = first.native_form if on_cpu else None
+    closed = first.closed_form if on_cpu else None
+    by_form = native or first.factored or first.small_form or closed
+    engine = "closed_form" if by_form else "autograd"
     with _threads_for(first, engine), transfers_for(device):
-        if first.factored:
+        if native is not None:
+            threads = torch.get_num_threads()
+            found = [compute_rows(native, work, threads) for work in works]
+        elif first.factored:
             found = [compute_factored(work, device) for work in works]
         elif first.small_form is not None:
             found = compute_small(first.small_form, works, device)

@@ -17,7 +17,7 @@ from losswire.server.compute import compute, compute_together
 from losswire.server.cuda import is_lost
 from losswire.server.encode import encode
 from losswire.server.errors import DeviceLostError, ExpiredError, OverloadedError
-from losswire.server.work import Work
+from losswire.server.work import SMALL_BYTES, Work
 from losswire.v1 import evaluation_pb2
 
 _log = logging.getLogger(__name__)
@@ -250,6 +250,8 @@ class Engine:
 
 
 def _takes_a_moment(work: Work) -> bool:
+    if work.native_form is not None:
+        return work.input_bytes < SMALL_BYTES
     return work.small_form is not None
 
 

@@ -22,6 +22,8 @@ of them gets a processor, which on a busy machine takes a hundred times as long 
 _LARGE_BYTES: Final = 512 << 10
 """Below this size of all inputs, walking blocks costs more than autograd does."""
 
+_FLOAT32_BYTES: Final = 4
+
 COMPUTED_IN: Final = ("float32", "float64")
 """The types that closed forms compute in."""
 
@@ -74,7 +76,6 @@ class Work:
         form = self.record.closed_forms.get(self.layout.name)
         if (
             form is None
-            or self.factored
             or self.engine == evaluation_pb2.ENGINE_AUTOGRAD
             or self.compute_dtype not in COMPUTED_IN
             or not self.values_shape
@@ -85,17 +86,38 @@ class Work:
         return form
 
     @cached_property
-    def small_form(self) -> ClosedForm | None:
-        """The closed form by which it is computed if it is small; None where there is none.
+    def native_form(self) -> ClosedForm | None:
+        """The closed form by whose native rows it is computed on a CPU; None where there is none.
 
         It depends on nothing but the form of the evaluation; how a chunked call is cut makes
-        no difference.
+        no difference, here and below.
         """
+        if self.whole is not None:
+            return self.whole.native_form
+        form = self._form_of_any_size
+        if (
+            form is None
+            or form.native is None
+            or not form.fits_native(self.inputs, self.options)
+            or any(self._natural_type(name) != self.compute_dtype for name in form.gradients)
+        ):
+            return None
+        return form
+
+    def _natural_type(self, name: str) -> str:
+        """Name the type that an input is computed in if nothing else is asked for."""
+        dtype = self.inputs[name].dtype
+        return "float32" if dtype.itemsize < _FLOAT32_BYTES else dtype.name
+
+    @cached_property
+    def small_form(self) -> ClosedForm | None:
+        """The closed form by whose torch operators it is computed if it is small, else None."""
         if self.whole is not None:
             return self.whole.small_form
         form = self._form_of_any_size
         if (
             form is None
+            or self.factored
             or form.small is None
             or self.sample_weight is not None
             or self.input_bytes >= SMALL_BYTES
@@ -106,13 +128,12 @@ class Work:
 
     @cached_property
     def closed_form(self) -> ClosedForm | None:
-        """The closed form by which it is computed on a CPU if it is large; None: autograd is.
-
-        It depends on nothing but the form of the evaluation, as `small_form` does.
-        """
+        """The closed form by whose blocks it is computed on a CPU if it is large, else None."""
         if self.whole is not None:
             return self.whole.closed_form
-        return self._form_of_any_size if self.input_bytes >= _LARGE_BYTES else None
+        if self.factored or self.input_bytes < _LARGE_BYTES:
+            return None
+        return self._form_of_any_size
 
     def stackable_on(self, device_type: str) -> bool:
         """Tell whether evaluations of its form may be computed as one."""
@@ -140,7 +161,13 @@ class Work:
 
     def remember(self) -> None:
         """Find out now what evaluations of this form will be asked, each of which inherits it."""
-        _ = self.small_form, self.closed_form, self.input_bytes, self._only_has_rows
+        _ = (
+            self.native_form,
+            self.small_form,
+            self.closed_form,
+            self.input_bytes,
+            self._only_has_rows,
+        )
 
     def with_arrays(
         self,

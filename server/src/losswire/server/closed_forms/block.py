@@ -4,7 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy.typing as npt
 from torch import Tensor
+
+Array = npt.NDArray[Any]
 
 Options = Mapping[str, Any]
 """The options of an evaluation, each of the type that its record says."""
@@ -61,6 +64,29 @@ def _always(inputs: Mapping[str, Any], options: Options) -> bool:
     return True
 
 
+# Not frozen: that would make constructing one, which every small evaluation does, take longer.
+@dataclass(slots=True, kw_only=True)
+class RowBlock:
+    """Some whole rows of an evaluation in host memory, each input in its own type."""
+
+    inputs: Mapping[str, Array]
+    """The rows of the inputs that have rows, and the whole of those that do not."""
+    options: Options
+    coefficients: Array | None
+    """The gradient with respect to each value, or the one that all have (shape ()), in
+    float64; None: loss only."""
+    removed: Array | None
+    """Which rows to select away, as bytes; None: none."""
+    gradient: Array | None
+    """Where to put the gradient: the input's type or the compute type; None: nowhere."""
+    factors: Array | None
+    """Where to put the factored gradient, (3, rows) in float64; None: nowhere."""
+    values: Array | None
+    """Where to put the values, in the compute type; None: nowhere."""
+    small: bool
+    """Whether this takes a moment only."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denominators:
     """How what each value adds to the mean's denominator follows from some inputs alone."""
@@ -92,6 +118,11 @@ class ClosedForm:
     beside it. On a CPU, an element's place in a vector may tell in its last bit."""
     factored: str | None = None
     """The input whose gradient it can also give as factors; None: none."""
+    native: Callable[[RowBlock], float] | None = None
+    """Computes rows of any number by code of our own: fills what there is a place for and
+    gives the sum of the values. On a CPU it is taken wherever it fits."""
+    fits_native: Callable[[Mapping[str, Any], Options], bool] = _always
+    """As `fits`, for `native`."""
     single: str | None = None
     """The layout of one row without its batch axis, if there is one. Factors of it are
     computed as those of a batch of one row."""

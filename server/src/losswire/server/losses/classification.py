@@ -5,6 +5,7 @@ from torch import Tensor
 
 from losswire.server.closed_forms import operators, softmax
 from losswire.server.closed_forms.block import ClosedForm, Denominators
+from losswire.server.native import softmax as native
 from losswire.server.records import (
     Input,
     NegativeIn,
@@ -81,6 +82,8 @@ _INDEX_DENOMINATOR = (
             small=operators.cross_entropy,
             fits=operators.takes_rows_of_classes,
             row_stable_on=("cpu", "cuda"),
+            native=native.cross_entropy,
+            fits_native=native.fits,
             factored="input",
             single="unbatched",
         ),

@@ -1,0 +1,1 @@
+"""Losses computed by code of our own, where this installation has it (`server/native`)."""

@@ -1,0 +1,70 @@
+"""The compiled library of rows, and its one call."""
+
+import ctypes
+from pathlib import Path
+from typing import Final
+
+_PATH: Final = Path(__file__).with_name("rows.so")
+
+_RESULTS: Final = {
+    1: "the types of logits and gradient do not go together",
+    2: "a class is neither below the number of classes nor ignore_index",
+    3: "there is no memory for a row",
+}
+"""What the numbers mean that it gives, other than 0."""
+
+
+class SoftmaxRows(ctypes.Structure):
+    """What a call of `softmax_rows` takes and gives; `softmax_rows.cc` describes each field."""
+
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("classes", ctypes.c_int64),
+        ("logits", ctypes.c_void_p),
+        ("target", ctypes.c_void_p),
+        ("weight", ctypes.c_void_p),
+        ("removed", ctypes.c_void_p),
+        ("coefficients", ctypes.c_void_p),
+        ("coefficient_step", ctypes.c_int64),
+        ("gradient", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("factors", ctypes.c_void_p),
+        ("factor_step", ctypes.c_int64),
+        ("ignore_index", ctypes.c_int64),
+        ("smoothing", ctypes.c_double),
+        ("logits_type", ctypes.c_int32),
+        ("gradient_type", ctypes.c_int32),
+        ("most_vector_bytes", ctypes.c_int32),
+        ("total", ctypes.c_double),
+    )
+
+
+def _load(kind: type[ctypes.CDLL]) -> ctypes.CDLL | None:
+    if not _PATH.exists():
+        return None
+    library = kind(str(_PATH))
+    library.losswire_softmax_rows.argtypes = (ctypes.POINTER(SoftmaxRows),)
+    library.losswire_softmax_rows.restype = ctypes.c_int32
+    return library
+
+
+_FREE: Final = _load(ctypes.CDLL)
+"""Lets other threads run meanwhile."""
+_HOLDING: Final = _load(ctypes.PyDLL)
+"""Keeps the interpreter, which for a moment takes less time than getting it back."""
+
+AVAILABLE: Final = _FREE is not None
+"""Whether this installation has it."""
+
+
+def softmax_rows(call: SoftmaxRows, *, small: bool) -> None:
+    """Compute some rows; `small` if that takes a moment only.
+
+    Raises RuntimeError when it cannot, MemoryError when there is no memory.
+    """
+    library = _HOLDING if small else _FREE
+    if library is None:
+        raise RuntimeError("this installation has no native rows")
+    result = library.losswire_softmax_rows(call)
+    if result:
+        raise (MemoryError if result == max(_RESULTS) else RuntimeError)(_RESULTS[result])
