@@ -16,7 +16,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
 
-_SOURCE = Path("native/softmax_rows.cc")
+_SOURCE = Path("native/library.cc")
 _LIBRARY = Path("src/losswire/server/native/rows.so")
 _COMPILERS = ("cc", "gcc", "clang")
 

@@ -3,6 +3,7 @@
 from losswire.wire._dtypes import DATA_TYPES, WireType, wire_type_of
 from losswire.wire._identity import ID_BYTES, begin_identity
 from losswire.wire._options import OptionScalar, decode_option, encode_option
+from losswire.wire._payloads import Payload, Template, find_payloads
 from losswire.wire._rows import GRADIENT_ROWS, ROWS, Packing, bytes_of
 from losswire.wire._tensor import (
     MAX_AXIS,
@@ -16,6 +17,7 @@ from losswire.wire._tensor import (
     read_elements,
     read_form,
 )
+from losswire.wire._varint import read_varint, varint
 
 __all__ = [
     "DATA_TYPES",
@@ -27,6 +29,8 @@ __all__ = [
     "MalformedTensorError",
     "OptionScalar",
     "Packing",
+    "Payload",
+    "Template",
     "TensorForm",
     "Violation",
     "WireType",
@@ -37,7 +41,10 @@ __all__ = [
     "encode_form",
     "encode_option",
     "encode_tensor",
+    "find_payloads",
     "read_elements",
     "read_form",
+    "read_varint",
+    "varint",
     "wire_type_of",
 ]

@@ -17,13 +17,11 @@ from google.protobuf.message import Message
 
 from losswire.v1 import loss_service_pb2
 from losswire.wire._tensor import TensorForm, read_elements
+from losswire.wire._varint import read_varint, varint
 
 MessageT = TypeVar("MessageT", bound=Message)
 
 _LENGTH_DELIMITED: Final = 2
-_MORE: Final = 0x80
-_LONGEST_LENGTH: Final = 5
-"""The most bytes of a length: more than 2 GiB is not a message."""
 
 
 class RowsField(Generic[MessageT]):
@@ -40,12 +38,7 @@ class RowsField(Generic[MessageT]):
     def encode(self, parts: Sequence[memoryview]) -> bytes:
         """Make a message of a payload in parts, in one copy."""
         length = sum(part.nbytes for part in parts)
-        head = bytearray([self._tag])
-        while length >= _MORE:
-            head.append(length & (_MORE - 1) | _MORE)
-            length >>= 7
-        head.append(length)
-        return b"".join([head, *parts])
+        return b"".join([bytes([self._tag]), varint(length), *parts])
 
     def decode(self, data: bytes) -> memoryview | MessageT:
         """Read a message: its payload where it carries rows, else the message.
@@ -64,13 +57,11 @@ class RowsField(Generic[MessageT]):
         """Tell where the payload begins; None when the message is more than this one field."""
         if data[:1] != bytes([self._tag]):
             return None
-        length = 0
-        for position, byte in enumerate(data[1 : 1 + _LONGEST_LENGTH]):
-            length |= (byte & (_MORE - 1)) << (7 * position)
-            if byte < _MORE:
-                start = position + 2
-                return start if len(data) - start == length else None
-        return None
+        try:
+            length, start = read_varint(data, 1)
+        except ValueError:
+            return None
+        return start if len(data) - start == length else None
 
 
 ROWS: Final = RowsField(loss_service_pb2.EvaluateChunkedRequest, "rows")

@@ -84,6 +84,11 @@ class Admission:
         self.reserved_bytes = 0
         self._copied = copied
 
+    @property
+    def free_bytes(self) -> int:
+        """What is left of the budget now."""
+        return self.budget_bytes - self.reserved_bytes
+
     def demand(self, works: Sequence[Work]) -> int:
         """Give the price of some evaluations.
 

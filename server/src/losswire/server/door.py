@@ -25,9 +25,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 _READERS: Final[Mapping[type[Message], Callable[[bytes], Any]]] = {
-    loss_service_pb2.EvaluateChunkedRequest: ROWS.decode,
+    loss_service_pb2.EvaluateRequest: bytes,
+    loss_service_pb2.EvaluateManyRequest: bytes,
+    loss_service_pb2.EvaluateStreamRequest: bytes,
+    loss_service_pb2.EvaluateChunkedRequest: partial(
+        parse, loss_service_pb2.EvaluateChunkedRequest, reader=ROWS.decode
+    ),
 }
-"""How to read the requests that are not simply parsed."""
+"""How to read the requests that are not simply parsed. Those that are left as they came are
+known by their bytes, or parsed by the line."""
 
 
 class GuardedServer:
@@ -64,7 +70,7 @@ def _guard(
     handler: "grpc.RpcMethodHandler[Any, Any]", request_type: type[Message]
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     """Wrap one method, whatever its shape."""
-    reader = partial(parse, request_type, reader=_READERS.get(request_type))
+    reader = _READERS.get(request_type) or partial(parse, request_type)
     if handler.stream_stream:
         behavior = _guard_response_stream(handler.stream_stream, reader)
         make = grpc.stream_stream_rpc_method_handler

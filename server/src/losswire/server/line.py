@@ -31,6 +31,14 @@ _OFF_LOOP_EVALUATIONS = 32
 
 ResultT = TypeVar("ResultT")
 
+Met = Callable[[Work, evaluation_pb2.EvaluationResult], object]
+"""Hears of an evaluation that was computed, and of its result."""
+
+
+def _forget(work: Work, result: evaluation_pb2.EvaluationResult) -> None:
+    """Hear of an evaluation that nobody will know again."""
+
+
 _CHECKING = 2
 """The memory that checking values takes for a moment, at most, in multiples of the tensor.
 Of tensors that were sent, the size of a message bounds it."""
@@ -60,22 +68,23 @@ class Line:
         self._most = settings.max_evaluations_per_call
 
     async def evaluate(
-        self, evaluation: evaluation_pb2.Evaluation, deadline: float
+        self, evaluation: evaluation_pb2.Evaluation, deadline: float, met: Met = _forget
     ) -> evaluation_pb2.EvaluationResult:
-        """Evaluate one batch; raises whatever is wrong with it."""
+        """Evaluate one batch; raises whatever is wrong with it. `met` hears what it was."""
         work = await self._prepare(evaluation)
         with self.admission.reserve([work]):
             [answer] = await self.engine.evaluate([work], deadline)
         if isinstance(answer, Exception):
             raise answer
+        met(work, answer)
         return answer
 
     async def outcome(
-        self, evaluation: evaluation_pb2.Evaluation, deadline: float
+        self, evaluation: evaluation_pb2.Evaluation, deadline: float, met: Met = _forget
     ) -> evaluation_pb2.EvaluationOutcome:
         """Evaluate one batch; what is wrong with it becomes its outcome."""
         try:
-            return _outcome(await self.evaluate(evaluation, deadline))
+            return _outcome(await self.evaluate(evaluation, deadline, met))
         except Exception as error:  # noqa: BLE001 (the item's error is its answer)
             return _outcome(error)
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError, Message
 
 from losswire.server.errors import MalformedMessageError, OverLimitError
+from losswire.wire import read_varint
 
 _SMALL_BYTES: Final = 64 << 10
 """What can at most become a few megabytes, and is not worth counting."""
@@ -65,12 +66,12 @@ def _count_fields(data: bytes, message_type: type[Message]) -> int:
             continue
         count += 1
         try:
-            tag, position = _read_varint(data, position)
+            tag, position = read_varint(data, position)
             number, wire_type = tag >> 3, tag & 7
             if wire_type == _VARINT:
-                _, position = _read_varint(data, position)
+                _, position = read_varint(data, position)
             elif wire_type == _LENGTH_DELIMITED:
-                length, position = _read_varint(data, position)
+                length, position = read_varint(data, position)
                 field = None if inner else by_number.get(number)
                 if field is not None and field.message_type is not None:
                     inner = True
@@ -79,18 +80,6 @@ def _count_fields(data: bytes, message_type: type[Message]) -> int:
                     position += length
             else:
                 position += _FIXED_SIZES[wire_type]
-        except (IndexError, KeyError):
+        except (ValueError, KeyError):
             break
     return count
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Read a varint; gives it and where it ends. IndexError at the end of the data."""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 (the bit that says more follows)
-            return value, position
-        shift += 7

@@ -9,6 +9,7 @@ import grpc
 import torch
 
 from losswire.server._version import SERVER_VERSION, TORCH_VERSION
+from losswire.server.answers import Answers
 from losswire.server.catalogue import describe
 from losswire.server.errors import NotServedError
 from losswire.server.line import Line
@@ -41,6 +42,7 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
     def __init__(self, line: Line, settings: Settings) -> None:
         """Take the line and what the server was told."""
         self._line = line
+        self._answers = Answers(line, settings.max_evaluations_per_call)
         self._settings = settings
         self._worker_id = secrets.token_hex(8)
 
@@ -80,31 +82,22 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
             ),
         )
 
-    async def Evaluate(
-        self, request: loss_service_pb2.EvaluateRequest, context: Context
-    ) -> loss_service_pb2.EvaluateResponse:
+    async def Evaluate(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (bytes)
         """Evaluate one batch."""
-        result = await self._line.evaluate(request.evaluation, _deadline(context))
-        return loss_service_pb2.EvaluateResponse(result=result)
+        return await self._answers.one(request, lambda: _deadline(context))
 
-    async def EvaluateMany(
-        self, request: loss_service_pb2.EvaluateManyRequest, context: Context
-    ) -> loss_service_pb2.EvaluateManyResponse:
+    async def EvaluateMany(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (bytes)
         """Evaluate many small batches."""
-        outcomes = await self._line.outcomes(request.evaluations, _deadline(context))
-        return loss_service_pb2.EvaluateManyResponse(outcomes=outcomes)
+        return await self._answers.many(request, lambda: _deadline(context))
 
     def EvaluateStream(
-        self, requests: AsyncIterator[loss_service_pb2.EvaluateStreamRequest], context: Context
-    ) -> AsyncIterator[loss_service_pb2.EvaluateStreamResponse]:
+        self, requests: AsyncIterator[Any], context: Context
+    ) -> AsyncIterator[Any]:
         """Evaluate a sequence of batches, answering each as soon as it is done."""
         deadline = _deadline(context)
 
-        async def answer(
-            request: loss_service_pb2.EvaluateStreamRequest,
-        ) -> loss_service_pb2.EvaluateStreamResponse:
-            outcome = await self._line.outcome(request.evaluation, deadline)
-            return loss_service_pb2.EvaluateStreamResponse(id=request.id, outcome=outcome)
+        async def answer(request: bytes) -> bytes | loss_service_pb2.EvaluateStreamResponse:
+            return await self._answers.item(request, deadline)
 
         return pump(requests, answer, self._settings.max_in_flight_per_stream)
 

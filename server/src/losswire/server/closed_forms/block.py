@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from losswire.server.work import Work
 
 Array = npt.NDArray[Any]
 
@@ -88,6 +91,28 @@ class RowBlock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where the tensors of a small evaluation lie: in its message, and in its answer."""
+
+    work: "Work"
+    """An evaluation of the same form."""
+    inputs: Mapping[str, int]
+    """Where the elements of each input begin in a message."""
+    loss: int
+    """The address of the loss, a number of the compute type."""
+    gradients: Mapping[str, int]
+    """The addresses of the gradients."""
+
+
+Numbers = tuple[float, float, int]
+"""The sum of the values, the denominator of their mean and how many take part."""
+
+InMessage = Callable[[bytes], Numbers | None]
+"""Computes the evaluation that lies in a message into its answer; None when a value is not what
+the loss accepts, or there is no memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Denominators:
     """How what each value adds to the mean's denominator follows from some inputs alone."""
 
@@ -123,6 +148,9 @@ class ClosedForm:
     gives the sum of the values. On a CPU it is taken wherever it fits."""
     fits_native: Callable[[Mapping[str, Any], Options], bool] = _always
     """As `fits`, for `native`."""
+    in_message: Callable[[Places], InMessage | None] | None = None
+    """Prepares to compute, as `native` does, small evaluations of one form where their
+    messages lie; None where that form is not one of those it can do."""
     single: str | None = None
     """The layout of one row without its batch axis, if there is one. Factors of it are
     computed as those of a batch of one row."""

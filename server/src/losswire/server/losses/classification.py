@@ -84,6 +84,7 @@ _INDEX_DENOMINATOR = (
             row_stable_on=("cpu", "cuda"),
             native=native.cross_entropy,
             fits_native=native.fits,
+            in_message=native.cross_entropy_in_message,
             factored="input",
             single="unbatched",
         ),

@@ -1,9 +1,11 @@
 """The compiled library of rows, and its one call."""
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+_MISSING: Final = "this installation has no native rows"
 _PATH: Final = Path(__file__).with_name("rows.so")
 
 _RESULTS: Final = {
@@ -39,12 +41,30 @@ class SoftmaxRows(ctypes.Structure):
     )
 
 
+class SoftmaxMessage(ctypes.Structure):
+    """What a call of `softmax_message` takes and gives; `softmax_message.cc` describes each field."""
+
+    _fields_ = (
+        ("rows", SoftmaxRows),
+        ("logits_at", ctypes.c_int64),
+        ("target_at", ctypes.c_int64),
+        ("weight_at", ctypes.c_int64),
+        ("mean", ctypes.c_int32),
+        ("given", ctypes.c_int32),
+        ("denominator", ctypes.c_double),
+        ("count", ctypes.c_int64),
+        ("loss", ctypes.c_void_p),
+    )
+
+
 def _load(kind: type[ctypes.CDLL]) -> ctypes.CDLL | None:
     if not _PATH.exists():
         return None
     library = kind(str(_PATH))
     library.losswire_softmax_rows.argtypes = (ctypes.POINTER(SoftmaxRows),)
     library.losswire_softmax_rows.restype = ctypes.c_int32
+    library.losswire_softmax_message.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+    library.losswire_softmax_message.restype = ctypes.c_int32
     return library
 
 
@@ -64,7 +84,18 @@ def softmax_rows(call: SoftmaxRows, *, small: bool) -> None:
     """
     library = _HOLDING if small else _FREE
     if library is None:
-        raise RuntimeError("this installation has no native rows")
+        raise RuntimeError(_MISSING)
     result = library.losswire_softmax_rows(call)
     if result:
         raise (MemoryError if result == max(_RESULTS) else RuntimeError)(_RESULTS[result])
+
+
+def softmax_message() -> Callable[[int, bytes], int]:
+    """Give what computes the evaluation in a message, by the SoftmaxMessage at an address.
+
+    It gives 0, or why it cannot. Raises RuntimeError where there is no library.
+    """
+    if _HOLDING is None:
+        raise RuntimeError(_MISSING)
+    found: Callable[[int, bytes], int] = _HOLDING.losswire_softmax_message
+    return found

@@ -1,14 +1,22 @@
 """Cross entropy by the native rows."""
 
+import ctypes
 from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from losswire.server.closed_forms.block import Options, RowBlock
+from losswire.server.closed_forms.block import InMessage, Numbers, Options, Places, RowBlock
 from losswire.server.closed_forms.factors import refuse_negative
-from losswire.server.native.library import AVAILABLE, SoftmaxRows, softmax_rows
-from losswire.server.tensors import to_tensor
+from losswire.server.native.library import (
+    AVAILABLE,
+    SoftmaxMessage,
+    SoftmaxRows,
+    softmax_message,
+    softmax_rows,
+)
+from losswire.server.records import Reduction
+from losswire.server.tensors import numpy_type, to_tensor
 from losswire.server.values import Array
 from losswire.wire import wire_type_of
 
@@ -65,6 +73,47 @@ def cross_entropy(block: RowBlock, most_vector_bytes: int = _WIDEST) -> float:
         call.factor_step = block.factors.strides[0] // _FLOAT64.itemsize
     softmax_rows(call, small=block.small)
     return call.total
+
+
+def cross_entropy_in_message(places: Places) -> InMessage | None:
+    """Prepare to compute small evaluations of one form where their messages lie."""
+    work = places.work
+    logits, weight = work.inputs["input"], work.inputs.get("weight")
+    rows, classes = work.values_shape[0], logits.shape[1]
+    gradient_type = work.gradient_type("input")
+    if (
+        work.inputs["target"].dtype != np.int64
+        or (weight is not None and weight.dtype != numpy_type(work.compute_dtype))
+        or gradient_type not in (logits.dtype.name, work.compute_dtype)
+    ):
+        return None
+    call = SoftmaxMessage(
+        rows=SoftmaxRows(
+            rows=rows,
+            classes=classes,
+            gradient=places.gradients.get("input"),
+            ignore_index=work.options["ignore_index"],
+            smoothing=work.options["label_smoothing"],
+            logits_type=_number(logits),
+            gradient_type=_number(np.empty(0, numpy_type(gradient_type))),
+            most_vector_bytes=_WIDEST,
+        ),
+        logits_at=places.inputs["input"],
+        target_at=places.inputs["target"],
+        weight_at=places.inputs.get("weight", -1),
+        mean=work.reduction is Reduction.MEAN,
+        given=work.normalizer is not None,
+        denominator=work.normalizer or 0.0,
+        loss=places.loss,
+    )
+    address, compute = ctypes.addressof(call), softmax_message()
+
+    def evaluate(message: bytes) -> Numbers | None:
+        if compute(address, message):
+            return None
+        return call.rows.total, call.denominator, call.count
+
+    return evaluate
 
 
 def _number(array: Array) -> Any:  # noqa: ANN401 (an enum's value is an int)

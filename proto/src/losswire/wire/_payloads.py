@@ -1,0 +1,124 @@
+"""Where the elements of tensors lie in a serialized message, and messages that differ in them only.
+
+Protobuf is determined by its prefixes: a tag and a length say what follows and for how long. So
+two messages of one size that are equal everywhere but inside of the same tensors' elements
+parse alike, and what was found out of one holds for the other.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from losswire.v1 import tensor_pb2
+from losswire.wire._varint import read_varint
+
+_TENSOR: Final = tensor_pb2.Tensor.DESCRIPTOR
+_VARINT, _EIGHT_BYTES, _LENGTH_DELIMITED, _FOUR_BYTES = 0, 1, 2, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The elements of one tensor in a message."""
+
+    path: str
+    """The tensor, such as `inputs["target"]`."""
+    start: int
+    """Where its elements begin."""
+    stop: int
+    """Where they end."""
+
+
+class Template:
+    """What messages have in common that differ in the elements of their tensors only."""
+
+    __slots__ = ("payloads", "pieces", "size")
+
+    def __init__(self, message: bytes, payloads: Sequence[Payload]) -> None:
+        """Take one of them, and where the elements of its tensors lie."""
+        self.payloads = tuple(sorted(payloads, key=lambda each: each.start))
+        self.size = len(message)
+        starts = [0, *(each.stop for each in self.payloads)]
+        stops = [*(each.start for each in self.payloads), len(message)]
+        self.pieces = tuple(
+            (message[start:stop], start)
+            for start, stop in zip(starts, stops, strict=True)
+            if start < stop
+        )
+        """All of it that is no element, each piece with its place."""
+
+    def matches(self, message: bytes) -> bool:
+        """Tell whether a message of the same size is one of them."""
+        # A loop, because a generator costs more than the comparisons.
+        for piece, start in self.pieces:  # noqa: SIM110
+            if not message.startswith(piece, start):
+                return False
+        return True
+
+
+def find_payloads(message: bytes, message_type: type[Message]) -> list[Payload]:
+    """Find the elements of all tensors of a message, which must have been parsed before.
+
+    Raises ValueError for what no ordinary encoder writes, a tensor twice for example.
+    """
+    found = list(_walk(message, 0, len(message), message_type.DESCRIPTOR, ""))
+    if len({each.path for each in found}) < len(found):
+        raise ValueError("a tensor is there twice")
+    return found
+
+
+def _walk(
+    message: bytes, start: int, stop: int, described: Descriptor, path: str
+) -> Iterator[Payload]:
+    """Find the elements in a part of a message that is a message itself."""
+    for number, begin, end in _fields(message, start, stop):
+        field = described.fields_by_number.get(number)
+        if field is None:
+            continue
+        if described is _TENSOR:
+            if field.name == "data":
+                yield Payload(path, begin, end)
+        elif field.message_type is not None:
+            dot = f"{path}." if path else ""
+            yield from _walk_field(message, begin, end, field, f"{dot}{field.name}")
+
+
+def _walk_field(
+    message: bytes, start: int, stop: int, field: FieldDescriptor, path: str
+) -> Iterator[Payload]:
+    described = field.message_type
+    if not described.GetOptions().map_entry:
+        yield from _walk(message, start, stop, described, path)
+        return
+    entry = list(_fields(message, start, stop))
+    if [number for number, _, _ in entry] != [1, 2]:
+        raise ValueError("an entry of a map is more than a key and a value")
+    (_, begin, end), (_, inner, last) = entry
+    value = described.fields_by_number[2].message_type
+    if value is not None:
+        key = message[begin:end].decode()
+        yield from _walk(message, inner, last, value, f'{path}["{key}"]')
+
+
+def _fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Give the number of each field, and where its value begins and ends."""
+    while start < stop:
+        tag, start = read_varint(message, start)
+        number, kind = tag >> 3, tag & 7
+        if kind == _LENGTH_DELIMITED:
+            length, start = read_varint(message, start)
+            end = start + length
+        elif kind == _VARINT:
+            _, end = read_varint(message, start)
+        elif kind == _EIGHT_BYTES:
+            end = start + 8
+        elif kind == _FOUR_BYTES:
+            end = start + 4
+        else:
+            raise ValueError("a group")
+        yield number, start, end
+        start = end
+    if start != stop:
+        raise ValueError("a field ends behind its message")

@@ -1,0 +1,3 @@
+// All of the library, compiled as one.
+#include "softmax_rows.cc"
+#include "softmax_message.cc"

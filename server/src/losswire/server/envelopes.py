@@ -1,0 +1,100 @@
+"""The messages around evaluations and results, which are read and written here without protobuf.
+
+They hold one submessage, or one in another. What an encoder writes otherwise is for protobuf.
+"""
+
+from typing import Final
+
+from google.protobuf.message import Message
+
+from losswire.v1 import evaluation_pb2, loss_service_pb2
+from losswire.wire import read_varint, varint
+
+_LENGTH_DELIMITED: Final = 2
+
+
+def _tag(message_type: type[Message], name: str, kind: int = _LENGTH_DELIMITED) -> bytes:
+    """Give the tag of a field, one byte because its number is below 16."""
+    return bytes([message_type.DESCRIPTOR.fields_by_name[name].number << 3 | kind])
+
+
+_EVALUATION: Final = _tag(loss_service_pb2.EvaluateRequest, "evaluation")
+_RESULT: Final = _tag(loss_service_pb2.EvaluateResponse, "result")
+_ONE_OF_MANY: Final = _tag(loss_service_pb2.EvaluateManyRequest, "evaluations")
+_OUTCOME_OF_MANY: Final = _tag(loss_service_pb2.EvaluateManyResponse, "outcomes")
+_OUTCOME_RESULT: Final = _tag(evaluation_pb2.EvaluationOutcome, "result")
+_ITEM_ID: Final = _tag(loss_service_pb2.EvaluateStreamRequest, "id", 0)
+_ITEM_EVALUATION: Final = _tag(loss_service_pb2.EvaluateStreamRequest, "evaluation")
+_ANSWER_ID: Final = _tag(loss_service_pb2.EvaluateStreamResponse, "id", 0)
+_ANSWER_OUTCOME: Final = _tag(loss_service_pb2.EvaluateStreamResponse, "outcome")
+
+
+def one_evaluation(request: bytes) -> bytes | None:
+    """Give the evaluation in an EvaluateRequest; None when that is not all there is."""
+    return _only(request, 0, _EVALUATION)
+
+
+def one_result(result: bytes) -> bytes:
+    """Make a result an EvaluateResponse."""
+    return b"".join((_RESULT, varint(len(result)), result))
+
+
+def many_evaluations(request: bytes, most: int) -> list[bytes] | None:
+    """Give the evaluations in an EvaluateManyRequest; None when they are not all there is.
+
+    Or when they are more than `most`.
+    """
+    found: list[bytes] = []
+    start, size = 0, len(request)
+    try:
+        while start < size and len(found) < most:
+            if request[start : start + 1] != _ONE_OF_MANY:
+                return None
+            length, start = read_varint(request, start + 1)
+            stop = start + length
+            found.append(request[start:stop])
+            start = stop
+    except ValueError:
+        return None
+    return found if start == size else None
+
+
+def many_results(results: list[bytes]) -> bytes:
+    """Make results an EvaluateManyResponse."""
+    parts = []
+    for result in results:
+        inner = varint(len(result))
+        outer = varint(1 + len(inner) + len(result))
+        parts += (_OUTCOME_OF_MANY, outer, _OUTCOME_RESULT, inner, result)
+    return b"".join(parts)
+
+
+def streamed_evaluation(request: bytes) -> tuple[int, bytes] | None:
+    """Give number and evaluation of an EvaluateStreamRequest; None when they are not all."""
+    number, start = 0, 0
+    try:
+        if request[:1] == _ITEM_ID:
+            number, start = read_varint(request, 1)
+        evaluation = _only(request, start, _ITEM_EVALUATION)
+    except ValueError:
+        return None
+    return None if evaluation is None else (number, evaluation)
+
+
+def streamed_result(number: int, result: bytes) -> bytes:
+    """Make a result an EvaluateStreamResponse."""
+    inner = varint(len(result))
+    outer = varint(1 + len(inner) + len(result))
+    head = (_ANSWER_ID, varint(number)) if number else ()
+    return b"".join((*head, _ANSWER_OUTCOME, outer, _OUTCOME_RESULT, inner, result))
+
+
+def _only(message: bytes, start: int, tag: bytes) -> bytes | None:
+    """Give the value of the field that is the rest of a message; None when there is another."""
+    if not message.startswith(tag, start):
+        return None
+    try:
+        length, begin = read_varint(message, start + 1)
+    except ValueError:
+        return None
+    return message[begin:] if len(message) - begin == length else None
