@@ -7,9 +7,8 @@ parse alike, and what was found out of one holds for the other.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from losswire.v1 import tensor_pb2
@@ -70,10 +69,14 @@ def find_payloads(message: bytes, message_type: type[Message]) -> list[Payload]:
 
 
 def _walk(
-    message: bytes, start: int, stop: int, described: Descriptor, path: str
+    message: bytes,
+    start: int,
+    stop: int,
+    described: Any,  # noqa: ANN401 (a descriptor, whose type depends on how protobuf was built)
+    path: str,
 ) -> Iterator[Payload]:
     """Find the elements in a part of a message that is a message itself."""
-    for number, begin, end in _fields(message, start, stop):
+    for number, begin, end in _submessages(message, start, stop):
         field = described.fields_by_number.get(number)
         if field is None:
             continue
@@ -86,13 +89,17 @@ def _walk(
 
 
 def _walk_field(
-    message: bytes, start: int, stop: int, field: FieldDescriptor, path: str
+    message: bytes,
+    start: int,
+    stop: int,
+    field: Any,  # noqa: ANN401 (likewise)
+    path: str,
 ) -> Iterator[Payload]:
     described = field.message_type
     if not described.GetOptions().map_entry:
         yield from _walk(message, start, stop, described, path)
         return
-    entry = list(_fields(message, start, stop))
+    entry = list(_submessages(message, start, stop))
     if [number for number, _, _ in entry] != [1, 2]:
         raise ValueError("an entry of a map is more than a key and a value")
     (_, begin, end), (_, inner, last) = entry
@@ -102,8 +109,8 @@ def _walk_field(
         yield from _walk(message, inner, last, value, f'{path}["{key}"]')
 
 
-def _fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Give the number of each field, and where its value begins and ends."""
+def _submessages(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Give the number of each field that has a length, and where its value begins and ends."""
     while start < stop:
         tag, start = read_varint(message, start)
         number, kind = tag >> 3, tag & 7
@@ -118,7 +125,8 @@ def _fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, i
             end = start + 4
         else:
             raise ValueError("a group")
-        yield number, start, end
+        if kind == _LENGTH_DELIMITED:
+            yield number, start, end
         start = end
     if start != stop:
         raise ValueError("a field ends behind its message")

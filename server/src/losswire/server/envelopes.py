@@ -29,8 +29,8 @@ _ANSWER_ID: Final = _tag(loss_service_pb2.EvaluateStreamResponse, "id", 0)
 _ANSWER_OUTCOME: Final = _tag(loss_service_pb2.EvaluateStreamResponse, "outcome")
 
 
-def one_evaluation(request: bytes) -> bytes | None:
-    """Give the evaluation in an EvaluateRequest; None when that is not all there is."""
+def one_evaluation(request: bytes) -> bytes:
+    """Give the evaluation in an EvaluateRequest; nothing when that is not all there is."""
     return _only(request, 0, _EVALUATION)
 
 
@@ -39,8 +39,8 @@ def one_result(result: bytes) -> bytes:
     return b"".join((_RESULT, varint(len(result)), result))
 
 
-def many_evaluations(request: bytes, most: int) -> list[bytes] | None:
-    """Give the evaluations in an EvaluateManyRequest; None when they are not all there is.
+def many_evaluations(request: bytes, most: int) -> list[bytes]:
+    """Give the evaluations in an EvaluateManyRequest; none when they are not all there is.
 
     Or when they are more than `most`.
     """
@@ -49,19 +49,19 @@ def many_evaluations(request: bytes, most: int) -> list[bytes] | None:
     try:
         while start < size and len(found) < most:
             if request[start : start + 1] != _ONE_OF_MANY:
-                return None
+                return []
             length, start = read_varint(request, start + 1)
             stop = start + length
             found.append(request[start:stop])
             start = stop
     except ValueError:
-        return None
-    return found if start == size else None
+        return []
+    return found if start == size else []
 
 
 def many_results(results: list[bytes]) -> bytes:
     """Make results an EvaluateManyResponse."""
-    parts = []
+    parts: list[bytes] = []
     for result in results:
         inner = varint(len(result))
         outer = varint(1 + len(inner) + len(result))
@@ -69,16 +69,15 @@ def many_results(results: list[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def streamed_evaluation(request: bytes) -> tuple[int, bytes] | None:
-    """Give number and evaluation of an EvaluateStreamRequest; None when they are not all."""
-    number, start = 0, 0
+def streamed_evaluation(request: bytes) -> tuple[int, bytes]:
+    """Give number and evaluation of an EvaluateStreamRequest; nothing when they are not all."""
+    if request[:1] != _ITEM_ID:
+        return 0, _only(request, 0, _ITEM_EVALUATION)
     try:
-        if request[:1] == _ITEM_ID:
-            number, start = read_varint(request, 1)
-        evaluation = _only(request, start, _ITEM_EVALUATION)
+        number, start = read_varint(request, 1)
     except ValueError:
-        return None
-    return None if evaluation is None else (number, evaluation)
+        return 0, b""
+    return number, _only(request, start, _ITEM_EVALUATION)
 
 
 def streamed_result(number: int, result: bytes) -> bytes:
@@ -89,12 +88,12 @@ def streamed_result(number: int, result: bytes) -> bytes:
     return b"".join((*head, _ANSWER_OUTCOME, outer, _OUTCOME_RESULT, inner, result))
 
 
-def _only(message: bytes, start: int, tag: bytes) -> bytes | None:
-    """Give the value of the field that is the rest of a message; None when there is another."""
+def _only(message: bytes, start: int, tag: bytes) -> bytes:
+    """Give the value of the field that is the rest of a message; nothing when there is another."""
     if not message.startswith(tag, start):
-        return None
+        return b""
     try:
         length, begin = read_varint(message, start + 1)
     except ValueError:
-        return None
-    return message[begin:] if len(message) - begin == length else None
+        return b""
+    return message[begin:] if len(message) - begin == length else b""

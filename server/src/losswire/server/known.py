@@ -101,6 +101,11 @@ class KnownForms:
                 return known.evaluate(message)
         return None
 
+    def holds(self, message: bytes) -> bool:
+        """Tell whether the form of an `Evaluation` in serialized form is known."""
+        same_size = self._by_size.get(len(message), ())
+        return any(known.template.matches(message) for known in same_size)
+
     def learn(
         self,
         message: bytes,

@@ -31,11 +31,11 @@ _OFF_LOOP_EVALUATIONS = 32
 
 ResultT = TypeVar("ResultT")
 
-Met = Callable[[Work, evaluation_pb2.EvaluationResult], object]
-"""Hears of an evaluation that was computed, and of its result."""
+Met = Callable[[int, Work, evaluation_pb2.EvaluationResult], object]
+"""Hears of an evaluation that was computed: its position in the call, and its result."""
 
 
-def _forget(work: Work, result: evaluation_pb2.EvaluationResult) -> None:
+def _forget(position: int, work: Work, result: evaluation_pb2.EvaluationResult) -> None:
     """Hear of an evaluation that nobody will know again."""
 
 
@@ -76,7 +76,7 @@ class Line:
             [answer] = await self.engine.evaluate([work], deadline)
         if isinstance(answer, Exception):
             raise answer
-        met(work, answer)
+        met(0, work, answer)
         return answer
 
     async def outcome(
@@ -89,7 +89,10 @@ class Line:
             return _outcome(error)
 
     async def outcomes(
-        self, evaluations: Sequence[evaluation_pb2.Evaluation], deadline: float
+        self,
+        evaluations: Sequence[evaluation_pb2.Evaluation],
+        deadline: float,
+        met: Met = _forget,
     ) -> list[evaluation_pb2.EvaluationOutcome]:
         """Evaluate many batches in one visit to the engine; each gets its own outcome."""
         if len(evaluations) > self._most:
@@ -98,8 +101,12 @@ class Line:
         prepared = await self._prepare_all(evaluations)
         works = [each for each in prepared if isinstance(each, Work)]
         with self.admission.reserve(works):
-            answers = iter(await self.engine.evaluate(works, deadline) if works else [])
-        return [_outcome(next(answers) if isinstance(each, Work) else each) for each in prepared]
+            computed = iter(await self.engine.evaluate(works, deadline) if works else [])
+        answers = [next(computed) if isinstance(each, Work) else each for each in prepared]
+        for position, (work, answer) in enumerate(zip(prepared, answers, strict=True)):
+            if isinstance(work, Work) and not isinstance(answer, Exception):
+                met(position, work, answer)
+        return list(map(_outcome, answers))
 
     async def _prepare(self, evaluation: evaluation_pb2.Evaluation) -> Work:
         """Decode and validate."""

@@ -90,9 +90,7 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
         """Evaluate many small batches."""
         return await self._answers.many(request, lambda: _deadline(context))
 
-    def EvaluateStream(
-        self, requests: AsyncIterator[Any], context: Context
-    ) -> AsyncIterator[Any]:
+    def EvaluateStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """Evaluate a sequence of batches, answering each as soon as it is done."""
         deadline = _deadline(context)
 
