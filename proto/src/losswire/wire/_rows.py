@@ -6,6 +6,7 @@ length, payload) and read without a copy. Everyone else may treat them as plain
 protobuf, and what another encoder writes is read by protobuf where it is not this.
 """
 
+import ctypes
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,14 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 _LENGTH_DELIMITED: Final = 2
 
+# Python's own way to make bytes in two steps: without a string, their contents are left open.
+_FROM_STRING: Final = ctypes.pythonapi.PyBytes_FromStringAndSize
+_FROM_STRING.argtypes = (ctypes.c_char_p, ctypes.c_ssize_t)
+_FROM_STRING.restype = ctypes.py_object
+_AS_STRING: Final = ctypes.pythonapi.PyBytes_AsString
+_AS_STRING.argtypes = (ctypes.py_object,)
+_AS_STRING.restype = ctypes.c_void_p
+
 
 class RowsField(Generic[MessageT]):
     """The one bytes field of a message that carries rows."""
@@ -39,6 +48,18 @@ class RowsField(Generic[MessageT]):
         """Make a message of a payload in parts, in one copy."""
         length = sum(part.nbytes for part in parts)
         return b"".join([bytes([self._tag]), varint(length), *parts])
+
+    def reserve(self, nbytes: int) -> tuple[bytes, npt.NDArray[np.uint8]]:
+        """Make a message of so many bytes of payload, and the array to write them into, once.
+
+        The array is the message's own memory: whoever fills it holds on to the message, and
+        is done before anybody else sees that.
+        """
+        head = bytes([self._tag]) + varint(nbytes)
+        message, address = _new_bytes(len(head) + nbytes)
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * len(message)).from_address(address))
+        memory[: len(head)] = np.frombuffer(head, np.uint8)
+        return message, memory[len(head) :]
 
     def decode(self, data: bytes) -> memoryview | MessageT:
         """Read a message: its payload where it carries rows, else the message.
@@ -84,7 +105,7 @@ class Packing:
         return sum(map(_row_bytes, self.forms))
 
     def split(self, payload: memoryview) -> list[npt.NDArray[Any]]:
-        """Give the rows of each tensor, read-only and, where alignment allows, without a copy.
+        """Give the rows of each tensor, without a copy, at whatever address they lie.
 
         The payload must hold whole rows, at least one byte each. Raises
         MalformedTensorError for elements that their type does not have.
@@ -94,10 +115,19 @@ class Packing:
         for form in self.forms:
             stop = start + count * _row_bytes(form)
             rows = TensorForm(form.wire_type, (count, *form.shape[1:]))
-            array = read_elements(rows, payload[start:stop], "rows")
-            arrays.append(array if array.flags.aligned else array.copy())
+            arrays.append(read_elements(rows, payload[start:stop], "rows"))
             start = stop
         return arrays
+
+
+def _new_bytes(size: int) -> tuple[bytes, int]:
+    """Give a bytes object nobody has seen yet, which may still be written to, and its address.
+
+    What gRPC sends is bytes, and to make them of anything else is a copy of all rows.
+    """
+    message: bytes = _FROM_STRING(None, size)
+    address: int = _AS_STRING(message)
+    return message, address
 
 
 def _row_bytes(form: TensorForm) -> int:

@@ -90,7 +90,9 @@ def _outcome(work: Work, computed: Computed, nanoseconds: int, device: str, engi
         device=device,
         engine=engine,
         compute_dtype=work.compute_dtype,
-        placed=work.destinations,
+        placed={
+            name: each for name, each in work.destinations.items() if isinstance(each, Destination)
+        },
     )
 
 

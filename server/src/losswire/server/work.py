@@ -8,7 +8,7 @@ from typing import Final, final
 from losswire.server.closed_forms.block import ClosedForm
 from losswire.server.layouts import Layout
 from losswire.server.records import LossRecord, Reduction
-from losswire.server.regions.places import Destination
+from losswire.server.regions.places import Place
 from losswire.server.shapes import Bindings, Shape
 from losswire.server.values import Array
 from losswire.v1 import evaluation_pb2
@@ -59,7 +59,7 @@ class Work:
     """Whether gradients are given as numbers of each row, from which they can be rebuilt."""
     resident_bytes: int = 0
     """How much of the inputs is resident or stays in regions, in bytes."""
-    destinations: Mapping[str, Destination] = field(default_factory=dict)
+    destinations: Mapping[str, Place] = field(default_factory=dict)
     """Where gradients go that are not sent, by input name."""
 
     form: "Work | None" = None
@@ -188,6 +188,12 @@ class Work:
             resident_bytes=resident_bytes,
             form=self,
         )
+        return other
+
+    def written_to(self, destinations: Mapping[str, Place]) -> "Work":
+        """Give the same evaluation, with places for its gradients."""
+        other = object.__new__(Work)
+        other.__dict__.update(self.__dict__, destinations=destinations)
         return other
 
     def gradient_type(self, name: str) -> str:

@@ -12,8 +12,10 @@ from losswire.server.compute import Outcome, compute
 from losswire.server.encode import encode
 from losswire.server.records import Reduction
 from losswire.server.reduce import MEANS, Totals, denominator_ahead, loss_of
+from losswire.server.regions.places import Place, form_of
 from losswire.server.tensors import to_array
 from losswire.server.values import Array
+from losswire.server.work import Work
 from losswire.v1 import loss_service_pb2
 from losswire.wire import GRADIENT_ROWS, bytes_of
 
@@ -45,6 +47,13 @@ class Gathering:
         self._totals = Totals()
         self._denominator = 0.0
         self._known: float | None = plan.whole.normalizer
+        # Native rows write gradients where they are sent from, at whatever address; torch does not.
+        self._direct = (
+            device.type == "cpu"
+            and plan.whole.native_form is not None
+            and bool(plan.streamed_gradients)
+            and not plan.whole.factored
+        )
         self._waited = self._computing = 0
         self._begun = False
         self._failed = False
@@ -83,6 +92,10 @@ class Gathering:
         if not self._begun:
             self._begin()
         part = self._plan.part(start, payload, self._known)
+        message: bytes | None = None
+        if self._direct:
+            message, places = self._answer_to(part)
+            part = part.written_to(places)
         outcome = compute(part, self._device)
         self._failed = False
         stop = start + part.values_shape[0]
@@ -101,14 +114,31 @@ class Gathering:
         for name, factors in self._factors.items():
             for kept, found in zip(factors, outcome.factors[name], strict=True):
                 kept[start:stop] = found
-        message = [
+        if stop == self._plan.count:
+            self.result = self._finish(outcome)
+        if message is not None or not self._plan.streamed_gradients:
+            return message
+        parts = [
             bytes_of(each)
             for name in self._plan.streamed_gradients
             for each in (outcome.factors[name] if part.factored else [outcome.gradients[name]])
         ]
-        if stop == self._plan.count:
-            self.result = self._finish(outcome)
-        return GRADIENT_ROWS.encode(message) if message else None
+        return GRADIENT_ROWS.encode(parts)
+
+    def _answer_to(self, part: Work) -> tuple[bytes, dict[str, Place]]:
+        """Make the message of a part's gradients, and the places for them in it."""
+        forms = {
+            name: form_of(part.gradient_type(name), part.inputs[name].shape)
+            for name in self._plan.streamed_gradients
+        }
+        message, memory = GRADIENT_ROWS.reserve(sum(each.size_bytes for each in forms.values()))
+        places, start = {}, 0
+        for name, form in forms.items():
+            stop = start + form.size_bytes
+            array = memory[start:stop].view(form.wire_type.numpy).reshape(form.shape)
+            places[name] = Place(array)
+            start = stop
+        return message, places
 
     def _finish(self, last: Outcome) -> loss_service_pb2.ChunkedResult:
         """Form the result of all rows."""

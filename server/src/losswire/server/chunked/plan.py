@@ -88,6 +88,9 @@ class Plan:
             arrays = self.packing.split(payload)
         except MalformedTensorError as error:
             raise InvalidEvaluationError(error.violations) from None
+        if self.whole.native_form is None:
+            # torch reads numbers at multiples of their size only.
+            arrays = [each if each.flags.aligned else each.copy() for each in arrays]
         rows = dict(zip(self.streamed, arrays, strict=True))
         part = self._cut(start, start + len(arrays[0]), rows, denominator)
         present = {name: part.inputs[name] for name in self.with_rows}

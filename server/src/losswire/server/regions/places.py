@@ -56,17 +56,23 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
-    """Where a gradient goes, in memory that the caller sees."""
+class Place:
+    """Where a gradient goes."""
 
     array: Array
     """The place, of the gradient's type and shape."""
-    region: tensor_pb2.Region
 
     def take(self, gradient: Array) -> None:
         """Put the gradient there, unless it was computed there."""
         if self.array.ctypes.data != gradient.ctypes.data:
             self.array[...] = gradient
+
+
+@dataclass(frozen=True, slots=True)
+class Destination(Place):
+    """Where a gradient goes, in memory that the caller sees."""
+
+    region: tensor_pb2.Region
 
     def message(self) -> tensor_pb2.Tensor:
         """Tell where it is."""
