@@ -1,5 +1,6 @@
 """The tensor codec that client and server share. Needs numpy, never torch."""
 
+from losswire.wire._bytes import new_bytes
 from losswire.wire._dtypes import DATA_TYPES, WireType, wire_type_of
 from losswire.wire._identity import ID_BYTES, begin_identity
 from losswire.wire._options import OptionScalar, decode_option, encode_option
@@ -42,6 +43,7 @@ __all__ = [
     "encode_option",
     "encode_tensor",
     "find_payloads",
+    "new_bytes",
     "read_elements",
     "read_form",
     "read_varint",

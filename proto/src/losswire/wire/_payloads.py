@@ -48,11 +48,11 @@ class Template:
         )
         """All of it that is no element, each piece with its place."""
 
-    def matches(self, message: bytes) -> bool:
-        """Tell whether a message of the same size is one of them."""
+    def matches(self, message: bytes, begin: int) -> bool:
+        """Tell whether what begins at a place of a message, and has the same size, is one."""
         # A loop, because a generator costs more than the comparisons.
         for piece, start in self.pieces:  # noqa: SIM110
-            if not message.startswith(piece, start):
+            if not message.startswith(piece, begin + start):
                 return False
         return True
 

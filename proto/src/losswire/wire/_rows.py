@@ -17,20 +17,13 @@ import numpy.typing as npt
 from google.protobuf.message import Message
 
 from losswire.v1 import loss_service_pb2
+from losswire.wire._bytes import new_bytes
 from losswire.wire._tensor import TensorForm, read_elements
 from losswire.wire._varint import read_varint, varint
 
 MessageT = TypeVar("MessageT", bound=Message)
 
 _LENGTH_DELIMITED: Final = 2
-
-# Python's own way to make bytes in two steps: without a string, their contents are left open.
-_FROM_STRING: Final = ctypes.pythonapi.PyBytes_FromStringAndSize
-_FROM_STRING.argtypes = (ctypes.c_char_p, ctypes.c_ssize_t)
-_FROM_STRING.restype = ctypes.py_object
-_AS_STRING: Final = ctypes.pythonapi.PyBytes_AsString
-_AS_STRING.argtypes = (ctypes.py_object,)
-_AS_STRING.restype = ctypes.c_void_p
 
 
 class RowsField(Generic[MessageT]):
@@ -56,7 +49,7 @@ class RowsField(Generic[MessageT]):
         is done before anybody else sees that.
         """
         head = bytes([self._tag]) + varint(nbytes)
-        message, address = _new_bytes(len(head) + nbytes)
+        message, address = new_bytes(len(head) + nbytes)
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * len(message)).from_address(address))
         memory[: len(head)] = np.frombuffer(head, np.uint8)
         return message, memory[len(head) :]
@@ -118,16 +111,6 @@ class Packing:
             arrays.append(read_elements(rows, payload[start:stop], "rows"))
             start = stop
         return arrays
-
-
-def _new_bytes(size: int) -> tuple[bytes, int]:
-    """Give a bytes object nobody has seen yet, which may still be written to, and its address.
-
-    What gRPC sends is bytes, and to make them of anything else is a copy of all rows.
-    """
-    message: bytes = _FROM_STRING(None, size)
-    address: int = _AS_STRING(message)
-    return message, address
 
 
 def _row_bytes(form: TensorForm) -> int:

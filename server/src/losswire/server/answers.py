@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from losswire.server.envelopes import (
+    Sent,
+    before_one_result,
     many_evaluations,
     many_results,
     one_evaluation,
-    one_result,
     streamed_evaluation,
     streamed_result,
 )
-from losswire.server.known import KnownForms
+from losswire.server.known import Known, KnownForms
 from losswire.server.line import Line, Met
 from losswire.server.parse import parse
 from losswire.server.work import Work
@@ -32,7 +34,7 @@ class Answers:
         """Take the line, and how many evaluations one call may hold."""
         self._line = line
         self._most = most
-        self._known = KnownForms(line.admission)
+        self._known = KnownForms()
         self._learns = line.engine.device.type == "cpu"
 
     async def one(
@@ -40,15 +42,14 @@ class Answers:
     ) -> bytes | loss_service_pb2.EvaluateResponse:
         """Answer an EvaluateRequest; raises whatever is wrong with it."""
         sent = one_evaluation(request)
-        known = self._known.evaluate(sent) if sent else None
-        if known is not None:
-            return one_result(known)
+        known = self._known.find(sent) if sent else None
+        answer = await self._known_answer(known, sent, deadline) if sent and known else None
+        if answer is not None:
+            return answer
         message: loss_service_pb2.EvaluateRequest
         message = parse(loss_service_pb2.EvaluateRequest, request)
         result = await self._line.evaluate(
-            message.evaluation,
-            deadline(),
-            self._learner([sent] if sent else [], [message.evaluation]),
+            message.evaluation, deadline(), self._learner([sent], [message.evaluation])
         )
         return loss_service_pb2.EvaluateResponse(result=result)
 
@@ -58,7 +59,7 @@ class Answers:
         """Answer an EvaluateManyRequest; what is wrong with an item becomes its outcome."""
         sent = many_evaluations(request, self._most)
         known = await self._known_results(sent)
-        if known is not None:
+        if known:
             return many_results(known)
         message: loss_service_pb2.EvaluateManyRequest
         message = parse(loss_service_pb2.EvaluateManyRequest, request)
@@ -73,37 +74,55 @@ class Answers:
     ) -> bytes | loss_service_pb2.EvaluateStreamResponse:
         """Answer an EvaluateStreamRequest; what is wrong with it becomes its outcome."""
         number, sent = streamed_evaluation(request)
-        known = self._known.evaluate(sent) if sent else None
-        if known is not None:
-            return streamed_result(number, known)
+        known = self._known.find(sent) if sent else None
+        result = self._at_once(known, sent) if sent and known else None
+        if result is not None:
+            return streamed_result(number, result)
         message: loss_service_pb2.EvaluateStreamRequest
         message = parse(loss_service_pb2.EvaluateStreamRequest, request)
         outcome = await self._line.outcome(
-            message.evaluation,
-            deadline,
-            self._learner([sent] if sent else [], [message.evaluation]),
+            message.evaluation, deadline, self._learner([sent], [message.evaluation])
         )
         return loss_service_pb2.EvaluateStreamResponse(id=message.id, outcome=outcome)
 
+    def _at_once(self, known: Known, sent: Sent) -> bytes | None:
+        """Compute what is small here and now; None when the line has to look at it."""
+        # Nothing else runs until it is done: what is free now is free until then.
+        if not known.small or known.price > self._line.admission.free_bytes:
+            return None
+        return known.result_of(sent)
+
+    async def _known_answer(self, known: Known, sent: Sent, deadline: Deadline) -> bytes | None:
+        """Answer an EvaluateRequest of a known form; None when the line has to look at it."""
+        head = before_one_result(known.size)
+        if known.small:
+            result = self._at_once(known, sent)
+            return None if result is None else head + result
+        with self._line.admission.hold(known.price):
+            task = partial(known.answer_to, sent, head)
+            return await self._line.engine.run(task, deadline())
+
+    async def _known_results(self, sent: Sequence[Sent]) -> list[bytes]:
+        """Give the results of many evaluations, if all of them are small and known."""
+        results: list[bytes] = []
+        for each in sent:
+            known = self._known.find(each)
+            result = self._at_once(known, each) if known else None
+            if result is None:
+                return []
+            results.append(result)
+            if not len(results) % _AT_ONCE:
+                await asyncio.sleep(0)
+        return results
+
     def _learner(
-        self, sent: Sequence[bytes], evaluations: Sequence[evaluation_pb2.Evaluation]
+        self, sent: Sequence[Sent | None], evaluations: Sequence[evaluation_pb2.Evaluation]
     ) -> Met:
-        """Give what keeps the forms of evaluations that were sent in some bytes; none: nothing."""
+        """Give what keeps the forms of evaluations, where they were found in the request."""
 
         def learn(position: int, work: Work, result: evaluation_pb2.EvaluationResult) -> None:
-            if sent and self._learns and not self._known.holds(sent[position]):
-                self._known.learn(sent[position], evaluations[position], work, result)
+            found = sent[position] if sent else None
+            if found is not None and self._learns and self._known.find(found) is None:
+                self._known.learn(found, evaluations[position], work, result)
 
         return learn
-
-    async def _known_results(self, sent: Sequence[bytes]) -> list[bytes] | None:
-        """Give the results of many evaluations, if all of them are known."""
-        found: list[bytes] = []
-        for each in sent:
-            result = self._known.evaluate(each)
-            if result is None:
-                return None
-            found.append(result)
-            if not len(found) % _AT_ONCE:
-                await asyncio.sleep(0)
-        return found or None

@@ -3,7 +3,8 @@
 They hold one submessage, or one in another. What an encoder writes otherwise is for protobuf.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -11,6 +12,19 @@ from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import read_varint, varint
 
 _LENGTH_DELIMITED: Final = 2
+
+
+class Sent(NamedTuple):
+    """An `Evaluation` in the bytes of a request."""
+
+    request: bytes
+    start: int
+    stop: int
+
+    @property
+    def message(self) -> bytes:
+        """The evaluation by itself."""
+        return self.request[self.start : self.stop]
 
 
 def _tag(message_type: type[Message], name: str, kind: int = _LENGTH_DELIMITED) -> bytes:
@@ -29,37 +43,36 @@ _ANSWER_ID: Final = _tag(loss_service_pb2.EvaluateStreamResponse, "id", 0)
 _ANSWER_OUTCOME: Final = _tag(loss_service_pb2.EvaluateStreamResponse, "outcome")
 
 
-def one_evaluation(request: bytes) -> bytes:
-    """Give the evaluation in an EvaluateRequest; nothing when that is not all there is."""
+def one_evaluation(request: bytes) -> Sent | None:
+    """Find the evaluation in an EvaluateRequest; None when that is not all there is."""
     return _only(request, 0, _EVALUATION)
 
 
-def one_result(result: bytes) -> bytes:
-    """Make a result an EvaluateResponse."""
-    return b"".join((_RESULT, varint(len(result)), result))
+def before_one_result(size: int) -> bytes:
+    """Give what stands before a result of a size in an EvaluateResponse."""
+    return _RESULT + varint(size)
 
 
-def many_evaluations(request: bytes, most: int) -> list[bytes]:
-    """Give the evaluations in an EvaluateManyRequest; none when they are not all there is.
+def many_evaluations(request: bytes, most: int) -> list[Sent]:
+    """Find the evaluations in an EvaluateManyRequest; none when they are not all there is.
 
     Or when they are more than `most`.
     """
-    found: list[bytes] = []
+    found: list[Sent] = []
     start, size = 0, len(request)
     try:
         while start < size and len(found) < most:
-            if request[start : start + 1] != _ONE_OF_MANY:
+            if not request.startswith(_ONE_OF_MANY, start):
                 return []
             length, start = read_varint(request, start + 1)
-            stop = start + length
-            found.append(request[start:stop])
-            start = stop
+            found.append(Sent(request, start, start + length))
+            start += length
     except ValueError:
         return []
     return found if start == size else []
 
 
-def many_results(results: list[bytes]) -> bytes:
+def many_results(results: Sequence[bytes]) -> bytes:
     """Make results an EvaluateManyResponse."""
     parts: list[bytes] = []
     for result in results:
@@ -69,14 +82,14 @@ def many_results(results: list[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def streamed_evaluation(request: bytes) -> tuple[int, bytes]:
-    """Give number and evaluation of an EvaluateStreamRequest; nothing when they are not all."""
-    if request[:1] != _ITEM_ID:
+def streamed_evaluation(request: bytes) -> tuple[int, Sent | None]:
+    """Find number and evaluation in an EvaluateStreamRequest; None when they are not all."""
+    if not request.startswith(_ITEM_ID):
         return 0, _only(request, 0, _ITEM_EVALUATION)
     try:
         number, start = read_varint(request, 1)
     except ValueError:
-        return 0, b""
+        return 0, None
     return number, _only(request, start, _ITEM_EVALUATION)
 
 
@@ -88,12 +101,13 @@ def streamed_result(number: int, result: bytes) -> bytes:
     return b"".join((*head, _ANSWER_OUTCOME, outer, _OUTCOME_RESULT, inner, result))
 
 
-def _only(message: bytes, start: int, tag: bytes) -> bytes:
-    """Give the value of the field that is the rest of a message; nothing when there is another."""
+def _only(message: bytes, start: int, tag: bytes) -> Sent | None:
+    """Find the value of the field that is the rest of a message; None when there is another."""
     if not message.startswith(tag, start):
-        return b""
+        return None
     try:
         length, begin = read_varint(message, start + 1)
     except ValueError:
-        return b""
-    return message[begin:] if len(message) - begin == length else b""
+        return None
+    stop = begin + length
+    return Sent(message, begin, stop) if stop == len(message) else None

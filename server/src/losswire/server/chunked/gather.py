@@ -116,14 +116,17 @@ class Gathering:
                 kept[start:stop] = found
         if stop == self._plan.count:
             self.result = self._finish(outcome)
-        if message is not None or not self._plan.streamed_gradients:
-            return message
+        return message or self._encoded(outcome)
+
+    def _encoded(self, outcome: Outcome) -> bytes | None:
+        """Make the message of the gradients of a part; None when none of them stream."""
+        names, factored = self._plan.streamed_gradients, self._plan.whole.factored
         parts = [
             bytes_of(each)
-            for name in self._plan.streamed_gradients
-            for each in (outcome.factors[name] if part.factored else [outcome.gradients[name]])
+            for name in names
+            for each in (outcome.factors[name] if factored else [outcome.gradients[name]])
         ]
-        return GRADIENT_ROWS.encode(parts)
+        return GRADIENT_ROWS.encode(parts) if names else None
 
     def _answer_to(self, part: Work) -> tuple[bytes, dict[str, Place]]:
         """Make the message of a part's gradients, and the places for them in it."""

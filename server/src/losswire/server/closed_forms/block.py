@@ -92,24 +92,26 @@ class RowBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where the tensors of a small evaluation lie: in its message, and in its answer."""
+    """Where the tensors of an evaluation lie: in its message, and in its answer."""
 
     work: "Work"
     """An evaluation of the same form."""
     inputs: Mapping[str, int]
-    """Where the elements of each input begin in a message."""
-    loss: int
-    """The address of the loss, a number of the compute type."""
+    """Where the elements of each input begin in the message of the evaluation."""
     gradients: Mapping[str, int]
-    """The addresses of the gradients."""
+    """Where those of each gradient begin in the answer."""
+    loss: int
+    """Where the loss begins there, a number of the compute type."""
+    numbers: int
+    """Where the other numbers of a result begin there."""
+    small: bool
+    """Whether this takes a moment only."""
 
 
-Numbers = tuple[float, float, int]
-"""The sum of the values, the denominator of their mean and how many take part."""
-
-InMessage = Callable[[bytes], Numbers | None]
-"""Computes the evaluation that lies in a message into its answer; None when a value is not what
-the loss accepts, or there is no memory."""
+InMessage = Callable[[bytes, int, int, int], bool]
+"""Computes the evaluation that lies in a message, from a place on, into the answer at an address,
+after so many nanoseconds of waiting. False when a value is not what the loss accepts, or there is
+no memory: then the answer is not to be used. By one thread at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,11 +49,13 @@ class SoftmaxMessage(ctypes.Structure):
         ("logits_at", ctypes.c_int64),
         ("target_at", ctypes.c_int64),
         ("weight_at", ctypes.c_int64),
-        ("mean", ctypes.c_int32),
-        ("given", ctypes.c_int32),
+        ("gradient_at", ctypes.c_int64),
+        ("loss_at", ctypes.c_int64),
+        ("numbers_at", ctypes.c_int64),
+        ("queue_nanoseconds", ctypes.c_int64),
         ("denominator", ctypes.c_double),
-        ("count", ctypes.c_int64),
-        ("loss", ctypes.c_void_p),
+        ("given", ctypes.c_int32),
+        ("mean", ctypes.c_int32),
     )
 
 
@@ -63,7 +65,12 @@ def _load(kind: type[ctypes.CDLL]) -> ctypes.CDLL | None:
     library = kind(str(_PATH))
     library.losswire_softmax_rows.argtypes = (ctypes.POINTER(SoftmaxRows),)
     library.losswire_softmax_rows.restype = ctypes.c_int32
-    library.losswire_softmax_message.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+    library.losswire_softmax_message.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_char_p,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+    )
     library.losswire_softmax_message.restype = ctypes.c_int32
     return library
 
@@ -90,12 +97,14 @@ def softmax_rows(call: SoftmaxRows, *, small: bool) -> None:
         raise (MemoryError if result == max(_RESULTS) else RuntimeError)(_RESULTS[result])
 
 
-def softmax_message() -> Callable[[int, bytes], int]:
-    """Give what computes the evaluation in a message, by the SoftmaxMessage at an address.
+def softmax_message(*, small: bool) -> Callable[[int, bytes, int, int], int]:
+    """Give what computes, by the SoftmaxMessage at an address, what lies in a message.
 
-    It gives 0, or why it cannot. Raises RuntimeError where there is no library.
+    It takes that address, the message, where the evaluation begins in it, and the address of
+    the answer; it gives 0, or why it cannot. Raises RuntimeError where there is no library.
     """
-    if _HOLDING is None:
+    library = _HOLDING if small else _FREE
+    if library is None:
         raise RuntimeError(_MISSING)
-    found: Callable[[int, bytes], int] = _HOLDING.losswire_softmax_message
+    found: Callable[[int, bytes, int, int], int] = library.losswire_softmax_message
     return found

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from losswire.server.closed_forms.block import InMessage, Numbers, Options, Places, RowBlock
+from losswire.server.closed_forms.block import InMessage, Options, Places, RowBlock
 from losswire.server.closed_forms.factors import refuse_negative
 from losswire.server.native.library import (
     AVAILABLE,
@@ -79,7 +79,6 @@ def cross_entropy_in_message(places: Places) -> InMessage | None:
     """Prepare to compute small evaluations of one form where their messages lie."""
     work = places.work
     logits, weight = work.inputs["input"], work.inputs.get("weight")
-    rows, classes = work.values_shape[0], logits.shape[1]
     gradient_type = work.gradient_type("input")
     if (
         work.inputs["target"].dtype != np.int64
@@ -89,9 +88,8 @@ def cross_entropy_in_message(places: Places) -> InMessage | None:
         return None
     call = SoftmaxMessage(
         rows=SoftmaxRows(
-            rows=rows,
-            classes=classes,
-            gradient=places.gradients.get("input"),
+            rows=work.values_shape[0],
+            classes=logits.shape[1],
             ignore_index=work.options["ignore_index"],
             smoothing=work.options["label_smoothing"],
             logits_type=_number(logits),
@@ -101,17 +99,18 @@ def cross_entropy_in_message(places: Places) -> InMessage | None:
         logits_at=places.inputs["input"],
         target_at=places.inputs["target"],
         weight_at=places.inputs.get("weight", -1),
+        gradient_at=places.gradients.get("input", -1),
+        loss_at=places.loss,
+        numbers_at=places.numbers,
         mean=work.reduction is Reduction.MEAN,
         given=work.normalizer is not None,
         denominator=work.normalizer or 0.0,
-        loss=places.loss,
     )
-    address, compute = ctypes.addressof(call), softmax_message()
+    address, compute = ctypes.addressof(call), softmax_message(small=places.small)
 
-    def evaluate(message: bytes) -> Numbers | None:
-        if compute(address, message):
-            return None
-        return call.rows.total, call.denominator, call.count
+    def evaluate(message: bytes, start: int, answer: int, waited: int) -> bool:
+        call.queue_nanoseconds = waited
+        return compute(address, message, start, answer) == 0
 
     return evaluate
 
