@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._errors import InternalError, LosswireError, error_from_status
-from losswire.v1 import evaluation_pb2, tensor_pb2
+from losswire.v1 import evaluation_pb2
 from losswire.wire import DATA_TYPES, MalformedTensorError, decode_tensor
 
 TransportName = Literal["unary", "chunked", "region", "many", "stream"]
@@ -110,12 +110,12 @@ def read_result(
     gradients, factored = message.gradients, message.factored_gradients
     try:
         fields = {
-            "loss": _array(message.loss, "loss"),
+            "loss": decode_tensor(message.loss, "loss", writable=True),
             "gradients": {
                 # A map of messages gives its entries in Python, and its keys at once.
                 name: placed[name]
                 if name in placed and gradients[name].HasField("region")
-                else _array(gradients[name], f'gradients["{name}"]')
+                else decode_tensor(gradients[name], f'gradients["{name}"]', writable=True)
                 for name in gradients
             },
             "factored_gradients": {
@@ -145,9 +145,9 @@ def read_result(
 
 def _read_factors(message: evaluation_pb2.FactoredGradient, path: str) -> FactoredGradient:
     return FactoredGradient(
-        lse=_array(message.lse, f"{path}.lse"),
-        scale=_array(message.scale, f"{path}.scale"),
-        lse_tail=_array(message.lse_tail, f"{path}.lse_tail"),
+        lse=decode_tensor(message.lse, f"{path}.lse", writable=True),
+        scale=decode_tensor(message.scale, f"{path}.scale", writable=True),
+        lse_tail=decode_tensor(message.lse_tail, f"{path}.lse_tail", writable=True),
     )
 
 
@@ -179,8 +179,3 @@ def _receipt(serialized: bytes) -> Receipt:
         server_version=message.server_version,
         torch_version=message.torch_version,
     )
-
-
-def _array(tensor: tensor_pb2.Tensor, path: str) -> npt.NDArray[Any]:
-    # `grad *= rate` would trip over the read-only view of `bytes` that decoding gives.
-    return decode_tensor(tensor, path, writable=True)
