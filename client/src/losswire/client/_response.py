@@ -118,10 +118,7 @@ def read_result(
                 else decode_tensor(gradients[name], f'gradients["{name}"]', writable=True)
                 for name in gradients
             },
-            "factored_gradients": {
-                name: _read_factors(factored[name], f'factored_gradients["{name}"]')
-                for name in factored
-            },
+            "factored_gradients": _read_all_factors(factored) if factored else {},
             "sum": message.sum,
             "mean_numerator": message.mean_numerator,
             "mean_denominator": message.mean_denominator,
@@ -143,12 +140,20 @@ def read_result(
     return result
 
 
-def _read_factors(message: evaluation_pb2.FactoredGradient, path: str) -> FactoredGradient:
-    return FactoredGradient(
-        lse=decode_tensor(message.lse, f"{path}.lse", writable=True),
-        scale=decode_tensor(message.scale, f"{path}.scale", writable=True),
-        lse_tail=decode_tensor(message.lse_tail, f"{path}.lse_tail", writable=True),
-    )
+def _read_all_factors(
+    messages: Mapping[str, evaluation_pb2.FactoredGradient],
+) -> dict[str, FactoredGradient]:
+    return {
+        name: FactoredGradient(
+            **{
+                part: decode_tensor(
+                    getattr(factors, part), f'factored_gradients["{name}"].{part}', writable=True
+                )
+                for part in ("lse", "scale", "lse_tail")
+            }
+        )
+        for name, factors in messages.items()
+    }
 
 
 def read_outcome(
