@@ -1,5 +1,6 @@
 """Requests of known forms: the same bytes as without any memory, whatever was sent before."""
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -261,6 +262,32 @@ def test_what_differs_never_shares(evaluations: list[Evaluation]) -> None:
     for evaluation in evaluations:
         found = outcome(lambda each: known.request(each, known.ALONE), evaluation)
         assert found == outcome(ordinary, evaluation)
+
+
+def test_every_field_enters_the_form() -> None:
+    """An evaluation that differs in any one field has another form."""
+    plain = Evaluation("any", {"x": ONE})
+    others: dict[str, Any] = {
+        "loss": "other",
+        "inputs": {"y": ONE},
+        "options": {"a": 1},
+        "reduction": "sum",
+        "gradients": ["x"],
+        "grad_output": ONE,
+        "sample_weight": ONE,
+        "normalizer": 1.0,
+        "gradient_dtype": "float16",
+        "compute_dtype": "float16",
+        "engine": "autograd",
+        "gradient_form": "factored",
+    }
+    assert list(others) == [field.name for field in dataclasses.fields(Evaluation)]
+    key, numbers_of_plain = known._form_of(plain) or ((), [])
+    assert len(numbers_of_plain) == 1
+    for name, value in others.items():
+        form = known._form_of(dataclasses.replace(plain, **{name: value}))
+        assert form is not None
+        assert form[0] != key, name
 
 
 def test_forms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
