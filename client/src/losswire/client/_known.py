@@ -133,13 +133,14 @@ def request(evaluation: Evaluation, before: bytes, prefix: str = "") -> bytes:
     template = _template_of(form)
     if form is not None and template is not None:
         return template.fill(before, form[1])
-    message = evaluation_pb2.Evaluation()
-    fill_evaluation(message, evaluation, prefix)
-    body = serialize(message)
+    message = loss_service_pb2.EvaluateRequest()
+    fill_evaluation(message.evaluation, evaluation, prefix)
+    written = serialize(message)
     del message
-    if form is not None and len(body) <= MOST_BYTES and _is_plain(evaluation, form[1]):
-        _remember(evaluation, form, body)
-    return joined((before, varint(len(body)), body))
+    if form is not None and len(written) <= MOST_BYTES and _is_plain(evaluation, form[1]):
+        _remember(evaluation, form, written)
+    # What stands before is not the same in streams only, and these take no large ones.
+    return written if before == ALONE else joined((before, written[len(ALONE) :]))
 
 
 def _template_of(form: _Form | None) -> _Template | None:
@@ -223,13 +224,14 @@ def _is_plain(evaluation: Evaluation, payloads: Sequence[_Payload]) -> bool:
     )
 
 
-def _remember(evaluation: Evaluation, form: _Form, body: bytes) -> None:
-    """Keep the form of an evaluation, whose message this is."""
+def _remember(evaluation: Evaluation, form: _Form, written: bytes) -> None:
+    """Keep the form of an evaluation, whose request this is."""
     key, payloads = form
+    body = written[_read_varint(written, len(ALONE))[1] :]
     spans = dict(_spans(body))
     template = _Template(body, [spans[name] for name in _names(evaluation)])
     # Another thread that changes the arrays or the mappings meanwhile harms its own call only.
-    if template.fill(b"", payloads) != varint(len(body)) + body:
+    if template.fill(ALONE, payloads) != written:
         return
     with _remembering:
         if len(_known) >= MOST_FORMS:
