@@ -94,6 +94,20 @@ def test_arrays_in_a_region_are_used_in_place(sharing: Child, plain: EvaluationR
         assert client._regions._staging._count == 0
 
 
+def test_what_is_small_and_known_is_used_in_place_too(sharing: Child) -> None:
+    """A form that went in a message before goes by its place, once it lies in a region."""
+    inputs: dict[str, Any] = {"input": _LOGITS[:32, :10].copy(), "target": _CLASSES[:32] % 10}
+    with Client(sharing.address) as client:
+        ways = [client.evaluate("cross_entropy", inputs).transport for _ in range(2)]
+        with client.region(8192) as region:
+            placed = {name: region.array(each.shape, each.dtype) for name, each in inputs.items()}
+            for name, each in inputs.items():
+                placed[name][...] = each
+            ways += [client.evaluate("cross_entropy", each).transport for each in (placed, inputs)]
+        ways.append(client.evaluate("cross_entropy", inputs).transport)
+    assert ways == ["unary", "unary", "region", "unary", "unary"]
+
+
 def test_the_async_client_has_regions_too(sharing: Child, plain: EvaluationResult) -> None:
     """The same, with awaits."""
 

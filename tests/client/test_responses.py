@@ -1,6 +1,9 @@
 """How answers become results, descriptions and server information."""
 
+import dataclasses
+import pickle
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +51,36 @@ def test_arrays_of_a_result_are_the_callers_own(call: Call, echoing: Scripted) -
     result.gradients["x"] *= 0.5
     np.testing.assert_array_equal(result.gradients["x"], np.full((2, 3), 0.5, "f4"))
     assert result.loss.flags.writeable
+
+
+def test_evaluations_and_results_are_values(echoing: Scripted) -> None:
+    """Neither can be changed; both can be copied and pickled, and say what is in them."""
+    evaluation = Evaluation("any", {"x": np.ones(2, "f4")}, normalizer=2.0)
+    with Client(echoing.address) as client:
+        result = client.evaluate("any", evaluation.inputs)
+    values: list[tuple[Any, str]] = [(evaluation, "normalizer"), (result, "sum")]
+    for value, field in values:
+        assert getattr(value, field) == 2.0
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, field, 1.0)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            value.another = 1.0
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            delattr(value, field)
+        replaced = dataclasses.replace(value, **{field: 3.0})
+        again = pickle.loads(pickle.dumps(replaced))  # noqa: S301 - made right here
+        names = [each.name for each in dataclasses.fields(value)]
+        assert list(vars(value)) == list(vars(again)) == names
+        assert getattr(again, field) == 3.0
+        assert f"{field}=3.0" in repr(again)
+        assert value != again
+
+
+def test_options_are_each_evaluations_own() -> None:
+    """Options that are left out are an empty mapping, and nobody else's."""
+    one, other = Evaluation("any", {}), Evaluation("any", {})
+    assert one.options == other.options == {}
+    assert one.options is not other.options
 
 
 def test_factored_gradients() -> None:

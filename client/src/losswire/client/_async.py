@@ -83,7 +83,12 @@ class AsyncClient:
         What goes in chunks is moved by another thread, which also calls `progress`; so is what
         goes through shared memory.
         """
-        batch = Batch(Evaluation(loss, inputs, options or {}, **fields), out)
+        evaluation = Evaluation(loss, inputs, options or {}, **fields)
+        if out is None and not self._regions.own:
+            known = operations.known(evaluation)
+            if known is not None:
+                return await self._run_one(known, timeout)
+        batch = Batch(evaluation, out)
         clock = Clock(self._session, timeout)
         if self._regions.may_help(batch):
             steps = self._regions.evaluate(batch, staged=progress is None)
@@ -200,7 +205,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - as in evaluate
     ) -> list[LossInfo]:
         """List every loss of the server, ordered by name."""
-        return await self._run(operations.one(operations.list_losses()), timeout)
+        return await self._run_one(operations.list_losses(), timeout)
 
     async def server_info(
         self,
@@ -208,7 +213,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - as in evaluate
     ) -> ServerInfo:
         """Tell versions, device, limits and transports."""
-        return await self._run(operations.one(operations.get_server_info()), timeout)
+        return await self._run_one(operations.get_server_info(), timeout)
 
     def stream(
         self, *, timeout: float | None = None, max_in_flight: int | None = None
@@ -291,6 +296,15 @@ class AsyncClient:
             return result
         finally:
             steps.close()
+
+    async def _run_one(
+        self,
+        operation: operations.Operation[_R],
+        timeout: float | None,  # noqa: ASYNC109 - as in evaluate
+    ) -> _R:
+        attempts = self._session.attempts(timeout)
+        self._connect()
+        return await self._call(operation, attempts)
 
     async def _take(self, step: operations.Step, attempts: Attempts) -> Any:
         if isinstance(step, operations.Operation):

@@ -44,11 +44,11 @@ class AsyncStream:
         """
         core = self._opened()
         number = core.next_number()
-        request = operations.stream_item(number, evaluation)
+        request, tensors = operations.stream_item(number, evaluation)
         await self._window.acquire()
         future: asyncio.Future[EvaluationResult] = asyncio.get_running_loop().create_future()
         settle = completing(evaluation, partial(self._settle, future))
-        core.add(number, request, settle, operations.residents_of(evaluation))
+        core.add(number, request, settle, tensors)
         return future
 
     async def map(self, evaluations: Iterable[Evaluation]) -> AsyncIterator[Outcome]:

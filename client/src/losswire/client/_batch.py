@@ -12,9 +12,15 @@ from losswire.client._catalogue import Offer
 from losswire.client._errors import too_large_error
 from losswire.client._evaluation import Evaluation
 from losswire.client._factored import Rebuild, complete, rebuild_of
-from losswire.client._operations import Steps, evaluate, residents_of, serialize
+from losswire.client._operations import Steps, evaluate, residents_of
 from losswire.client._outputs import check_outputs
-from losswire.client._request import fill_evaluation, float_type, gradient_names, items_of
+from losswire.client._request import (
+    fill_evaluation,
+    float_type,
+    gradient_names,
+    items_of,
+    serialize,
+)
 from losswire.client._resident import StoredTensor
 from losswire.client._response import EvaluationResult
 from losswire.client._rows import row_inputs

@@ -130,7 +130,8 @@ class Session:
     def attempts(self, timeout: float | None, only: int | None = None) -> Attempts:
         """Start a call, to any target or only to the one with an index."""
         self.check_usable()
-        return Attempts(self.retry, self.rotation, check_timeout(timeout, self.timeout), only)
+        seconds = self.timeout if timeout is None else check_timeout(timeout, self.timeout)
+        return Attempts(self.retry, self.rotation, seconds, only)
 
 
 class Clock:

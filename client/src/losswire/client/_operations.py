@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from google.protobuf.message import EncodeError, Message
-
 from losswire.client._catalogue import LossInfo, ServerInfo, read_losses, read_server_info
 from losswire.client._errors import LosswireError
 from losswire.client._evaluation import Evaluation
 from losswire.client._factored import completed
-from losswire.client._request import fill_evaluation
+from losswire.client._known import ALONE, AMONG_MANY, in_stream, known_request, request
+from losswire.client._request import joined, serialize
 from losswire.client._resident import StoredTensor, distinct, is_missing
 from losswire.client._response import EvaluationResult, read_outcome, read_result
 from losswire.v1 import loss_service_pb2, tensor_pb2, tensor_service_pb2
@@ -63,9 +62,10 @@ EVALUATE_STREAM = _method("EvaluateStream")
 EVALUATE_CHUNKED = _method("EvaluateChunked")
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: each call makes one, and that would take twice as long.
+@dataclass(slots=True)
 class Operation(Generic[_R]):
-    """One call, ready to be sent as often as needed."""
+    """One call, ready to be sent as often as needed. It is never changed."""
 
     method: Method
     """What is called."""
@@ -100,23 +100,6 @@ Steps: TypeAlias = Generator[Step, Any, _R]
 LosswireError; the generator's value is what the caller gets."""
 
 
-def serialize(message: Message) -> bytes:
-    """Serialize a request; ValueError when it passes protobuf's 2 GiB."""
-    try:
-        return message.SerializeToString()
-    except (EncodeError, ValueError) as error:
-        raise ValueError(
-            "the request is too large for one message (2 GiB); split the batch: numerators and "
-            "denominators of its parts add up"
-        ) from error
-
-
-def one(operation: Operation[_R]) -> Steps[_R]:
-    """Do what is one call."""
-    result: _R = yield operation
-    return result
-
-
 def evaluate(
     evaluation: Evaluation, operation: Operation[EvaluationResult] | None = None
 ) -> Steps[EvaluationResult]:
@@ -140,43 +123,54 @@ def evaluate(
     return result
 
 
+def known(evaluation: Evaluation) -> Operation[EvaluationResult] | None:
+    """Give the one call that an evaluation of a known form is; None when its form is not known.
+
+    No such evaluation is large, names resident tensors or has its result completed.
+    """
+    serialized = known_request(evaluation, ALONE)
+    return None if serialized is None else Operation(EVALUATE, serialized, _read_one)
+
+
 def _one_batch(evaluation: Evaluation) -> Operation[EvaluationResult]:
-    message = loss_service_pb2.EvaluateRequest()
-    fill_evaluation(message.evaluation, evaluation)
-    return Operation(EVALUATE, serialize(message), lambda answer: read_result(answer.result))
+    return Operation(EVALUATE, request(evaluation, ALONE), _read_one)
+
+
+def _read_one(answer: loss_service_pb2.EvaluateResponse) -> EvaluationResult:
+    return read_result(answer.result)
 
 
 def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:
     """Evaluate many batches in one message; those that miss a resident tensor twice."""
-    message = loss_service_pb2.EvaluateManyRequest()
+    items: list[bytes] = []
     tensors: list[tuple[StoredTensor, ...]] = []
     factored: dict[int, Evaluation] = {}
     for index, evaluation in enumerate(evaluations):
-        fill_evaluation(message.evaluations.add(), evaluation, f"evaluations[{index}].")
+        items.append(request(evaluation, AMONG_MANY, f"evaluations[{index}]."))
         tensors.append(residents_of(evaluation))
         if evaluation.gradient_form == "factored":
             factored[index] = evaluation
-    outcomes = yield from _many_with(message, tensors)
+    outcomes = yield from _many_with(items, tensors)
     for index, evaluation in factored.items():
         outcomes[index] = completed(evaluation, outcomes[index])
     return outcomes
 
 
 def _many_with(
-    message: loss_service_pb2.EvaluateManyRequest, tensors: Sequence[tuple[StoredTensor, ...]]
+    items: list[bytes], tensors: Sequence[tuple[StoredTensor, ...]]
 ) -> Steps[list[_Outcome]]:
     """Evaluate many batches; those that miss one of their resident tensors twice."""
-    operation = _many(message)
-    sent = list(message.evaluations) if any(tensors) else []
-    del message
+    operation = _many(items)
+    if not any(tensors):
+        items.clear()
     outcomes: list[_Outcome] = yield operation
-    missed = [index for index, outcome in enumerate(outcomes[: len(sent)]) if is_missing(outcome)]
+    missed = [index for index, outcome in enumerate(outcomes[: len(items)]) if is_missing(outcome)]
     if not missed:
         return outcomes
-    again = [sent[index] for index in missed]
+    again = [items[index] for index in missed]
     try:
         yield distinct(tensor for index in missed for tensor in tensors[index])
-        found: list[_Outcome] = yield _many(loss_service_pb2.EvaluateManyRequest(evaluations=again))
+        found: list[_Outcome] = yield _many(again)
     except LosswireError as error:
         # The others have their outcomes, and keep them.
         found = [error] * len(missed)
@@ -185,12 +179,12 @@ def _many_with(
     return outcomes
 
 
-def _many(message: loss_service_pb2.EvaluateManyRequest) -> Operation[list[_Outcome]]:
-    return Operation(
-        EVALUATE_MANY,
-        serialize(message),
-        lambda answer: [read_outcome(outcome) for outcome in answer.outcomes],
-    )
+def _many(items: Sequence[bytes]) -> Operation[list[_Outcome]]:
+    return Operation(EVALUATE_MANY, joined(items), _read_many)
+
+
+def _read_many(answer: loss_service_pb2.EvaluateManyResponse) -> list[_Outcome]:
+    return [read_outcome(outcome) for outcome in answer.outcomes]
 
 
 def residents_of(evaluation: Evaluation) -> tuple[StoredTensor, ...]:
@@ -228,11 +222,13 @@ def create_region(size: int) -> Operation[tensor_service_pb2.CreateRegionRespons
     return Operation(CREATE_REGION, serialize(message), lambda answer: answer)
 
 
-def stream_item(number: int, evaluation: Evaluation) -> bytes:
-    """Make one batch of a stream, ready to be sent as often as needed."""
-    message = loss_service_pb2.EvaluateStreamRequest(id=number)
-    fill_evaluation(message.evaluation, evaluation)
-    return serialize(message)
+def stream_item(number: int, evaluation: Evaluation) -> tuple[bytes, Sequence[StoredTensor]]:
+    """Make one batch of a stream, ready to be sent as often as needed, and give its residents."""
+    before = in_stream(number)
+    known = known_request(evaluation, before)
+    if known is not None:
+        return known, ()
+    return request(evaluation, before), residents_of(evaluation)
 
 
 def list_losses() -> Operation[list[LossInfo]]:

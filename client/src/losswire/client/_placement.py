@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._batch import STAGED_FROM, Batch
-from losswire.client._operations import EVALUATE, Operation, serialize
-from losswire.client._request import fill_evaluation
+from losswire.client._operations import EVALUATE, Operation
+from losswire.client._request import fill_evaluation, serialize
 from losswire.client._response import EvaluationResult, read_result
 from losswire.client._shared import PlacedArray, SharedMemory, aligned
 from losswire.v1 import loss_service_pb2

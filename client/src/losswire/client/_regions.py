@@ -40,11 +40,12 @@ class Regions:
         self._session = session
         self._staging = Staging(session)
         self._lock = threading.Lock()
-        self._open: tuple[Region, ...] = ()
+        self.own: tuple[Region, ...] = ()
+        """The caller's, in which inputs of any size may lie."""
 
     def may_help(self, batch: Batch) -> bool:
         """Tell at no cost whether `evaluate` is worth trying."""
-        return bool(self._open) or (self._staging.possible and batch.is_worth_staging)
+        return bool(self.own) or (self._staging.possible and batch.is_worth_staging)
 
     def evaluate(self, batch: Batch, *, staged: bool = True) -> Steps[EvaluationResult | None]:
         """Evaluate with as much in shared memory as can be; None when that is nothing.
@@ -82,16 +83,16 @@ class Regions:
         return None
 
     def _place(self, array: Array) -> PlacedArray | None:
-        found = (region.place(array) for region in self._open)
+        found = (region.place(array) for region in self.own)
         return next((placed for placed in found if placed is not None), None)
 
     def _lose(self, memory: SharedMemory | None) -> None:
         """Take it that a server was started again, and has none of what it had."""
         self._staging.lose(memory)
         with self._lock:
-            for region in self._open:
+            for region in self.own:
                 region.lost = True
-            self._open = ()
+            self.own = ()
 
     def open(self, nbytes: int) -> Steps[Region]:
         """Make a region for the caller; see `Client.region`."""
@@ -117,15 +118,15 @@ class Regions:
             memory = yield Aside(partial(SharedMemory, created))
         region = Region(memory, self._forget)
         with self._lock:
-            self._open = (*self._open, region)
+            self.own = (*self.own, region)
         return region
 
     def _forget(self, region: Region) -> None:
         with self._lock:
-            self._open = tuple(each for each in self._open if each is not region)
+            self.own = tuple(each for each in self.own if each is not region)
 
     def close(self) -> None:
         """Close all of them; arrays in the caller's keep their contents."""
         self._staging.close()
-        for region in self._open:
+        for region in self.own:
             region.close()

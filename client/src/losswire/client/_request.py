@@ -1,9 +1,10 @@
 """Evaluations, to messages. What a server could only refuse is refused here, with its path."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
+from google.protobuf.message import EncodeError, Message
 
 from losswire.client._arrays import encode_array, encode_array_form
 from losswire.client._evaluation import DTypeInput, Evaluation
@@ -25,7 +26,27 @@ def _numbers_of(enum: Any) -> dict[object, int]:
 _REDUCTIONS: dict[object, int] = {None: 0, **_numbers_of(evaluation_pb2.Reduction)}
 _ENGINES = _numbers_of(evaluation_pb2.Engine)
 _FORMS = _numbers_of(evaluation_pb2.GradientForm)
+_MOST_BYTES: Final = 2**31 - 1
+_TOO_LARGE: Final = (
+    "the request is too large for one message (2 GiB); split the batch: numerators and "
+    "denominators of its parts add up"
+)
 _FLOATS = {wire.name: wire.data_type for wire in DATA_TYPES.values() if "float" in wire.name}
+
+
+def serialize(message: Message) -> bytes:
+    """Serialize a request; ValueError when it passes protobuf's 2 GiB."""
+    try:
+        return message.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise ValueError(_TOO_LARGE) from error
+
+
+def joined(items: Sequence[bytes]) -> bytes:
+    """Make one message of several, each with some of its fields; raises as `serialize` does."""
+    if sum(map(len, items)) > _MOST_BYTES:
+        raise ValueError(_TOO_LARGE)
+    return b"".join(items)
 
 
 def fill_evaluation(

@@ -82,6 +82,8 @@ class Rotation:
     def take(self) -> int:
         """Give the index of the target to use."""
         size = len(self._usable_from)
+        if size == 1:
+            return 0
         start = next(self._count) % size
         now = time.monotonic()
         for step in range(size):
@@ -97,6 +99,17 @@ class Rotation:
 
 class Attempts:
     """The tries of one call: its deadline, its targets, and what follows a failure."""
+
+    __slots__ = (
+        "_deadline",
+        "_made",
+        "_only",
+        "_policy",
+        "_reason",
+        "_rotation",
+        "_stay",
+        "_target",
+    )
 
     def __init__(
         self, policy: RetryPolicy, rotation: Rotation, timeout: float, only: int | None = None

@@ -80,7 +80,8 @@ class _Item:
 
     request: bytes
     done: Callable[[Outcome], None]
-    expiry: asyncio.TimerHandle
+    deadline: float
+    """When it has to be answered, by the loop's clock."""
     tensors: Sequence[StoredTensor]
     """The resident tensors that it names."""
     healings: int = 0
@@ -117,6 +118,10 @@ class StreamCore:
         self._heal = heal
         self._healers: set[asyncio.Task[None]] = set()
         self._items: dict[int, _Item] = {}
+        """Those without an outcome, in the order in which they came, and so of their deadlines."""
+        self._loop = asyncio.get_running_loop()
+        # One for all items: it is set anew when it has run, not for each of them.
+        self._timer: asyncio.TimerHandle | None = None
         self._unsent: deque[int] = deque()
         self._numbers = count()
         self._work = asyncio.Event()  # there is something to send, or nothing more to come
@@ -127,7 +132,7 @@ class StreamCore:
         self._broken_by: LosswireError | None = None
         self._driver = asyncio.create_task(self._drive())
         # However it ends, nobody waits for an answer that cannot come.
-        self._driver.add_done_callback(lambda _: self._settle_all(closed_error()))
+        self._driver.add_done_callback(lambda _: self._finish())
 
     def in_flight(self, asked: int | None) -> int:
         """Tell how many items may be unanswered: no more than the server takes."""
@@ -154,8 +159,10 @@ class StreamCore:
         if self._driver.done():
             done(closed_error())
             return
-        expiry = asyncio.get_running_loop().call_later(self._timeout, self._expire, number)
-        self._items[number] = _Item(request, done, expiry, tensors)
+        deadline = self._loop.time() + self._timeout
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._expire)
+        self._items[number] = _Item(request, done, deadline, tensors)
         self._unsent.append(number)
         self._idle.clear()
         self._work.set()
@@ -182,7 +189,6 @@ class StreamCore:
         item = self._items.pop(number, None)
         if item is None:  # it expired before
             return
-        item.expiry.cancel()
         item.done(outcome)
         if self._closing:
             self._work.set()
@@ -193,10 +199,23 @@ class StreamCore:
         for number in tuple(self._items):
             self._settle(number, error)
 
-    def _expire(self, number: int) -> None:
+    def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._settle_all(closed_error())
+
+    def _expire(self) -> None:
+        """Fail what is overdue, and come back for the next."""
+        self._timer = None
+        now = self._loop.time()
         why = f"; the connection is down: {self._broken_by.message}" if self._broken_by else ""
-        message = f"no answer within {self._timeout:g} s{why}"
-        self._settle(number, DeadlineExceededError(message))
+        while self._items:
+            number, item = next(iter(self._items.items()))
+            if item.deadline > now:
+                self._timer = self._loop.call_at(item.deadline, self._expire)
+                return
+            message = f"no answer within {self._timeout:g} s{why}"
+            self._settle(number, DeadlineExceededError(message))
 
     async def _drive(self) -> None:
         """Keep a call open for as long as there is something to send or to wait for."""
@@ -245,7 +264,7 @@ class StreamCore:
 
     async def _send_missing(self, number: int, item: _Item, target: int) -> None:
         """Send the resident tensors of an item, then the item again."""
-        left = item.expiry.when() - asyncio.get_running_loop().time()
+        left = item.deadline - self._loop.time()
         try:
             if left > 0 and not self._session.closed:
                 await self._heal(item.tensors, target, left)

@@ -53,8 +53,7 @@ class Stream:
         """
         core = self._opened()
         number = core.next_number()
-        request = operations.stream_item(number, evaluation)
-        tensors = operations.residents_of(evaluation)
+        request, tensors = operations.stream_item(number, evaluation)
         self._window.acquire()
         future: Future[EvaluationResult] = Future()
         future.set_running_or_notify_cancel()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from losswire.v1 import tensor_pb2
 from losswire.wire._dtypes import DATA_TYPES, WireType, wire_type_of
 
-Buffer = bytes | memoryview | npt.NDArray[np.uint8]
+Buffer = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 """What can hold the bytes of a tensor."""
 
 MAX_RANK = 8
@@ -111,7 +111,7 @@ def read_form(tensor: tensor_pb2.Tensor, path: str) -> TensorForm:
 
     `path` names the tensor in violations. Raises MalformedTensorError.
     """
-    shape = tuple(tensor.shape)
+    shape = tuple(tensor.shape[:])  # a list is read at once, the field one by one
     form = _form_of(tensor.data_type, shape) if len(shape) <= MAX_RANK else None
     if form is None:
         raise MalformedTensorError(_mistakes_of(tensor.data_type, shape, path))
@@ -151,20 +151,23 @@ def _mistakes_of(data_type: int, shape: tuple[int, ...], path: str) -> list[Viol
     return violations or [Violation(f"{path}.shape", "has too many elements")]
 
 
-def decode_tensor(tensor: tensor_pb2.Tensor, path: str = "tensor") -> npt.NDArray[Any]:
-    """Read a `Tensor` that carries its data; the array is read-only and shares its bytes.
+def decode_tensor(
+    tensor: tensor_pb2.Tensor, path: str = "tensor", *, writable: bool = False
+) -> npt.NDArray[Any]:
+    """Read a `Tensor` that carries its data.
 
-    `path` names the tensor in violations. Raises MalformedTensorError.
+    The array is read-only and shares its bytes; a `writable` one has its own. `path` names the
+    tensor in violations. Raises MalformedTensorError.
     """
     form = read_form(tensor, path)
-    if tensor.WhichOneof("source") != "data":
+    if not tensor.HasField("data"):
         raise MalformedTensorError([Violation(path, "has no data")])
     data = tensor.data  # each read of a bytes field copies it: read once
     if len(data) != form.size_bytes:
         raise MalformedTensorError(
             [Violation(f"{path}.data", f"has {len(data)} bytes; {form.describe()}")]
         )
-    return read_elements(form, data, f"{path}.data")
+    return read_elements(form, bytearray(data) if writable else data, f"{path}.data")
 
 
 def read_elements(form: TensorForm, data: Buffer, path: str = "data") -> npt.NDArray[Any]:
@@ -173,10 +176,11 @@ def read_elements(form: TensorForm, data: Buffer, path: str = "data") -> npt.NDA
     The array shares the bytes and keeps whatever holds them alive. `path` names the
     bytes in violations. Raises MalformedTensorError for a bool that is neither 0 nor 1.
     """
-    stored = np.frombuffer(data, form.wire_type.storage)
-    if form.wire_type.data_type == _BOOL and stored.size and stored.max() > 1:
+    if form.wire_type.data_type == _BOOL and np.frombuffer(data, np.uint8).max(initial=0) > 1:
         raise MalformedTensorError(
             [Violation(path, "a bool is one byte, 0 or 1; found another value")]
         )
-    native = stored if sys.byteorder == "little" else stored.byteswap()
-    return native.view(form.wire_type.numpy).reshape(form.shape)
+    if sys.byteorder == "little":
+        return np.frombuffer(data, form.wire_type.numpy).reshape(form.shape)
+    stored = np.frombuffer(data, form.wire_type.storage)
+    return stored.byteswap().view(form.wire_type.numpy).reshape(form.shape)
