@@ -17,10 +17,11 @@ import numpy.typing as npt
 from losswire.client._evaluation import Evaluation
 from losswire.client._request import fill_evaluation, joined, serialize
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
+from losswire.wire import read_varint, varint
 
-MOST_BYTES: Final = 96 * 1024
-"""The bytes of tensors up to which forms are kept. They always fit into one message and are
-never worth shared memory; and what is larger takes longer to send than to compose."""
+SMALL_BYTES: Final = 96 * 1024
+"""The bytes of a message up to which nothing else is to be decided: it always fits and is never
+worth shared memory."""
 
 MOST_FORMS: Final = 1024
 """How many forms are kept; each takes some hundred bytes."""
@@ -31,7 +32,6 @@ _Form: TypeAlias = tuple[_Key, list[_Payload]]
 """What the bytes between the numbers of an evaluation follow from, and the numbers."""
 
 _DOUBLE: Final = Struct("<d").pack
-_SEVEN_BITS: Final = 127
 
 _CONTAINERS: Final = frozenset({(dict, dict, list), (dict, dict, tuple)})
 """What inputs, options and the names of gradients come in."""
@@ -49,16 +49,6 @@ _SAMPLE_WEIGHT: Final = evaluation_pb2.Evaluation.SAMPLE_WEIGHT_FIELD_NUMBER
 _NORMALIZER: Final = evaluation_pb2.Evaluation.NORMALIZER_FIELD_NUMBER
 _DATA: Final = tensor_pb2.Tensor.DATA_FIELD_NUMBER
 _NUMBER: Final = evaluation_pb2.OptionValue.DOUBLE_VALUE_FIELD_NUMBER
-
-
-def varint(number: int) -> bytes:
-    """Write a number that is not negative as protobuf does: seven bits a byte, the last first."""
-    written = bytearray()
-    while number > _SEVEN_BITS:
-        written.append(number & _SEVEN_BITS | _SEVEN_BITS + 1)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
 
 
 def _tag(field: int) -> bytes:
@@ -82,10 +72,12 @@ def in_stream(number: int) -> bytes:
 class _Template:
     """The bytes of an evaluation between its numbers."""
 
-    __slots__ = ("_parts", "_places")
+    __slots__ = ("_parts", "_places", "small")
 
     def __init__(self, body: bytes, spans: Sequence[tuple[int, int]]) -> None:
         """Take an evaluation, and where each of its numbers begins and ends."""
+        self.small = len(body) <= SMALL_BYTES
+        """Whether nothing but sending it is to be decided."""
         self._parts: list[_Payload] = [b"", varint(len(body))]
         places = dict.fromkeys(spans, 0)
         position = 0
@@ -113,15 +105,17 @@ _remembering = threading.Lock()
 
 
 def known_request(evaluation: Evaluation, before: bytes) -> bytes | None:
-    """Serialize an evaluation whose form is known; None when it is not.
+    """Serialize a small evaluation whose form is known; None when it is not.
 
     `before` is what stands before the evaluation's length: `ALONE`, `AMONG_MANY` or `in_stream`.
-    What has a known form is valid, has no other tensors than numpy arrays, of `MOST_BYTES` at
-    most, and asks for no factored gradient.
+    What has a known form is valid, has no other tensors than numpy arrays, and asks for no
+    factored gradient.
     """
     form = _form_of(evaluation)
     template = _template_of(form)
-    return None if form is None or template is None else template.fill(before, form[1])
+    if form is None or template is None or not template.small:
+        return None
+    return template.fill(before, form[1])
 
 
 def request(evaluation: Evaluation, before: bytes, prefix: str = "") -> bytes:
@@ -137,7 +131,7 @@ def request(evaluation: Evaluation, before: bytes, prefix: str = "") -> bytes:
     fill_evaluation(message.evaluation, evaluation, prefix)
     written = serialize(message)
     del message
-    if form is not None and len(written) <= MOST_BYTES and _is_plain(evaluation, form[1]):
+    if form is not None and _is_plain(evaluation, form[1]):
         _remember(evaluation, form, written)
     # What stands before is not the same in streams only, and these take no large ones.
     return written if before == ALONE else joined((before, written[len(ALONE) :]))
@@ -227,7 +221,7 @@ def _is_plain(evaluation: Evaluation, payloads: Sequence[_Payload]) -> bool:
 def _remember(evaluation: Evaluation, form: _Form, written: bytes) -> None:
     """Keep the form of an evaluation, whose request this is."""
     key, payloads = form
-    body = written[_read_varint(written, len(ALONE))[1] :]
+    body = written[read_varint(written, len(ALONE))[1] :]
     spans = dict(_spans(body))
     template = _Template(body, [spans[name] for name in _names(evaluation)])
     # Another thread that changes the arrays or the mappings meanwhile harms its own call only.
@@ -271,23 +265,13 @@ def _fields(body: bytes, span: tuple[int, int]) -> Iterator[tuple[int, tuple[int
     """Walk over the fields of a message within another: their numbers and where values lie."""
     position, end = span
     while position < end:
-        tag, start = _read_varint(body, position)
+        tag, start = read_varint(body, position)
         match tag & 7:
             case 0:  # a varint
-                position = _read_varint(body, start)[1]
+                position = read_varint(body, start)[1]
             case 1:  # eight bytes
                 position = start + 8
             case _:  # a length, and as many bytes; the contract has no others
-                length, start = _read_varint(body, start)
+                length, start = read_varint(body, start)
                 position = start + length
         yield tag >> 3, (start, position)
-
-
-def _read_varint(body: bytes, position: int) -> tuple[int, int]:
-    """Read a number; gives it and where it ends."""
-    number = shift = 0
-    while body[position] > _SEVEN_BITS:
-        number |= (body[position] & _SEVEN_BITS) << shift
-        shift += 7
-        position += 1
-    return number | body[position] << shift, position + 1

@@ -12,7 +12,7 @@ from losswire.client._factored import completed
 from losswire.client._known import ALONE, AMONG_MANY, in_stream, known_request, request
 from losswire.client._request import joined, serialize
 from losswire.client._resident import StoredTensor, distinct, is_missing
-from losswire.client._response import EvaluationResult, read_outcome, read_result
+from losswire.client._response import EvaluationResult, OneAnswer, read_outcome, read_result
 from losswire.v1 import loss_service_pb2, tensor_pb2, tensor_service_pb2
 
 _R = TypeVar("_R")
@@ -39,7 +39,7 @@ def _method(name: str, module: ModuleType = loss_service_pb2, service: str = "Lo
     return Method(f"/{described.full_name}/{name}", getattr(module, answer).FromString)
 
 
-EVALUATE = _method("Evaluate")
+EVALUATE = Method(_method("Evaluate").path, OneAnswer.parse)
 EVALUATE_MANY = _method("EvaluateMany")
 LIST_LOSSES = _method("ListLosses")
 GET_SERVER_INFO = _method("GetServerInfo")
@@ -136,8 +136,8 @@ def _one_batch(evaluation: Evaluation) -> Operation[EvaluationResult]:
     return Operation(EVALUATE, request(evaluation, ALONE), _read_one)
 
 
-def _read_one(answer: loss_service_pb2.EvaluateResponse) -> EvaluationResult:
-    return read_result(answer.result)
+def _read_one(answer: OneAnswer) -> EvaluationResult:
+    return read_result(answer.message.result, detached=answer.detached)
 
 
 def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:

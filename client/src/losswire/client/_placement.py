@@ -134,7 +134,7 @@ class Placement:
         return Operation(
             EVALUATE,
             serialize(message),
-            lambda answer: read_result(answer.result, "region", arrays),
+            lambda answer: read_result(answer.message.result, "region", arrays, answer.detached),
         )
 
     def collect(self, result: EvaluationResult) -> EvaluationResult:

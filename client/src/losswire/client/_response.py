@@ -3,18 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from losswire.client._errors import InternalError, LosswireError, error_from_status
-from losswire.v1 import evaluation_pb2
-from losswire.wire import DATA_TYPES, MalformedTensorError, decode_tensor
+from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
+from losswire.wire import DATA_TYPES, MalformedTensorError, decode_tensor, detach
 
 TransportName = Literal["unary", "chunked", "region", "many", "stream"]
 
 _NOWHERE: Mapping[str, npt.NDArray[Any]] = {}
+_ATTACHED: Mapping[str, memoryview] = {}
+
+_DETACHED_FROM = 256 * 1024
+"""The bytes of an answer from which protobuf's copies take longer than finding its tensors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,22 @@ class EvaluationResult:
     shared with a server on the same machine), `"many"` or `"stream"`."""
 
 
+class OneAnswer(NamedTuple):
+    """The answer to one evaluation."""
+
+    message: loss_service_pb2.EvaluateResponse
+    detached: Mapping[str, memoryview]
+    """The elements of tensors that are missing in its result, by path."""
+
+    @classmethod
+    def parse(cls, answer: bytes) -> "OneAnswer":
+        """Parse an answer, a large one without having protobuf copy it; DecodeError."""
+        if len(answer) < _DETACHED_FROM:
+            return cls(loss_service_pb2.EvaluateResponse.FromString(answer), _ATTACHED)
+        message, payloads = detach(answer, loss_service_pb2.EvaluateResponse)
+        return cls(message, {path.removeprefix("result."): payloads[path] for path in payloads})
+
+
 def dtype_name(number: int) -> str:
     """Name a data type; one that only a newer server knows gets a name with its number."""
     wire_type = DATA_TYPES.get(number)
@@ -102,23 +122,25 @@ def read_result(
     message: evaluation_pb2.EvaluationResult,
     transport: TransportName = "unary",
     placed: Mapping[str, npt.NDArray[Any]] = _NOWHERE,
+    detached: Mapping[str, memoryview] = _ATTACHED,
 ) -> EvaluationResult:
     """Read a result that came in some way; InternalError when it is malformed.
 
-    `placed` are the arrays, by name, into which the server was told to write gradients.
+    `placed` are the arrays, by name, into which the server was told to write gradients,
+    `detached` the elements of tensors that stand beside the message, by path.
     """
     gradients, factored = message.gradients, message.factored_gradients
     try:
         fields = {
-            "loss": decode_tensor(message.loss, "loss", writable=True),
+            "loss": _array(message.loss, "loss", detached),
             "gradients": {
                 # A map of messages gives its entries in Python, and its keys at once.
                 name: placed[name]
                 if name in placed and gradients[name].HasField("region")
-                else decode_tensor(gradients[name], f'gradients["{name}"]', writable=True)
+                else _array(gradients[name], f'gradients["{name}"]', detached)
                 for name in gradients
             },
-            "factored_gradients": _read_all_factors(factored) if factored else {},
+            "factored_gradients": _read_all_factors(factored, detached) if factored else {},
             "sum": message.sum,
             "mean_numerator": message.mean_numerator,
             "mean_denominator": message.mean_denominator,
@@ -140,14 +162,20 @@ def read_result(
     return result
 
 
+def _array(
+    tensor: tensor_pb2.Tensor, path: str, detached: Mapping[str, memoryview]
+) -> npt.NDArray[Any]:
+    return decode_tensor(tensor, path, writable=True, detached=detached.get(path))
+
+
 def _read_all_factors(
-    messages: Mapping[str, evaluation_pb2.FactoredGradient],
+    messages: Mapping[str, evaluation_pb2.FactoredGradient], detached: Mapping[str, memoryview]
 ) -> dict[str, FactoredGradient]:
     return {
         name: FactoredGradient(
             **{
-                part: decode_tensor(
-                    getattr(factors, part), f'factored_gradients["{name}"].{part}', writable=True
+                part: _array(
+                    getattr(factors, part), f'factored_gradients["{name}"].{part}', detached
                 )
                 for part in ("lse", "scale", "lse_tail")
             }

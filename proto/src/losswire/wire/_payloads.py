@@ -5,14 +5,16 @@ two messages of one size that are equal everywhere but inside of the same tensor
 parse alike, and what was found out of one holds for the other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
 from losswire.v1 import tensor_pb2
-from losswire.wire._varint import read_varint
+from losswire.wire._varint import read_varint, varint
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 _TENSOR: Final = tensor_pb2.Tensor.DESCRIPTOR
 _VARINT, _EIGHT_BYTES, _LENGTH_DELIMITED, _FOUR_BYTES = 0, 1, 2, 5
@@ -76,7 +78,7 @@ def _walk(
     path: str,
 ) -> Iterator[Payload]:
     """Find the elements in a part of a message that is a message itself."""
-    for number, begin, end in _submessages(message, start, stop):
+    for number, _, begin, end in _submessages(message, start, stop):
         field = described.fields_by_number.get(number)
         if field is None:
             continue
@@ -100,18 +102,19 @@ def _walk_field(
         yield from _walk(message, start, stop, described, path)
         return
     entry = list(_submessages(message, start, stop))
-    if [number for number, _, _ in entry] != [1, 2]:
+    if [number for number, *_ in entry] != [1, 2]:
         raise ValueError("an entry of a map is more than a key and a value")
-    (_, begin, end), (_, inner, last) = entry
+    (_, _, begin, end), (_, _, inner, last) = entry
     value = described.fields_by_number[2].message_type
     if value is not None:
         key = message[begin:end].decode()
         yield from _walk(message, inner, last, value, f'{path}["{key}"]')
 
 
-def _submessages(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Give the number of each field that has a length, and where its value begins and ends."""
+def _submessages(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+    """Give of each field that has a length its number, and where it, its value and both end."""
     while start < stop:
+        head = start
         tag, start = read_varint(message, start)
         number, kind = tag >> 3, tag & 7
         if kind == _LENGTH_DELIMITED:
@@ -126,7 +129,41 @@ def _submessages(message: bytes, start: int, stop: int) -> Iterator[tuple[int, i
         else:
             raise ValueError("a group")
         if kind == _LENGTH_DELIMITED:
-            yield number, start, end
+            yield number, head, start, end
         start = end
     if start != stop:
         raise ValueError("a field ends behind its message")
+
+
+def detach(
+    message: bytes, message_type: type[MessageT]
+) -> tuple[MessageT, Mapping[str, memoryview]]:
+    """Parse a message without the elements of its tensors, which protobuf would copy.
+
+    Gives the message, whose tensors have empty data, and their elements by path. Raises
+    DecodeError when the bytes are something else.
+    """
+    try:
+        payloads = find_payloads(message, message_type)
+    except ValueError:
+        # Whatever this is, protobuf has the last word on it.
+        return message_type.FromString(message), {}
+    bare = message_type.FromString(_bare(message, 0, len(message), payloads))
+    whole = memoryview(message)
+    return bare, {each.path: whole[each.start : each.stop] for each in payloads}
+
+
+def _bare(message: bytes, start: int, stop: int, payloads: Sequence[Payload]) -> bytes:
+    """Give a part of a message that is a message itself, with nothing in place of some elements."""
+    parts: list[bytes] = []
+    for number, head, begin, end in _submessages(message, start, stop):
+        inside = [each for each in payloads if begin <= each.start and each.stop <= end]
+        if not inside:
+            continue
+        [*_, last] = inside
+        own = (last.start, last.stop) == (begin, end)
+        value = b"" if own else _bare(message, begin, end, inside)
+        tag = varint(number << 3 | _LENGTH_DELIMITED)
+        parts += (message[start:head], tag, varint(len(value)), value)
+        start = end
+    return b"".join((*parts, message[start:stop]))

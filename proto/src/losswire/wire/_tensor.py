@@ -152,9 +152,13 @@ def _mistakes_of(data_type: int, shape: tuple[int, ...], path: str) -> list[Viol
 
 
 def decode_tensor(
-    tensor: tensor_pb2.Tensor, path: str = "tensor", *, writable: bool = False
+    tensor: tensor_pb2.Tensor,
+    path: str = "tensor",
+    *,
+    writable: bool = False,
+    detached: memoryview | None = None,
 ) -> npt.NDArray[Any]:
-    """Read a `Tensor` that carries its data.
+    """Read a `Tensor` that carries its data, or whose data was detached from it.
 
     The array is read-only and shares its bytes; a `writable` one has its own. `path` names the
     tensor in violations. Raises MalformedTensorError.
@@ -162,7 +166,8 @@ def decode_tensor(
     form = read_form(tensor, path)
     if not tensor.HasField("data"):
         raise MalformedTensorError([Violation(path, "has no data")])
-    data = tensor.data  # each read of a bytes field copies it: read once
+    # Each read of a bytes field copies it: read once.
+    data = tensor.data if detached is None else detached
     if len(data) != form.size_bytes:
         raise MalformedTensorError(
             [Violation(f"{path}.data", f"has {len(data)} bytes; {form.describe()}")]
