@@ -150,13 +150,12 @@ UNKNOWN = {
     "torch dtype": Evaluation("any", {}, gradient_dtype=torch.float32),
     "set": Evaluation("any", {"x": np.ones(2)}, gradients={"x"}),  # type: ignore[arg-type]
     "factored": Evaluation("any", {}, gradient_form="factored"),
-    "large": Evaluation("any", {"x": np.ones(known.MOST_BYTES, "i1")}),
 }
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_has_no_form(name: str) -> None:
-    """Anything but small plain arrays is composed anew each time."""
+    """Anything but plain arrays is composed anew each time."""
     for _ in range(3):
         assert known.request(UNKNOWN[name], known.ALONE) == ordinary(UNKNOWN[name])
     assert not known._known
@@ -311,10 +310,16 @@ def test_forms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < len(known._known) <= 5
 
 
-def test_known_forms_are_never_large() -> None:
-    """What goes in chunks, or through shared memory, has no known form."""
-    assert known.MOST_BYTES * 5 <= STAGED_FROM
-    assert known.MOST_BYTES <= FITS_ALWAYS
+def test_large_forms_are_composed_only() -> None:
+    """Which way a large evaluation goes is decided each time, however well its form is known."""
+    assert known.SMALL_BYTES * 5 <= STAGED_FROM
+    assert known.SMALL_BYTES <= FITS_ALWAYS
+    for seed in range(2):
+        draw = np.random.default_rng(seed)
+        large = Evaluation("any", {"x": draw.integers(0, 9, known.SMALL_BYTES).astype("i1")})
+        assert known.request(large, known.ALONE) == ordinary(large)
+        assert known.known_request(large, known.ALONE) is None
+    assert known._known
 
 
 def test_each_call_carries_its_own_numbers(call: Call, echoing: Scripted) -> None:

@@ -4,7 +4,7 @@ from losswire.wire._bytes import new_bytes
 from losswire.wire._dtypes import DATA_TYPES, WireType, wire_type_of
 from losswire.wire._identity import ID_BYTES, begin_identity
 from losswire.wire._options import OptionScalar, decode_option, encode_option
-from losswire.wire._payloads import Payload, Template, detach, find_payloads
+from losswire.wire._payloads import Payload, Template, attach, detach, find_payloads
 from losswire.wire._rows import GRADIENT_ROWS, ROWS, Packing, bytes_of
 from losswire.wire._tensor import (
     MAX_AXIS,
@@ -35,6 +35,7 @@ __all__ = [
     "TensorForm",
     "Violation",
     "WireType",
+    "attach",
     "begin_identity",
     "bytes_of",
     "decode_option",

@@ -16,6 +16,8 @@ from losswire.wire._varint import read_varint, varint
 
 MessageT = TypeVar("MessageT", bound=Message)
 
+Buffer = bytes | memoryview
+
 _TENSOR: Final = tensor_pb2.Tensor.DESCRIPTOR
 _VARINT, _EIGHT_BYTES, _LENGTH_DELIMITED, _FOUR_BYTES = 0, 1, 2, 5
 
@@ -148,22 +150,42 @@ def detach(
     except ValueError:
         # Whatever this is, protobuf has the last word on it.
         return message_type.FromString(message), {}
-    bare = message_type.FromString(_bare(message, 0, len(message), payloads))
+    nothing = dict.fromkeys(((each.start, each.stop) for each in payloads), b"")
+    bare = message_type.FromString(b"".join(_replaced(message, 0, len(message), nothing)))
     whole = memoryview(message)
     return bare, {each.path: whole[each.start : each.stop] for each in payloads}
 
 
-def _bare(message: bytes, start: int, stop: int, payloads: Sequence[Payload]) -> bytes:
-    """Give a part of a message that is a message itself, with nothing in place of some elements."""
-    parts: list[bytes] = []
+def attach(message: Message, elements: Mapping[str, memoryview]) -> list[Buffer]:
+    """Serialize a message with the elements of tensors whose data is empty in it, by path.
+
+    Gives the parts of the whole, in which no element was copied.
+    """
+    bare = message.SerializeToString()
+    payloads = find_payloads(bare, type(message))
+    found = {
+        (each.start, each.stop): elements[each.path] for each in payloads if each.path in elements
+    }
+    return _replaced(bare, 0, len(bare), found)
+
+
+def _replaced(
+    message: bytes, start: int, stop: int, values: Mapping[tuple[int, int], Buffer]
+) -> list[Buffer]:
+    """Give the parts of a part of a message that is a message itself, with other values in it.
+
+    `values` are by where those begin and end in whose place they come.
+    """
+    parts: list[Buffer] = []
     for number, head, begin, end in _submessages(message, start, stop):
-        inside = [each for each in payloads if begin <= each.start and each.stop <= end]
-        if not inside:
+        if (begin, end) in values:
+            inner = [values[begin, end]]
+        elif any(begin <= first and last <= end for first, last in values):
+            inner = _replaced(message, begin, end, values)
+        else:
             continue
-        [*_, last] = inside
-        own = (last.start, last.stop) == (begin, end)
-        value = b"" if own else _bare(message, begin, end, inside)
+        size = sum(memoryview(each).nbytes for each in inner)
         tag = varint(number << 3 | _LENGTH_DELIMITED)
-        parts += (message[start:head], tag, varint(len(value)), value)
+        parts += (message[start:head], tag, varint(size), *inner)
         start = end
-    return b"".join((*parts, message[start:stop]))
+    return [*parts, message[start:stop]]

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from losswire.server.decode import ATTACHED, Detached
+from losswire.server.encode import Encoded
 from losswire.server.envelopes import (
     Sent,
     before_one_result,
@@ -19,9 +21,13 @@ from losswire.server.line import Line, Met
 from losswire.server.parse import parse
 from losswire.server.work import Work
 from losswire.v1 import evaluation_pb2, loss_service_pb2
+from losswire.wire import detach
 
 _AT_ONCE: Final = 32
 """After so many known evaluations, the event loop turns to others."""
+
+_DETACHED_FROM: Final = 256 * 1024
+"""The bytes of a request from which protobuf's copies take longer than finding its tensors."""
 
 Deadline = Callable[[], float]
 """Tells when a call has to be answered, on the monotonic clock."""
@@ -46,12 +52,15 @@ class Answers:
         answer = await self._known_answer(known, sent, deadline) if sent and known else None
         if answer is not None:
             return answer
-        message: loss_service_pb2.EvaluateRequest
-        message = parse(loss_service_pb2.EvaluateRequest, request)
-        result = await self._line.evaluate(
-            message.evaluation, deadline(), self._learner([sent], [message.evaluation])
+        message, detached = _parse_one(request)
+        evaluation = message.evaluation
+        encoded = await self._line.encoded(
+            evaluation, deadline(), self._learner([sent], [evaluation]), detached
         )
-        return loss_service_pb2.EvaluateResponse(result=result)
+        if not encoded.apart:
+            return loss_service_pb2.EvaluateResponse(result=encoded.message)
+        parts = encoded.parts()
+        return b"".join((before_one_result(sum(map(len, parts))), *parts))
 
     async def many(
         self, request: bytes, deadline: Deadline
@@ -120,9 +129,18 @@ class Answers:
     ) -> Met:
         """Give what keeps the forms of evaluations, where they were found in the request."""
 
-        def learn(position: int, work: Work, result: evaluation_pb2.EvaluationResult) -> None:
+        def learn(position: int, work: Work, result: Encoded) -> None:
             found = sent[position] if sent else None
             if found is not None and self._learns and self._known.find(found) is None:
                 self._known.learn(found, evaluations[position], work, result)
 
         return learn
+
+
+def _parse_one(request: bytes) -> tuple[loss_service_pb2.EvaluateRequest, Detached]:
+    """Parse an EvaluateRequest, a large one without having protobuf copy its tensors."""
+    if len(request) < _DETACHED_FROM:
+        return parse(loss_service_pb2.EvaluateRequest, request), ATTACHED
+    reader = partial(detach, message_type=loss_service_pb2.EvaluateRequest)
+    message, found = parse(loss_service_pb2.EvaluateRequest, request, reader)
+    return message, {path.removeprefix("evaluation."): each for path, each in found.items()}

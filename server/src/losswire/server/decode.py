@@ -33,6 +33,11 @@ from losswire.wire import (
 Find = Callable[[bytes], Array | None]
 """Gives the resident tensor of a SHA-256; None when it is not stored."""
 
+Detached = Mapping[str, memoryview]
+"""The elements of tensors that stand beside their message, by the tensors' paths in it."""
+
+ATTACHED: Detached = {}
+
 _MOST_ENTRIES = 64
 """The most inputs, options or gradients of one evaluation; no loss has nearly as many."""
 
@@ -88,6 +93,7 @@ class _Found:
 
     find: Find
     borrow: Borrow
+    detached: Detached
     violations: list[Violation] = field(default_factory=list)
     missing: list[Violation] = field(default_factory=list)
     resident_bytes: int = 0
@@ -100,8 +106,11 @@ def decode(
     find: Find = find_nothing,
     streamed: Collection[str] = (),
     borrow: Borrow = borrow_nothing,
+    detached: Detached = ATTACHED,
 ) -> Request:
     """Read an evaluation, its resident tensors with `find` and its regions with `borrow`.
+
+    `detached` are the elements that stand beside it.
 
     Malformed tensors are collected.
 
@@ -113,13 +122,15 @@ def decode(
     MissingRegionError when nothing is wrong but that tensors are not stored or regions are gone.
     """
     _refuse_floods(evaluation)
-    found = _Found(find, borrow)
+    found = _Found(find, borrow, detached)
     violations = found.violations
     if evaluation.gradient_form not in _GRADIENT_FORMS:
         text = f"is {evaluation.gradient_form}; expected GRADIENT_FORM_DENSE or "
         violations.append(Violation("gradient_form", text + "GRADIENT_FORM_FACTORED"))
     inputs = {
-        name: (_stand_in if name in streamed else _tensor)(tensor, path("inputs", name), found)
+        name: _stand_in(tensor, path("inputs", name), found)
+        if name in streamed
+        else _tensor(tensor, path("inputs", name), found, detached.get(f'inputs["{name}"]'))
         for name, tensor in sorted(evaluation.inputs.items())
     }
     resident_bytes = found.resident_bytes
@@ -156,7 +167,7 @@ def _optional(evaluation: evaluation_pb2.Evaluation, name: str, found: _Found) -
     """Decode a tensor that an evaluation may do without."""
     if not evaluation.HasField(name):  # type: ignore[arg-type]  # one of its fields
         return None
-    return _tensor(getattr(evaluation, name), name, found)
+    return _tensor(getattr(evaluation, name), name, found, found.detached.get(name))
 
 
 def _read_in_place(
@@ -206,7 +217,9 @@ def path(field: str, name: str) -> str:
     return f'{field}["{shown}"]'
 
 
-def _tensor(tensor: tensor_pb2.Tensor, where: str, found: _Found) -> Array | None:
+def _tensor(
+    tensor: tensor_pb2.Tensor, where: str, found: _Found, detached: memoryview | None
+) -> Array | None:
     """Decode one tensor, or note what is wrong with it and give None."""
     source = tensor.WhichOneof("source")
     try:
@@ -214,10 +227,12 @@ def _tensor(tensor: tensor_pb2.Tensor, where: str, found: _Found) -> Array | Non
             return _resident(tensor, where, found)
         if source == "region":
             return _shared(tensor, where, found)
-        return decode_tensor(tensor, where)
+        array = decode_tensor(tensor, where, detached=detached)
     except MalformedTensorError as error:
         found.violations.extend(error.violations)
         return None
+    # torch reads numbers at multiples of their size only.
+    return array if array.flags.aligned else array.copy()
 
 
 def _resident(tensor: tensor_pb2.Tensor, where: str, found: _Found) -> Array | None:

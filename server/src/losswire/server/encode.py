@@ -1,17 +1,59 @@
 """Encode: from outcomes and records to messages."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
+from typing import Final, NamedTuple
 
 from losswire.server._version import SERVER_VERSION, TORCH_VERSION
 from losswire.server.compute import Outcome
 from losswire.server.values import Array
 from losswire.v1 import evaluation_pb2, tensor_pb2
-from losswire.wire import DATA_TYPES, encode_tensor
+from losswire.wire import DATA_TYPES, attach, bytes_of, encode_form, encode_tensor
 
 NUMBERS: dict[str, tensor_pb2.DataType.ValueType] = {
     each.name: each.data_type for each in DATA_TYPES.values()
 }
 """The number of each data type, by name."""
+
+_APART_BYTES: Final = 256 << 10
+"""From this size on, a copy costs more than the bookkeeping of not making it."""
+
+
+class Encoded(NamedTuple):
+    """A result, and what is too large to be copied into its message before it is sent."""
+
+    message: evaluation_pb2.EvaluationResult
+    apart: Mapping[str, Array]
+    """The arrays of tensors whose data is empty in the message, by their paths."""
+
+    def whole(self) -> evaluation_pb2.EvaluationResult:
+        """Give the message with everything in it."""
+        for name, tensor in self.message.gradients.items():
+            array = self.apart.get(_path(name))
+            if array is not None:
+                tensor.data = bytes(bytes_of(array))
+        return self.message
+
+    def parts(self) -> list[bytes | memoryview]:
+        """Give the parts of the serialized result, everything in it."""
+        return attach(self.message, {path: bytes_of(each) for path, each in self.apart.items()})
+
+
+def encode_apart(outcome: Outcome, queue_nanoseconds: int) -> Encoded:
+    """Make an outcome a result, beside which its large gradients stand."""
+    large = {
+        name: array for name, array in outcome.gradients.items() if array.nbytes >= _APART_BYTES
+    }
+    small = {name: array for name, array in outcome.gradients.items() if name not in large}
+    message = encode(replace(outcome, gradients=small) if large else outcome, queue_nanoseconds)
+    for name, array in large.items():
+        message.gradients[name].CopyFrom(encode_form(array))
+    return Encoded(message, {_path(name): array for name, array in large.items()})
+
+
+def _path(name: str) -> str:
+    return f'gradients["{name}"]'
 
 
 def encode(outcome: Outcome, queue_nanoseconds: int) -> evaluation_pb2.EvaluationResult:

@@ -15,14 +15,13 @@ from losswire.server.allocator import give_back
 from losswire.server.batch import stacks
 from losswire.server.compute import compute, compute_together
 from losswire.server.cuda import is_lost
-from losswire.server.encode import encode
+from losswire.server.encode import Encoded, encode_apart
 from losswire.server.errors import DeviceLostError, ExpiredError, OverloadedError
 from losswire.server.work import SMALL_BYTES, Work
-from losswire.v1 import evaluation_pb2
 
 _log = logging.getLogger(__name__)
 
-Answer = evaluation_pb2.EvaluationResult | Exception
+Answer = Encoded | Exception
 """What comes of one evaluation."""
 
 ResultT = TypeVar("ResultT")
@@ -214,7 +213,9 @@ class Engine:
         if len(works) > 1 and not self.device_lost:
             try:
                 outcomes = compute_together(works, self.device)
-                return [encode(each, wait) for each, wait in zip(outcomes, waited, strict=True)]
+                return [
+                    encode_apart(each, wait) for each, wait in zip(outcomes, waited, strict=True)
+                ]
             except Exception as error:  # noqa: BLE001 (each by itself tells whose error it is)
                 _log.warning("evaluations failed together and are computed one by one")
                 self._meaning(error)
@@ -224,7 +225,7 @@ class Engine:
         """Compute one evaluation."""
 
         def task(waited: int) -> Answer:
-            return encode(compute(work, self.device), waited)
+            return encode_apart(compute(work, self.device), waited)
 
         answer: Answer = self._attempt(task, waited)
         return answer

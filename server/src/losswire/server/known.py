@@ -13,6 +13,7 @@ from typing import Final
 
 from losswire.server.admit import price
 from losswire.server.closed_forms.block import InMessage, Places
+from losswire.server.encode import Encoded
 from losswire.server.envelopes import Sent
 from losswire.server.records import Reduction
 from losswire.server.work import SMALL_BYTES, Work
@@ -124,7 +125,7 @@ class KnownForms:
         sent: Sent,
         evaluation: evaluation_pb2.Evaluation,
         work: Work,
-        result: evaluation_pb2.EvaluationResult,
+        result: Encoded,
     ) -> None:
         """Keep the form of an evaluation that took the line, if it is one of those."""
         # A tensor may name several sources, the last of which counts.
@@ -160,13 +161,13 @@ def _is_simple(work: Work) -> bool:
     )
 
 
-def _known_form(
-    message: bytes, work: Work, result: evaluation_pb2.EvaluationResult
-) -> Known | None:
+def _known_form(message: bytes, work: Work, result: Encoded) -> Known | None:
     """Find what the messages of a form have in common, and prepare to compute them."""
-    tensors = evaluation_pb2.EvaluationResult(
-        loss=result.loss, gradients=result.gradients, receipt=result.receipt
-    ).SerializeToString()
+    found = result.message
+    bare = evaluation_pb2.EvaluationResult(
+        loss=found.loss, gradients=found.gradients, receipt=found.receipt
+    )
+    tensors = b"".join(Encoded(bare, result.apart).parts())
     try:
         payloads = find_payloads(message, evaluation_pb2.Evaluation)
         placed = find_payloads(tensors, evaluation_pb2.EvaluationResult)

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from losswire.server.admit import Admission
 from losswire.server.chunked.call import ChunkedDoor
-from losswire.server.decode import decode
+from losswire.server.decode import ATTACHED, Detached, decode
+from losswire.server.encode import Encoded
 from losswire.server.engine import Engine
 from losswire.server.errors import OverLimitError, item_status
 from losswire.server.forms import Forms
@@ -31,11 +32,11 @@ _OFF_LOOP_EVALUATIONS = 32
 
 ResultT = TypeVar("ResultT")
 
-Met = Callable[[int, Work, evaluation_pb2.EvaluationResult], object]
+Met = Callable[[int, Work, Encoded], object]
 """Hears of an evaluation that was computed: its position in the call, and its result."""
 
 
-def _forget(position: int, work: Work, result: evaluation_pb2.EvaluationResult) -> None:
+def _forget(position: int, work: Work, result: Encoded) -> None:
     """Hear of an evaluation that nobody will know again."""
 
 
@@ -71,7 +72,18 @@ class Line:
         self, evaluation: evaluation_pb2.Evaluation, deadline: float, met: Met = _forget
     ) -> evaluation_pb2.EvaluationResult:
         """Evaluate one batch; raises whatever is wrong with it. `met` hears what it was."""
-        work = await self._prepare(evaluation)
+        encoded = await self.encoded(evaluation, deadline, met)
+        return encoded.whole()
+
+    async def encoded(
+        self,
+        evaluation: evaluation_pb2.Evaluation,
+        deadline: float,
+        met: Met = _forget,
+        detached: Detached = ATTACHED,
+    ) -> Encoded:
+        """Evaluate one batch, whose tensors' elements may stand beside it, as `evaluate` does."""
+        work = await self._prepare(evaluation, detached)
         with self.admission.reserve([work]):
             [answer] = await self.engine.evaluate([work], deadline)
         if isinstance(answer, Exception):
@@ -84,7 +96,7 @@ class Line:
     ) -> evaluation_pb2.EvaluationOutcome:
         """Evaluate one batch; what is wrong with it becomes its outcome."""
         try:
-            return _outcome(await self.evaluate(evaluation, deadline, met))
+            return _outcome(await self.encoded(evaluation, deadline, met))
         except Exception as error:  # noqa: BLE001 (the item's error is its answer)
             return _outcome(error)
 
@@ -108,9 +120,12 @@ class Line:
                 met(position, work, answer)
         return list(map(_outcome, answers))
 
-    async def _prepare(self, evaluation: evaluation_pb2.Evaluation) -> Work:
+    async def _prepare(
+        self, evaluation: evaluation_pb2.Evaluation, detached: Detached = ATTACHED
+    ) -> Work:
         """Decode and validate."""
-        return await self.judge([evaluation], lambda: self._check(evaluation))
+        beside = sum(each.nbytes for each in detached.values())
+        return await self.judge([evaluation], lambda: self._check(evaluation, detached), beside)
 
     async def _prepare_all(
         self, evaluations: Sequence[evaluation_pb2.Evaluation]
@@ -119,16 +134,20 @@ class Line:
         return await self.judge(evaluations, lambda: [self._checked(each) for each in evaluations])
 
     async def judge(
-        self, evaluations: Sequence[evaluation_pb2.Evaluation], judgement: Callable[[], ResultT]
+        self,
+        evaluations: Sequence[evaluation_pb2.Evaluation],
+        judgement: Callable[[], ResultT],
+        beside: int = 0,
     ) -> ResultT:
         """Judge some evaluations, off the event loop when there is much to look at.
 
+        `beside` is how many bytes of them stand beside their messages.
         What checking resident tensors takes for a moment is held meanwhile, and what is copied
         out of regions to be checked.
         """
         resident = sum(map(self._resident_bytes, evaluations))
         copied = sum(map(self._copied_bytes, evaluations))
-        size = resident + copied + sum(each.ByteSize() for each in evaluations)
+        size = beside + resident + copied + sum(each.ByteSize() for each in evaluations)
         with self.admission.hold(resident * _CHECKING + copied * (1 + _CHECKING)):
             if size < _OFF_LOOP_BYTES and len(evaluations) < _OFF_LOOP_EVALUATIONS:
                 return judgement()
@@ -143,9 +162,9 @@ class Line:
             return error
         return work
 
-    def _check(self, evaluation: evaluation_pb2.Evaluation) -> Work:
+    def _check(self, evaluation: evaluation_pb2.Evaluation, detached: Detached = ATTACHED) -> Work:
         record = self.registry.find(evaluation.loss)
-        request = decode(evaluation, self.find, (), self.regions.borrow)
+        request = decode(evaluation, self.find, (), self.regions.borrow, detached)
         work = self._forms.validate(own_checked(request, record), record)
         return place_gradients(work, request, self.regions.borrow)
 
@@ -174,8 +193,8 @@ class Line:
 
 
 def _outcome(
-    answer: evaluation_pb2.EvaluationResult | Exception,
+    answer: Encoded | Exception,
 ) -> evaluation_pb2.EvaluationOutcome:
     if isinstance(answer, Exception):
         return evaluation_pb2.EvaluationOutcome(error=item_status(answer, current_request_id()))
-    return evaluation_pb2.EvaluationOutcome(result=answer)
+    return evaluation_pb2.EvaluationOutcome(result=answer.whole())
