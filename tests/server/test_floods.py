@@ -81,7 +81,9 @@ def test_numbers_without_end_are_refused_at_once(
     data = head + byte * (8 * _MIB - 64)
     start = time.monotonic()
     with child.channel() as channel:
-        call = channel.stream_stream(f"/losswire.v1.LossService/{method}")
+        call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+            f"/losswire.v1.LossService/{method}"
+        )
         with pytest.raises(grpc.RpcError) as refused:
             list(call(iter([data]), timeout=30))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import Message
 
 from losswire.v1 import tensor_pb2
-from losswire.wire._varint import read_varint, varint
+from losswire.wire._varint import SIZE_BYTES, read_varint, varint
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -117,10 +117,10 @@ def _submessages(message: bytes, start: int, stop: int) -> Iterator[tuple[int, i
     """Give of each field that has a length its number, and where it, its value and both end."""
     while start < stop:
         head = start
-        tag, start = read_varint(message, start)
+        tag, start = read_varint(message, start, SIZE_BYTES)
         number, kind = tag >> 3, tag & 7
         if kind == _LENGTH_DELIMITED:
-            length, start = read_varint(message, start)
+            length, start = read_varint(message, start, SIZE_BYTES)
             end = start + length
         elif kind == _VARINT:
             _, end = read_varint(message, start)

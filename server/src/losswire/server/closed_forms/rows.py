@@ -47,7 +47,7 @@ def compute_rows(form: ClosedForm, work: Work, threads: int) -> Computed:
         values=np.empty(work.values_shape, dtype) if listed else None,
         small=work.input_bytes < SMALL_BYTES,
     )
-    total = _run(form, block, work, min(threads, work.input_bytes // _THREAD_BYTES))
+    total = _run(form, block, work, threads_of(work, threads))
     values = block.values
     if values is not None and weight is not None:
         with np.errstate(all="ignore"):
@@ -67,6 +67,11 @@ def compute_rows(form: ClosedForm, work: Work, threads: int) -> Computed:
         gradients=_gradients(work, block),
         factors=_factors(work, block),
     )
+
+
+def threads_of(work: Work, threads: int) -> int:
+    """Tell over how many threads the rows are cut, of those that there are; 0 and 1 cut nothing."""
+    return min(threads, work.input_bytes // _THREAD_BYTES)
 
 
 def _sample_weight(work: Work) -> Array | None:
