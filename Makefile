@@ -14,7 +14,7 @@ INSTALLED = $(VENV)/.installed
 GENERATOR = .venv-proto/.installed
 CONTRACT = $(wildcard proto/src/losswire/v1/*.proto)
 
-TYPED = proto/src client/src server/src tests benchmarks examples deploy tools
+TYPED = proto/src client/src server/src server/hatch_build.py tests benchmarks examples deploy tools
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help

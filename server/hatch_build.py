@@ -19,12 +19,25 @@ from packaging.tags import platform_tags
 _SOURCE = Path("native/softmax_rows.cc")
 _LIBRARY = Path("src/losswire/server/native/rows.so")
 _COMPILERS = ("cc", "gcc", "clang")
+# Without the last option it would compile for the processor that it runs on.
+_FROM_PYPI = (sys.executable, "-m", "ziglang", "c++", "-nostdlib++", "-mcpu=baseline")
 
-# Contraction would round where there is a fused multiplication and not elsewhere.
 _FLAGS = (
-    "-std=c++17 -O2 -fPIC -shared -ffp-contract=off -fno-math-errno -fvisibility=hidden "
-    "-fno-exceptions -fno-rtti -Wall -Wextra -Werror -Wno-psabi -s"
-).split()
+    "-std=c++17",
+    "-O2",
+    "-fPIC",
+    "-shared",
+    # Contraction would round differently where there is a fused multiplication.
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fvisibility=hidden",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-Wall",
+    "-Wextra",
+    "-Wno-psabi",
+    "-s",
+)
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
@@ -35,27 +48,39 @@ class CustomBuildHook(BuildHookInterface[Any]):
         del version
         if not self._compile():
             return
-        build_data["artifacts"].append(str(_LIBRARY))
+        build_data["artifacts"].append(_LIBRARY.as_posix())
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{next(platform_tags())}"
 
     def _compile(self) -> bool:
         """Compile the library; tells whether it is there."""
         library = Path(self.root, _LIBRARY)
-        library.unlink(missing_ok=True)
+        # A server that runs from here keeps the old one, which is replaced and not written to.
+        made = library.with_suffix(".new")
         compiler = _compiler()
         problem = "there is no C++ compiler"
         if compiler:
-            command = [*compiler, *_FLAGS, "-o", str(library), str(_SOURCE), "-lm"]
-            done = subprocess.run(command, cwd=self.root, capture_output=True, text=True)  # noqa: S603
-            if done.returncode == 0:
-                return True
-            problem = f"{shlex.join(command)} failed:\n{done.stderr}"
+            command = [*compiler, *_FLAGS, "-o", str(made), str(_SOURCE)]
+            problem = self._problem_of(command)
+        if not problem:
+            made.replace(library)
+            return True
         library.unlink(missing_ok=True)
-        if os.environ.get("LOSSWIRE_REQUIRE_NATIVE", "0") != "0":
+        made.unlink(missing_ok=True)
+        if os.environ.get("LOSSWIRE_REQUIRE_NATIVE", "0") not in ("", "0"):
             raise SystemExit(problem)
         self.app.display_warning(f"{problem}\nEverything will be computed by torch.")
         return False
+
+    def _problem_of(self, command: list[str]) -> str:
+        """Run a command; gives what went wrong, if anything did."""
+        try:
+            done = subprocess.run(  # noqa: S603 (CXX is for whoever builds to choose)
+                command, check=False, cwd=self.root, capture_output=True, text=True
+            )
+        except OSError as error:
+            return f"{command[0]}: {error.strerror}"
+        return f"{shlex.join(command)} failed:\n{done.stderr}" if done.returncode else ""
 
 
 def _compiler() -> list[str]:
@@ -65,6 +90,4 @@ def _compiler() -> list[str]:
     for name in _COMPILERS:
         if found := shutil.which(name):
             return [found]
-    if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "c++", "-nostdlib++"]
-    return []
+    return [*_FROM_PYPI] if importlib.util.find_spec("ziglang") else []

@@ -64,7 +64,8 @@ def cross_entropy(block: RowBlock, most_vector_bytes: int = _WIDEST) -> float:
         call.factors = block.factors.ctypes.data
         call.factor_step = block.factors.strides[0] // _FLOAT64.itemsize
     softmax_rows(call, small=block.small)
-    return call.total
+    total: float = call.total
+    return total
 
 
 def _number(array: Array) -> Any:  # noqa: ANN401 (an enum's value is an int)
