@@ -24,12 +24,17 @@ help: ## list the targets
 .PHONY: install
 install: $(INSTALLED) ## create .venv with the three distributions, editable, and all tools
 
+# The native rows want a C++ compiler. Where the system has none, PyPI has one.
+COMPILES = test -n "$$CXX" || echo '\#include <stdlib.h>' | cc -x c++ -fsyntax-only - 2>/dev/null
+
 # Build isolation is off because hatchling comes from constraints.txt like everything else.
 $(INSTALLED): constraints.txt tools/requirements.txt examples/requirements.txt \
-		proto/pyproject.toml client/pyproject.toml server/pyproject.toml
+		proto/pyproject.toml client/pyproject.toml server/pyproject.toml \
+		server/hatch_build.py $(wildcard server/native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) torch
 	$(PIP_INSTALL) --requirement tools/requirements.txt --requirement examples/requirements.txt
+	@$(COMPILES) || $(PIP_INSTALL) ziglang
 	$(PIP_INSTALL) --no-build-isolation --editable proto --editable client --editable server
 	@touch $@
 

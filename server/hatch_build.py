@@ -18,6 +18,7 @@ from packaging.tags import platform_tags
 
 _SOURCE = Path("native/softmax_rows.cc")
 _LIBRARY = Path("src/losswire/server/native/rows.so")
+# Not g++ and its like, which ask for a C++ library that is not needed.
 _COMPILERS = ("cc", "gcc", "clang")
 # Without the last option it would compile for the processor that it runs on.
 _FROM_PYPI = (sys.executable, "-m", "ziglang", "c++", "-nostdlib++", "-mcpu=baseline")
@@ -57,19 +58,19 @@ class CustomBuildHook(BuildHookInterface[Any]):
         library = Path(self.root, _LIBRARY)
         # A server that runs from here keeps the old one, which is replaced and not written to.
         made = library.with_suffix(".new")
-        compiler = _compiler()
-        problem = "there is no C++ compiler"
-        if compiler:
-            command = [*compiler, *_FLAGS, "-o", str(made), str(_SOURCE)]
-            problem = self._problem_of(command)
-        if not problem:
-            made.replace(library)
-            return True
+        problems = []
+        for compiler in _compilers():
+            problem = self._problem_of([*compiler, *_FLAGS, "-o", str(made), str(_SOURCE)])
+            if not problem:
+                made.replace(library)
+                return True
+            problems.append(problem)
         library.unlink(missing_ok=True)
         made.unlink(missing_ok=True)
+        text = "\n".join(problems) or "there is no C++ compiler"
         if os.environ.get("LOSSWIRE_REQUIRE_NATIVE", "0") not in ("", "0"):
-            raise SystemExit(problem)
-        self.app.display_warning(f"{problem}\nEverything will be computed by torch.")
+            raise SystemExit(text)
+        self.app.display_warning(f"{text}\nEverything will be computed by torch.")
         return False
 
     def _problem_of(self, command: list[str]) -> str:
@@ -83,11 +84,9 @@ class CustomBuildHook(BuildHookInterface[Any]):
         return f"{shlex.join(command)} failed:\n{done.stderr}" if done.returncode else ""
 
 
-def _compiler() -> list[str]:
-    """Find a compiler: what CXX says, the system's, or the one that PyPI has; none: empty."""
+def _compilers() -> list[list[str]]:
+    """List what to try: what CXX says, or else the system's compilers and the one of PyPI."""
     if given := os.environ.get("CXX"):
-        return shlex.split(given)
-    for name in _COMPILERS:
-        if found := shutil.which(name):
-            return [found]
-    return [*_FROM_PYPI] if importlib.util.find_spec("ziglang") else []
+        return [shlex.split(given)]
+    found = [[path] for name in _COMPILERS if (path := shutil.which(name))]
+    return [*found, [*_FROM_PYPI]] if importlib.util.find_spec("ziglang") else found

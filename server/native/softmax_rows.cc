@@ -10,7 +10,7 @@
 // gradient written once. No row depends on another one, nor on where it stands.
 #include <stdlib.h>
 
-#include "logarithm.h"
+#include "exact.h"
 #include "processor.h"
 #include "vectors.h"
 
@@ -43,23 +43,6 @@ struct SoftmaxRows {
 };
 
 enum Result : int32_t { kDone = 0, kUnknownType = 1, kWrongClass = 2, kNoMemory = 3 };
-
-// A sum of many numbers with what rounding took from it (Neumaier).
-struct Total {
-  double sum = 0.0, lost = 0.0;
-
-  ALWAYS_INLINE void add(Total& total, double value) {
-    double next = total.sum + value;
-    bool larger = fabs(total.sum) >= fabs(value);
-    total.lost += larger ? (total.sum - next) + value : (value - next) + total.sum;
-    total.sum = next;
-  }
-
-  // Where the sum is infinite, what was lost is not a number.
-  ALWAYS_INLINE double value(const Total& total) {
-    return isfinite(total.sum) ? total.sum + total.lost : total.sum;
-  }
-};
 
 template <class T, class G>
 ALWAYS_INLINE void write_one(void* gradient, int64_t i, T value) {
@@ -180,15 +163,6 @@ ALWAYS_INLINE void write_factors(
   write<double>(call.factors, 2 * call.factor_step + row, tail);
 }
 
-// One addition without what rounding takes from it (Knuth), and what it took from the logarithm.
-ALWAYS_INLINE void write_lse(
-    const SoftmaxRows& call, int64_t row, double highest, Logarithm log, double scale) {
-  const double lse = highest + log.value;
-  const double second = lse - highest;
-  const double lost = (highest - (lse - second)) + (log.value - second);
-  write_factors(call, row, lse, scale, lost + log.tail);
-}
-
 // What all rows of a call have in common.
 struct Common {
   double share;    // of the target itself: 1 - e
@@ -235,12 +209,13 @@ ALWAYS_INLINE T take_row(
   const double sum = place.gradient
                          ? powers_of<S, T, B, true>(place.logits, classes, highest, place.kept)
                          : powers_of<S, T, B, false>(place.logits, classes, highest, nullptr);
-  const Logarithm log = logarithm_of(sum);
+  const Exact log = logarithm_of(sum);
   double value = 0.0, on_target = 0.0, scale = 0.0, coefficient = 0.0;
   if (!ignored) {
     on_target = call.weight ? common.share * read<T>(call.weight, target) : common.share;
-    const double chosen = Stored<S>::one(place.logits, target);
-    value = (static_cast<double>(highest) - chosen + log.value) * on_target;
+    const Exact below = sum_of(highest, -static_cast<double>(Stored<S>::one(place.logits, target)));
+    const Exact whole = sum_of(below.value, log.value);
+    value = Exact::rounded({whole.value, whole.tail + below.tail + log.tail}) * on_target;
   }
   if (smooth) {
     const double spread = spread_of<S, T, B>(place.logits, classes, call.weight, highest);
@@ -250,7 +225,10 @@ ALWAYS_INLINE T take_row(
     coefficient = read<double>(call.coefficients, row * call.coefficient_step);
     scale = coefficient * (smooth ? on_target + common.even * common.weights : on_target);
   }
-  if (call.factors) write_lse(call, row, highest, log, scale);
+  if (call.factors) {
+    const Exact lse = sum_of(highest, log.value);
+    write_factors(call, row, lse.value, scale, lse.tail + log.tail);
+  }
   if (!place.gradient) return static_cast<T>(value);
 
   const double power = ignored ? 0.0 : read<T>(place.kept, target);
@@ -272,7 +250,7 @@ ALWAYS_INLINE T take_row(
 template <class S, class T, class G, int B>
 ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
   const Common common = common_of<T>(call);
-  Total total;
+  Exact total = {0.0, 0.0};
   Place place = {static_cast<const char*>(call.logits), static_cast<char*>(call.gradient), scratch};
   for (int64_t row = 0; row < call.rows; row++) {
     if (!scratch) place.kept = place.gradient;
@@ -284,12 +262,13 @@ ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
       if (outside && target != call.ignore_index) return kWrongClass;
       const T value = take_row<S, T, G, B>(call, row, common, place, target);
       if (call.values) write<T>(call.values, row, value);
-      Total::add(total, value);
+      const Exact next = sum_of(total.value, value);
+      total = {next.value, total.tail + next.tail};
     }
     place.logits += call.classes * sizeof(S);
     if (place.gradient) place.gradient += call.classes * sizeof(G);
   }
-  call.total = Total::value(total);
+  call.total = Exact::rounded(total);
   return kDone;
 }
 

@@ -1,21 +1,34 @@
-// The logarithm of a sum, with what rounding took from it.
+// Numbers in double with what rounding took from them.
 //
-// The C library's own differs from one processor to the next where it has fused multiplications.
+// The C library's logarithm differs from one processor to the next where there are fused
+// multiplications, and this one does not.
 #pragma once
 
 #include "vectors.h"
 
 namespace losswire {
 
-struct Logarithm {
+struct Exact {
   double value;
-  double tail;  // log(x) - value, to within 1e-17
+  double tail;  // what there is beside the value
+
+  // Where the value is infinite, the tail is not a number.
+  ALWAYS_INLINE double rounded(const Exact& exact) {
+    return isfinite(exact.value) ? exact.value + exact.tail : exact.value;
+  }
 };
 
-// For x of at least 1, or what is not a number. x = 2^k (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)],
+// Adds without an error (Knuth).
+ALWAYS_INLINE Exact sum_of(double a, double b) {
+  const double sum = a + b;
+  const double second = sum - a;
+  return {sum, (a - (sum - second)) + (b - second)};
+}
+
+// The logarithm, its tail to within 1e-17, of x of at least 1, or what is not a number. x = 2^k (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)],
 // and log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2)) with s = f / (2 + f); R is the polynomial of
 // Sun's fdlibm, off by less than 2^-58. log 2 is in two parts of which k times the first is exact.
-ALWAYS_INLINE Logarithm logarithm_of(double x) {
+ALWAYS_INLINE Exact logarithm_of(double x) {
   if (x != x) return {x, x};
   const int64_t bits = read<int64_t>(&x, 0);
   const int64_t k = (bits - 0x3FE6A09E667F3BCD) >> 52;
@@ -34,14 +47,9 @@ ALWAYS_INLINE Logarithm logarithm_of(double x) {
   const double small = s * (half_square + series * z) - half_square;
 
   const double times = static_cast<double>(k);
-  const double twos = times * 6.93147180369123816490e-01;
-  // Two additions without what rounding takes from them (Knuth; Dekker, where |large| is larger).
-  const double large = twos + f;
-  const double added = large - twos;
-  const double lost = (twos - (large - added)) + (f - added);
-  const double rest = small + times * 1.90821492927058770002e-10;
-  const double value = large + rest;
-  return {value, (large - value) + rest + lost};
+  const Exact large = sum_of(times * 6.93147180369123816490e-01, f);
+  const Exact all = sum_of(large.value, small + times * 1.90821492927058770002e-10);
+  return {all.value, all.tail + large.tail};
 }
 
 }  // namespace losswire
