@@ -223,7 +223,7 @@ ALWAYS_INLINE T take_row(
   }
   if (!ignored && call.coefficients) {
     coefficient = read<double>(call.coefficients, row * call.coefficient_step);
-    scale = coefficient * (smooth ? on_target + common.even * common.weights : on_target);
+    scale = coefficient * (on_target + common.even * common.weights);
   }
   if (call.factors) {
     const Exact lse = sum_of(highest, log.value);

@@ -58,7 +58,7 @@ def test_parts_are_packed_as_the_contract_says(chunked_stub: Stub, sizes: Sequen
     assert not result.gradients
     for name, values in zip(_NAMES, found, strict=True):
         expected = decode_tensor(getattr(whole.factored_gradients["input"], name))
-        # Vector units end elsewhere when rows are cut; float32 does not show it.
+        # By torch, vector units end elsewhere when rows are cut; float32 does not show it.
         np.testing.assert_allclose(values, expected, 1e-8, 1e-8)
     assert result.count == whole.count
 
