@@ -19,9 +19,19 @@ from losswire.server.validate import validate
 from losswire.server.work import Work
 from tests.support.caller import Array, Ask
 from tests.support.exact import epsilon, same_bits
-from tests.support.native import WIDTHS, Guarded, Rows, block_of, draw_rows, exact, run, variants
+from tests.support.native import (
+    IGNORED,
+    WIDTHS,
+    Guarded,
+    Rows,
+    block_of,
+    draw_rows,
+    exact,
+    run,
+    variants,
+)
 from tests.support.rounding import STATISTICAL_MARGIN, rms
-from tests.support.sampling import convert, generator
+from tests.support.sampling import NUMPY, convert, generator
 
 needs_library = pytest.mark.skipif(not AVAILABLE, reason="compiled where there was no compiler")
 
@@ -61,7 +71,9 @@ def _corners(rows: Rows) -> Rows:
     for row, value in enumerate((np.inf, -np.inf, np.nan, 1e-42, -0.0, 6e4)):
         logits[3 + row, row % logits.shape[1]] = value
     logits[9] = -np.inf
-    return replace(rows, logits=logits)
+    target = rows.target.copy()
+    target[3] = IGNORED
+    return replace(rows, logits=logits, target=target)
 
 
 def test_the_library_is_here_where_it_is_required() -> None:
@@ -160,6 +172,37 @@ def test_rows_err_no_more_than_torch(dtype: str, spread: float) -> None:
         assert errors[0] <= errors[1] * STATISTICAL_MARGIN
 
 
+@needs_library
+@pytest.mark.parametrize("dtype", _HALVES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_types_of_16_bits_are_read_and_rounded_as_numpy_does(dtype: str, width: int) -> None:
+    """All of them as logits; gradients halfway between two, too small, too large and NaN."""
+    kind = NUMPY[dtype]
+    every = np.arange(1 << 16, dtype=np.uint16).view(kind)
+    bits = np.random.default_rng(3).integers(0, 1 << 32, 1 << 16, dtype=np.uint32)
+    with np.errstate(all="ignore"):
+        logits = every.astype(np.float64)
+        near = every.astype(np.float32).view(np.uint32)
+        near = np.concatenate([bits, near + 0xFFF, near + 0x1000, near + 0x8000]).astype(np.uint32)
+        wanted = near.view(np.float32)
+        expected = wanted.astype(kind)
+        # Two classes that are as probable share the coefficient; NaN keeps its bits on the way.
+        coefficients = wanted.astype(np.float64) * 2
+
+    rows = Rows(logits=every[:, None], target=np.zeros(1 << 16, int), coefficients=np.ones(1 << 16))
+    finite = np.isfinite(logits)
+    found = run(rows, width)
+    assert np.array_equal(found.factors[0][finite], logits[finite])
+    assert np.isnan(found.values[~finite]).all()
+
+    rows = Rows(
+        logits=np.zeros((len(wanted), 2), kind),
+        target=np.ones(len(wanted), int),
+        coefficients=coefficients,
+    )
+    assert same_bits(run(rows, width).gradient[:, 0], expected)
+
+
 def _cells(dtype: str) -> Iterator[Ask]:
     """Evaluations with corners, in every way to ask for them."""
     rng = generator("corners", dtype)
@@ -206,6 +249,24 @@ def test_corners_are_torchs(dtype: str, gradient_dtype: str | None) -> None:
             np.testing.assert_allclose(
                 one.astype(np.float64), other.astype(np.float64), slack, slack
             )
+
+
+@needs_library
+def test_what_is_too_large_for_its_type_is_infinite() -> None:
+    """A sum of float32 values, and gradients in float16: no error, and no warning."""
+    ask = _ask(
+        np.array([[0.0, 3e38], [3e38, 0.0]], np.float32),
+        np.array([0, 1]),
+        reduction=Reduction.SUM,
+        grad_output=np.array(1e6, np.float32),
+        gradient_dtype="float16",
+    )
+    for one in (ask, replace(ask, sample_weight=np.full(2, 1e308))):
+        found, torchs = _evaluate(one), _evaluate(replace(one, engine="autograd"))
+        assert np.isposinf(found.loss)
+        assert found.loss == torchs.loss
+        assert np.isinf(found.gradients["input"]).any()
+        assert same_bits(found.gradients["input"], torchs.gradients["input"])
 
 
 @needs_library
