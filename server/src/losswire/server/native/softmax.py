@@ -72,7 +72,8 @@ def cross_entropy(block: RowBlock, most_vector_bytes: int = _WIDEST) -> float:
         call.factors = block.factors.ctypes.data
         call.factor_step = block.factors.strides[0] // _FLOAT64.itemsize
     softmax_rows(call, small=block.small)
-    return call.total
+    total: float = call.total
+    return total
 
 
 def cross_entropy_in_message(places: Places) -> InMessage | None:
@@ -82,6 +83,8 @@ def cross_entropy_in_message(places: Places) -> InMessage | None:
     gradient_type = work.gradient_type("input")
     if (
         work.inputs["target"].dtype != np.int64
+        # The line adds class weights up in another order, and both must give the same.
+        or (weight is not None and work.normalizer is None)
         or (weight is not None and weight.dtype != numpy_type(work.compute_dtype))
         or gradient_type not in (logits.dtype.name, work.compute_dtype)
     ):
