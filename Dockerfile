@@ -20,7 +20,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/*
 
 FROM python AS builder
-RUN apt-get update && apt-get install --yes --no-install-recommends binutils python3-venv
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils g++ python3-venv
 
 # pip stays in an environment of its own, so that the one that ships has none.
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
@@ -48,7 +48,7 @@ COPY server server
 RUN --mount=type=secret,id=ca,target=/run/ca.crt \
     if [ -s /run/ca.crt ]; then export PIP_CERT=/run/ca.crt; fi; \
     tools/bin/pip install --constraint constraints.txt hatchling \
-    && tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist ./proto ./client ./server \
+    && LOSSWIRE_REQUIRE_NATIVE=1 tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist ./proto ./client ./server \
     && tools/bin/pip --python /opt/losswire/bin/python install --no-compile \
         --constraint constraints.txt dist/*.whl
 

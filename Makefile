@@ -14,7 +14,7 @@ INSTALLED = $(VENV)/.installed
 GENERATOR = .venv-proto/.installed
 CONTRACT = $(wildcard proto/src/losswire/v1/*.proto)
 
-TYPED = proto/src client/src server/src tests benchmarks examples deploy tools
+TYPED = proto/src client/src server/src server/hatch_build.py tests benchmarks examples deploy tools
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help
@@ -24,12 +24,17 @@ help: ## list the targets
 .PHONY: install
 install: $(INSTALLED) ## create .venv with the three distributions, editable, and all tools
 
+# The native rows want a C++ compiler. Where the system has none, PyPI has one.
+COMPILES = test -n "$$CXX" || echo '\#include <stdlib.h>' | cc -x c++ -fsyntax-only - 2>/dev/null
+
 # Build isolation is off because hatchling comes from constraints.txt like everything else.
 $(INSTALLED): constraints.txt tools/requirements.txt examples/requirements.txt \
-		proto/pyproject.toml client/pyproject.toml server/pyproject.toml
+		proto/pyproject.toml client/pyproject.toml server/pyproject.toml \
+		server/hatch_build.py $(wildcard server/native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) torch
 	$(PIP_INSTALL) --requirement tools/requirements.txt --requirement examples/requirements.txt
+	@$(COMPILES) || $(PIP_INSTALL) ziglang
 	$(PIP_INSTALL) --no-build-isolation --editable proto --editable client --editable server
 	@touch $@
 
@@ -137,5 +142,6 @@ docs: $(INSTALLED) ## regenerate docs/losses.md from the loss records
 clean: ## remove environments, builds and caches
 	rm -rf examples/node/node_modules examples/node/dist examples/node/src/generated
 	rm -rf examples/cpp/build examples/go/build
+	rm -f server/src/losswire/server/native/rows.so
 	rm -rf .venv .venv-proto dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

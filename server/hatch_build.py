@@ -18,13 +18,27 @@ from packaging.tags import platform_tags
 
 _SOURCE = Path("native/library.cc")
 _LIBRARY = Path("src/losswire/server/native/rows.so")
+# Not g++ and its like, which ask for a C++ library that is not needed.
 _COMPILERS = ("cc", "gcc", "clang")
+# Without the last option it would compile for the processor that it runs on.
+_FROM_PYPI = (sys.executable, "-m", "ziglang", "c++", "-nostdlib++", "-mcpu=baseline")
 
-# Contraction would round where there is a fused multiplication and not elsewhere.
 _FLAGS = (
-    "-std=c++17 -O2 -fPIC -shared -ffp-contract=off -fno-math-errno -fvisibility=hidden "
-    "-fno-exceptions -fno-rtti -Wall -Wextra -Werror -Wno-psabi -s"
-).split()
+    "-std=c++17",
+    "-O2",
+    "-fPIC",
+    "-shared",
+    # Contraction would round differently where there is a fused multiplication.
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fvisibility=hidden",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-Wall",
+    "-Wextra",
+    "-Wno-psabi",
+    "-s",
+)
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
@@ -35,36 +49,44 @@ class CustomBuildHook(BuildHookInterface[Any]):
         del version
         if not self._compile():
             return
-        build_data["artifacts"].append(str(_LIBRARY))
+        build_data["artifacts"].append(_LIBRARY.as_posix())
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{next(platform_tags())}"
 
     def _compile(self) -> bool:
         """Compile the library; tells whether it is there."""
         library = Path(self.root, _LIBRARY)
-        library.unlink(missing_ok=True)
-        compiler = _compiler()
-        problem = "there is no C++ compiler"
-        if compiler:
-            command = [*compiler, *_FLAGS, "-o", str(library), str(_SOURCE), "-lm"]
-            done = subprocess.run(command, cwd=self.root, capture_output=True, text=True)  # noqa: S603
-            if done.returncode == 0:
+        # A server that runs from here keeps the old one, which is replaced and not written to.
+        made = library.with_suffix(".new")
+        problems = []
+        for compiler in _compilers():
+            problem = self._problem_of([*compiler, *_FLAGS, "-o", str(made), str(_SOURCE)])
+            if not problem:
+                made.replace(library)
                 return True
-            problem = f"{shlex.join(command)} failed:\n{done.stderr}"
+            problems.append(problem)
         library.unlink(missing_ok=True)
-        if os.environ.get("LOSSWIRE_REQUIRE_NATIVE", "0") != "0":
-            raise SystemExit(problem)
-        self.app.display_warning(f"{problem}\nEverything will be computed by torch.")
+        made.unlink(missing_ok=True)
+        text = "\n".join(problems) or "there is no C++ compiler"
+        if os.environ.get("LOSSWIRE_REQUIRE_NATIVE", "0") not in ("", "0"):
+            raise SystemExit(text)
+        self.app.display_warning(f"{text}\nEverything will be computed by torch.")
         return False
 
+    def _problem_of(self, command: list[str]) -> str:
+        """Run a command; gives what went wrong, if anything did."""
+        try:
+            done = subprocess.run(  # noqa: S603 (CXX is for whoever builds to choose)
+                command, check=False, cwd=self.root, capture_output=True, text=True
+            )
+        except OSError as error:
+            return f"{command[0]}: {error.strerror}"
+        return f"{shlex.join(command)} failed:\n{done.stderr}" if done.returncode else ""
 
-def _compiler() -> list[str]:
-    """Find a compiler: what CXX says, the system's, or the one that PyPI has; none: empty."""
+
+def _compilers() -> list[list[str]]:
+    """List what to try: what CXX says, or else the system's compilers and the one of PyPI."""
     if given := os.environ.get("CXX"):
-        return shlex.split(given)
-    for name in _COMPILERS:
-        if found := shutil.which(name):
-            return [found]
-    if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "c++", "-nostdlib++"]
-    return []
+        return [shlex.split(given)]
+    found = [[path] for name in _COMPILERS if (path := shutil.which(name))]
+    return [*found, [*_FROM_PYPI]] if importlib.util.find_spec("ziglang") else found

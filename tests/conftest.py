@@ -23,6 +23,12 @@ def server() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch compute what native rows would, as where they could not be compiled."""
+    monkeypatch.setattr("losswire.server.native.softmax.AVAILABLE", False)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Report the cells to the process that tells them, where tests run in several."""
     if hasattr(session.config, "workeroutput"):

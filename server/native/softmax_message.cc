@@ -44,26 +44,24 @@ int64_t now() {
   return static_cast<int64_t>(time.tv_sec) * 1000000000 + time.tv_nsec;
 }
 
-// Counts what the denominator of the mean follows from; false when a class is wrong.
-template <class T>
-bool count_rows(const SoftmaxRows& rows, int64_t* count, double* weights) {
+// Counts the rows that are not ignored; -1 when a class is wrong.
+int64_t count_rows(const SoftmaxRows& rows) {
+  int64_t count = 0;
   for (int64_t row = 0; row < rows.rows; row++) {
     const int64_t target = read<int64_t>(rows.target, row);
     if (target == rows.ignore_index) continue;
-    if (target < 0 || target >= rows.classes) return false;
-    *count += 1;
-    *weights += rows.weight ? read<T>(rows.weight, target) : 1.0;
+    if (target < 0 || target >= rows.classes) return -1;
+    count++;
   }
-  return true;
+  return count;
 }
 
 template <class T>
 int32_t run_message(const SoftmaxMessage& call, SoftmaxRows& rows, char* answer) {
   const int64_t start = now();
-  int64_t count = 0;
-  double denominator = 0.0;
-  if (!count_rows<T>(rows, &count, &denominator)) return kWrongClass;
-  if (call.given) denominator = call.denominator;
+  const int64_t count = count_rows(rows);
+  if (count < 0) return kWrongClass;
+  const double denominator = call.given ? call.denominator : static_cast<double>(count);
   const double coefficient = call.mean ? 1.0 / denominator : 1.0;
   rows.coefficients = rows.gradient ? &coefficient : nullptr;
   const int32_t result = run_here(rows);

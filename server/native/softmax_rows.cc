@@ -8,9 +8,10 @@
 // where c is the gradient with respect to the value. What there is one of in a row is kept in
 // double; nothing is formed that grows with x. Each row is read into the cache once and its
 // gradient written once. No row depends on another one, nor on where it stands.
-#include <math.h>
 #include <stdlib.h>
 
+#include "exact.h"
+#include "processor.h"
 #include "vectors.h"
 
 namespace losswire {
@@ -43,217 +44,235 @@ struct SoftmaxRows {
 
 enum Result : int32_t { kDone = 0, kUnknownType = 1, kWrongClass = 2, kNoMemory = 3 };
 
-// What a row of logits comes to.
-template <class T>
-struct Row {
-  T highest;
-  double sum;     // of exp(x - highest)
-  double spread;  // of w (highest - x), if there is smoothing
-};
+template <class T, class G>
+ALWAYS_INLINE void write_one(void* gradient, int64_t i, T value) {
+  Rest<G, lanes_of<T, 16>> rest;
+  Stored<G>::template store<16>(rest.elements, 0, splat<Vector<T, 16>>(value));
+  write<G>(gradient, i, rest.elements[0]);
+}
 
-// A sum of many numbers with what rounding took from it (Neumaier).
-struct Total {
-  double sum = 0.0, lost = 0.0;
-
-  ALWAYS_INLINE void add(Total& total, double value) {
-    double next = total.sum + value;
-    bool larger = fabs(total.sum) >= fabs(value);
-    total.lost += larger ? (total.sum - next) + value : (value - next) + total.sum;
-    total.sum = next;
-  }
-
-  // Where the sum is infinite, what was lost is not a number.
-  ALWAYS_INLINE double value(const Total& total) {
-    return isfinite(total.sum) ? total.sum + total.lost : total.sum;
-  }
-};
-
-template <class S, class T>
+template <class S, class T, int B>
 ALWAYS_INLINE T highest_of(const void* logits, int64_t count) {
-  typedef typename Vector<T>::type V;
-  constexpr int lanes = Vector<T>::lanes;
+  typedef Vector<T, B> V;
+  constexpr int lanes = lanes_of<T, B>;
   const V lowest = splat<V>(static_cast<T>(-INFINITY));
   V best[4] = {lowest, lowest, lowest, lowest};
   int64_t i = 0;
   for (; i + 4 * lanes <= count; i += 4 * lanes) {
-    for (int k = 0; k < 4; k++) {
-      V x = Stored<S>::load(logits, i + k * lanes);
+    UNROLL for (int k = 0; k < 4; k++) {
+      const V x = Stored<S>::template load<B>(logits, i + k * lanes);
       best[k] = x > best[k] ? x : best[k];
     }
   }
-  for (; i < count; i += lanes) {
-    V x = lowest;
-    if (i + lanes <= count) {
-      x = Stored<S>::load(logits, i);
-    } else {
-      x = load_some<S, T>(logits, i, count - i, read<S>(logits, i));
-    }
+  for (; i + lanes <= count; i += lanes) {
+    const V x = Stored<S>::template load<B>(logits, i);
     best[0] = x > best[0] ? x : best[0];
   }
-  for (int k = 1; k < 4; k++) best[0] = best[k] > best[0] ? best[k] : best[0];
+  UNROLL for (int k = 1; k < 4; k++) best[0] = best[k] > best[0] ? best[k] : best[0];
   T found = best[0][0];
-  for (int k = 1; k < lanes; k++) found = best[0][k] > found ? best[0][k] : found;
+  UNROLL for (int k = 1; k < lanes; k++) found = best[0][k] > found ? best[0][k] : found;
+  for (; i < count; i++) {
+    const T x = Stored<S>::one(logits, i);
+    found = x > found ? x : found;
+  }
   return found;
 }
 
-// Adds exp(x - highest) up, and keeps each where there is a place.
-template <class S, class T, bool kKeep, bool kSmooth>
-ALWAYS_INLINE Row<T> powers_of(
-    const void* logits, int64_t count, const void* weight, T highest, void* kept) {
-  typedef typename Vector<T>::type V;
-  constexpr int lanes = Vector<T>::lanes;
-  Sum sum, spread;
+// Adds exp(x - highest) of one step up, and keeps each where there is a place.
+template <class S, class T, int B, bool kKeep>
+ALWAYS_INLINE void take_powers(Sum<B>& sum, const void* logits, int64_t i, T highest, void* kept) {
+  UNROLL for (int part = 0; part < kStepBytes / B; part++) {
+    const int64_t at = i + part * lanes_of<T, B>;
+    const Vector<T, B> power = exp_below_0<B>(Stored<S>::template load<B>(logits, at) - highest);
+    if (kKeep) Stored<T>::template store<B>(kept, at, power);
+    Sum<B>::take(sum, part, power);
+  }
+}
+
+template <class S, class T, int B, bool kKeep>
+ALWAYS_INLINE double powers_of(const void* logits, int64_t count, T highest, void* kept) {
+  constexpr int lanes = lanes_of<T, kStepBytes>;
+  Sum<B> sum;
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    V x = Stored<S>::load(logits, i);
-    V power = exp_below_0(x - highest);
-    if (kKeep) Stored<T>::store(kept, i, power);
-    Sum::take(sum, power);
-    if (kSmooth) {
-      V below = highest - x;
-      Sum::take(spread, weight ? below * Stored<T>::load(weight, i) : below);
+    take_powers<S, T, B, kKeep>(sum, logits, i, highest, kept);
+  }
+  if (i < count) {
+    // exp(-infinity) adds nothing.
+    Rest<S, lanes> rest;
+    Rest<T, lanes> powers;
+    Rest<S, lanes>::load(rest, logits, i, count - i, Stored<S>::lowest());
+    take_powers<S, T, B, kKeep>(sum, rest.elements, 0, highest, powers.elements);
+    if (kKeep) Rest<T, lanes>::store(powers, kept, i, count - i);
+  }
+  return Sum<B>::total(sum);
+}
+
+// Adds w (highest - x) up, which is never large where the logits are near each other.
+template <class S, class T, int B>
+ALWAYS_INLINE double spread_of(const void* logits, int64_t count, const void* weight, T highest) {
+  constexpr int lanes = lanes_of<T, B>, parts = kStepBytes / B;
+  Sum<B> sum;
+  int64_t i = 0;
+  for (; i + parts * lanes <= count; i += parts * lanes) {
+    UNROLL for (int part = 0; part < parts; part++) {
+      const int64_t at = i + part * lanes;
+      const Vector<T, B> below = highest - Stored<S>::template load<B>(logits, at);
+      Sum<B>::take(sum, part, weight ? below * Stored<T>::template load<B>(weight, at) : below);
     }
   }
   if (i < count) {
-    // What stands for the rest has to add nothing.
-    V x = load_some<S, T>(logits, i, count - i, read<S>(logits, i));
-    V power = exp_below_0(x - highest);
-    T powers[lanes], below[lanes];
-    Stored<T>::store(powers, 0, power);
-    Stored<T>::store(below, 0, highest - x);
-    for (int64_t k = 0; k < lanes; k++) {
-      bool inside = i + k < count;
-      if (!inside) powers[k] = 0;
-      if (!inside) below[k] = 0;
-      if (kSmooth && inside && weight) below[k] *= read<T>(weight, i + k);
-      if (kKeep && inside) write<T>(kept, i + k, powers[k]);
+    T below[parts * lanes] = {};
+    for (int64_t k = 0; i + k < count; k++) {
+      below[k] = highest - Stored<S>::one(logits, i + k);
+      if (weight) below[k] *= read<T>(weight, i + k);
     }
-    Sum::take(sum, Stored<T>::load(powers, 0));
-    if (kSmooth) Sum::take(spread, Stored<T>::load(below, 0));
+    UNROLL for (int part = 0; part < parts; part++) {
+      Sum<B>::take(sum, part, Stored<T>::template load<B>(below, part * lanes));
+    }
   }
-  return {highest, Sum::total(sum), Sum::total(spread)};
+  return Sum<B>::total(sum);
 }
 
-// Writes kept * scale - evenly * w.
-template <class T, class G, bool kSmooth>
+// Writes kept * scale - evenly * w, `evenly` being 0 unless kSmooth.
+template <class T, class G, int B, bool kSmooth>
 ALWAYS_INLINE void write_gradient(
     void* gradient, int64_t count, const void* kept, T scale, T evenly, const void* weight) {
-  typedef typename Vector<T>::type V;
-  constexpr int lanes = Vector<T>::lanes;
-  for (int64_t i = 0; i < count; i += lanes) {
-    int64_t left = count - i;
-    bool whole = left >= lanes;
-    V slope = (whole ? Stored<T>::load(kept, i) : load_some<T, T>(kept, i, left, 0)) * scale;
+  constexpr int lanes = lanes_of<T, B>;
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    Vector<T, B> slope = Stored<T>::template load<B>(kept, i) * scale;
     if (kSmooth && weight) {
-      slope -= evenly * (whole ? Stored<T>::load(weight, i) : load_some<T, T>(weight, i, left, 0));
+      slope -= evenly * Stored<T>::template load<B>(weight, i);
     } else if (kSmooth) {
       slope -= evenly;
     }
-    if (whole) {
-      Stored<G>::store(gradient, i, slope);
-    } else {
-      store_some<G, T>(gradient, i, left, slope);
-    }
+    Stored<G>::template store<B>(gradient, i, slope);
+  }
+  for (; i < count; i++) {
+    T slope = read<T>(kept, i) * scale;
+    if (kSmooth) slope -= weight ? evenly * read<T>(weight, i) : evenly;
+    write_one<T, G>(gradient, i, slope);
   }
 }
 
-template <class T, class G>
-ALWAYS_INLINE void write_one(void* gradient, int64_t i, double value) {
-  store_some<G, T>(gradient, i, 1, splat<typename Vector<T>::type>(static_cast<T>(value)));
-}
-
-// Where a removed row has its factors: exp(x - inf) is 0 for whatever number x is.
-ALWAYS_INLINE void write_factors(const SoftmaxRows& call, int64_t row, double lse, double scale,
-                                 double tail) {
+ALWAYS_INLINE void write_factors(
+    const SoftmaxRows& call, int64_t row, double lse, double scale, double tail) {
   write<double>(call.factors, row, lse);
   write<double>(call.factors, call.factor_step + row, scale);
   write<double>(call.factors, 2 * call.factor_step + row, tail);
 }
 
-// One addition without what rounding takes from it (Knuth), and the rest of the logarithm, which
-// is more exact than what can be told of its rest where it is small.
-ALWAYS_INLINE void write_lse(const SoftmaxRows& call, int64_t row, double highest, double sum,
-                             double log_sum, double scale) {
-  double rest = log_sum > 1.0 ? exp(-log_sum) * sum - 1.0 : 0.0;
-  double lse = highest + log_sum;
-  double second = lse - highest;
-  double tail = (highest - (lse - second)) + (log_sum - second) + rest;
-  write_factors(call, row, lse, scale, tail);
+// What all rows of a call have in common.
+struct Common {
+  double share;    // of the target itself: 1 - e
+  double even;     // of each class: e / C
+  double weights;  // the sum of w; 0 without smoothing, where no weight but the target's counts
+};
+
+template <class T>
+ALWAYS_INLINE Common common_of(const SoftmaxRows& call) {
+  Common common = {1.0 - call.smoothing, call.smoothing / static_cast<double>(call.classes), 0.0};
+  if (call.smoothing == 0.0) return common;
+  if (!call.weight) common.weights = static_cast<double>(call.classes);
+  for (int64_t i = 0; call.weight && i < call.classes; i++) {
+    common.weights += read<T>(call.weight, i);
+  }
+  return common;
 }
 
-template <class S, class T, class G, bool kSmooth>
-ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
+// Where a row has its numbers.
+struct Place {
+  const char* logits;
+  char* gradient;  // or null
+  void* kept;      // the powers, where there is a gradient
+};
+
+// A row that is selected away: 0 whatever the logits are. exp(x - infinity) is 0 for any number.
+template <class T, class G>
+ALWAYS_INLINE void remove_row(const SoftmaxRows& call, int64_t row, const Place& place) {
+  if (call.values) write<T>(call.values, row, 0);
+  if (place.gradient) memset(place.gradient, 0, call.classes * sizeof(G));
+  if (call.factors) write_factors(call, row, INFINITY, 0.0, 0.0);
+}
+
+// A row; what is ignored gets what torch gives: the value 0, and 0 times a softmax that may not be
+// a number. The class is below the number of classes unless it is ignored.
+template <class S, class T, class G, int B>
+ALWAYS_INLINE T take_row(
+    const SoftmaxRows& call, int64_t row, const Common& common, const Place& place, int64_t target) {
+  const bool ignored = target == call.ignore_index;
+  if (ignored && !call.coefficients) return 0;
   const int64_t classes = call.classes;
-  const double share = 1.0 - call.smoothing, even = call.smoothing / static_cast<double>(classes);
-  double weights = static_cast<double>(classes);
-  if (call.weight) {
-    weights = 0.0;
-    for (int64_t i = 0; i < classes; i++) weights += read<T>(call.weight, i);
+  const bool smooth = call.smoothing != 0.0 && !ignored;
+  const T highest = highest_of<S, T, B>(place.logits, classes);
+  const double sum = place.gradient
+                         ? powers_of<S, T, B, true>(place.logits, classes, highest, place.kept)
+                         : powers_of<S, T, B, false>(place.logits, classes, highest, nullptr);
+  const Exact log = logarithm_of(sum);
+  double value = 0.0, on_target = 0.0, scale = 0.0, coefficient = 0.0;
+  if (!ignored) {
+    on_target = call.weight ? common.share * read<T>(call.weight, target) : common.share;
+    const Exact below = sum_of(highest, -static_cast<double>(Stored<S>::one(place.logits, target)));
+    const Exact whole = sum_of(below.value, log.value);
+    value = Exact::rounded({whole.value, whole.tail + below.tail + log.tail}) * on_target;
   }
-  Total total;
+  if (smooth) {
+    const double spread = spread_of<S, T, B>(place.logits, classes, call.weight, highest);
+    value += (spread + log.value * common.weights) * common.even;
+  }
+  if (!ignored && call.coefficients) {
+    coefficient = read<double>(call.coefficients, row * call.coefficient_step);
+    scale = coefficient * (on_target + common.even * common.weights);
+  }
+  if (call.factors) {
+    const Exact lse = sum_of(highest, log.value);
+    write_factors(call, row, lse.value, scale, lse.tail + log.tail);
+  }
+  if (!place.gradient) return static_cast<T>(value);
+
+  const double power = ignored ? 0.0 : read<T>(place.kept, target);
+  const T each = static_cast<T>(scale / sum);
+  const double evenly = coefficient * common.even;
+  if (smooth) {
+    write_gradient<T, G, B, true>(
+        place.gradient, classes, place.kept, each, static_cast<T>(evenly), call.weight);
+  } else {
+    write_gradient<T, G, B, false>(place.gradient, classes, place.kept, each, 0, nullptr);
+  }
+  if (ignored) return 0;
+  double slope = scale * (power / sum) - coefficient * on_target;
+  if (smooth) slope -= evenly * (call.weight ? read<T>(call.weight, target) : T(1));
+  write_one<T, G>(place.gradient, target, static_cast<T>(slope));
+  return static_cast<T>(value);
+}
+
+template <class S, class T, class G, int B>
+ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
+  const Common common = common_of<T>(call);
+  Exact total = {0.0, 0.0};
+  Place place = {static_cast<const char*>(call.logits), static_cast<char*>(call.gradient), scratch};
   for (int64_t row = 0; row < call.rows; row++) {
-    const char* logits = static_cast<const char*>(call.logits) + row * classes * sizeof(S);
-    char* gradient = static_cast<char*>(call.gradient);
-    if (gradient) gradient += row * classes * sizeof(G);
-    const int64_t target = read<int64_t>(call.target, row);
+    if (!scratch) place.kept = place.gradient;
     if (call.removed && read<uint8_t>(call.removed, row)) {
-      // 0 whatever the logits are.
-      if (call.values) write<T>(call.values, row, 0);
-      if (gradient) memset(gradient, 0, classes * sizeof(G));
-      if (call.factors) write_factors(call, row, INFINITY, 0.0, 0.0);
-      continue;
+      remove_row<T, G>(call, row, place);
+    } else {
+      const int64_t target = read<int64_t>(call.target, row);
+      const bool outside = target < 0 || target >= call.classes;
+      if (outside && target != call.ignore_index) return kWrongClass;
+      const T value = take_row<S, T, G, B>(call, row, common, place, target);
+      if (call.values) write<T>(call.values, row, value);
+      const Exact next = sum_of(total.value, value);
+      total = {next.value, total.tail + next.tail};
     }
-    if (target == call.ignore_index) {
-      // As in torch: the value is 0, the gradient 0 times a softmax that may not be a number.
-      if (call.values) write<T>(call.values, row, 0);
-      if (!call.coefficients) continue;
-      const T highest = highest_of<S, T>(logits, classes);
-      const Row<T> found =
-          powers_of<S, T, false, false>(logits, classes, nullptr, highest, nullptr);
-      const T nothing = static_cast<T>(0.0 * found.sum);
-      if (call.factors) write_lse(call, row, highest, found.sum, log(found.sum), 0.0);
-      if (!gradient) continue;
-      if (nothing == 0) {
-        memset(gradient, 0, classes * sizeof(G));
-      } else {
-        for (int64_t i = 0; i < classes; i++) write_one<T, G>(gradient, i, nothing);
-      }
-      continue;
-    }
-    if (target < 0 || target >= classes) return kWrongClass;
-
-    const T highest = highest_of<S, T>(logits, classes);
-    void* kept = sizeof(T) == sizeof(G) ? gradient : scratch;
-    const Row<T> found =
-        gradient ? powers_of<S, T, true, kSmooth>(logits, classes, call.weight, highest, kept)
-                 : powers_of<S, T, false, kSmooth>(logits, classes, call.weight, highest, nullptr);
-    const double log_sum = log(found.sum);
-    const double on_target = call.weight ? share * read<T>(call.weight, target) : share;
-    const double chosen = Stored<S>::one(logits, target);
-    double value = (static_cast<double>(highest) - chosen + log_sum) * on_target;
-    if (kSmooth) value += (found.spread + log_sum * weights) * even;
-    const T rounded = static_cast<T>(value);
-    if (call.values) write<T>(call.values, row, rounded);
-    Total::add(total, rounded);
-    if (!call.coefficients) continue;
-
-    const double coefficient = read<double>(call.coefficients, row * call.coefficient_step);
-    const double scale = coefficient * (on_target + even * weights);
-    if (call.factors) write_lse(call, row, highest, found.sum, log_sum, scale);
-    if (!gradient) continue;
-    const double power = read<T>(kept, target);
-    const double evenly = coefficient * even;
-    write_gradient<T, G, kSmooth>(gradient, classes, kept, static_cast<T>(scale / found.sum),
-                                  static_cast<T>(evenly), call.weight);
-    double slope = scale * (power / found.sum) - coefficient * on_target;
-    if (kSmooth) slope -= evenly * (call.weight ? read<T>(call.weight, target) : T(1));
-    write_one<T, G>(gradient, target, slope);
+    place.logits += call.classes * sizeof(S);
+    if (place.gradient) place.gradient += call.classes * sizeof(G);
   }
-  call.total = Total::value(total);
+  call.total = Exact::rounded(total);
   return kDone;
 }
 
-template <class S, class T, class G>
+template <class S, class T, class G, int B>
 ALWAYS_INLINE Result run(SoftmaxRows& call) {
   // Powers are kept where the gradient goes, unless its numbers are shorter.
   void* scratch = nullptr;
@@ -261,45 +280,43 @@ ALWAYS_INLINE Result run(SoftmaxRows& call) {
     scratch = malloc(call.classes * sizeof(T));
     if (!scratch) return kNoMemory;
   }
-  Result result = call.smoothing != 0.0 ? run_rows<S, T, G, true>(call, scratch)
-                                        : run_rows<S, T, G, false>(call, scratch);
+  const Result result = run_rows<S, T, G, B>(call, scratch);
   free(scratch);
   return result;
 }
 
 constexpr int32_t both(Type logits, Type gradient) { return logits * 16 + gradient; }
 
+template <int B>
 ALWAYS_INLINE int32_t dispatch(SoftmaxRows& call) {
   switch (call.logits_type * 16 + call.gradient_type) {
-    case both(kFloat32, kFloat32): return run<float, float, float>(call);
-    case both(kFloat64, kFloat64): return run<double, double, double>(call);
-    case both(kFloat16, kFloat16): return run<Float16, float, Float16>(call);
-    case both(kFloat16, kFloat32): return run<Float16, float, float>(call);
-    case both(kBfloat16, kBfloat16): return run<Bfloat16, float, Bfloat16>(call);
-    case both(kBfloat16, kFloat32): return run<Bfloat16, float, float>(call);
+    case both(kFloat32, kFloat32): return run<float, float, float, B>(call);
+    case both(kFloat64, kFloat64): return run<double, double, double, B>(call);
+    case both(kFloat16, kFloat16): return run<Float16, float, Float16, B>(call);
+    case both(kFloat16, kFloat32): return run<Float16, float, float, B>(call);
+    case both(kBfloat16, kBfloat16): return run<Bfloat16, float, Bfloat16, B>(call);
+    case both(kBfloat16, kFloat32): return run<Bfloat16, float, float, B>(call);
     default: return kUnknownType;
   }
 }
 
 // The same code for registers of other widths.
 #if defined(__x86_64__)
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,f16c")))
-int32_t run_avx512(SoftmaxRows& call) { return dispatch(call); }
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+int32_t run_avx512(SoftmaxRows& call) { return dispatch<64>(call); }
 
-__attribute__((target("avx2,f16c")))
-int32_t run_avx2(SoftmaxRows& call) { return dispatch(call); }
+__attribute__((target("avx2")))
+int32_t run_avx2(SoftmaxRows& call) { return dispatch<32>(call); }
 #endif
 
-int32_t run_anywhere(SoftmaxRows& call) { return dispatch(call); }
+int32_t run_anywhere(SoftmaxRows& call) { return dispatch<16>(call); }
 
 int32_t run_here(SoftmaxRows& call) {
 #if defined(__x86_64__)
   const int32_t most = call.most_vector_bytes;
-  if (most >= 64 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    return run_avx512(call);
-  }
-  if (most >= 32 && __builtin_cpu_supports("avx2")) return run_avx2(call);
+  const int32_t widest = most < kWidestRegister ? most : kWidestRegister;
+  if (widest >= 64) return run_avx512(call);
+  if (widest >= 32) return run_avx2(call);
 #endif
   return run_anywhere(call);
 }

@@ -1,15 +1,22 @@
-// Vectors of one row: loading, storing, and exp. The same bits on every processor.
+// Vectors of numbers of a row: loading, storing, exp and sums. The same bits on every processor.
 //
-// Every operation is one that IEEE 754 defines, in the same order whatever the width of the
-// processor's registers: a vector here is 64 bytes, which the compiler makes of as many registers as
-// it takes. Compile without contraction (-ffp-contract=off): a fused multiplication would round
-// otherwise where there is one.
+// Every operation is one that IEEE 754 defines for each number alone, so that the width of the
+// registers, B bytes, makes no difference; only sums depend on an order, which is the same for all.
+// Compile without contraction (-ffp-contract=off): a fused multiplication would round otherwise
+// where there is one.
 #pragma once
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
 
 namespace losswire {
 
@@ -27,39 +34,26 @@ ALWAYS_INLINE void write(void* base, int64_t index, T value) {
 }
 
 enum class Bfloat16 : uint16_t {};
+enum class Float16 : uint16_t {};
 
-typedef _Float16 Float16;
+// What is added up at a time, whatever the width of the registers.
+constexpr int kStepBytes = 64;
 
-typedef float Floats __attribute__((vector_size(64)));
-typedef double Doubles __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-typedef int64_t Longs __attribute__((vector_size(64)));
-typedef uint32_t Words __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32)));
-typedef Float16 Float16s __attribute__((vector_size(32)));
-
-// What is computed in: float or double.
-template <class T>
-struct Vector;
-
-template <>
-struct Vector<float> {
-  typedef Floats type;
-  static constexpr int lanes = 16;
+template <class T, int kBytes>
+struct Register {
+  typedef T type __attribute__((vector_size(kBytes)));
 };
 
-template <>
-struct Vector<double> {
-  typedef Doubles type;
-  static constexpr int lanes = 8;
-};
+template <class T, int kBytes>
+using Vector = typename Register<T, kBytes>::type;
+
+template <class T, int B>
+constexpr int lanes_of = B / static_cast<int>(sizeof(T));
 
 template <class V, class T>
 ALWAYS_INLINE V splat(T value) {
-  return V{} + value;
+  return value - V{};  // an addition would lose the sign of -0
 }
-
-// -- Loading and storing: the type in memory is S, the type computed in is T.
 
 template <class V>
 ALWAYS_INLINE V load_bytes(const void* base, int64_t offset) {
@@ -73,114 +67,165 @@ ALWAYS_INLINE void store_bytes(void* base, int64_t offset, V vector) {
   memcpy(static_cast<char*>(base) + offset, &vector, sizeof vector);
 }
 
-// Rounds to nearest, ties to even; what is not a number stays so.
-ALWAYS_INLINE Halves to_bfloat16(Floats values) {
-  Words bits = (Words)values;
-  Words rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-  Words quiet = (bits >> 16) | 0x40;
-  return __builtin_convertvector(values == values ? rounded : quiet, Halves);
+// -- Types of 16 bits, in the lower half of 32.
+
+template <int B>
+ALWAYS_INLINE Vector<float, B> from_bfloat16(Vector<uint32_t, B> bits) {
+  return (Vector<float, B>)(bits << 16);
 }
 
+// Rounds to nearest, ties to even; what is not a number stays so.
+template <int B>
+ALWAYS_INLINE Vector<uint32_t, B> to_bfloat16(Vector<float, B> values) {
+  const Vector<uint32_t, B> bits = (Vector<uint32_t, B>)values;
+  const Vector<uint32_t, B> rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  return values == values ? rounded : (bits >> 16) | 0x40;
+}
+
+// The exponent is moved by a multiplication, which is exact and takes subnormal numbers along.
+template <int B>
+ALWAYS_INLINE Vector<float, B> from_float16(Vector<uint32_t, B> bits) {
+  typedef Vector<uint32_t, B> Words;
+  const Vector<float, B> moved = (Vector<float, B>)((bits & 0x7FFF) << 13) * 0x1p112f;
+  const Words not_finite = moved >= 65536.0f ? splat<Words>(0x7F800000u) : Words{};
+  return (Vector<float, B>)((Words)moved | not_finite | ((bits & 0x8000) << 16));
+}
+
+// Rounds to nearest, ties to even. Adding 0.5 to what is below 2^-14 rounds as subnormal numbers do.
+template <int B>
+ALWAYS_INLINE Vector<uint32_t, B> to_float16(Vector<float, B> values) {
+  typedef Vector<uint32_t, B> Words;
+  const Words bits = (Words)values;
+  const Vector<float, B> size = (Vector<float, B>)(bits & 0x7FFFFFFF);
+  const Words rounded = ((Words)size + 0xFFF + (((Words)size >> 13) & 1)) >> 13;
+  const Words subnormal = (Words)(size + 0.5f) - 0x3F000000;
+  Words found = size < 0x1p-14f ? subnormal : rounded - (112 << 10);
+  found = size >= 65520.0f ? splat<Words>(0x7C00u) : found;
+  found = values == values ? found : splat<Words>(0x7E00u);
+  return found | ((bits >> 16) & 0x8000);
+}
+
+// -- Loading and storing: the type in memory is S, `lowest` its -infinity.
+
 template <class S>
-struct Stored;
-
-template <>
-struct Stored<float> {
-  ALWAYS_INLINE float one(const void* base, int64_t i) { return read<float>(base, i); }
-  ALWAYS_INLINE Floats load(const void* base, int64_t i) { return load_bytes<Floats>(base, 4 * i); }
-  ALWAYS_INLINE void store(void* base, int64_t i, Floats v) { store_bytes(base, 4 * i, v); }
-};
-
-template <>
-struct Stored<double> {
-  ALWAYS_INLINE double one(const void* base, int64_t i) { return read<double>(base, i); }
-  ALWAYS_INLINE Doubles load(const void* base, int64_t i) {
-    return load_bytes<Doubles>(base, 8 * i);
+struct Stored {
+  ALWAYS_INLINE S lowest() { return -INFINITY; }
+  ALWAYS_INLINE S one(const void* base, int64_t i) { return read<S>(base, i); }
+  template <int B>
+  ALWAYS_INLINE Vector<S, B> load(const void* base, int64_t i) {
+    return load_bytes<Vector<S, B>>(base, i * sizeof(S));
   }
-  ALWAYS_INLINE void store(void* base, int64_t i, Doubles v) { store_bytes(base, 8 * i, v); }
+  template <int B>
+  ALWAYS_INLINE void store(void* base, int64_t i, Vector<S, B> v) {
+    store_bytes(base, i * sizeof(S), v);
+  }
 };
+
+template <int B>
+ALWAYS_INLINE Vector<uint32_t, B> load_halves(const void* base, int64_t i) {
+  return __builtin_convertvector((load_bytes<Vector<uint16_t, B / 2>>(base, 2 * i)),
+                                 Vector<uint32_t, B>);
+}
+
+template <int B>
+ALWAYS_INLINE void store_halves(void* base, int64_t i, Vector<uint32_t, B> v) {
+  store_bytes(base, 2 * i, __builtin_convertvector(v, Vector<uint16_t, B / 2>));
+}
 
 template <>
 struct Stored<Bfloat16> {
+  ALWAYS_INLINE Bfloat16 lowest() { return Bfloat16{0xFF80}; }
   ALWAYS_INLINE float one(const void* base, int64_t i) {
-    uint32_t bits = static_cast<uint32_t>(read<uint16_t>(base, i)) << 16;
-    return read<float>(&bits, 0);
+    return from_bfloat16<16>(Vector<uint32_t, 16>{read<uint16_t>(base, i)})[0];
   }
-  ALWAYS_INLINE Floats load(const void* base, int64_t i) {
-    return (Floats)(__builtin_convertvector(load_bytes<Halves>(base, 2 * i), Words) << 16);
+  template <int B>
+  ALWAYS_INLINE Vector<float, B> load(const void* base, int64_t i) {
+    return from_bfloat16<B>(load_halves<B>(base, i));
   }
-  ALWAYS_INLINE void store(void* base, int64_t i, Floats v) {
-    store_bytes(base, 2 * i, to_bfloat16(v));
+  template <int B>
+  ALWAYS_INLINE void store(void* base, int64_t i, Vector<float, B> v) {
+    store_halves<B>(base, i, to_bfloat16<B>(v));
   }
 };
 
 template <>
 struct Stored<Float16> {
-  ALWAYS_INLINE float one(const void* base, int64_t i) { return read<Float16>(base, i); }
-  ALWAYS_INLINE Floats load(const void* base, int64_t i) {
-    return __builtin_convertvector(load_bytes<Float16s>(base, 2 * i), Floats);
+  ALWAYS_INLINE Float16 lowest() { return Float16{0xFC00}; }
+  ALWAYS_INLINE float one(const void* base, int64_t i) {
+    return from_float16<16>(Vector<uint32_t, 16>{read<uint16_t>(base, i)})[0];
   }
-  ALWAYS_INLINE void store(void* base, int64_t i, Floats v) {
-    store_bytes(base, 2 * i, __builtin_convertvector(v, Float16s));
+  template <int B>
+  ALWAYS_INLINE Vector<float, B> load(const void* base, int64_t i) {
+    return from_float16<B>(load_halves<B>(base, i));
+  }
+  template <int B>
+  ALWAYS_INLINE void store(void* base, int64_t i, Vector<float, B> v) {
+    store_halves<B>(base, i, to_float16<B>(v));
   }
 };
 
-// The last elements of a row, where there are fewer than a vector has; `fill` stands for the rest.
-template <class S, class T>
-ALWAYS_INLINE typename Vector<T>::type load_some(const void* base, int64_t i, int64_t count, S fill) {
-  constexpr int lanes = Vector<T>::lanes;
-  S padded[lanes];
-  for (int k = 0; k < lanes; k++) padded[k] = fill;
-  memcpy(padded, static_cast<const char*>(base) + i * sizeof(S), count * sizeof(S));
-  return Stored<S>::load(padded, 0);
-}
+// The last elements of a row, where there are fewer than a vector has.
+template <class S, int kCount>
+struct Rest {
+  S elements[kCount];
 
-template <class S, class T>
-ALWAYS_INLINE void store_some(void* base, int64_t i, int64_t count, typename Vector<T>::type v) {
-  S padded[Vector<T>::lanes];
-  Stored<S>::store(padded, 0, v);
-  memcpy(static_cast<char*>(base) + i * sizeof(S), padded, count * sizeof(S));
-}
+  ALWAYS_INLINE void load(Rest& rest, const void* base, int64_t i, int64_t count, S fill) {
+    for (int k = 0; k < kCount; k++) rest.elements[k] = fill;
+    memcpy(rest.elements, static_cast<const char*>(base) + i * sizeof(S), count * sizeof(S));
+  }
+
+  ALWAYS_INLINE void store(const Rest& rest, void* base, int64_t i, int64_t count) {
+    memcpy(static_cast<char*>(base) + i * sizeof(S), rest.elements, count * sizeof(S));
+  }
+};
 
 // -- exp of numbers that are not above 0, to within a unit in the last place.
 // exp(x) = 2^n * exp(r) with r = x - n log 2 in [-log(2)/2, log(2)/2], log 2 in two parts of which
 // n times the first is exact. What is not a number stays so; -infinity gives 0.
 
-// value * 2^n, in two factors because 2^n itself may be below what a normal number can be.
-ALWAYS_INLINE Floats times_power(Floats value, Ints n) {
-  Ints half = n >> 1;
-  return value * (Floats)((half + 127) << 23) * (Floats)((n - half + 127) << 23);
+// value * 2^n from n + 2 * 127 (2 * 1023), in two factors because 2^n itself may be below what a
+// normal number can be.
+template <int B>
+ALWAYS_INLINE Vector<float, B> times_power(Vector<float, B> value, Vector<uint32_t, B> n) {
+  const Vector<uint32_t, B> half = n >> 1;
+  return value * (Vector<float, B>)(half << 23) * (Vector<float, B>)((n - half) << 23);
 }
 
-ALWAYS_INLINE Doubles times_power(Doubles value, Longs n) {
-  Longs half = n >> 1;
-  return value * (Doubles)((half + 1023) << 52) * (Doubles)((n - half + 1023) << 52);
+template <int B>
+ALWAYS_INLINE Vector<double, B> times_power(Vector<double, B> value, Vector<uint64_t, B> n) {
+  const Vector<uint64_t, B> half = n >> 1;
+  return value * (Vector<double, B>)(half << 52) * (Vector<double, B>)((n - half) << 52);
 }
 
 // Adding 1.5 * 2^23 (2^52) rounds to an integer, and leaves it in the lowest bits.
-ALWAYS_INLINE Floats exp_below_0(Floats x) {
-  const Floats least = splat<Floats>(-104.0f);
+template <int B>
+ALWAYS_INLINE Vector<float, B> exp_below_0(Vector<float, B> x) {
+  typedef Vector<float, B> V;
+  const V least = splat<V>(-104.0f);
   x = x < least ? least : x;
-  Floats shifted = x * 1.44269504f + 12582912.0f;
-  Floats n = shifted - 12582912.0f;
-  Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  Floats p = splat<Floats>(1.9875691500e-4f);
+  const V shifted = x * 1.44269504f + 12582912.0f;
+  const V n = shifted - 12582912.0f;
+  const V r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  V p = splat<V>(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  return times_power(p * (r * r) + r + 1.0f, (Ints)shifted - 0x4B400000);
+  const Vector<uint32_t, B> power = (Vector<uint32_t, B>)shifted - (0x4B400000u - 254u);
+  return times_power<B>(p * (r * r) + r + 1.0f, power);
 }
 
-ALWAYS_INLINE Doubles exp_below_0(Doubles x) {
-  const Doubles least = splat<Doubles>(-746.0);
+template <int B>
+ALWAYS_INLINE Vector<double, B> exp_below_0(Vector<double, B> x) {
+  typedef Vector<double, B> V;
+  const V least = splat<V>(-746.0);
   x = x < least ? least : x;
-  Doubles shifted = x * 1.4426950408889634 + 6755399441055744.0;
-  Doubles n = shifted - 6755399441055744.0;
-  Doubles r = x - n * 0.693147180369123816490 - n * 1.90821492927058770002e-10;
+  const V shifted = x * 1.4426950408889634 + 6755399441055744.0;
+  const V n = shifted - 6755399441055744.0;
+  const V r = x - n * 0.693147180369123816490 - n * 1.90821492927058770002e-10;
   // Taylor's series: |r|^14 / 14! is below 2^-57.
-  Doubles p = splat<Doubles>(1.0 / 6227020800.0);
+  V p = splat<V>(1.0 / 6227020800.0);
   p = p * r + 1.0 / 479001600.0;
   p = p * r + 1.0 / 39916800.0;
   p = p * r + 1.0 / 3628800.0;
@@ -192,28 +237,30 @@ ALWAYS_INLINE Doubles exp_below_0(Doubles x) {
   p = p * r + 1.0 / 24.0;
   p = p * r + 1.0 / 6.0;
   p = p * r + 0.5;
-  return times_power(p * (r * r) + r + 1.0, (Longs)shifted - 0x4338000000000000);
+  const Vector<uint64_t, B> power = (Vector<uint64_t, B>)shifted - (0x4338000000000000u - 2046u);
+  return times_power<B>(p * (r * r) + r + 1.0, power);
 }
 
-// -- Reducing a vector to one number, in a fixed order.
+// -- Sums are formed in double, of every eighth number, and these in a fixed order.
 
-typedef float EightFloats __attribute__((vector_size(32)));
-
-// Sums are formed in double: eight of them, added at the end.
+template <int B>
 struct Sum {
-  Doubles low{}, high{};
+  static constexpr int kParts = kStepBytes / B;
+  Vector<double, B> parts[kParts] = {};
 
-  ALWAYS_INLINE void take(Sum& sum, Floats v) {
-    EightFloats halves[2];
+  // Takes the numbers of a register, whose place in the step is `part`.
+  ALWAYS_INLINE void take(Sum& sum, int part, Vector<float, B> v) {
+    Vector<float, B / 2> halves[2];
     memcpy(halves, &v, sizeof v);
-    sum.low += __builtin_convertvector(halves[0], Doubles);
-    sum.high += __builtin_convertvector(halves[1], Doubles);
+    sum.parts[2 * part % kParts] += __builtin_convertvector(halves[0], Vector<double, B>);
+    sum.parts[(2 * part + 1) % kParts] += __builtin_convertvector(halves[1], Vector<double, B>);
   }
 
-  ALWAYS_INLINE void take(Sum& sum, Doubles v) { sum.low += v; }
+  ALWAYS_INLINE void take(Sum& sum, int part, Vector<double, B> v) { sum.parts[part] += v; }
 
   ALWAYS_INLINE double total(const Sum& sum) {
-    Doubles all = sum.low + sum.high;
+    double all[8];
+    memcpy(all, sum.parts, sizeof all);
     return ((all[0] + all[4]) + (all[2] + all[6])) + ((all[1] + all[5]) + (all[3] + all[7]));
   }
 };

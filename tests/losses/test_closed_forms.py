@@ -1,6 +1,6 @@
 """Closed forms against torch's own path, and both against float64."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from losswire.server.records import LossRecord, Reduction
 from losswire.server.registry import builtin_registry
 from losswire.server.validate import validate
 from tests.support.caller import Array, Ask, Caller
+from tests.support.rounding import STATISTICAL_MARGIN, in_double, rms
 from tests.support.sampling import draw_ground, draw_inputs, generator, option_variants
 
 _REGISTRY = builtin_registry()
@@ -29,9 +30,6 @@ _FORMS = [
     for record in _REGISTRY
     for name in record.closed_forms
 ]
-
-_STATISTICAL_MARGIN = 1.05
-"""Two sequences of as many roundings differ by so much in root-mean-square error."""
 
 
 def _evaluate(ask: Ask) -> Outcome:
@@ -66,19 +64,6 @@ def _asks(record: LossRecord, name: str, dtype: str) -> Iterator[Ask]:
         )
 
 
-def _in_double(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    return {
-        name: array if array.dtype.kind in "iu" else array.astype(np.float64)
-        for name, array in inputs.items()
-    }
-
-
-def _rms(found: Array, exact: Array) -> float:
-    """Give the root-mean-square error, relative to the largest exact number."""
-    difference = found.astype(np.float64) - exact
-    return float(np.sqrt(np.mean(difference**2)) / np.abs(exact).max())
-
-
 @pytest.mark.parametrize(("record", "name"), _FORMS)
 @pytest.mark.parametrize("dtype", [each for each in _DTYPES if each != "float64"])
 def test_closed_forms_are_as_close_to_float64_as_torch(
@@ -90,7 +75,7 @@ def test_closed_forms_are_as_close_to_float64_as_torch(
         for one in (unreduced, ask):
             closed, autograd = _evaluate(one), _evaluate(replace(one, engine="autograd"))
             exact = _evaluate(
-                replace(one, inputs=_in_double(one.inputs), gradient_dtype=None, engine="autograd")
+                replace(one, inputs=in_double(one.inputs), gradient_dtype=None, engine="autograd")
             )
             assert (closed.engine, autograd.engine) == ("closed_form", "autograd")
             if one is unreduced:
@@ -102,7 +87,7 @@ def test_closed_forms_are_as_close_to_float64_as_torch(
                 ]
             for found, torchs, truth in pairs:
                 assert found.dtype == torchs.dtype
-                assert _rms(found, truth) <= _rms(torchs, truth) * _STATISTICAL_MARGIN, one
+                assert rms(found, truth) <= rms(torchs, truth) * STATISTICAL_MARGIN, one
 
 
 @pytest.mark.parametrize(("record", "name"), _FORMS)
@@ -170,6 +155,7 @@ def _is_checked(record: LossRecord, name: str) -> bool:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.usefixtures("by_torch")
 def test_extreme_logits_give_what_torch_gives(smoothing: float, *, weighted: bool) -> None:
     """Infinite and huge logits agree with torch, in rows that are ignored and in others."""
     rng = generator("extremes")

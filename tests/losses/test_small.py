@@ -1,4 +1,7 @@
-"""Small evaluations take a path of their own: it gives torch's bits, alone and in company."""
+"""Small evaluations by torch's operators have torch's bits, alone and in company.
+
+Where native rows could be compiled, they compute some of these instead (test_native.py).
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +19,8 @@ from losswire.server.work import SMALL_BYTES, Work
 from tests.support.caller import Array, Ask
 from tests.support.exact import same_bits
 from tests.support.sampling import draw_ground, draw_inputs, generator, option_variants
+
+pytestmark = pytest.mark.usefixtures("by_torch")
 
 _REGISTRY = builtin_registry()
 _CPU = torch.device("cpu")

@@ -1,5 +1,6 @@
 """Factored gradients by the contract: who has them, how chunks pack them, who is refused."""
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -57,7 +58,7 @@ def test_parts_are_packed_as_the_contract_says(chunked_stub: Stub, sizes: Sequen
     assert not result.gradients
     for name, values in zip(_NAMES, found, strict=True):
         expected = decode_tensor(getattr(whole.factored_gradients["input"], name))
-        # Vector units end elsewhere when rows are cut; float32 does not show it.
+        # By torch, vector units end elsewhere when rows are cut; float32 does not show it.
         np.testing.assert_allclose(values, expected, 1e-8, 1e-8)
     assert result.count == whole.count
 
@@ -181,10 +182,13 @@ def test_loss_only_builds_no_graph(gradients: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("target", [_CLASSES, np.full_like(_LOGITS, 1 / 300)])
 @pytest.mark.parametrize("form", [evaluation_pb2.GRADIENT_FORM_DENSE, FACTORED])
+@pytest.mark.parametrize("native", [True, False])
 def test_only_dense_gradients_take_memory_of_their_size(
     monkeypatch: pytest.MonkeyPatch,
     target: Any,  # noqa: ANN401 (an array)
     form: evaluation_pb2.GradientForm.ValueType,
+    *,
+    native: bool,
 ) -> None:
     """Loss alone, or with factors, makes nothing of the logits' size but kept blocks."""
     made: list[int] = []
@@ -192,11 +196,13 @@ def test_only_dense_gradients_take_memory_of_their_size(
 
     def watched(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (torch's own)
         tensor = empty(*args, **kwargs)
-        made.append(tensor.numel())
+        made.append(tensor.nbytes)
         return tensor
 
     monkeypatch.setattr(torch, "empty", watched)
     monkeypatch.setattr("losswire.server.closed_forms.driver._BLOCK_BYTES", 64 * 1024)
+    if not native:
+        monkeypatch.setattr("losswire.server.native.softmax.AVAILABLE", False)
     for gradients in ((), ("input",)):
         made.clear()
         item = evaluation(
@@ -205,7 +211,12 @@ def test_only_dense_gradients_take_memory_of_their_size(
             gradients_for=gradients,
             gradient_form=form,
         )
-        outcome = compute(validate(decode(item), classification.cross_entropy), torch.device("cpu"))
+        work = validate(decode(item), classification.cross_entropy)
+        # numpy tells what it makes; torch does not.
+        tracemalloc.start()
+        outcome = compute(work, torch.device("cpu"))
+        made.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
         assert outcome.engine == "closed_form"
         dense = bool(gradients) and form != FACTORED
-        assert (max(made) >= _LOGITS.size) is dense
+        assert (max(made) >= _LOGITS.nbytes) is dense

@@ -1,10 +1,10 @@
 """The path of native rows: evaluations of any size in host memory, cut over threads when large."""
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -25,6 +25,12 @@ _FACTORS: Final = len(Factors._fields)
 
 def compute_rows(form: ClosedForm, work: Work, threads: int) -> Computed:
     """Evaluate by native rows, with a dense gradient or a factored one."""
+    # What is too large for its type is infinite, here as in torch.
+    with np.errstate(all="ignore"):
+        return _compute(form, work, threads)
+
+
+def _compute(form: ClosedForm, work: Work, threads: int) -> Computed:
     dtype = numpy_type(work.compute_dtype)
     weight = _sample_weight(work)
     known = work.record.denominators.get(work.layout.name)
@@ -47,11 +53,10 @@ def compute_rows(form: ClosedForm, work: Work, threads: int) -> Computed:
         values=np.empty(work.values_shape, dtype) if listed else None,
         small=work.input_bytes < SMALL_BYTES,
     )
-    total = _run(form, block, work, threads_of(work, threads))
+    total = _run(form, block, work, threads)
     values = block.values
     if values is not None and weight is not None:
-        with np.errstate(all="ignore"):
-            values = np.where(weight == 0, 0.0, values * weight)
+        values = np.where(weight == 0, 0.0, values * weight)
         total = float(values.sum())
     totals = Totals(total, total, _count(counted, weight, work.values_shape))
     if values is not None and work.reduction is Reduction.NONE:
@@ -71,7 +76,7 @@ def compute_rows(form: ClosedForm, work: Work, threads: int) -> Computed:
 
 def threads_of(work: Work, threads: int) -> int:
     """Tell over how many threads the rows are cut, of those that there are; 0 and 1 cut nothing."""
-    return min(threads, work.input_bytes // _THREAD_BYTES)
+    return min(threads, work.input_bytes // _THREAD_BYTES, work.values_shape[0])
 
 
 def _sample_weight(work: Work) -> Array | None:
@@ -90,8 +95,7 @@ def _sum_of(terms: Array | None, weight: Array | None, shape: tuple[int, ...]) -
         return float(np.count_nonzero(terms) if terms.dtype == bool else terms.sum(dtype=float))
     if terms is None:
         return float(weight.sum())
-    with np.errstate(all="ignore"):
-        return float(np.where(weight == 0, 0.0, terms * weight).sum())
+    return float(np.where(weight == 0, 0.0, terms * weight).sum())
 
 
 def _count(counted: Array | None, weight: Array | None, shape: tuple[int, ...]) -> int:
@@ -109,16 +113,13 @@ def _coefficients(work: Work, weight: Array | None, denominator: float) -> Array
     else:
         upstream = work.grad_output.astype(np.float64)
         if work.reduction in MEANS:
-            with np.errstate(all="ignore"):
-                upstream = np.asarray(upstream / denominator)
-    if weight is None:
-        return upstream
-    with np.errstate(all="ignore"):
-        return np.asarray(weight * upstream)
+            # Python's numbers would raise where this divides by 0.
+            upstream = np.asarray(upstream / np.float64(denominator))
+    return upstream if weight is None else np.asarray(weight * upstream)
 
 
 def _place(work: Work, dtype: np.dtype[np.generic]) -> Array:
-    """Give the place of the gradient: the caller's, where there is one of a type that is written."""
+    """Give the place of the gradient: the caller's, if its type is one that can be written."""
     [name] = work.gradients_for
     given = work.inputs[name]
     wanted = numpy_type(work.gradient_type(name))
@@ -149,20 +150,32 @@ def _run(form: ClosedForm, block: RowBlock, work: Work, threads: int) -> float:
     if rows is None:
         message = "a closed form that has no native rows was chosen for them"
         raise TypeError(message)
-    if threads <= 1:
+    count = work.values_shape[0]
+    shares = threads_of(work, threads)
+    if shares <= 1:
         return rows(block)
-    ends = [work.values_shape[0] * part // threads for part in range(threads + 1)]
-    parts = [
-        _rows_of(block, work, slice(start, stop))
-        for start, stop in zip(ends, ends[1:], strict=False)
-    ]
-    others = [_helpers(threads - 1).submit(rows, part) for part in parts[1:]]
-    return math.fsum([rows(parts[0]), *(each.result() for each in others)])
+    ends = [count * share // shares for share in range(shares + 1)]
+    first, *others = [_rows_of(block, work, slice(*each)) for each in pairwise(ends)]
+    pending: list[Future[float]] = []
+    try:
+        for each in others:
+            pending.append(_helpers(threads - 1).submit(rows, each))  # noqa: PERF401 (one may fail)
+        return _sum([rows(first), *(share.result() for share in pending)])
+    finally:
+        # Whatever fails, nobody may still write when the memory is given back.
+        wait(pending)
+
+
+def _sum(totals: list[float]) -> float:
+    """Add up what each thread found, in one rounding; as float64 does where that is infinite."""
+    try:
+        return math.fsum(totals)
+    except (OverflowError, ValueError):
+        return sum(totals)
 
 
 def _rows_of(block: RowBlock, work: Work, part: slice) -> RowBlock:
     """Give some rows of a block; they share its memory."""
-    cut: Callable[[Array | None], Array | None] = lambda each: None if each is None else each[part]
     coefficients = block.coefficients
     if coefficients is not None and coefficients.ndim:
         coefficients = coefficients[part]
@@ -173,14 +186,18 @@ def _rows_of(block: RowBlock, work: Work, part: slice) -> RowBlock:
             for name, array in block.inputs.items()
         },
         coefficients=coefficients,
-        removed=cut(block.removed),
-        gradient=cut(block.gradient),
+        removed=_cut(block.removed, part),
+        gradient=_cut(block.gradient, part),
         factors=None if block.factors is None else block.factors[:, part],
-        values=cut(block.values),
+        values=_cut(block.values, part),
     )
+
+
+def _cut(array: Array | None, part: slice) -> Array | None:
+    return None if array is None else array[part]
 
 
 @cache
 def _helpers(count: int) -> ThreadPoolExecutor:
-    """Give the threads that take shares of large evaluations."""
+    """Give the threads that take shares of large evaluations; they begin with the first one."""
     return ThreadPoolExecutor(count, thread_name_prefix="losswire-rows")

@@ -8,10 +8,10 @@ from typing import Final
 _MISSING: Final = "this installation has no native rows"
 _PATH: Final = Path(__file__).with_name("rows.so")
 
-_RESULTS: Final = {
-    1: "the types of logits and gradient do not go together",
-    2: "a class is neither below the number of classes nor ignore_index",
-    3: "there is no memory for a row",
+_RESULTS: Final[dict[int, tuple[type[Exception], str]]] = {
+    1: (TypeError, "the types of logits and gradient do not go together"),
+    2: (IndexError, "a class is neither below the number of classes nor ignore_index"),
+    3: (MemoryError, "there is no memory for a row"),
 }
 """What the numbers mean that it gives, other than 0."""
 
@@ -42,7 +42,7 @@ class SoftmaxRows(ctypes.Structure):
 
 
 class SoftmaxMessage(ctypes.Structure):
-    """What a call of `softmax_message` takes and gives; `softmax_message.cc` describes each field."""
+    """What `softmax_message` is to compute; `softmax_message.cc` describes each field."""
 
     _fields_ = (
         ("rows", SoftmaxRows),
@@ -87,14 +87,16 @@ AVAILABLE: Final = _FREE is not None
 def softmax_rows(call: SoftmaxRows, *, small: bool) -> None:
     """Compute some rows; `small` if that takes a moment only.
 
-    Raises RuntimeError when it cannot, MemoryError when there is no memory.
+    Raises IndexError when a class is wrong, TypeError when it does not compute these types, and
+    MemoryError. None of them leaves anything written elsewhere than in the call's places.
     """
     library = _HOLDING if small else _FREE
     if library is None:
         raise RuntimeError(_MISSING)
     result = library.losswire_softmax_rows(call)
     if result:
-        raise (MemoryError if result == max(_RESULTS) else RuntimeError)(_RESULTS[result])
+        kind, text = _RESULTS[result]
+        raise kind(text)
 
 
 def softmax_message(*, small: bool) -> Callable[[int, bytes, int, int], int]:

@@ -76,7 +76,8 @@ def cross_entropy(block: RowBlock, most_vector_bytes: int = _WIDEST) -> float:
         call.factors = block.factors.ctypes.data
         call.factor_step = block.factors.strides[0] // _FLOAT64.itemsize
     softmax_rows(call, small=block.small)
-    return call.total
+    total: float = call.total
+    return total
 
 
 def fits_message(work: "Work") -> bool:
