@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import product
 from typing import Any
 
 import grpc
@@ -20,15 +21,19 @@ from losswire.server import line as line_module
 from losswire.server.answers import Answers
 from losswire.server.app import App
 from losswire.server.decode import Request, decode
+from losswire.server.envelopes import Sent
 from losswire.server.errors import ExpiredError
 from losswire.server.known import Known
 from losswire.server.native import library, softmax
 from losswire.server.work import SMALL_BYTES
-from losswire.v1 import evaluation_pb2, loss_service_pb2
+from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2, tensor_service_pb2_grpc
 from losswire.wire import varint
+from tests.server.harness import Child
 from tests.server.inside import CLOSED, PATIENCE, Gate, line, numbered, serving_app, until
-from tests.server.requests import GOLDEN, essence, evaluation, item_status, trailing
-from tests.support.encodings import odd_evaluations, padded
+from tests.server.requests import GOLDEN, Stub, by_call, essence, evaluation, item_status, trailing
+from tests.support import resident
+from tests.support.encodings import field, odd_evaluations, padded
+from tests.support.regions import region
 
 pytestmark = pytest.mark.skipif(not library.AVAILABLE, reason="there are no native rows here")
 
@@ -342,6 +347,7 @@ def test_other_forms_take_the_line(build: Build, door: str, decoded: list[str]) 
 
 
 _SMALL, _LARGE = partial(_build, rows=40), _KEPT_IF_LARGE["1 MiB"]
+_WEIGHTED = partial(_build, rows=40, weight=np.float32)
 _SIZES = pytest.mark.parametrize("build", [_SMALL, _LARGE], ids=["small", "large"])
 
 
@@ -355,9 +361,14 @@ def _wrong(message: Evaluation, position: int, target: int) -> Evaluation:
     return wrong
 
 
+_CUT = _KEPT_IF_LARGE["2 MiB, cut over threads"]
+
+
 @pytest.mark.parametrize("target", [-1, 2**40, -(2**63), -101, 512])
-@pytest.mark.parametrize("door", _DOORS)
-@_SIZES
+@pytest.mark.parametrize(
+    ("build", "door"),
+    [*product([_SMALL, _WEIGHTED], _DOORS), *product([_LARGE, _CUT], ["Evaluate"])],
+)
 def test_wrong_classes_are_refused_as_by_the_line(build: Build, door: str, target: int) -> None:
     """A known form does not make a class right: the error names it and its place, as before."""
 
@@ -431,6 +442,46 @@ async def _raw_outcome(doors: _Doors, method: str, request: bytes) -> Outcome:
         return loss_service_pb2.EvaluateStreamResponse.FromString(answer).outcome
     [outcome] = loss_service_pb2.EvaluateManyResponse.FromString(answer).outcomes
     return outcome
+
+
+@pytest.mark.parametrize("name", ["grad_output", "sample_weight"])
+def test_tensors_that_are_stored_are_read(child: Child, name: str) -> None:
+    """A tensor that an evaluation names, and whose elements its message does not have, counts."""
+    array = np.array(2.0, np.float32) if name == "grad_output" else np.arange(6, dtype=np.float32)
+    sent: dict[str, Any] = {name: array}
+    named: dict[str, Any] = {name: resident.named(array)}
+    with child.channel() as channel:
+        resident.put(tensor_service_pb2_grpc.TensorServiceStub(channel), array)
+        stub = Stub(channel)
+        for seed in (1, 1, 2):
+            expected = by_call(stub, _build(seed, **sent))
+            asked = by_call(stub, _build(seed, **named))
+            assert _bits([asked]) == _bits([expected])
+            assert asked.HasField("result")
+
+
+@pytest.mark.parametrize("name", ["input", "target"])
+def test_the_last_source_of_a_tensor_counts(child: Child, name: str) -> None:
+    """Elements in a message mean nothing where a region comes after them, which changes."""
+    with child.channel() as channel, region(channel) as held:
+        stub, plain = Stub(channel), _build(1)
+        tensor = plain.inputs.pop(name)
+        dtype = np.float32 if name == "input" else np.int64
+        array = held.array(tuple(tensor.shape), dtype)
+        place = tensor_pb2.Tensor(region=held.place(array))
+        both = tensor.SerializeToString() + place.SerializeToString()
+        entry = field(2, field(1, name.encode()) + field(2, both))
+        message = plain.SerializeToString() + entry
+        call: Any = channel.unary_unary(_SERVICE + "Evaluate")
+        for seed in (1, 2, 3):
+            there = _build(seed).inputs[name]
+            array.reshape(-1)[:] = np.frombuffer(there.data, dtype)
+            answer = call(b"\x0a" + varint(len(message)) + message, timeout=PATIENCE)
+            result = loss_service_pb2.EvaluateResponse.FromString(answer).result
+            moved = Evaluation()
+            moved.CopyFrom(plain)
+            moved.inputs[name].CopyFrom(there)
+            assert essence(result) == essence(by_call(stub, moved).result)
 
 
 _PLAIN = _ODD["plain"].message
@@ -586,6 +637,30 @@ def test_as_many_as_allowed(count: int, *, fits: bool) -> None:
                 await doors.raw("EvaluateMany", request.SerializeToString())
 
     _run(body, max_evaluations_per_call=64)
+
+
+def test_many_hold_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While known evaluations of one call are computed, what all of them need is held."""
+    held: list[int] = []
+    result_of = Known.result_of
+    request = loss_service_pb2.EvaluateManyRequest(evaluations=[_SMALL(1)] * 50)
+
+    async def run() -> None:
+        async with _answers() as (_, answers):
+            admission = answers._line.admission
+
+            def spy(known: Known, sent: Sent) -> bytes | None:
+                held.append(admission.reserved_bytes)
+                return result_of(known, sent)
+
+            monkeypatch.setattr(Known, "result_of", spy)
+            await answers.one(_request(_SMALL(1)), _no_end)
+            await answers.many(request.SerializeToString(), _no_end)
+            [known] = _kept(answers)
+            assert held == [50 * known.price] * 50
+            assert admission.reserved_bytes == 0
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -805,7 +880,8 @@ def test_forms_of_one_size_are_bounded(monkeypatch: pytest.MonkeyPatch, decoded:
                 answer = await answers.one(_request(message), _no_end)
                 assert isinstance(answer, loss_service_pb2.EvaluateResponse)
                 assert answer.result.mean_denominator == step
-            assert len(_kept(answers)) == 4
+            assert len(_kept(answers)) == answers._known._count == 4
+            assert answers._known._kept_bytes == sum(each.size for each in _kept(answers))
             assert len(made) == 4 + (102 - 4) // 17
             # One that comes often enough has its turn, whatever comes between.
             decoded.clear()
