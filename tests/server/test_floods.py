@@ -1,5 +1,7 @@
 """Messages that would grow far beyond their size when they are parsed."""
 
+import time
+
 import grpc
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from losswire.server.errors import MalformedMessageError
 from losswire.server.parse import parse
 from losswire.v1 import evaluation_pb2, loss_service_pb2
-from losswire.wire import encode_tensor
+from losswire.wire import detach, encode_tensor
 from tests.server.harness import Child
 
 _MIB = 1 << 20
@@ -17,6 +19,12 @@ _FLOODS = {
     "items with an empty input": b"\x0a\x02\x12\x00" * _MIB,
     "empty inputs of one item": b"\x0a\x80\x80\x80\x02" + b"\x12\x00" * (2 * _MIB),
     "options": b"\x0a\x80\x80\x80\x02" + b"\x1a\x00" * (2 * _MIB),
+    "behind a group": b"\x7b\x7c" + b"\x0a\x00" * (2 * _MIB),
+    "behind a group of no submessage": b"\x7b\x0a\x01\xff\x7c" + b"\x0a\x00" * (2 * _MIB),
+    "behind a number of more than 64 bits": b"\x78"
+    + b"\xff" * 9
+    + b"\x7f"
+    + b"\x0a\x00" * (2 * _MIB),
 }
 
 
@@ -31,6 +39,7 @@ def test_floods_are_refused_before_they_grow(child: Child, flood: bytes) -> None
         with pytest.raises(grpc.RpcError) as refused:
             call(flood, timeout=30)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.value.details() == "the message has more than 65536 fields"
     assert child.resident_bytes - before <= 64 * _MIB
 
 
@@ -48,6 +57,37 @@ def test_large_honest_messages_are_parsed() -> None:
     item.inputs["input"].data = b"\x0a\x00" * (2 * _MIB)
     one = loss_service_pb2.EvaluateRequest(evaluation=item)
     assert parse(loss_service_pb2.EvaluateRequest, one.SerializeToString()) == one
+
+
+def test_many_tensors_are_told_apart_in_passing() -> None:
+    """A message of very many tensors takes a moment, not the square of it."""
+    request = loss_service_pb2.EvaluateRequest()
+    for number in range(16 << 10):
+        request.evaluation.inputs[f"{number:05}"].data = b"x"
+    data = request.SerializeToString()
+    start = time.monotonic()
+    bare, elements = detach(data, loss_service_pb2.EvaluateRequest)
+    assert time.monotonic() - start < 3.0
+    assert len(bare.evaluation.inputs) == len(elements) == 16 << 10
+
+
+@pytest.mark.parametrize("byte", [b"\xff", b"\x80"])
+@pytest.mark.parametrize("head", [b"", b"\x0a", b"\x08"])
+@pytest.mark.parametrize("method", ["Evaluate", "EvaluateMany", "EvaluateStream"])
+def test_numbers_without_end_are_refused_at_once(
+    child: Child, method: str, head: bytes, byte: bytes
+) -> None:
+    """Bytes that all say that another one follows are INVALID_ARGUMENT, and nobody waits for it."""
+    data = head + byte * (8 * _MIB - 64)
+    start = time.monotonic()
+    with child.channel() as channel:
+        call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+            f"/losswire.v1.LossService/{method}"
+        )
+        with pytest.raises(grpc.RpcError) as refused:
+            list(call(iter([data]), timeout=30))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert time.monotonic() - start < 3.0
 
 
 @pytest.mark.parametrize("tail", [b"\xff", b"\x0a\xff", b"\x0b", b"\x0a" + b"\xff" * 20])

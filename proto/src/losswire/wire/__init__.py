@@ -18,7 +18,7 @@ from losswire.wire._tensor import (
     read_elements,
     read_form,
 )
-from losswire.wire._varint import read_varint, varint
+from losswire.wire._varint import SIZE_BYTES, read_varint, varint
 
 __all__ = [
     "DATA_TYPES",
@@ -27,6 +27,7 @@ __all__ = [
     "MAX_AXIS",
     "MAX_RANK",
     "ROWS",
+    "SIZE_BYTES",
     "MalformedTensorError",
     "OptionScalar",
     "Packing",

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import Message
 
 from losswire.v1 import tensor_pb2
-from losswire.wire._varint import read_varint, varint
+from losswire.wire._varint import SIZE_BYTES, read_varint, varint
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -117,10 +117,10 @@ def _submessages(message: bytes, start: int, stop: int) -> Iterator[tuple[int, i
     """Give of each field that has a length its number, and where it, its value and both end."""
     while start < stop:
         head = start
-        tag, start = read_varint(message, start)
+        tag, start = read_varint(message, start, SIZE_BYTES)
         number, kind = tag >> 3, tag & 7
         if kind == _LENGTH_DELIMITED:
-            length, start = read_varint(message, start)
+            length, start = read_varint(message, start, SIZE_BYTES)
             end = start + length
         elif kind == _VARINT:
             _, end = read_varint(message, start)
@@ -150,7 +150,7 @@ def detach(
     except ValueError:
         # Whatever this is, protobuf has the last word on it.
         return message_type.FromString(message), {}
-    nothing = dict.fromkeys(((each.start, each.stop) for each in payloads), b"")
+    nothing = [(each.start, each.stop, b"") for each in payloads]
     bare = message_type.FromString(b"".join(_replaced(message, 0, len(message), nothing)))
     whole = memoryview(message)
     return bare, {each.path: whole[each.start : each.stop] for each in payloads}
@@ -163,27 +163,31 @@ def attach(message: Message, elements: Mapping[str, memoryview]) -> list[Buffer]
     """
     bare = message.SerializeToString()
     payloads = find_payloads(bare, type(message))
-    found = {
-        (each.start, each.stop): elements[each.path] for each in payloads if each.path in elements
-    }
+    found = [
+        (each.start, each.stop, elements[each.path]) for each in payloads if each.path in elements
+    ]
     return _replaced(bare, 0, len(bare), found)
 
 
 def _replaced(
-    message: bytes, start: int, stop: int, values: Mapping[tuple[int, int], Buffer]
+    message: bytes, start: int, stop: int, values: Sequence[tuple[int, int, Buffer]]
 ) -> list[Buffer]:
     """Give the parts of a part of a message that is a message itself, with other values in it.
 
-    `values` are by where those begin and end in whose place they come.
+    `values` are in their order: where each of those begins and ends in whose place they come.
     """
     parts: list[Buffer] = []
+    first = 0
     for number, head, begin, end in _submessages(message, start, stop):
-        if (begin, end) in values:
-            inner = [values[begin, end]]
-        elif any(begin <= first and last <= end for first, last in values):
-            inner = _replaced(message, begin, end, values)
-        else:
+        # Each value is looked at once on each level: a message may have very many.
+        after = first
+        while after < len(values) and values[after][1] <= end:
+            after += 1
+        inside, first = values[first:after], after
+        if not inside:
             continue
+        own = inside[0][:2] == (begin, end)
+        inner = [inside[0][2]] if own else _replaced(message, begin, end, inside)
         size = sum(memoryview(each).nbytes for each in inner)
         tag = varint(number << 3 | _LENGTH_DELIMITED)
         parts += (message[start:head], tag, varint(size), *inner)

@@ -26,6 +26,9 @@ from losswire.wire import detach
 _AT_ONCE: Final = 32
 """After so many known evaluations, the event loop turns to others."""
 
+_LEARNED_AT_ONCE: Final = 16
+"""Of so many evaluations of one call the forms are kept, which takes longer than computing them."""
+
 _DETACHED_FROM: Final = 256 * 1024
 """The bytes of a request from which protobuf's copies take longer than finding its tensors."""
 
@@ -40,7 +43,7 @@ class Answers:
         """Take the line, and how many evaluations one call may hold."""
         self._line = line
         self._most = most
-        self._known = KnownForms()
+        self._known = KnownForms(line.engine.threads)
         self._learns = line.engine.device.type == "cpu"
 
     async def one(
@@ -113,26 +116,39 @@ class Answers:
 
     async def _known_results(self, sent: Sequence[Sent]) -> list[bytes]:
         """Give the results of many evaluations, if all of them are small and known."""
-        results: list[bytes] = []
+        found: list[Known] = []
         for each in sent:
             known = self._known.find(each)
-            result = self._at_once(known, each) if known else None
-            if result is None:
+            if known is None or not known.small:
                 return []
-            results.append(result)
-            if not len(results) % _AT_ONCE:
-                await asyncio.sleep(0)
+            found.append(known)
+        admission, wanted = self._line.admission, sum(known.price for known in found)
+        if wanted > admission.free_bytes:
+            return []
+        results: list[bytes] = []
+        with admission.hold(wanted):
+            for known, each in zip(found, sent, strict=True):
+                result = known.result_of(each)
+                if result is None:
+                    return []
+                results.append(result)
+                if not len(results) % _AT_ONCE:
+                    await asyncio.sleep(0)
         return results
 
     def _learner(
         self, sent: Sequence[Sent | None], evaluations: Sequence[evaluation_pb2.Evaluation]
     ) -> Met:
         """Give what keeps the forms of evaluations, where they were found in the request."""
+        left = _LEARNED_AT_ONCE
 
         def learn(position: int, work: Work, result: Encoded) -> None:
+            nonlocal left
             found = sent[position] if sent else None
-            if found is not None and self._learns and self._known.find(found) is None:
-                self._known.learn(found, evaluations[position], work, result)
+            if found is None or not self._learns or not left or self._known.find(found):
+                return
+            left -= 1
+            self._known.learn(found, evaluations[position], work, result)
 
         return learn
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from google.protobuf.message import Message
 
 from losswire.v1 import evaluation_pb2, loss_service_pb2
-from losswire.wire import read_varint, varint
+from losswire.wire import SIZE_BYTES, read_varint, varint
 
 _LENGTH_DELIMITED: Final = 2
 
@@ -64,7 +64,7 @@ def many_evaluations(request: bytes, most: int) -> list[Sent]:
         while start < size and len(found) < most:
             if not request.startswith(_ONE_OF_MANY, start):
                 return []
-            length, start = read_varint(request, start + 1)
+            length, start = read_varint(request, start + 1, SIZE_BYTES)
             found.append(Sent(request, start, start + length))
             start += length
     except ValueError:
@@ -106,7 +106,7 @@ def _only(message: bytes, start: int, tag: bytes) -> Sent | None:
     if not message.startswith(tag, start):
         return None
     try:
-        length, begin = read_varint(message, start + 1)
+        length, begin = read_varint(message, start + 1, SIZE_BYTES)
     except ValueError:
         return None
     stop = begin + length

@@ -8,13 +8,14 @@ Whatever is unusual about one, such as a value that is refused, takes the line.
 """
 
 import ctypes
-import struct
 from typing import Final
 
 from losswire.server.admit import price
-from losswire.server.closed_forms.block import InMessage, Places
+from losswire.server.closed_forms.block import ClosedForm, InMessage, Places
+from losswire.server.closed_forms.rows import threads_of
 from losswire.server.encode import Encoded
 from losswire.server.envelopes import Sent
+from losswire.server.in_place import in_place, numbers
 from losswire.server.records import Reduction
 from losswire.server.work import SMALL_BYTES, Work
 from losswire.v1 import evaluation_pb2
@@ -23,40 +24,36 @@ from losswire.wire import Template, find_payloads, new_bytes
 _MOST: Final = 1024
 """How many forms are kept, each of a few kilobytes and, if it is small, an answer."""
 
+_MOST_BYTES: Final = 32 << 20
+"""How many bytes these answers may have together."""
+
 _SAME_SIZE: Final = 4
 """How many of them may have messages of one size, which are compared one by one."""
+
+_EACH: Final = 17
+"""Once there are so many, each of how many others takes the place of one: keeping a form takes
+longer than an evaluation, and who changes it with each one gains nothing from any. A prime, so
+that whoever comes in turn with others has a turn."""
 
 _MOST_BESIDES: Final = 4096
 """The most bytes of a message beside the elements of its tensors."""
 
 _REDUCED: Final = (Reduction.MEAN, Reduction.SUM)
 
-_EIGHT_BYTES: Final = 1
-
-
-def _tag(name: str, kind: int = 0) -> int:
-    """Give the tag of a field of a result, one byte because its number is below 16."""
-    described = evaluation_pb2.EvaluationResult.DESCRIPTOR.fields_by_name[name]
-    return described.number << 3 | kind
-
-
-# Numbers of fixed widths behind their tags, so that the size of an answer follows from its form:
-# protobuf allows integers to have more bytes than they need. The native code fills them in.
-_NUMBERS: Final = struct.pack(
-    "<B8xB8xB8xB5xB9xB9x",
-    _tag("sum", _EIGHT_BYTES),
-    _tag("mean_numerator", _EIGHT_BYTES),
-    _tag("mean_denominator", _EIGHT_BYTES),
-    _tag("count"),
-    _tag("queue_nanoseconds"),
-    _tag("compute_nanoseconds"),
-)
-
 
 class Known:
     """One form: what its messages have in common, and its answer."""
 
-    __slots__ = ("_answer", "_compute", "_memory", "price", "size", "small", "template")
+    __slots__ = (
+        "_answer",
+        "_compute",
+        "_memory",
+        "kept_bytes",
+        "price",
+        "size",
+        "small",
+        "template",
+    )
 
     def __init__(
         self, template: Template, work: Work, compute: InMessage, answer: Template
@@ -69,6 +66,8 @@ class Known:
         """The bytes of a result."""
         self._compute = compute
         self._answer = answer
+        self.kept_bytes = self.size if self.small else 0
+        """The bytes of the answer that is kept."""
         self._memory = ctypes.create_string_buffer(self.size) if self.small else None
         if self._memory is not None:
             self._lay_out(ctypes.addressof(self._memory))
@@ -107,10 +106,14 @@ class KnownForms:
     Belongs to the event loop.
     """
 
-    def __init__(self) -> None:
-        """Begin without any."""
+    def __init__(self, threads: int) -> None:
+        """Begin without any; large evaluations are computed by so many threads."""
+        self._threads = threads
         self._by_size: dict[int, list[Known]] = {}
         self._count = 0
+        self._kept_bytes = 0
+        self._left_out = 0
+        """How many forms were not kept for others of the same size."""
 
     def find(self, sent: Sent) -> Known | None:
         """Give the form of an evaluation; None when it is not known."""
@@ -128,40 +131,64 @@ class KnownForms:
         result: Encoded,
     ) -> None:
         """Keep the form of an evaluation that took the line, if it is one of those."""
-        # A tensor may name several sources, the last of which counts.
-        if not _is_simple(work) or any(
-            each.WhichOneof("source") != "data" for each in evaluation.inputs.values()
-        ):
+        besides = sent.stop - sent.start - work.input_bytes
+        if besides > _MOST_BESIDES or not _is_simple(evaluation, work):
             return
-        known = _known_form(sent.message, work, result)
-        if known is None:
-            return
-        if self._count >= _MOST:
+        same_size = self._by_size.get(sent.stop - sent.start, ())
+        if len(same_size) == _SAME_SIZE:
+            self._left_out += 1
+            if self._left_out % _EACH:
+                return
+        known = _known_form(sent.message, work, result, self._threads)
+        if known is not None:
+            self._keep(known)
+
+    def _keep(self, known: Known) -> None:
+        """Keep a form, in the place of others if there are very many."""
+        if self._count >= _MOST or self._kept_bytes + known.kept_bytes > _MOST_BYTES:
             # Who changes forms all the time gains nothing from any of them.
             self._by_size.clear()
-            self._count = 0
+            self._count = self._kept_bytes = 0
         same_size = self._by_size.setdefault(known.template.size, [])
         if len(same_size) == _SAME_SIZE:
-            same_size.pop()
-        else:
-            self._count += 1
+            self._count -= 1
+            self._kept_bytes -= same_size.pop().kept_bytes
         same_size.insert(0, known)
+        self._count += 1
+        self._kept_bytes += known.kept_bytes
 
 
-def _is_simple(work: Work) -> bool:
+def _is_simple(evaluation: evaluation_pb2.Evaluation, work: Work) -> bool:
     """Tell whether an evaluation has nothing that only the line can do."""
-    form = work.native_form
     return (
-        form is not None
-        and form.in_message is not None
+        work.native_form is not None
+        and work.form is not None
+        # What is computed around the rows is little only where they are many.
+        and (work.input_bytes >= SMALL_BYTES or _fits_message(work.native_form, work))
         and work.reduction in _REDUCED
         and work.grad_output is None
         and work.sample_weight is None
         and not (work.factored or work.resident_bytes or work.destinations)
+        # A tensor may name several sources, the last of which counts.
+        and all(each.WhichOneof("source") == "data" for each in evaluation.inputs.values())
     )
 
 
-def _known_form(message: bytes, work: Work, result: Encoded) -> Known | None:
+def _fits_message(form: ClosedForm, work: Work) -> bool:
+    return form.in_message is not None and form.fits_message(work)
+
+
+def _prepare(places: Places, threads: int) -> InMessage | None:
+    """Choose what computes evaluations of a form, with the same bits as the line."""
+    work, form = places.work, places.work.native_form
+    if form is None or work.form is None:
+        return None
+    if form.in_message and form.fits_message(work) and threads_of(work, threads) <= 1:
+        return form.in_message(places)
+    return in_place(places, work.form)
+
+
+def _known_form(message: bytes, work: Work, result: Encoded, threads: int) -> Known | None:
     """Find what the messages of a form have in common, and prepare to compute them."""
     found = result.message
     bare = evaluation_pb2.EvaluationResult(
@@ -174,21 +201,17 @@ def _known_form(message: bytes, work: Work, result: Encoded) -> Known | None:
     except ValueError:
         return None
     inputs = {f'inputs["{name}"]': name for name in work.inputs}
-    template = Template(message, payloads)
-    besides = sum(len(piece) for piece, _ in template.pieces)
-    form = work.native_form
-    prepare = form.in_message if form is not None else None
-    if {each.path for each in payloads} != inputs.keys() or besides > _MOST_BESIDES or not prepare:
+    if {each.path for each in payloads} != inputs.keys():
         return None
     starts = {each.path: each.start for each in placed}
-    compute = prepare(
-        Places(
-            work=work,
-            inputs={inputs[each.path]: each.start for each in payloads},
-            gradients={name: starts[f'gradients["{name}"]'] for name in work.gradients_for},
-            loss=starts["loss"],
-            numbers=len(tensors),
-            small=work.input_bytes < SMALL_BYTES,
-        )
+    places = Places(
+        work=work,
+        inputs={inputs[each.path]: each.start for each in payloads},
+        gradients={name: starts[f'gradients["{name}"]'] for name in work.gradients_for},
+        loss=starts["loss"],
+        numbers=len(tensors),
+        small=work.input_bytes < SMALL_BYTES,
     )
-    return Known(template, work, compute, Template(tensors + _NUMBERS, placed)) if compute else None
+    compute = _prepare(places, threads)
+    answer = Template(tensors + numbers(), placed)
+    return Known(Template(message, payloads), work, compute, answer) if compute else None

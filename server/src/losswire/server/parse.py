@@ -20,8 +20,9 @@ _MOST_FIELDS: Final = 64 << 10
 """How many fields a message may have, one level of submessages included. The largest
 EvaluateMany has about half as many."""
 
-_FIXED_SIZES: Final = {1: 8, 5: 4}
-"""The size of a field's value, by wire type."""
+_FIXED_SIZES: Final = {1: 8, 5: 4, 3: 0, 4: 0}
+"""The size of a field's value, by wire type; none of a group's begin and end, between which
+its fields count as all others."""
 
 _VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
@@ -81,5 +82,8 @@ def _count_fields(data: bytes, message_type: type[Message]) -> int:
             else:
                 position += _FIXED_SIZES[wire_type]
         except (ValueError, KeyError):
-            break
+            if not inner:
+                break
+            # In a group, what has the number of a submessage may be anything.
+            position = ends[-1]
     return count

@@ -67,6 +67,11 @@ def _always(inputs: Mapping[str, Any], options: Options) -> bool:
     return True
 
 
+def _any_evaluation(work: "Work") -> bool:
+    del work
+    return True
+
+
 # Not frozen: that would make constructing one, which every small evaluation does, take longer.
 @dataclass(slots=True, kw_only=True)
 class RowBlock:
@@ -110,8 +115,9 @@ class Places:
 
 InMessage = Callable[[bytes, int, int, int], bool]
 """Computes the evaluation that lies in a message, from a place on, into the answer at an address,
-after so many nanoseconds of waiting. False when a value is not what the loss accepts, or there is
-no memory: then the answer is not to be used. By one thread at a time."""
+after so many nanoseconds of waiting, with the same bits as where it lies alone. False when a value
+is not what the loss accepts, or there is no memory: then the answer is not to be used. By one
+thread at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,9 +156,11 @@ class ClosedForm:
     gives the sum of the values. On a CPU it is taken wherever it fits."""
     fits_native: Callable[[Mapping[str, Any], Options], bool] = _always
     """As `fits`, for `native`."""
-    in_message: Callable[[Places], InMessage | None] | None = None
-    """Prepares to compute, as `native` does, small evaluations of one form where their
-    messages lie; None where that form is not one of those it can do."""
+    in_message: Callable[[Places], InMessage] | None = None
+    """Prepares to compute, as `native` does on one thread, evaluations of one form where their
+    messages lie."""
+    fits_message: Callable[["Work"], bool] = _any_evaluation
+    """Whether `in_message` computes evaluations of this one's form."""
     single: str | None = None
     """The layout of one row without its batch axis, if there is one. Factors of it are
     computed as those of a batch of one row."""

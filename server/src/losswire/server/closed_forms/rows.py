@@ -74,6 +74,11 @@ def _compute(form: ClosedForm, work: Work, threads: int) -> Computed:
     )
 
 
+def threads_of(work: Work, threads: int) -> int:
+    """Tell over how many threads the rows are cut, of those that there are; 0 and 1 cut nothing."""
+    return min(threads, work.input_bytes // _THREAD_BYTES, work.values_shape[0])
+
+
 def _sample_weight(work: Work) -> Array | None:
     """Give the weight of each value, in float64; None: 1."""
     weight = work.sample_weight
@@ -146,7 +151,7 @@ def _run(form: ClosedForm, block: RowBlock, work: Work, threads: int) -> float:
         message = "a closed form that has no native rows was chosen for them"
         raise TypeError(message)
     count = work.values_shape[0]
-    shares = min(threads, work.input_bytes // _THREAD_BYTES, count)
+    shares = threads_of(work, threads)
     if shares <= 1:
         return rows(block)
     ends = [count * share // shares for share in range(shares + 1)]

@@ -85,6 +85,7 @@ _INDEX_DENOMINATOR = (
             native=native.cross_entropy,
             fits_native=native.fits,
             in_message=native.cross_entropy_in_message,
+            fits_message=native.fits_message,
             factored="input",
             single="unbatched",
         ),

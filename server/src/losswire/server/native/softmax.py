@@ -2,12 +2,13 @@
 
 import ctypes
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from losswire.server.closed_forms.block import InMessage, Options, Places, RowBlock
 from losswire.server.closed_forms.factors import refuse_negative
+from losswire.server.closed_forms.softmax import index_denominators
 from losswire.server.native.library import (
     AVAILABLE,
     SoftmaxMessage,
@@ -19,6 +20,9 @@ from losswire.server.records import Reduction
 from losswire.server.tensors import numpy_type, to_tensor
 from losswire.server.values import Array
 from losswire.wire import wire_type_of
+
+if TYPE_CHECKING:
+    from losswire.server.work import Work
 
 _MATRIX: Final = 2
 _FLOAT32: Final = np.dtype(np.float32)
@@ -76,23 +80,26 @@ def cross_entropy(block: RowBlock, most_vector_bytes: int = _WIDEST) -> float:
     return total
 
 
-def cross_entropy_in_message(places: Places) -> InMessage | None:
-    """Prepare to compute small evaluations of one form where their messages lie."""
+def fits_message(work: "Work") -> bool:
+    """Tell whether the tensors of an evaluation have the types that are read and written there."""
+    weight, gradient_type = work.inputs.get("weight"), work.gradient_type("input")
+    return (
+        work.inputs["target"].dtype == np.int64
+        and (weight is None or weight.dtype == numpy_type(work.compute_dtype))
+        and gradient_type in (work.inputs["input"].dtype.name, work.compute_dtype)
+    )
+
+
+def cross_entropy_in_message(places: Places) -> InMessage:
+    """Prepare to compute evaluations of one form where their messages lie."""
     work = places.work
     logits, weight = work.inputs["input"], work.inputs.get("weight")
     gradient_type = work.gradient_type("input")
-    if (
-        work.inputs["target"].dtype != np.int64
-        # The line adds class weights up in another order, and both must give the same.
-        or (weight is not None and work.normalizer is None)
-        or (weight is not None and weight.dtype != numpy_type(work.compute_dtype))
-        or gradient_type not in (logits.dtype.name, work.compute_dtype)
-    ):
-        return None
+    rows, classes = logits.shape
     call = SoftmaxMessage(
         rows=SoftmaxRows(
-            rows=work.values_shape[0],
-            classes=logits.shape[1],
+            rows=rows,
+            classes=classes,
             ignore_index=work.options["ignore_index"],
             smoothing=work.options["label_smoothing"],
             logits_type=_number(logits),
@@ -115,7 +122,22 @@ def cross_entropy_in_message(places: Places) -> InMessage | None:
         call.queue_nanoseconds = waited
         return compute(address, message, start, answer) == 0
 
-    return evaluate
+    if weight is None or work.normalizer is not None:
+        return evaluate
+    weight_type, options = weight.dtype, work.options
+
+    def evaluate_weighted(message: bytes, start: int, answer: int, waited: int) -> bool:
+        target = np.frombuffer(message, np.int64, rows, start + call.target_at)
+        weight = np.frombuffer(message, weight_type, classes, start + call.weight_at)
+        try:
+            terms = index_denominators({"target": target, "weight": weight}, options)
+        except IndexError:  # a wrong class
+            return False
+        # Adding up in another order would give other bits than the first evaluation had.
+        call.given, call.denominator = True, float(terms.sum(dtype=float))
+        return evaluate(message, start, answer, waited)
+
+    return evaluate_weighted
 
 
 def _number(array: Array) -> Any:  # noqa: ANN401 (an enum's value is an int)

@@ -1,0 +1,121 @@
+"""Large evaluations computed where their messages lie, by the path that all others take.
+
+Their rows are cut over threads, and with them what the sums are added up from.
+"""
+
+import ctypes
+import math
+import struct
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from losswire.server.closed_forms.block import InMessage, Places
+from losswire.server.compute import compute
+from losswire.server.regions.places import Place
+from losswire.server.tensors import numpy_type
+from losswire.server.validate import wrong_values
+from losswire.server.values import Array, Context
+from losswire.server.work import Work
+from losswire.v1 import evaluation_pb2
+
+_CPU: Final = torch.device("cpu")
+_EIGHT_BYTES: Final = 1
+
+_COUNT_BYTES: Final = 5
+_NANOSECONDS_BYTES: Final = 9
+
+
+def _tag(name: str, kind: int = 0) -> int:
+    """Give the tag of a field of a result, one byte because its number is below 16."""
+    described = evaluation_pb2.EvaluationResult.DESCRIPTOR.fields_by_name[name]
+    return described.number << 3 | kind
+
+
+# `softmax_message.cc` has the same layout.
+_NUMBERS: Final = struct.Struct("<BdBdBdB5sB9sB9s")
+_TAGS: Final = (
+    _tag("sum", _EIGHT_BYTES),
+    _tag("mean_numerator", _EIGHT_BYTES),
+    _tag("mean_denominator", _EIGHT_BYTES),
+    _tag("count"),
+    _tag("queue_nanoseconds"),
+    _tag("compute_nanoseconds"),
+)
+
+
+def numbers(  # noqa: PLR0917 (the fields of a result, in their order)
+    total: float = 0.0,
+    numerator: float = 0.0,
+    denominator: float = 0.0,
+    count: int = 0,
+    queue_nanoseconds: int = 0,
+    compute_nanoseconds: int = 0,
+) -> bytes:
+    """Write the numbers of a result with fixed widths, so that its size follows from its form.
+
+    Protobuf allows integers to have more bytes than they need.
+    """
+    values = (
+        total,
+        numerator,
+        denominator,
+        _padded(count, _COUNT_BYTES),
+        _padded(queue_nanoseconds, _NANOSECONDS_BYTES),
+        _padded(compute_nanoseconds, _NANOSECONDS_BYTES),
+    )
+    return _NUMBERS.pack(*(each for pair in zip(_TAGS, values, strict=True) for each in pair))
+
+
+def _padded(number: int, width: int) -> bytes:
+    """Write a number that is not negative in so many bytes, all but the last of which go on."""
+    digits = [number >> 7 * position & 0x7F | 0x80 for position in range(width)]
+    digits[-1] &= 0x7F
+    return bytes(digits)
+
+
+def in_place(places: Places, form: Work) -> InMessage:
+    """Prepare to compute evaluations of a form, which keeps no arrays of any of them."""
+    inputs = [
+        (name, places.inputs[name], array.dtype, array.size, array.shape)
+        for name, array in form.inputs.items()
+    ]
+    gradients = [
+        (name, start, numpy_type(form.gradient_type(name)), form.inputs[name].shape)
+        for name, start in places.gradients.items()
+    ]
+
+    def evaluate(message: bytes, start: int, answer: int, waited: int) -> bool:
+        arrays = {
+            name: np.frombuffer(message, dtype, size, start + at).reshape(shape)
+            for name, at, dtype, size, shape in inputs
+        }
+        context = Context(form.bindings, form.options, arrays)
+        if any(True for _ in wrong_values(form.record, form.layout, context)):
+            return False
+        work = form.with_arrays(arrays, None, None, resident_bytes=0)
+        goals = {
+            name: Place(_array_at(answer + at, shape, dtype))
+            for name, at, dtype, shape in gradients
+        }
+        outcome = compute(work.written_to(goals), _CPU)
+        _array_at(answer + places.loss, (), outcome.loss.dtype)[...] = outcome.loss
+        found = numbers(
+            outcome.sum,
+            outcome.mean_numerator,
+            outcome.mean_denominator,
+            outcome.count,
+            waited,
+            outcome.compute_nanoseconds,
+        )
+        ctypes.memmove(answer + places.numbers, found, len(found))
+        return True
+
+    return evaluate
+
+
+def _array_at(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Give the array at an address, which need not be a multiple of the size of its elements."""
+    memory = (ctypes.c_uint8 * (math.prod(shape) * dtype.itemsize)).from_address(address)
+    return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
