@@ -100,6 +100,10 @@ def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
         if isinstance(each, Destination)
     ]
 
+    # Not `places`, in which there are arrays: they would keep the regions that they lie in.
+    loss_at, numbers_at = places.loss, places.numbers
+    del places
+
     def evaluate(message: bytes, start: int, answer: int, waited: int) -> bool:
         arrays = {
             name: np.frombuffer(message, dtype, size, start + at).reshape(shape)
@@ -126,7 +130,7 @@ def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
         arrays = {name: arrays[name] for name in form.inputs}
         work = form.with_arrays(arrays, None, None, resident_bytes=0)
         outcome = compute(work.written_to(goals), _CPU)
-        _array_at(answer + places.loss, (), outcome.loss.dtype)[...] = outcome.loss
+        _array_at(answer + loss_at, (), outcome.loss.dtype)[...] = outcome.loss
         found = numbers(
             outcome.sum,
             outcome.mean_numerator,
@@ -135,7 +139,7 @@ def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
             waited,
             outcome.compute_nanoseconds,
         )
-        ctypes.memmove(answer + places.numbers, found, len(found))
+        ctypes.memmove(answer + numbers_at, found, len(found))
         return True
 
     return evaluate
