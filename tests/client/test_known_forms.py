@@ -281,10 +281,10 @@ def test_every_field_enters_the_form() -> None:
         "gradient_form": "factored",
     }
     assert list(others) == [field.name for field in dataclasses.fields(Evaluation)]
-    key, numbers_of_plain = known._form_of(plain) or ((), [])
+    key, numbers_of_plain = known.form_of(plain) or ((), [])
     assert len(numbers_of_plain) == 1
     for name, value in others.items():
-        form = known._form_of(dataclasses.replace(plain, **{name: value}))
+        form = known.form_of(dataclasses.replace(plain, **{name: value}))
         assert form is not None
         assert form[0] != key, name
 

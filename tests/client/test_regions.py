@@ -29,6 +29,7 @@ from losswire.client import (
     RetryPolicy,
     UnimplementedError,
 )
+from losswire.client import _placement as client_placement
 from losswire.client import _regions as client_regions
 from losswire.client import _staging as staging
 from losswire.client._channel import open_session
@@ -92,6 +93,55 @@ def test_arrays_in_a_region_are_used_in_place(sharing: Child, plain: EvaluationR
             assert result.gradients["input"] is out
             assert _same(result, plain)
         assert client._regions._staging._count == 0
+
+
+def test_known_places_are_told_apart(sharing: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once composed, a request goes again for the same places and forms, and for no others."""
+    composed: list[int] = []
+    compose = client_placement.Placement.operation
+
+    def counted(placement: Any) -> Any:  # noqa: ANN401 (the method's own)
+        composed.append(1)
+        return compose(placement)
+
+    monkeypatch.setattr(client_placement.Placement, "operation", counted)
+    square = _LOGITS[:400, :400]
+    classes = _CLASSES[:400] % 400
+    with Client(sharing.address) as client, client.region(6 * square.nbytes) as region:
+        first, second, out = (region.array(square.shape) for _ in range(3))
+        first[...], second[...] = square, square + square.T
+        other = np.ascontiguousarray(classes[::-1])
+        # The transposed array lies at the same address, with the same shape.
+        for logits in (first, second, first.T):
+            for target in (classes, other):
+                for into in (None, {"input": out}):
+                    for options in ({}, {"label_smoothing": 0.5}, {"ignore_index": 3}):
+                        ask = partial(client.evaluate, "cross_entropy", gradients=["input"])
+                        inputs = {"input": logits, "target": target}
+                        results = [ask(inputs, options, out=into) for _ in range(2)]
+                        found = [each.gradients["input"].copy() for each in results]
+                        plain = ask({"input": logits.copy(), "target": target}, options)
+                        for gradient in found:
+                            np.testing.assert_array_equal(gradient, plain.gradients["input"])
+        before = len(composed)
+        for scale in (1, 2, 3):
+            first[...] = square * scale
+            result = client.evaluate(
+                "cross_entropy",
+                {"input": first, "target": classes},
+                gradients=["input"],
+                out={"input": out},
+            )
+            assert (result.transport, result.gradients["input"] is out) == ("region", True)
+        assert len(composed) == before
+        out.flags.writeable = False
+        with pytest.raises(ValueError, match="writable"):
+            client.evaluate(
+                "cross_entropy",
+                {"input": first, "target": classes},
+                gradients=["input"],
+                out={"input": out},
+            )
 
 
 def test_what_is_small_and_known_is_used_in_place_too(sharing: Child) -> None:

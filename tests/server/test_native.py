@@ -1,5 +1,6 @@
 """Native rows over the wire: one batch has the same bits whichever door it takes, in any parts."""
 
+import asyncio
 from collections.abc import Iterator
 
 import grpc
@@ -7,10 +8,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from losswire.server.native import library
 from losswire.server.native.library import AVAILABLE
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import decode_tensor, encode_tensor
 from tests.server.harness import UNLIMITED, Child
+from tests.server.inside import Gate, serving_app
 from tests.server.requests import Array, Stub, by_call, evaluation
 from tests.support.chunks import TIMEOUT, cuts_of, evaluate_chunked
 from tests.support.exact import same_bits
@@ -117,3 +120,19 @@ def test_a_batch_has_the_same_bits_through_every_door(
         rows = decode_tensor(result.loss) if values else gradients["input"]
         assert same_bits(rows, expected)
         assert (result.sum, result.loss) == (whole.sum, whole.loss)
+
+
+@pytest.mark.parametrize("available", [False, True])
+def test_the_server_tells_when_there_are_none(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, *, available: bool
+) -> None:
+    """An operator reads in the log that torch computes instead, and nothing where it does not."""
+    monkeypatch.setattr(library, "AVAILABLE", available)
+
+    async def start() -> None:
+        async with serving_app(Gate()):
+            pass
+
+    asyncio.run(start())
+    told = [each for each in caplog.records if "no native rows" in each.getMessage()]
+    assert [each.levelname for each in told] == ([] if available else ["WARNING"])

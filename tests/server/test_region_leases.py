@@ -26,7 +26,13 @@ from losswire.server.app import App, StartError
 from losswire.server.regions import store as region_store
 from losswire.server.regions.memory import RegionMemory
 from losswire.server.settings import MIB, Settings
-from losswire.v1 import evaluation_pb2, tensor_service_pb2, tensor_service_pb2_grpc
+from losswire.v1 import (
+    evaluation_pb2,
+    loss_service_pb2,
+    loss_service_pb2_grpc,
+    tensor_service_pb2,
+    tensor_service_pb2_grpc,
+)
 from tests.server.harness import Child
 from tests.server.inside import CLOSED, PATIENCE, Gate, serving_app, until
 from tests.server.requests import TIMEOUT, Stub, by_call, evaluation, f32
@@ -91,6 +97,27 @@ def test_a_closed_lease_frees_everything() -> None:
             if not round_:
                 before = _descriptors()
         assert _descriptors() <= before
+
+    _serving(body)
+
+
+def test_a_known_form_keeps_no_region() -> None:
+    """What is remembered of evaluations in a region does not keep it when its lease ends."""
+    item = evaluation(
+        "cross_entropy",
+        {"input": np.zeros((300, 500), np.float32), "target": np.arange(300)},
+        gradients_for=["input"],
+    )
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        stub = loss_service_pb2_grpc.LossServiceStub(channel)
+        held = await _fetch(channel, 2 << 20)
+        item.inputs["input"].CopyFrom(held.tensor(held.array((300, 500))))
+        item.gradient_destinations["input"].CopyFrom(held.place(held.array((300, 500))))
+        for _ in range(3):
+            await stub.Evaluate(loss_service_pb2.EvaluateRequest(evaluation=item))
+        held.close()
+        await _freed(app)
 
     _serving(body)
 

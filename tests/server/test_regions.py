@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
-from losswire.wire import encode_tensor
+from losswire.wire import decode_tensor, encode_tensor
 from tests.server.harness import Child
 from tests.server.mutations import CORPUS
 from tests.server.requests import (
@@ -28,7 +28,7 @@ from tests.server.requests import (
     is_golden,
     item_status,
 )
-from tests.support.regions import Held, create, region, relocate
+from tests.support.regions import Array, Held, create, region, relocate
 
 SIZE = 1 << 16
 """The size of the region that most tests use, in bytes; whole pages."""
@@ -83,6 +83,52 @@ def test_results_have_the_same_bits(
             assert found.gradients[name].region == moved.gradient_destinations[name]
             found.gradients[name].CopyFrom(encode_tensor(array))
         assert found == expected
+
+
+def _relocatable() -> evaluation_pb2.Evaluation:
+    """Make an evaluation of a form that is known after its first time."""
+    item = _large()
+    item.ClearField("sample_weight")
+    return item
+
+
+def _with_logits_in(
+    held: Held, item: evaluation_pb2.Evaluation
+) -> tuple[evaluation_pb2.Evaluation, Array, Array]:
+    """Put logits and gradient of an evaluation into a region; the classes are sent."""
+    logits, gradient = held.array((300, 500)), held.array((300, 500))
+    logits[...] = decode_tensor(item.inputs["input"])
+    moved = evaluation_pb2.Evaluation()
+    moved.CopyFrom(item)
+    moved.inputs["input"].CopyFrom(held.tensor(logits))
+    moved.gradient_destinations["input"].CopyFrom(held.place(gradient))
+    return moved, logits, gradient
+
+
+def test_a_known_form_reads_what_lies_there_now(stub: Stub, channel: grpc.Channel) -> None:
+    """Evaluated again and again, a message that stays the same gives what its region holds."""
+    item = _relocatable()
+    with region(channel, 4 << 20) as held:
+        moved, logits, gradient = _with_logits_in(held, item)
+        for turn in range(4):
+            numbers = np.random.default_rng(turn).standard_normal((300, 500)).astype("f4")
+            item.inputs["input"].CopyFrom(encode_tensor(numbers))
+            logits[...], gradient[...] = numbers, 7
+            found, expected = (by_call(stub, each).result for each in (moved, item))
+            assert found.loss == expected.loss
+            assert found.gradients["input"].region == moved.gradient_destinations["input"]
+            assert encode_tensor(gradient) == expected.gradients["input"]
+
+
+def test_a_known_form_does_not_outlive_its_region(stub: Stub, channel: grpc.Channel) -> None:
+    """When the region is gone, the answer is as if the form had never been known."""
+    with region(channel, 4 << 20) as held:
+        moved, _, _ = _with_logits_in(held, _relocatable())
+        for _ in range(3):
+            assert by_call(stub, moved).HasField("result")
+    error = by_call(stub, moved).error
+    assert (error.code, error.reason) == (9, "MISSING_REGION")
+    assert 'inputs["input"].region' in [each.field for each in error.violations]
 
 
 def _at(held: Held, offset: int, *shape: int, data_type: int = 9) -> tensor_pb2.Tensor:

@@ -33,6 +33,7 @@ from losswire.client._regions import Regions
 from losswire.client._resident import AsyncResidentTensor, StoredTensor, is_missing
 from losswire.client._response import EvaluationResult
 from losswire.client._retry import Attempts, RetryPolicy
+from losswire.client._shared import is_missing_region
 from losswire.client._stream import StreamCore, StreamMethod, closed_or_cancelled
 from losswire.client._transfer import Calls, Halt, Progress, connect, connect_chunked, transfer
 from losswire.wire import OptionScalar
@@ -84,12 +85,12 @@ class AsyncClient:
         goes through shared memory.
         """
         evaluation = Evaluation(loss, inputs, options or {}, **fields)
-        if out is None and not self._regions.own:
-            known = operations.known(evaluation)
-            if known is not None:
-                return await self._run_one(known, timeout)
-        batch = Batch(evaluation, out)
         clock = Clock(self._session, timeout)
+        known = self._regions.known(evaluation, out)
+        found = await self._run_known(known, clock) if known is not None else None
+        if found is not None:
+            return found
+        batch = Batch(evaluation, out)
         if self._regions.may_help(batch):
             steps = self._regions.evaluate(batch, staged=progress is None)
             shared = await self._run(steps, clock.remaining())
@@ -305,6 +306,17 @@ class AsyncClient:
         attempts = self._session.attempts(timeout)
         self._connect()
         return await self._call(operation, attempts)
+
+    async def _run_known(
+        self, known: operations.Operation[EvaluationResult], clock: Clock
+    ) -> EvaluationResult | None:
+        """Make the call that a known form is; None when the server's memory in it is gone."""
+        try:
+            return await self._run_one(known, clock.remaining())
+        except LosswireError as error:
+            if not is_missing_region(error):
+                raise
+        return None
 
     async def _take(self, step: operations.Step, attempts: Attempts) -> Any:
         if isinstance(step, operations.Operation):

@@ -36,7 +36,7 @@ STAGED_FROM = 512 * 1024
 """The bytes of inputs and gradients together from which copying them through memory that is
 shared with a server on the same machine takes less time than sending them."""
 
-_FASTER_IN_CHUNKS = 2 * 1024 * 1024
+_FASTER_IN_CHUNKS = 5 * 1024 * 1024
 """From this size on, sending and receiving at the same time is worth its greater effort."""
 
 _FRAME = 64

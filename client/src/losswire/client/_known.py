@@ -26,9 +26,9 @@ worth shared memory."""
 MOST_FORMS: Final = 1024
 """How many forms are kept; each takes some hundred bytes."""
 
-_Payload: TypeAlias = npt.NDArray[Any] | bytes
+Payload: TypeAlias = npt.NDArray[Any] | bytes
 _Key: TypeAlias = tuple[Any, ...]
-_Form: TypeAlias = tuple[_Key, list[_Payload]]
+_Form: TypeAlias = tuple[_Key, list[Payload]]
 """What the bytes between the numbers of an evaluation follow from, and the numbers."""
 
 _DOUBLE: Final = Struct("<d").pack
@@ -69,7 +69,7 @@ def in_stream(number: int) -> bytes:
     return _ID + varint(number) + _STREAMED if number else _STREAMED
 
 
-class _Template:
+class Template:
     """The bytes of an evaluation between its numbers."""
 
     __slots__ = ("_parts", "_places", "small")
@@ -78,7 +78,7 @@ class _Template:
         """Take an evaluation, and where each of its numbers begins and ends."""
         self.small = len(body) <= SMALL_BYTES
         """Whether nothing but sending it is to be decided."""
-        self._parts: list[_Payload] = [b"", varint(len(body))]
+        self._parts: list[Payload] = [b"", varint(len(body))]
         places = dict.fromkeys(spans, 0)
         position = 0
         for start, stop in sorted(spans):
@@ -88,7 +88,14 @@ class _Template:
         self._parts.append(body[position:])
         self._places = tuple(places.values())
 
-    def fill(self, before: bytes, payloads: Sequence[_Payload]) -> bytes:
+    @classmethod
+    def of(cls, evaluation: Evaluation, written: bytes) -> "Template":
+        """Make one of an evaluation and its request; what lies in regions has no numbers there."""
+        body = written[read_varint(written, len(ALONE))[1] :]
+        spans = dict(_spans(body))
+        return cls(body, [spans[name] for name in _names(evaluation) if name in spans])
+
+    def fill(self, before: bytes, payloads: Sequence[Payload]) -> bytes:
         """Write an evaluation with other numbers, behind something and its length."""
         parts: list[Any] = self._parts.copy()
         parts[0] = before
@@ -100,7 +107,7 @@ class _Template:
             return b"".join([each if isinstance(each, bytes) else each.tobytes() for each in parts])
 
 
-_known: dict[_Key, _Template] = {}
+_known: dict[_Key, Template] = {}
 _remembering = threading.Lock()
 
 
@@ -111,7 +118,7 @@ def known_request(evaluation: Evaluation, before: bytes) -> bytes | None:
     What has a known form is valid, has no other tensors than numpy arrays, and asks for no
     factored gradient.
     """
-    form = _form_of(evaluation)
+    form = form_of(evaluation)
     template = _template_of(form)
     if form is None or template is None or not template.small:
         return None
@@ -123,7 +130,7 @@ def request(evaluation: Evaluation, before: bytes, prefix: str = "") -> bytes:
 
     `before` is as in `known_request`, `prefix` as in `fill_evaluation`, which says what raises.
     """
-    form = _form_of(evaluation)
+    form = form_of(evaluation)
     template = _template_of(form)
     if form is not None and template is not None:
         return template.fill(before, form[1])
@@ -131,20 +138,20 @@ def request(evaluation: Evaluation, before: bytes, prefix: str = "") -> bytes:
     fill_evaluation(message.evaluation, evaluation, prefix)
     written = serialize(message)
     del message
-    if form is not None and _is_plain(evaluation, form[1]):
+    if form is not None and is_plain(evaluation, form[1]):
         _remember(evaluation, form, written)
     # What stands before is not the same in streams only, and these take no large ones.
     return written if before == ALONE else joined((before, written[len(ALONE) :]))
 
 
-def _template_of(form: _Form | None) -> _Template | None:
+def _template_of(form: _Form | None) -> Template | None:
     try:
         return None if form is None else _known.get(form[0])
     except TypeError:  # something in it has no hash
         return None
 
 
-def _form_of(evaluation: Evaluation) -> _Form | None:
+def form_of(evaluation: Evaluation) -> _Form | None:
     """Give what an evaluation's form follows from, and its numbers; None when it has no form.
 
     The numbers are those of the inputs, then of the options, of `grad_output`, of
@@ -164,7 +171,7 @@ def _form_of(evaluation: Evaluation) -> _Form | None:
         evaluation.compute_dtype,
         (*gradients,),
     ]
-    payloads: list[_Payload] = []
+    payloads: list[Payload] = []
     for name, array in inputs.items():
         if type(array) is not np.ndarray:
             return None
@@ -186,7 +193,7 @@ def _form_of(evaluation: Evaluation) -> _Form | None:
     return tuple(key), payloads
 
 
-def _with_rest(evaluation: Evaluation, key: list[Any], payloads: list[_Payload]) -> _Form | None:
+def _with_rest(evaluation: Evaluation, key: list[Any], payloads: list[Payload]) -> _Form | None:
     """Give a form with what most evaluations do not have."""
     for field, array in (
         (_GRAD_OUTPUT, evaluation.grad_output),
@@ -206,7 +213,7 @@ def _with_rest(evaluation: Evaluation, key: list[Any], payloads: list[_Payload])
     return tuple(key), payloads
 
 
-def _is_plain(evaluation: Evaluation, payloads: Sequence[_Payload]) -> bool:
+def is_plain(evaluation: Evaluation, payloads: Sequence[Payload]) -> bool:
     """Tell whether a valid evaluation's message follows from its form and its numbers alone."""
     return (
         sys.byteorder == "little"
@@ -221,9 +228,7 @@ def _is_plain(evaluation: Evaluation, payloads: Sequence[_Payload]) -> bool:
 def _remember(evaluation: Evaluation, form: _Form, written: bytes) -> None:
     """Keep the form of an evaluation, whose request this is."""
     key, payloads = form
-    body = written[read_varint(written, len(ALONE))[1] :]
-    spans = dict(_spans(body))
-    template = _Template(body, [spans[name] for name in _names(evaluation)])
+    template = Template.of(evaluation, written)
     # Another thread that changes the arrays or the mappings meanwhile harms its own call only.
     if template.fill(ALONE, payloads) != written:
         return
@@ -256,7 +261,9 @@ def _spans(body: bytes) -> Iterator[tuple[tuple[int, str], tuple[int, int]]]:
             if inner in value:
                 yield (field, name), value[inner]
         elif field in (_GRAD_OUTPUT, _SAMPLE_WEIGHT):
-            yield (field, ""), dict(_fields(body, span))[_DATA]
+            value = dict(_fields(body, span))
+            if _DATA in value:
+                yield (field, ""), value[_DATA]
         elif field == _NORMALIZER:
             yield (field, ""), span
 

@@ -54,6 +54,13 @@ class Region:
         self._used = min(aligned(self._used + made.nbytes), self.nbytes)
         return made
 
+    def where(self, array: npt.NDArray[Any]) -> tuple[int, int] | None:
+        """Tell the region's number and an array's offset in it; None when it does not lie here."""
+        if self._closed or self.lost:
+            return None
+        offset = self._memory.offset_of(array)
+        return None if offset is None else (self._memory.region_id, offset)
+
     def place(self, array: npt.NDArray[Any]) -> PlacedArray | None:
         """Tell where an array lies in it; None when it does not."""
         return None if self._closed or self.lost else self._memory.place(array)

@@ -1,6 +1,7 @@
 """All shared memory of one client: the caller's regions, and what evaluations pass through."""
 
 import threading
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -13,7 +14,17 @@ from losswire.client._errors import (
     NotFoundError,
     UnimplementedError,
 )
-from losswire.client._operations import Aside, Steps, create_region, evaluate, get_server_info
+from losswire.client._evaluation import Evaluation
+from losswire.client._operations import (
+    Aside,
+    Operation,
+    Steps,
+    create_region,
+    evaluate,
+    get_server_info,
+    known,
+)
+from losswire.client._placed import PlacedForms
 from losswire.client._placement import Array, Placement
 from losswire.client._region import Region
 from losswire.client._response import EvaluationResult
@@ -40,12 +51,21 @@ class Regions:
         self._session = session
         self._staging = Staging(session)
         self._lock = threading.Lock()
+        self._placed = PlacedForms(self._where)
         self.own: tuple[Region, ...] = ()
         """The caller's, in which inputs of any size may lie."""
 
     def may_help(self, batch: Batch) -> bool:
         """Tell at no cost whether `evaluate` is worth trying."""
         return bool(self.own) or (self._staging.possible and batch.is_worth_staging)
+
+    def known(
+        self, evaluation: Evaluation, out: Mapping[str, Array] | None
+    ) -> Operation[EvaluationResult] | None:
+        """Give the one call that an evaluation of a known form is; None when it is not known."""
+        if self.own:
+            return self._placed.find(evaluation, out)
+        return known(evaluation) if out is None else None
 
     def evaluate(self, batch: Batch, *, staged: bool = True) -> Steps[EvaluationResult | None]:
         """Evaluate with as much in shared memory as can be; None when that is nothing.
@@ -64,9 +84,12 @@ class Regions:
                 if placement.empty or placement.sent_bytes > FITS_ALWAYS:
                     intact = True
                     return None
-                result = yield from evaluate(batch.evaluation, placement.operation())
+                operation = placement.operation()
+                result = yield from evaluate(batch.evaluation, operation)
                 if memory is not None:
                     result = yield Aside(partial(placement.collect, result))
+                else:
+                    self._placed.remember(batch, operation.request)
                 intact = True
                 return batch.deliver(result)
             except LosswireError as error:
@@ -85,6 +108,13 @@ class Regions:
     def _place(self, array: Array) -> PlacedArray | None:
         found = (region.place(array) for region in self.own)
         return next((placed for placed in found if placed is not None), None)
+
+    def _where(self, array: Array) -> tuple[int, int] | None:
+        for region in self.own:
+            place = region.where(array)
+            if place is not None:
+                return place
+        return None
 
     def _lose(self, memory: SharedMemory | None) -> None:
         """Take it that a server was started again, and has none of what it had."""

@@ -88,14 +88,21 @@ class SharedMemory:
         # stays until nobody can look at the memory any more.
         weakref.finalize(self._root, lease.close).atexit = False
 
-    def place(self, array: Array) -> PlacedArray | None:
+    def offset_of(self, array: Array) -> int | None:
         """Tell where an array lies in it; None when it does not, or not as the wire has it."""
         if self._root is None or not array.size or not array.flags.c_contiguous:
             return None
-        offset = array.__array_interface__["data"][0] - self._base
+        offset: int = array.__array_interface__["data"][0] - self._base
         if not 0 <= offset <= self.nbytes - array.nbytes or offset % array.itemsize:
             return None
         if wire_type_of(array.dtype) is None or array.ndim > MAX_RANK or not array.dtype.isnative:
+            return None
+        return offset
+
+    def place(self, array: Array) -> PlacedArray | None:
+        """Give an array with its place; None when it does not lie here."""
+        offset = self.offset_of(array)
+        if offset is None:
             return None
         return PlacedArray(array, tensor_pb2.Region(region_id=self.region_id, offset=offset))
 

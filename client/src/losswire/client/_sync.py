@@ -29,6 +29,7 @@ from losswire.client._regions import Regions
 from losswire.client._resident import ResidentTensor, StoredTensor, is_missing
 from losswire.client._response import EvaluationResult
 from losswire.client._retry import Attempts, RetryPolicy
+from losswire.client._shared import is_missing_region
 from losswire.client._sync_stream import Stream
 from losswire.client._transfer import Halt, Progress, connect, connect_chunked, transfer
 from losswire.wire import OptionScalar
@@ -109,12 +110,12 @@ class Client:
         that the server or the way to it refuses, RuntimeError on a closed client.
         """
         evaluation = Evaluation(loss, inputs, options or {}, **fields)
-        if out is None and not self._regions.own:
-            known = operations.known(evaluation)
-            if known is not None:
-                return self._run_one(known, timeout)
-        batch = Batch(evaluation, out)
         clock = Clock(self._session, timeout)
+        known = self._regions.known(evaluation, out)
+        found = self._run_known(known, clock) if known is not None else None
+        if found is not None:
+            return found
+        batch = Batch(evaluation, out)
         if self._regions.may_help(batch):
             steps = self._regions.evaluate(batch, staged=progress is None)
             shared = self._run(steps, clock.remaining())
@@ -275,6 +276,17 @@ class Client:
 
     def _run_one(self, operation: operations.Operation[_R], timeout: float | None) -> _R:
         return self._call(operation, self._session.attempts(timeout))
+
+    def _run_known(
+        self, known: operations.Operation[EvaluationResult], clock: Clock
+    ) -> EvaluationResult | None:
+        """Make the call that a known form is; None when the server's memory in it is gone."""
+        try:
+            return self._run_one(known, clock.remaining())
+        except LosswireError as error:
+            if not is_missing_region(error):
+                raise
+        return None
 
     def _take(self, step: operations.Step, attempts: Attempts) -> Any:
         if isinstance(step, operations.Operation):

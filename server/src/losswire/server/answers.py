@@ -43,7 +43,7 @@ class Answers:
         """Take the line, and how many evaluations one call may hold."""
         self._line = line
         self._most = most
-        self._known = KnownForms(line.engine.threads)
+        self._known = KnownForms(line.engine.threads, line.regions.borrow)
         self._learns = line.engine.device.type == "cpu"
 
     async def one(

@@ -19,6 +19,7 @@ from losswire.server.cuda import usable_bytes
 from losswire.server.door import GuardedServer
 from losswire.server.engine import Engine
 from losswire.server.line import Line
+from losswire.server.native import library as native
 from losswire.server.regions.handout import RegionSocket
 from losswire.server.regions.memory import HAVE_REGIONS
 from losswire.server.registry import Registry, builtin_registry, records_in
@@ -149,6 +150,8 @@ class App:
             await server.stop(None)
             raise
         loop = asyncio.get_running_loop()
+        if not native.AVAILABLE and self._engine.device.type == "cpu":
+            _log.warning("no native rows in this installation: torch computes instead, and slower")
         self._engine.start(partial(loop.call_soon_threadsafe, self._on_lost))
         try:
             await evaluate_canary(self._line)

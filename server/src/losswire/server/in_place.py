@@ -13,12 +13,13 @@ import torch
 
 from losswire.server.closed_forms.block import InMessage, Places
 from losswire.server.compute import compute
-from losswire.server.regions.places import Place
+from losswire.server.regions.places import Borrow, Destination, Place
 from losswire.server.tensors import numpy_type
 from losswire.server.validate import wrong_values
 from losswire.server.values import Array, Context
 from losswire.server.work import Work
 from losswire.v1 import evaluation_pb2
+from losswire.v1.tensor_pb2 import Region
 
 _CPU: Final = torch.device("cpu")
 _EIGHT_BYTES: Final = 1
@@ -75,32 +76,61 @@ def _padded(number: int, width: int) -> bytes:
     return bytes(digits)
 
 
-def in_place(places: Places, form: Work) -> InMessage:
-    """Prepare to compute evaluations of a form, which keeps no arrays of any of them."""
+def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
+    """Prepare to compute evaluations of a form, which keeps no arrays of any of them.
+
+    `borrow` gives the regions that some of its tensors lie in.
+    """
     inputs = [
         (name, places.inputs[name], array.dtype, array.size, array.shape)
         for name, array in form.inputs.items()
+        if name in places.inputs
+    ]
+    shared = [
+        (name, region, form.inputs[name].dtype, form.inputs[name].shape)
+        for name, region in places.shared.items()
     ]
     gradients = [
         (name, start, numpy_type(form.gradient_type(name)), form.inputs[name].shape)
         for name, start in places.gradients.items()
     ]
+    outside = [
+        (name, each.region, each.array.dtype, each.array.shape)
+        for name, each in places.work.destinations.items()
+        if isinstance(each, Destination)
+    ]
+
+    # Not `places`, in which there are arrays: they would keep the regions that they lie in.
+    loss_at, numbers_at = places.loss, places.numbers
+    del places
 
     def evaluate(message: bytes, start: int, answer: int, waited: int) -> bool:
         arrays = {
             name: np.frombuffer(message, dtype, size, start + at).reshape(shape)
             for name, at, dtype, size, shape in inputs
         }
-        context = Context(form.bindings, form.options, arrays)
-        if any(True for _ in wrong_values(form.record, form.layout, context)):
-            return False
-        work = form.with_arrays(arrays, None, None, resident_bytes=0)
-        goals = {
+        goals: dict[str, Place] = {
             name: Place(_array_at(answer + at, shape, dtype))
             for name, at, dtype, shape in gradients
         }
+        for name, region, dtype, shape in shared:
+            lent = _lent(region, shape, dtype, borrow)
+            if lent is None:
+                return False
+            arrays[name] = lent
+        for name, region, dtype, shape in outside:
+            lent = _lent(region, shape, dtype, borrow)
+            if lent is None:
+                return False
+            goals[name] = Place(lent)
+        context = Context(form.bindings, form.options, arrays)
+        if any(True for _ in wrong_values(form.record, form.layout, context)):
+            return False
+        # In the order of the form, which sums are formed in.
+        arrays = {name: arrays[name] for name in form.inputs}
+        work = form.with_arrays(arrays, None, None, resident_bytes=0)
         outcome = compute(work.written_to(goals), _CPU)
-        _array_at(answer + places.loss, (), outcome.loss.dtype)[...] = outcome.loss
+        _array_at(answer + loss_at, (), outcome.loss.dtype)[...] = outcome.loss
         found = numbers(
             outcome.sum,
             outcome.mean_numerator,
@@ -109,10 +139,22 @@ def in_place(places: Places, form: Work) -> InMessage:
             waited,
             outcome.compute_nanoseconds,
         )
-        ctypes.memmove(answer + places.numbers, found, len(found))
+        ctypes.memmove(answer + numbers_at, found, len(found))
         return True
 
     return evaluate
+
+
+def _lent(
+    region: Region, shape: tuple[int, ...], dtype: np.dtype[Any], borrow: Borrow
+) -> Array | None:
+    """Give an array in a region, where one was found before; None when the region is gone."""
+    # A region keeps its size, and its number is never another one's.
+    memory = borrow(region.region_id)
+    if memory is None:
+        return None
+    size = math.prod(shape) * dtype.itemsize
+    return memory[region.offset : region.offset + size].view(dtype).reshape(shape)
 
 
 def _array_at(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -17,8 +17,9 @@ from losswire.server.encode import Encoded
 from losswire.server.envelopes import Sent
 from losswire.server.in_place import in_place, numbers
 from losswire.server.records import Reduction
+from losswire.server.regions.places import Borrow
 from losswire.server.work import SMALL_BYTES, Work
-from losswire.v1 import evaluation_pb2
+from losswire.v1 import evaluation_pb2, tensor_pb2
 from losswire.wire import Template, find_payloads, new_bytes
 
 _MOST: Final = 1024
@@ -106,9 +107,13 @@ class KnownForms:
     Belongs to the event loop.
     """
 
-    def __init__(self, threads: int) -> None:
-        """Begin without any; large evaluations are computed by so many threads."""
+    def __init__(self, threads: int, borrow: Borrow) -> None:
+        """Begin without any; large evaluations are computed by so many threads.
+
+        `borrow` gives the regions that some of their tensors lie in.
+        """
         self._threads = threads
+        self._borrow = borrow
         self._by_size: dict[int, list[Known]] = {}
         self._count = 0
         self._kept_bytes = 0
@@ -139,9 +144,60 @@ class KnownForms:
             self._left_out += 1
             if self._left_out % _EACH:
                 return
-        known = _known_form(sent.message, work, result, self._threads)
+        known = self._known_form(sent, evaluation, work, result)
         if known is not None:
             self._keep(known)
+
+    def _known_form(
+        self, sent: Sent, evaluation: evaluation_pb2.Evaluation, work: Work, result: Encoded
+    ) -> Known | None:
+        """Find what the messages of a form have in common, and prepare to compute them."""
+        found, message = result.message, sent.message
+        bare = evaluation_pb2.EvaluationResult(
+            loss=found.loss, gradients=found.gradients, receipt=found.receipt
+        )
+        tensors = b"".join(Encoded(bare, result.apart).parts())
+        try:
+            payloads = find_payloads(message, evaluation_pb2.Evaluation)
+            placed = find_payloads(tensors, evaluation_pb2.EvaluationResult)
+        except ValueError:
+            return None
+        names = {f'inputs["{name}"]': name for name in work.inputs}
+        sources = {name: evaluation.inputs[name].WhichOneof("source") for name in work.inputs}
+        inside = {path for path, name in names.items() if sources[name] == "data"}
+        if {each.path for each in payloads} != inside:
+            return None
+        starts = {each.path: each.start for each in placed}
+        places = Places(
+            work=work,
+            inputs={names[each.path]: each.start for each in payloads},
+            shared={
+                name: evaluation.inputs[name].region
+                for name in sources
+                if sources[name] == "region"
+            },
+            gradients={
+                name: starts[f'gradients["{name}"]']
+                for name in work.gradients_for
+                if name not in work.destinations
+            },
+            loss=starts["loss"],
+            numbers=len(tensors),
+            small=work.input_bytes < SMALL_BYTES,
+        )
+        compute = self._prepare(places)
+        answer = Template(tensors + numbers(), placed)
+        return Known(Template(message, payloads), work, compute, answer) if compute else None
+
+    def _prepare(self, places: Places) -> InMessage | None:
+        """Choose what computes evaluations of a form, with the same bits as the line."""
+        work, form = places.work, places.work.native_form
+        if form is None or work.form is None:
+            return None
+        alone = threads_of(work, self._threads) <= 1 and not (places.shared or work.destinations)
+        if alone and form.in_message is not None and form.fits_message(work):
+            return form.in_message(places)
+        return in_place(places, work.form, self._borrow)
 
     def _keep(self, known: Known) -> None:
         """Keep a form, in the place of others if there are very many."""
@@ -160,58 +216,32 @@ class KnownForms:
 
 def _is_simple(evaluation: evaluation_pb2.Evaluation, work: Work) -> bool:
     """Tell whether an evaluation has nothing that only the line can do."""
+    large = work.input_bytes >= SMALL_BYTES
     return (
         work.native_form is not None
         and work.form is not None
         # What is computed around the rows is little only where they are many.
-        and (work.input_bytes >= SMALL_BYTES or _fits_message(work.native_form, work))
+        and (large or _fits_message(work.native_form, work))
         and work.reduction in _REDUCED
         and work.grad_output is None
         and work.sample_weight is None
-        and not (work.factored or work.resident_bytes or work.destinations)
-        # A tensor may name several sources, the last of which counts.
-        and all(each.WhichOneof("source") == "data" for each in evaluation.inputs.values())
+        and not work.factored
+        and all(
+            _is_simple_source(work, name, tensor, large=large)
+            for name, tensor in evaluation.inputs.items()
+        )
+        and (large or not work.destinations)
     )
+
+
+def _is_simple_source(work: Work, name: str, tensor: tensor_pb2.Tensor, *, large: bool) -> bool:
+    """Tell whether a tensor is read where it lies, without a copy."""
+    # It may name several sources, the last of which counts.
+    source = tensor.WhichOneof("source")
+    # What is checked is copied out of a region, where its caller could still change it.
+    checked = work.record.inputs[name].rule_for(real=work.layout.inputs[name].real).enforced
+    return source == "data" or (source == "region" and large and not checked)
 
 
 def _fits_message(form: ClosedForm, work: Work) -> bool:
     return form.in_message is not None and form.fits_message(work)
-
-
-def _prepare(places: Places, threads: int) -> InMessage | None:
-    """Choose what computes evaluations of a form, with the same bits as the line."""
-    work, form = places.work, places.work.native_form
-    if form is None or work.form is None:
-        return None
-    if form.in_message and form.fits_message(work) and threads_of(work, threads) <= 1:
-        return form.in_message(places)
-    return in_place(places, work.form)
-
-
-def _known_form(message: bytes, work: Work, result: Encoded, threads: int) -> Known | None:
-    """Find what the messages of a form have in common, and prepare to compute them."""
-    found = result.message
-    bare = evaluation_pb2.EvaluationResult(
-        loss=found.loss, gradients=found.gradients, receipt=found.receipt
-    )
-    tensors = b"".join(Encoded(bare, result.apart).parts())
-    try:
-        payloads = find_payloads(message, evaluation_pb2.Evaluation)
-        placed = find_payloads(tensors, evaluation_pb2.EvaluationResult)
-    except ValueError:
-        return None
-    inputs = {f'inputs["{name}"]': name for name in work.inputs}
-    if {each.path for each in payloads} != inputs.keys():
-        return None
-    starts = {each.path: each.start for each in placed}
-    places = Places(
-        work=work,
-        inputs={inputs[each.path]: each.start for each in payloads},
-        gradients={name: starts[f'gradients["{name}"]'] for name in work.gradients_for},
-        loss=starts["loss"],
-        numbers=len(tensors),
-        small=work.input_bytes < SMALL_BYTES,
-    )
-    compute = _prepare(places, threads)
-    answer = Template(tensors + numbers(), placed)
-    return Known(Template(message, payloads), work, compute, answer) if compute else None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from losswire.server.work import Work
+    from losswire.v1.tensor_pb2 import Region
 
 Array = npt.NDArray[Any]
 
@@ -102,9 +103,11 @@ class Places:
     work: "Work"
     """An evaluation of the same form."""
     inputs: Mapping[str, int]
-    """Where the elements of each input begin in the message of the evaluation."""
+    """Where the elements of inputs begin in the message of the evaluation."""
+    shared: Mapping[str, "Region"]
+    """Where the other inputs lie in regions."""
     gradients: Mapping[str, int]
-    """Where those of each gradient begin in the answer."""
+    """Where those of gradients begin in the answer; others go to regions."""
     loss: int
     """Where the loss begins there, a number of the compute type."""
     numbers: int

@@ -60,9 +60,11 @@ class SoftmaxMessage(ctypes.Structure):
 
 
 def _load(kind: type[ctypes.CDLL]) -> ctypes.CDLL | None:
-    if not _PATH.exists():
+    """Load the library; None where there is none for this system."""
+    try:
+        library = kind(str(_PATH))
+    except OSError:
         return None
-    library = kind(str(_PATH))
     library.losswire_softmax_rows.argtypes = (ctypes.POINTER(SoftmaxRows),)
     library.losswire_softmax_rows.restype = ctypes.c_int32
     library.losswire_softmax_message.argtypes = (
@@ -81,7 +83,7 @@ _HOLDING: Final = _load(ctypes.PyDLL)
 """Keeps the interpreter, which for a moment takes less time than getting it back."""
 
 AVAILABLE: Final = _FREE is not None
-"""Whether this installation has it."""
+"""Whether this installation has it, and this system can load it."""
 
 
 def softmax_rows(call: SoftmaxRows, *, small: bool) -> None:

@@ -1,0 +1,86 @@
+"""Requests of known forms whose arrays lie in the caller's regions."""
+
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from losswire.client._batch import Array, Batch
+from losswire.client._evaluation import Evaluation
+from losswire.client._known import ALONE, Payload, Template, form_of, is_plain
+from losswire.client._operations import EVALUATE, Operation
+from losswire.client._response import EvaluationResult, OneAnswer, read_result
+
+_MOST: Final = 256
+"""How many are kept; each takes some hundred bytes."""
+
+Where = Callable[[Array], tuple[int, int] | None]
+"""Tells the region of an array and its offset there; None when it lies in none."""
+
+_Form: TypeAlias = tuple[tuple[Any, ...], list[Payload]]
+"""What a request follows from but for some numbers, and these numbers."""
+
+
+class PlacedForms:
+    """The requests that were composed so far. Any thread may use it."""
+
+    def __init__(self, where: Where) -> None:
+        """Take what knows the caller's regions."""
+        self._where = where
+        self._known: dict[Any, Template] = {}
+        self._remembering = threading.Lock()
+
+    def find(
+        self, evaluation: Evaluation, out: Mapping[str, Array] | None
+    ) -> Operation[EvaluationResult] | None:
+        """Give the call of an evaluation whose form and places are known, else None."""
+        form = self._form_of(evaluation, out)
+        try:
+            template = None if form is None else self._known.get(form[0])
+        except TypeError:  # something in it has no hash
+            return None
+        if form is None or template is None:
+            return None
+        return Operation(EVALUATE, template.fill(ALONE, form[1]), partial(_read, out or {}))
+
+    def remember(self, batch: Batch, request: bytes) -> None:
+        """Keep the request of a valid evaluation that lies in the caller's regions."""
+        evaluation = batch.evaluation
+        form = self._form_of(evaluation, batch.out)
+        if form is None or not is_plain(evaluation, form[1]):
+            return
+        template = Template.of(evaluation, request)
+        if template.fill(ALONE, form[1]) != request:
+            return
+        with self._remembering:
+            if len(self._known) >= _MOST:
+                del self._known[next(iter(self._known))]
+            self._known[form[0]] = template
+
+    def _form_of(self, evaluation: Evaluation, out: Mapping[str, Array] | None) -> _Form | None:
+        """Give what a request follows from: the form, and where its arrays lie; None: unknown."""
+        form = form_of(evaluation)
+        if form is None or type(out) not in (dict, type(None)):
+            return None
+        key, payloads = form
+        places: list[Any] = []
+        sent: list[Payload] = []
+        for payload in payloads:
+            place = None if isinstance(payload, bytes) else self._where(payload)
+            places.append(place)
+            if place is None:
+                sent.append(payload)
+        for name, array in (out or {}).items():
+            if type(array) is not np.ndarray:
+                return None
+            place = self._where(array)
+            if place is None:
+                return None
+            places += name, array.dtype, array.shape, array.flags.writeable, place
+        return (key, tuple(places)), sent
+
+
+def _read(out: Mapping[str, Array], answer: OneAnswer) -> EvaluationResult:
+    return read_result(answer.message.result, "region", out, answer.detached)
