@@ -1,7 +1,9 @@
 """Evaluations of known forms: the answers that the line gives, whatever was asked before."""
 
 import asyncio
+import gc
 import math
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,6 +17,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from losswire.server import admit
 from losswire.server import answers as answers_module
 from losswire.server import known as known_module
 from losswire.server import line as line_module
@@ -25,7 +28,7 @@ from losswire.server.envelopes import Sent
 from losswire.server.errors import ExpiredError
 from losswire.server.known import Known
 from losswire.server.native import library, softmax
-from losswire.server.work import SMALL_BYTES
+from losswire.server.work import SMALL_BYTES, Work
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2, tensor_service_pb2_grpc
 from losswire.wire import varint
 from tests.server.harness import Child
@@ -934,16 +937,29 @@ def test_one_call_teaches_few_forms() -> None:
     asyncio.run(run())
 
 
-def test_large_messages_are_not_kept() -> None:
-    """Of a large form a few kilobytes are kept, and neither its numbers nor its answer."""
+@pytest.mark.parametrize("build", [_SMALL, _WEIGHTED, _LARGE, _CUT])
+def test_numbers_are_not_kept(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a form a few kilobytes are kept and, of a small one, an answer; but no array."""
+    watched: list[weakref.ref[Any]] = []
+
+    def spy(work: Work) -> int:
+        watched.extend(weakref.ref(each) for each in work.inputs.values())
+        return admit.price(work)
+
+    monkeypatch.setattr("losswire.server.known.price", spy)
 
     async def run() -> None:
         async with _answers(memory_budget_bytes=256 * _MIB) as (_, answers):
-            await answers.one(_request(_KEPT_IF_LARGE["2 MiB, cut over threads"](1)), _no_end)
+            answers._known._threads = 2
+            for _ in range(2):
+                await answers.one(_request(build(1)), _no_end)
             [known] = _kept(answers)
             pieces = [piece for piece, _ in (*known.template.pieces, *known._answer.pieces)]
             assert sum(map(len, pieces)) < 1000
-            assert known.kept_bytes == 0
+            assert known.kept_bytes == (known.size if known.small else 0)
+            gc.collect()
+            assert watched
+            assert [each() for each in watched] == [None] * len(watched)
 
     asyncio.run(run())
 
