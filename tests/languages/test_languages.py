@@ -4,15 +4,23 @@ Where a toolchain is not installed the test is skipped; with LOSSWIRE_REQUIRE_LA
 .ci/run, it fails.
 """
 
+import asyncio
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.rpc import status_pb2
 
+from losswire.server import line as line_module
+from losswire.server.app import App
+from losswire.server.decode import Request, decode
+from losswire.server.native import library
+from losswire.server.settings import Settings
+from losswire.v1 import evaluation_pb2
 from tests.conformance.cases import CASES
 from tests.languages.toolchains import TOOLCHAINS, Toolchain
 from tests.languages.training import POINTS, STEPS, Trained, train
@@ -61,6 +69,35 @@ def test_trains_and_replays(built: Toolchain, server: str, expected: Trained) ->
     assert losses[STEPS - 1] < losses[0] / 4
     assert _only(r"accuracy (.*)", output) == f"{expected.right} of {POINTS}"
     assert _only(r"(.*) vectors agree", output) == f"{len(CASES)} of {len(CASES)}"
+
+
+def test_reads_answers_of_known_forms(built: Toolchain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the first answers of a training are written without protobuf, and still read."""
+    if not library.AVAILABLE:
+        pytest.skip("there are no native rows here")
+    decoded: list[str] = []
+
+    def spy(message: evaluation_pb2.Evaluation, *rest: Any) -> Request:  # noqa: ANN401 (its own)
+        decoded.append(message.loss)
+        return decode(message, *rest)
+
+    monkeypatch.setattr(line_module, "decode", spy)
+
+    async def replay() -> str:
+        budget = 256 << 20
+        app = App(
+            Settings(listen="127.0.0.1:0", device="cpu", threads=1, memory_budget_bytes=budget)
+        )
+        address = await app.start()
+        try:
+            command = (*built.run, address, str(VECTORS))
+            return await asyncio.to_thread(_run, *command, folder=ROOT / "examples" / built.name)
+        finally:
+            await app.stop()
+
+    output = asyncio.run(replay())
+    assert _only(r"(.*) vectors agree", output) == f"{len(CASES)} of {len(CASES)}"
+    assert STEPS > 2 * decoded.count("cross_entropy") > 0
 
 
 def test_replay_tells_a_wrong_answer(built: Toolchain, server: str, tmp_path: Path) -> None:

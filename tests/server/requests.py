@@ -115,7 +115,8 @@ def stream_requests(
 
 def trailing(error: grpc.RpcError) -> dict[str, str | bytes]:
     """Give the metadata that came with a refusal."""
-    return {each.key: each.value for each in error.trailing_metadata() or ()}
+    pairs: Any = error.trailing_metadata() or ()  # grpc.aio gives plain pairs
+    return dict(pairs)
 
 
 def details(error: grpc.RpcError) -> tuple[rpc_status_pb2.Status, dict[type[Message], Message]]:

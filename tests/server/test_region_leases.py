@@ -23,6 +23,7 @@ import pytest
 
 from losswire.server.admit import price, reply_bytes
 from losswire.server.app import App, StartError
+from losswire.server.known import Known, KnownForms
 from losswire.server.regions import store as region_store
 from losswire.server.regions.memory import RegionMemory
 from losswire.server.settings import MIB, Settings
@@ -36,6 +37,7 @@ from losswire.v1 import (
 from tests.server.harness import Child
 from tests.server.inside import CLOSED, PATIENCE, Gate, serving_app, until
 from tests.server.requests import TIMEOUT, Stub, by_call, evaluation, f32
+from tests.support.encodings import field
 from tests.support.regions import Created, Held, create, fetch, region, relocate
 
 _SIZE = 8 * MIB
@@ -118,6 +120,32 @@ def test_a_known_form_keeps_no_region() -> None:
             await stub.Evaluate(loss_service_pb2.EvaluateRequest(evaluation=item))
         held.close()
         await _freed(app)
+
+    _serving(body)
+
+
+@pytest.mark.parametrize(("unknown", "kept"), [(100, 1), (100_000, 0)])
+def test_a_form_is_kept_by_few_bytes(
+    unknown: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in a region is no part of a message, the rest of which has to be short."""
+    made: list[Known] = []
+    monkeypatch.setattr(KnownForms, "_keep", lambda _, known: made.append(known))
+    item = evaluation(
+        "cross_entropy",
+        {"input": np.zeros((300, 500), np.float32), "target": np.arange(300)},
+        gradients_for=["input"],
+    )
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        del app
+        held = await _fetch(channel, 2 << 20)
+        item.inputs["input"].CopyFrom(held.tensor(held.array((300, 500))))
+        message = item.SerializeToString() + field(15, bytes(unknown))
+        call: Any = channel.unary_unary("/losswire.v1.LossService/Evaluate")
+        await call(field(1, message), timeout=PATIENCE)
+        assert len(made) == kept
+        held.close()
 
     _serving(body)
 

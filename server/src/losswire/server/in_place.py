@@ -13,13 +13,13 @@ import torch
 
 from losswire.server.closed_forms.block import InMessage, Places
 from losswire.server.compute import compute
+from losswire.server.regions.memory import Bytes
 from losswire.server.regions.places import Borrow, Destination, Place
 from losswire.server.tensors import numpy_type
 from losswire.server.validate import wrong_values
 from losswire.server.values import Array, Context
 from losswire.server.work import Work
 from losswire.v1 import evaluation_pb2
-from losswire.v1.tensor_pb2 import Region
 
 _CPU: Final = torch.device("cpu")
 _EIGHT_BYTES: Final = 1
@@ -86,8 +86,9 @@ def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
         for name, array in form.inputs.items()
         if name in places.inputs
     ]
+    # A part of a message would keep all of it, hence numbers.
     shared = [
-        (name, region, form.inputs[name].dtype, form.inputs[name].shape)
+        (name, region.region_id, region.offset, form.inputs[name].dtype, form.inputs[name].shape)
         for name, region in places.shared.items()
     ]
     gradients = [
@@ -95,7 +96,7 @@ def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
         for name, start in places.gradients.items()
     ]
     outside = [
-        (name, each.region, each.array.dtype, each.array.shape)
+        (name, each.region.region_id, each.region.offset, each.array.dtype, each.array.shape)
         for name, each in places.work.destinations.items()
         if isinstance(each, Destination)
     ]
@@ -113,13 +114,13 @@ def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
             name: Place(_array_at(answer + at, shape, dtype))
             for name, at, dtype, shape in gradients
         }
-        for name, region, dtype, shape in shared:
-            lent = _lent(region, shape, dtype, borrow)
+        for name, region_id, offset, dtype, shape in shared:
+            lent = _lent(borrow(region_id), offset, shape, dtype)
             if lent is None:
                 return False
             arrays[name] = lent
-        for name, region, dtype, shape in outside:
-            lent = _lent(region, shape, dtype, borrow)
+        for name, region_id, offset, dtype, shape in outside:
+            lent = _lent(borrow(region_id), offset, shape, dtype)
             if lent is None:
                 return False
             goals[name] = Place(lent)
@@ -146,15 +147,14 @@ def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
 
 
 def _lent(
-    region: Region, shape: tuple[int, ...], dtype: np.dtype[Any], borrow: Borrow
+    memory: Bytes | None, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array | None:
     """Give an array in a region, where one was found before; None when the region is gone."""
     # A region keeps its size, and its number is never another one's.
-    memory = borrow(region.region_id)
     if memory is None:
         return None
     size = math.prod(shape) * dtype.itemsize
-    return memory[region.offset : region.offset + size].view(dtype).reshape(shape)
+    return memory[offset : offset + size].view(dtype).reshape(shape)
 
 
 def _array_at(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -136,7 +136,9 @@ class KnownForms:
         result: Encoded,
     ) -> None:
         """Keep the form of an evaluation that took the line, if it is one of those."""
-        besides = sent.stop - sent.start - work.input_bytes
+        inside = [name for name in work.inputs if evaluation.inputs[name].HasField("data")]
+        elements = sum([work.inputs[name].nbytes for name in inside])
+        besides = sent.stop - sent.start - elements
         if besides > _MOST_BESIDES or not _is_simple(evaluation, work):
             return
         same_size = self._by_size.get(sent.stop - sent.start, ())
