@@ -765,13 +765,13 @@ def test_expired_calls_are_not_computed() -> None:
 def test_cancelled_calls_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for the engine when its caller goes away never begins, and holds no memory."""
     begun: list[int] = []
-    answer_to = Known.answer_to
+    large_answer_of = Known.large_answer_of
 
-    def spy(known: Known, *rest: Any) -> bytes | None:  # noqa: ANN401 (as answer_to takes them)
+    def spy(known: Known, *rest: Any) -> bytes | None:  # noqa: ANN401 (as it takes them)
         begun.append(1)
-        return answer_to(known, *rest)
+        return large_answer_of(known, *rest)
 
-    monkeypatch.setattr(Known, "answer_to", spy)
+    monkeypatch.setattr(Known, "large_answer_of", spy)
 
     async def run() -> None:
         async with _answers() as (gate, answers):
@@ -871,7 +871,7 @@ def test_forms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
                 await answers.one(_request(_build(rows, rows)), _no_end)
                 kept = _kept(answers)
                 assert len(kept) == answers._known._count <= 8
-                assert answers._known._kept_bytes == sum(each.size for each in kept)
+                assert answers._known._kept_bytes == sum(each.kept_bytes for each in kept)
 
     asyncio.run(run())
 
@@ -884,7 +884,7 @@ def test_answers_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
         async with _answers() as (_, answers):
             for rows in range(1, 60):
                 await answers.one(_request(_build(rows, rows)), _no_end)
-                assert sum(each.size for each in _kept(answers)) <= 10_000
+                assert sum(each.kept_bytes for each in _kept(answers)) <= 10_000
 
     asyncio.run(run())
 
@@ -908,7 +908,7 @@ def test_forms_of_one_size_are_bounded(monkeypatch: pytest.MonkeyPatch, decoded:
                 assert isinstance(answer, loss_service_pb2.EvaluateResponse)
                 assert answer.result.mean_denominator == step
             assert len(_kept(answers)) == answers._known._count == 4
-            assert answers._known._kept_bytes == sum(each.size for each in _kept(answers))
+            assert answers._known._kept_bytes == sum(each.kept_bytes for each in _kept(answers))
             assert len(made) == 4 + (102 - 4) // 17
             # One that comes often enough has its turn, whatever comes between.
             decoded.clear()
@@ -956,7 +956,7 @@ def test_numbers_are_not_kept(build: Build, monkeypatch: pytest.MonkeyPatch) -> 
             [known] = _kept(answers)
             pieces = [piece for piece, _ in (*known.template.pieces, *known._answer.pieces)]
             assert sum(map(len, pieces)) < 1000
-            assert known.kept_bytes == (known.size if known.small else 0)
+            assert bool(known.kept_bytes) == known.small
             gc.collect()
             assert watched
             assert [each() for each in watched] == [None] * len(watched)

@@ -17,6 +17,7 @@ from losswire.client._catalogue import LossInfo, Offer, ServerInfo
 from losswire.client._channel import (
     CHANNEL_OPTIONS,
     DEFAULT_TIMEOUT,
+    LEAST_SECONDS,
     Clock,
     check_timeout,
     open_session,
@@ -85,12 +86,22 @@ class AsyncClient:
         goes through shared memory.
         """
         evaluation = Evaluation(loss, inputs, options or {}, **fields)
-        clock = Clock(self._session, timeout)
         known = self._regions.known(evaluation, out)
-        found = await self._run_known(known, clock) if known is not None else None
-        if found is not None:
-            return found
-        batch = Batch(evaluation, out)
+        if known is not None:
+            attempts = self._session.attempts(timeout)
+            self._connect()
+            try:
+                return await self._call(known, attempts)
+            except LosswireError as error:
+                if not is_missing_region(error):
+                    raise
+            timeout = max(attempts.remaining(), LEAST_SECONDS)
+        return await self._evaluate(Batch(evaluation, out), Clock(self._session, timeout), progress)
+
+    async def _evaluate(
+        self, batch: Batch, clock: Clock, progress: Progress | None
+    ) -> EvaluationResult:
+        """Evaluate what has no known form, by the way that is fastest for its size."""
         if self._regions.may_help(batch):
             steps = self._regions.evaluate(batch, staged=progress is None)
             shared = await self._run(steps, clock.remaining())
@@ -306,17 +317,6 @@ class AsyncClient:
         attempts = self._session.attempts(timeout)
         self._connect()
         return await self._call(operation, attempts)
-
-    async def _run_known(
-        self, known: operations.Operation[EvaluationResult], clock: Clock
-    ) -> EvaluationResult | None:
-        """Make the call that a known form is; None when the server's memory in it is gone."""
-        try:
-            return await self._run_one(known, clock.remaining())
-        except LosswireError as error:
-            if not is_missing_region(error):
-                raise
-        return None
 
     async def _take(self, step: operations.Step, attempts: Attempts) -> Any:
         if isinstance(step, operations.Operation):

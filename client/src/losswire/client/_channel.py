@@ -16,6 +16,9 @@ from losswire.client._version import __version__
 DEFAULT_TIMEOUT = 60.0
 """The seconds that a call may take, all tries included, unless the client or the call says."""
 
+LEAST_SECONDS = 1e-3
+"""The time of a step for which none is left: it is tried, and fails by its deadline."""
+
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.primary_user_agent", f"losswire-python/{__version__}"),
     # The SDK's own policy retries (see _retry.py).
@@ -143,7 +146,7 @@ class Clock:
 
     def remaining(self) -> float:
         """Tell how many seconds are left; a moment when none are, for the next step to fail."""
-        return max(self._end - time.monotonic(), 1e-3)
+        return max(self._end - time.monotonic(), LEAST_SECONDS)
 
 
 def open_session(

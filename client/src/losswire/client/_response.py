@@ -132,7 +132,9 @@ def read_result(
     gradients, factored = message.gradients, message.factored_gradients
     try:
         fields = {
-            "loss": _array(message.loss, "loss", detached),
+            "loss": decode_tensor(
+                message.loss, "loss", writable=True, detached=detached.get("loss")
+            ),
             "gradients": {
                 # A map of messages gives its entries in Python, and its keys at once.
                 name: placed[name]

@@ -16,7 +16,7 @@ from losswire.client._arrays import ArrayInput, to_numpy
 from losswire.client._async import AsyncClient
 from losswire.client._batch import Batch, ChunkedPlan
 from losswire.client._catalogue import LossInfo, Offer, ServerInfo
-from losswire.client._channel import DEFAULT_TIMEOUT, Clock, open_session
+from losswire.client._channel import DEFAULT_TIMEOUT, LEAST_SECONDS, Clock, open_session
 from losswire.client._errors import (
     LosswireError,
     closed_error,
@@ -110,12 +110,19 @@ class Client:
         that the server or the way to it refuses, RuntimeError on a closed client.
         """
         evaluation = Evaluation(loss, inputs, options or {}, **fields)
-        clock = Clock(self._session, timeout)
         known = self._regions.known(evaluation, out)
-        found = self._run_known(known, clock) if known is not None else None
-        if found is not None:
-            return found
-        batch = Batch(evaluation, out)
+        if known is not None:
+            attempts = self._session.attempts(timeout)
+            try:
+                return self._call(known, attempts)
+            except LosswireError as error:
+                if not is_missing_region(error):
+                    raise
+            timeout = max(attempts.remaining(), LEAST_SECONDS)
+        return self._evaluate(Batch(evaluation, out), Clock(self._session, timeout), progress)
+
+    def _evaluate(self, batch: Batch, clock: Clock, progress: Progress | None) -> EvaluationResult:
+        """Evaluate what has no known form, by the way that is fastest for its size."""
         if self._regions.may_help(batch):
             steps = self._regions.evaluate(batch, staged=progress is None)
             shared = self._run(steps, clock.remaining())
@@ -276,17 +283,6 @@ class Client:
 
     def _run_one(self, operation: operations.Operation[_R], timeout: float | None) -> _R:
         return self._call(operation, self._session.attempts(timeout))
-
-    def _run_known(
-        self, known: operations.Operation[EvaluationResult], clock: Clock
-    ) -> EvaluationResult | None:
-        """Make the call that a known form is; None when the server's memory in it is gone."""
-        try:
-            return self._run_one(known, clock.remaining())
-        except LosswireError as error:
-            if not is_missing_region(error):
-                raise
-        return None
 
     def _take(self, step: operations.Step, attempts: Attempts) -> Any:
         if isinstance(step, operations.Operation):

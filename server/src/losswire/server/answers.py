@@ -52,9 +52,13 @@ class Answers:
         """Answer an EvaluateRequest; raises whatever is wrong with it."""
         sent = one_evaluation(request)
         known = self._known.find(sent) if sent else None
-        answer = await self._known_answer(known, sent, deadline) if sent and known else None
-        if answer is not None:
-            return answer
+        if sent is not None and known is not None:
+            if not known.small:
+                answer = await self._by_engine(known, sent, deadline())
+            else:
+                answer = known.answer_of(sent) if self._fits(known) else None
+            if answer is not None:
+                return answer
         message, detached = _parse_one(request)
         evaluation = message.evaluation
         encoded = await self._line.encoded(
@@ -87,7 +91,7 @@ class Answers:
         """Answer an EvaluateStreamRequest; what is wrong with it becomes its outcome."""
         number, sent = streamed_evaluation(request)
         known = self._known.find(sent) if sent else None
-        result = self._at_once(known, sent) if sent and known else None
+        result = known.result_of(sent) if sent and known and self._fits(known) else None
         if result is not None:
             return streamed_result(number, result)
         message: loss_service_pb2.EvaluateStreamRequest
@@ -97,22 +101,16 @@ class Answers:
         )
         return loss_service_pb2.EvaluateStreamResponse(id=message.id, outcome=outcome)
 
-    def _at_once(self, known: Known, sent: Sent) -> bytes | None:
-        """Compute what is small here and now; None when the line has to look at it."""
+    def _fits(self, known: Known) -> bool:
+        """Tell whether an evaluation is small and there is memory for it."""
         # Nothing else runs until it is done: what is free now is free until then.
-        if not known.small or known.price > self._line.admission.free_bytes:
-            return None
-        return known.result_of(sent)
+        return known.small and known.price <= self._line.admission.free_bytes
 
-    async def _known_answer(self, known: Known, sent: Sent, deadline: Deadline) -> bytes | None:
-        """Answer an EvaluateRequest of a known form; None when the line has to look at it."""
-        head = before_one_result(known.size)
-        if known.small:
-            result = self._at_once(known, sent)
-            return None if result is None else head + result
+    async def _by_engine(self, known: Known, sent: Sent, deadline: float) -> bytes | None:
+        """Compute what is large on the engine's thread; None when the line has to look at it."""
         with self._line.admission.hold(known.price):
-            task = partial(known.answer_to, sent, head)
-            return await self._line.engine.run(task, deadline())
+            task = partial(known.large_answer_of, sent)
+            return await self._line.engine.run(task, deadline)
 
     async def _known_results(self, sent: Sequence[Sent]) -> list[bytes]:
         """Give the results of many evaluations, if all of them are small and known."""

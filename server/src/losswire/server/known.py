@@ -14,7 +14,7 @@ from losswire.server.admit import price
 from losswire.server.closed_forms.block import ClosedForm, InMessage, Places
 from losswire.server.closed_forms.rows import threads_of
 from losswire.server.encode import Encoded
-from losswire.server.envelopes import Sent
+from losswire.server.envelopes import Sent, before_one_result
 from losswire.server.in_place import in_place, numbers
 from losswire.server.records import Reduction
 from losswire.server.regions.places import Borrow
@@ -46,12 +46,13 @@ class Known:
     """One form: what its messages have in common, and its answer."""
 
     __slots__ = (
+        "_address",
         "_answer",
         "_compute",
+        "_head",
         "_memory",
         "kept_bytes",
         "price",
-        "size",
         "small",
         "template",
     )
@@ -63,42 +64,45 @@ class Known:
         self.price = price(work)
         self.small = work.input_bytes < SMALL_BYTES
         """Whether it takes a moment only."""
-        self.size = answer.size
-        """The bytes of a result."""
         self._compute = compute
         self._answer = answer
-        self.kept_bytes = self.size if self.small else 0
+        self._head = before_one_result(answer.size)
+        self.kept_bytes = len(self._head) + answer.size if self.small else 0
         """The bytes of the answer that is kept."""
-        self._memory = ctypes.create_string_buffer(self.size) if self.small else None
-        if self._memory is not None:
-            self._lay_out(ctypes.addressof(self._memory))
+        self._memory = ctypes.create_string_buffer(self.kept_bytes) if self.small else None
+        self._address = self._lay_out(ctypes.addressof(self._memory)) if self._memory else 0
 
-    def result_of(self, sent: Sent) -> bytes | None:
-        """Compute what is small: gives the message of its result. Belongs to one thread.
+    def answer_of(self, sent: Sent) -> bytes | None:
+        """Compute what is small: gives the EvaluateResponse. Belongs to one thread.
 
         None when the line has to look at this one.
         """
         memory = self._memory
-        if memory is None:
+        if memory is None or not self._compute(sent.request, sent.start, self._address, 0):
             return None
-        address = ctypes.addressof(memory)
-        return memory.raw if self._compute(sent.request, sent.start, address, 0) else None
+        return memory.raw
 
-    def answer_to(self, sent: Sent, head: bytes, waited: int) -> bytes | None:
-        """Compute what is large: gives its result behind a head. Belongs to one thread.
+    def result_of(self, sent: Sent) -> bytes | None:
+        """Compute what is small: gives its result alone, as `answer_of` does."""
+        answer = self.answer_of(sent)
+        return None if answer is None else answer[len(self._head) :]
+
+    def large_answer_of(self, sent: Sent, waited: int) -> bytes | None:
+        """Compute what is large: gives the EvaluateResponse. Belongs to one thread.
 
         It waited so many nanoseconds. None when the line has to look at this one.
         """
-        message, address = new_bytes(len(head) + self.size)
-        ctypes.memmove(address, head, len(head))
-        address += len(head)
-        self._lay_out(address)
+        message, address = new_bytes(len(self._head) + self._answer.size)
+        address = self._lay_out(address)
         return message if self._compute(sent.request, sent.start, address, waited) else None
 
-    def _lay_out(self, address: int) -> None:
-        """Write what all answers have in common."""
+    def _lay_out(self, address: int) -> int:
+        """Write what all answers have in common; gives the address of the result."""
+        ctypes.memmove(address, self._head, len(self._head))
+        address += len(self._head)
         for piece, start in self._answer.pieces:
             ctypes.memmove(address + start, piece, len(piece))
+        return address
 
 
 class KnownForms:

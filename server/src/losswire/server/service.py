@@ -82,13 +82,13 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
             ),
         )
 
-    async def Evaluate(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (bytes)
+    def Evaluate(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (a coroutine)
         """Evaluate one batch."""
-        return await self._answers.one(request, lambda: _deadline(context))
+        return self._answers.one(request, lambda: _deadline(context))
 
-    async def EvaluateMany(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (bytes)
+    def EvaluateMany(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (a coroutine)
         """Evaluate many small batches."""
-        return await self._answers.many(request, lambda: _deadline(context))
+        return self._answers.many(request, lambda: _deadline(context))
 
     def EvaluateStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """Evaluate a sequence of batches, answering each as soon as it is done."""
