@@ -10,15 +10,12 @@ import numpy.typing as npt
 
 from losswire.client._errors import InternalError, LosswireError, error_from_status
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
-from losswire.wire import DATA_TYPES, MalformedTensorError, decode_tensor, detach
+from losswire.wire import DATA_TYPES, DETACHED_FROM, MalformedTensorError, decode_tensor, detach
 
 TransportName = Literal["unary", "chunked", "region", "many", "stream"]
 
 _NOWHERE: Mapping[str, npt.NDArray[Any]] = {}
 _ATTACHED: Mapping[str, memoryview] = {}
-
-_DETACHED_FROM = 256 * 1024
-"""The bytes of an answer from which protobuf's copies take longer than finding its tensors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +103,7 @@ class OneAnswer(NamedTuple):
     @classmethod
     def parse(cls, answer: bytes) -> "OneAnswer":
         """Parse an answer, a large one without having protobuf copy it; DecodeError."""
-        if len(answer) < _DETACHED_FROM:
+        if len(answer) < DETACHED_FROM:
             return cls(loss_service_pb2.EvaluateResponse.FromString(answer), _ATTACHED)
         message, payloads = detach(answer, loss_service_pb2.EvaluateResponse)
         return cls(message, {path.removeprefix("result."): payloads[path] for path in payloads})

@@ -4,7 +4,7 @@ from losswire.wire._bytes import new_bytes
 from losswire.wire._dtypes import DATA_TYPES, WireType, wire_type_of
 from losswire.wire._identity import ID_BYTES, begin_identity
 from losswire.wire._options import OptionScalar, decode_option, encode_option
-from losswire.wire._payloads import Payload, Template, attach, detach, find_payloads
+from losswire.wire._payloads import DETACHED_FROM, Payload, Template, attach, detach, find_payloads
 from losswire.wire._rows import GRADIENT_ROWS, ROWS, Packing, bytes_of
 from losswire.wire._tensor import (
     MAX_AXIS,
@@ -22,6 +22,7 @@ from losswire.wire._varint import SIZE_BYTES, read_varint, varint
 
 __all__ = [
     "DATA_TYPES",
+    "DETACHED_FROM",
     "GRADIENT_ROWS",
     "ID_BYTES",
     "MAX_AXIS",

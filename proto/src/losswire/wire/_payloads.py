@@ -18,6 +18,9 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 Buffer = bytes | memoryview
 
+DETACHED_FROM: Final = 256 * 1024
+"""The bytes of a message from which protobuf's copies take longer than finding its tensors."""
+
 _TENSOR: Final = tensor_pb2.Tensor.DESCRIPTOR
 _VARINT, _EIGHT_BYTES, _LENGTH_DELIMITED, _FOUR_BYTES = 0, 1, 2, 5
 

@@ -21,16 +21,13 @@ from losswire.server.line import Line, Met
 from losswire.server.parse import parse
 from losswire.server.work import Work
 from losswire.v1 import evaluation_pb2, loss_service_pb2
-from losswire.wire import detach
+from losswire.wire import DETACHED_FROM, detach
 
 _AT_ONCE: Final = 32
 """After so many known evaluations, the event loop turns to others."""
 
 _LEARNED_AT_ONCE: Final = 16
 """Of so many evaluations of one call the forms are kept, which takes longer than computing them."""
-
-_DETACHED_FROM: Final = 256 * 1024
-"""The bytes of a request from which protobuf's copies take longer than finding its tensors."""
 
 Deadline = Callable[[], float]
 """Tells when a call has to be answered, on the monotonic clock."""
@@ -153,7 +150,7 @@ class Answers:
 
 def _parse_one(request: bytes) -> tuple[loss_service_pb2.EvaluateRequest, Detached]:
     """Parse an EvaluateRequest, a large one without having protobuf copy its tensors."""
-    if len(request) < _DETACHED_FROM:
+    if len(request) < DETACHED_FROM:
         return parse(loss_service_pb2.EvaluateRequest, request), ATTACHED
     reader = partial(detach, message_type=loss_service_pb2.EvaluateRequest)
     message, found = parse(loss_service_pb2.EvaluateRequest, request, reader)

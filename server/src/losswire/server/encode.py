@@ -3,21 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from losswire.server._version import SERVER_VERSION, TORCH_VERSION
 from losswire.server.compute import Outcome
 from losswire.server.values import Array
 from losswire.v1 import evaluation_pb2, tensor_pb2
-from losswire.wire import DATA_TYPES, attach, bytes_of, encode_form, encode_tensor
+from losswire.wire import DATA_TYPES, DETACHED_FROM, attach, bytes_of, encode_form, encode_tensor
 
 NUMBERS: dict[str, tensor_pb2.DataType.ValueType] = {
     each.name: each.data_type for each in DATA_TYPES.values()
 }
 """The number of each data type, by name."""
-
-_APART_BYTES: Final = 256 << 10
-"""From this size on, a copy costs more than the bookkeeping of not making it."""
 
 
 class Encoded(NamedTuple):
@@ -43,7 +40,7 @@ class Encoded(NamedTuple):
 def encode_apart(outcome: Outcome, queue_nanoseconds: int) -> Encoded:
     """Make an outcome a result, beside which its large gradients stand."""
     large = {
-        name: array for name, array in outcome.gradients.items() if array.nbytes >= _APART_BYTES
+        name: array for name, array in outcome.gradients.items() if array.nbytes >= DETACHED_FROM
     }
     small = {name: array for name, array in outcome.gradients.items() if name not in large}
     message = encode(replace(outcome, gradients=small) if large else outcome, queue_nanoseconds)
