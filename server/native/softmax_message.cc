@@ -24,7 +24,7 @@ struct SoftmaxMessage {
 };
 
 // How the numbers of a result are written: tags, which are there, between values of fixed widths.
-// `known.py` has the same layout.
+// `in_place.py` has the same layout.
 struct Numbers {
   static constexpr int sum = 1, numerator = 10, denominator = 19, count = 28, queue = 34, compute = 44;
   static constexpr int count_width = 5, nanoseconds_width = 9;
