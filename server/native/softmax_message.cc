@@ -8,7 +8,7 @@
 namespace losswire {
 namespace {
 
-// `native/library.py` has the same structure.
+// `native/binding.py` has the same structure.
 struct SoftmaxMessage {
   SoftmaxRows rows;          // all that does not depend on the message
   int64_t logits_at;         // where each tensor begins in the evaluation

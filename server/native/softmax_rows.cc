@@ -20,7 +20,7 @@ namespace {
 // The numbers of the wire's DataType.
 enum Type : int32_t { kFloat16 = 7, kBfloat16 = 8, kFloat32 = 9, kFloat64 = 10 };
 
-// One call. `native/library.py` has the same structure.
+// One call. `native/binding.py` has the same structure.
 struct SoftmaxRows {
   int64_t rows;
   int64_t classes;

@@ -18,7 +18,7 @@ from google.rpc import status_pb2
 from losswire.server import line as line_module
 from losswire.server.app import App
 from losswire.server.decode import Request, decode
-from losswire.server.native import library
+from losswire.server.native import binding
 from losswire.server.settings import Settings
 from losswire.v1 import evaluation_pb2
 from tests.conformance.cases import CASES
@@ -73,7 +73,7 @@ def test_trains_and_replays(built: Toolchain, server: str, expected: Trained) ->
 
 def test_reads_answers_of_known_forms(built: Toolchain, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the first answers of a training are written without protobuf, and still read."""
-    if not library.AVAILABLE:
+    if not binding.AVAILABLE:
         pytest.skip("there are no native rows here")
     decoded: list[str] = []
 

@@ -10,8 +10,8 @@ import torch
 
 from losswire.server.compute import Outcome, compute
 from losswire.server.decode import decode
-from losswire.server.native import library
-from losswire.server.native.library import AVAILABLE
+from losswire.server.native import binding
+from losswire.server.native.binding import AVAILABLE
 from losswire.server.native.softmax import cross_entropy
 from losswire.server.records import Reduction
 from losswire.server.registry import builtin_registry
@@ -367,6 +367,6 @@ def test_without_the_library_torch_computes_and_the_receipt_says_how(rows: int, 
 
 def test_a_library_that_is_not_there_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading finds none, and a call says so."""
-    monkeypatch.setattr(library, "_FREE", None)
+    monkeypatch.setattr(binding, "_FREE", None)
     with pytest.raises(RuntimeError, match="no native rows"):
-        library.softmax_rows(library.SoftmaxRows(), small=False)
+        binding.softmax_rows(binding.SoftmaxRows(), small=False)

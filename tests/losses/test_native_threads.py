@@ -11,7 +11,7 @@ from losswire.server.closed_forms import rows as driver
 from losswire.server.closed_forms.block import ClosedForm, RowBlock
 from losswire.server.closed_forms.rows import compute_rows
 from losswire.server.decode import decode
-from losswire.server.native.library import AVAILABLE
+from losswire.server.native.binding import AVAILABLE
 from losswire.server.records import Reduction
 from losswire.server.registry import builtin_registry
 from losswire.server.validate import validate

@@ -27,7 +27,7 @@ from losswire.server.decode import Request, decode
 from losswire.server.envelopes import Sent
 from losswire.server.errors import ExpiredError
 from losswire.server.known import Known
-from losswire.server.native import library, softmax
+from losswire.server.native import binding, softmax
 from losswire.server.work import SMALL_BYTES, Work
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2, tensor_service_pb2_grpc
 from losswire.wire import varint
@@ -38,7 +38,7 @@ from tests.support import resident
 from tests.support.encodings import field, odd_evaluations, padded
 from tests.support.regions import region
 
-pytestmark = pytest.mark.skipif(not library.AVAILABLE, reason="there are no native rows here")
+pytestmark = pytest.mark.skipif(not binding.AVAILABLE, reason="there are no native rows here")
 
 Evaluation = evaluation_pb2.Evaluation
 Outcome = evaluation_pb2.EvaluationOutcome

@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from losswire.server.native import library
-from losswire.server.native.library import AVAILABLE
+from losswire.server.native import binding
+from losswire.server.native.binding import AVAILABLE
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import decode_tensor, encode_tensor
 from tests.server.harness import UNLIMITED, Child
@@ -127,7 +127,7 @@ def test_the_server_tells_when_there_are_none(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, *, available: bool
 ) -> None:
     """An operator reads in the log that torch computes instead, and nothing where it does not."""
-    monkeypatch.setattr(library, "AVAILABLE", available)
+    monkeypatch.setattr(binding, "AVAILABLE", available)
 
     async def start() -> None:
         async with serving_app(Gate()):

@@ -118,8 +118,10 @@ def test_a_known_form_keeps_no_region() -> None:
         item.gradient_destinations["input"].CopyFrom(held.place(held.array((300, 500))))
         for _ in range(3):
             await stub.Evaluate(loss_service_pb2.EvaluateRequest(evaluation=item))
+        assert app._line.regions.held_bytes == 2 << 20
         held.close()
         await _freed(app)
+        assert not app._line.regions.held_bytes
 
     _serving(body)
 

@@ -19,7 +19,7 @@ from losswire.server.cuda import usable_bytes
 from losswire.server.door import GuardedServer
 from losswire.server.engine import Engine
 from losswire.server.line import Line
-from losswire.server.native import library as native
+from losswire.server.native import binding as native
 from losswire.server.regions.handout import RegionSocket
 from losswire.server.regions.memory import HAVE_REGIONS
 from losswire.server.registry import Registry, builtin_registry, records_in

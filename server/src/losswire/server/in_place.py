@@ -81,58 +81,58 @@ def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
 
     `borrow` gives the regions that some of its tensors lie in.
     """
-    inputs = [
-        (name, places.inputs[name], array.dtype, array.size, array.shape)
-        for name, array in form.inputs.items()
-        if name in places.inputs
-    ]
-    # A part of a message would keep all of it, hence numbers.
-    shared = [
-        (name, region.region_id, region.offset, form.inputs[name].dtype, form.inputs[name].shape)
-        for name, region in places.shared.items()
-    ]
-    gradients = [
-        (name, start, numpy_type(form.gradient_type(name)), form.inputs[name].shape)
-        for name, start in places.gradients.items()
-    ]
-    outside = [
-        (name, each.region.region_id, each.region.offset, each.array.dtype, each.array.shape)
-        for name, each in places.work.destinations.items()
-        if isinstance(each, Destination)
-    ]
+    return _InPlace(places, form, borrow).evaluate
 
-    # Not `places`, in which there are arrays: they would keep the regions that they lie in.
-    loss_at, numbers_at = places.loss, places.numbers
-    del places
 
-    def evaluate(message: bytes, start: int, answer: int, waited: int) -> bool:
-        arrays = {
-            name: np.frombuffer(message, dtype, size, start + at).reshape(shape)
-            for name, at, dtype, size, shape in inputs
-        }
-        goals: dict[str, Place] = {
-            name: Place(_array_at(answer + at, shape, dtype))
-            for name, at, dtype, shape in gradients
-        }
-        for name, region_id, offset, dtype, shape in shared:
-            lent = _lent(borrow(region_id), offset, shape, dtype)
-            if lent is None:
-                return False
-            arrays[name] = lent
-        for name, region_id, offset, dtype, shape in outside:
-            lent = _lent(borrow(region_id), offset, shape, dtype)
-            if lent is None:
-                return False
-            goals[name] = Place(lent)
+class _InPlace:
+    """Evaluations of one form. Of `places` only numbers are kept: arrays would keep regions."""
+
+    def __init__(self, places: Places, form: Work, borrow: Borrow) -> None:
+        self._form = form
+        self._borrow = borrow
+        self._loss_at, self._numbers_at = places.loss, places.numbers
+        self._inputs = [
+            (name, places.inputs[name], array.dtype, array.size, array.shape)
+            for name, array in form.inputs.items()
+            if name in places.inputs
+        ]
+        # A part of a message would keep all of it, hence numbers here, too.
+        self._shared = [
+            (
+                name,
+                region.region_id,
+                region.offset,
+                form.inputs[name].dtype,
+                form.inputs[name].shape,
+            )
+            for name, region in places.shared.items()
+        ]
+        self._gradients = [
+            (name, start, numpy_type(form.gradient_type(name)), form.inputs[name].shape)
+            for name, start in places.gradients.items()
+        ]
+        self._outside = [
+            (name, each.region.region_id, each.region.offset, each.array.dtype, each.array.shape)
+            for name, each in places.work.destinations.items()
+            if isinstance(each, Destination)
+        ]
+
+    def evaluate(self, message: bytes, start: int, answer: int, waited: int) -> bool:
+        """Compute one, as an `InMessage` does."""
+        form = self._form
+        found = self._arrays(message, start)
+        goals = self._goals(answer)
+        if found is None or goals is None:
+            return False
+        # In the order of the form, which sums are formed in.
+        arrays = {name: found[name] for name in form.inputs}
         context = Context(form.bindings, form.options, arrays)
         if any(True for _ in wrong_values(form.record, form.layout, context)):
             return False
-        # In the order of the form, which sums are formed in.
-        arrays = {name: arrays[name] for name in form.inputs}
         work = form.with_arrays(arrays, None, None, resident_bytes=0)
         outcome = compute(work.written_to(goals), _CPU)
-        _array_at(answer + loss_at, (), outcome.loss.dtype)[...] = outcome.loss
-        found = numbers(
+        _array_at(answer + self._loss_at, (), outcome.loss.dtype)[...] = outcome.loss
+        written = numbers(
             outcome.sum,
             outcome.mean_numerator,
             outcome.mean_denominator,
@@ -140,10 +140,34 @@ def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
             waited,
             outcome.compute_nanoseconds,
         )
-        ctypes.memmove(answer + numbers_at, found, len(found))
+        ctypes.memmove(answer + self._numbers_at, written, len(written))
         return True
 
-    return evaluate
+    def _arrays(self, message: bytes, start: int) -> dict[str, Array] | None:
+        """Give the inputs where they lie; None when a region is gone."""
+        arrays: dict[str, Array] = {
+            name: np.frombuffer(message, dtype, size, start + at).reshape(shape)
+            for name, at, dtype, size, shape in self._inputs
+        }
+        for name, region_id, offset, dtype, shape in self._shared:
+            lent = _lent(self._borrow(region_id), offset, shape, dtype)
+            if lent is None:
+                return None
+            arrays[name] = lent
+        return arrays
+
+    def _goals(self, answer: int) -> dict[str, Place] | None:
+        """Give the places of the gradients; None when a region is gone."""
+        goals = {
+            name: Place(_array_at(answer + at, shape, dtype))
+            for name, at, dtype, shape in self._gradients
+        }
+        for name, region_id, offset, dtype, shape in self._outside:
+            lent = _lent(self._borrow(region_id), offset, shape, dtype)
+            if lent is None:
+                return None
+            goals[name] = Place(lent)
+        return goals
 
 
 def _lent(

@@ -9,7 +9,7 @@ import numpy as np
 from losswire.server.closed_forms.block import InMessage, Options, Places, RowBlock
 from losswire.server.closed_forms.factors import refuse_negative
 from losswire.server.closed_forms.softmax import index_denominators
-from losswire.server.native.library import (
+from losswire.server.native.binding import (
     AVAILABLE,
     SoftmaxMessage,
     SoftmaxRows,

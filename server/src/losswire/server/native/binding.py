@@ -1,4 +1,4 @@
-"""The compiled library of rows, and its one call."""
+"""The compiled library of rows, and its calls."""
 
 import ctypes
 from collections.abc import Callable
