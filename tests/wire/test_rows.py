@@ -100,6 +100,17 @@ def test_damaged_bytes_are_no_message(data: bytes) -> None:
         ROWS.decode(data)
 
 
+@pytest.mark.parametrize("more", [1, 5])
+def test_a_length_that_protobuf_refuses_is_refused(more: int) -> None:
+    """A length of more than five bytes is none, though its number is small."""
+    tag = Request(rows=b"x").SerializeToString()[:1]
+    data = tag + b"\x81\x80\x80\x80" + b"\x80" * more + b"\x00x"
+    with pytest.raises(DecodeError):
+        Request.FromString(data)
+    with pytest.raises(DecodeError):
+        ROWS.decode(data)
+
+
 def _packing(*arrays: npt.NDArray[Any]) -> Packing:
     forms = []
     for array in arrays:

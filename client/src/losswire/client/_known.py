@@ -17,7 +17,7 @@ import numpy.typing as npt
 from losswire.client._evaluation import Evaluation
 from losswire.client._request import fill_evaluation, joined, serialize
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
-from losswire.wire import read_varint, varint
+from losswire.wire import fields, read_varint, varint
 
 SMALL_BYTES: Final = 96 * 1024
 """The bytes of a message up to which nothing else is to be decided: it always fits and is never
@@ -239,7 +239,7 @@ def _remember(evaluation: Evaluation, form: _Form, written: bytes) -> None:
 
 
 def _names(evaluation: Evaluation) -> Iterator[tuple[int, str]]:
-    """Name the numbers of an evaluation by field and key, in the order of `_form_of`."""
+    """Name the numbers of an evaluation by field and key, in the order of `form_of`."""
     yield from ((_INPUT, name) for name in evaluation.inputs)
     yield from ((_OPTION, name) for name, each in evaluation.options.items() if type(each) is float)
     rest = {
@@ -252,33 +252,22 @@ def _names(evaluation: Evaluation) -> Iterator[tuple[int, str]]:
 
 def _spans(body: bytes) -> Iterator[tuple[tuple[int, str], tuple[int, int]]]:
     """Find where the numbers of an evaluation begin and end, by the names of `_names`."""
-    for field, span in _fields(body, (0, len(body))):
+    for field, _, _, start, stop in fields(body, 0, len(body)):
         if field in (_INPUT, _OPTION):
-            entry = dict(_fields(body, span))
+            entry = _values(body, start, stop)
             name = body[slice(*entry[_NAME])].decode()
-            value = dict(_fields(body, entry[_VALUE]))
+            value = _values(body, *entry[_VALUE])
             inner = _DATA if field == _INPUT else _NUMBER
             if inner in value:
                 yield (field, name), value[inner]
         elif field in (_GRAD_OUTPUT, _SAMPLE_WEIGHT):
-            value = dict(_fields(body, span))
+            value = _values(body, start, stop)
             if _DATA in value:
                 yield (field, ""), value[_DATA]
         elif field == _NORMALIZER:
-            yield (field, ""), span
+            yield (field, ""), (start, stop)
 
 
-def _fields(body: bytes, span: tuple[int, int]) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Walk over the fields of a message within another: their numbers and where values lie."""
-    position, end = span
-    while position < end:
-        tag, start = read_varint(body, position)
-        match tag & 7:
-            case 0:  # a varint
-                position = read_varint(body, start)[1]
-            case 1:  # eight bytes
-                position = start + 8
-            case _:  # a length, and as many bytes; the contract has no others
-                length, start = read_varint(body, start)
-                position = start + length
-        yield tag >> 3, (start, position)
+def _values(body: bytes, start: int, stop: int) -> dict[int, tuple[int, int]]:
+    """Tell where the values of a message within another lie, by the numbers of their fields."""
+    return {field: (begin, end) for field, _, _, begin, end in fields(body, start, stop)}

@@ -4,7 +4,15 @@ from losswire.wire._bytes import new_bytes
 from losswire.wire._dtypes import DATA_TYPES, WireType, wire_type_of
 from losswire.wire._identity import ID_BYTES, begin_identity
 from losswire.wire._options import OptionScalar, decode_option, encode_option
-from losswire.wire._payloads import DETACHED_FROM, Payload, Template, attach, detach, find_payloads
+from losswire.wire._payloads import (
+    DETACHED_FROM,
+    Payload,
+    Template,
+    attach,
+    detach,
+    fields,
+    find_payloads,
+)
 from losswire.wire._rows import GRADIENT_ROWS, ROWS, Packing, bytes_of
 from losswire.wire._tensor import (
     MAX_AXIS,
@@ -46,6 +54,7 @@ __all__ = [
     "encode_form",
     "encode_option",
     "encode_tensor",
+    "fields",
     "find_payloads",
     "new_bytes",
     "read_elements",

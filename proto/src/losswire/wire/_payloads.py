@@ -118,23 +118,33 @@ def _walk_field(
 
 def _submessages(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
     """Give of each field that has a length its number, and where it, its value and both end."""
+    for number, kind, head, begin, end in fields(message, start, stop):
+        if kind == _LENGTH_DELIMITED:
+            yield number, head, begin, end
+
+
+def fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Walk over the fields in a part of a message that is a message itself.
+
+    Gives of each its number, its kind on the wire, where it and its value begin, and where both
+    end. Raises ValueError for groups, and for what is no field.
+    """
     while start < stop:
         head = start
-        tag, start = read_varint(message, start, SIZE_BYTES)
-        number, kind = tag >> 3, tag & 7
+        tag, begin = read_varint(message, start, SIZE_BYTES)
+        kind = tag & 7
         if kind == _LENGTH_DELIMITED:
-            length, start = read_varint(message, start, SIZE_BYTES)
-            end = start + length
+            length, begin = read_varint(message, begin, SIZE_BYTES)
+            end = begin + length
         elif kind == _VARINT:
-            _, end = read_varint(message, start)
+            _, end = read_varint(message, begin)
         elif kind == _EIGHT_BYTES:
-            end = start + 8
+            end = begin + 8
         elif kind == _FOUR_BYTES:
-            end = start + 4
+            end = begin + 4
         else:
             raise ValueError("a group")
-        if kind == _LENGTH_DELIMITED:
-            yield number, head, start, end
+        yield tag >> 3, kind, head, begin, end
         start = end
     if start != stop:
         raise ValueError("a field ends behind its message")

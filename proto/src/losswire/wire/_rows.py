@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from losswire.v1 import loss_service_pb2
 from losswire.wire._bytes import new_bytes
 from losswire.wire._tensor import TensorForm, read_elements
-from losswire.wire._varint import read_varint, varint
+from losswire.wire._varint import SIZE_BYTES, read_varint, varint
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -72,7 +72,7 @@ class RowsField(Generic[MessageT]):
         if data[:1] != bytes([self._tag]):
             return None
         try:
-            length, start = read_varint(data, 1)
+            length, start = read_varint(data, 1, SIZE_BYTES)
         except ValueError:
             return None
         return start if len(data) - start == length else None

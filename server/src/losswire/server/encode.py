@@ -42,8 +42,10 @@ def encode_apart(outcome: Outcome, queue_nanoseconds: int) -> Encoded:
     large = {
         name: array for name, array in outcome.gradients.items() if array.nbytes >= DETACHED_FROM
     }
+    if not large:
+        return Encoded(encode(outcome, queue_nanoseconds), large)
     small = {name: array for name, array in outcome.gradients.items() if name not in large}
-    message = encode(replace(outcome, gradients=small) if large else outcome, queue_nanoseconds)
+    message = encode(replace(outcome, gradients=small), queue_nanoseconds)
     for name, array in large.items():
         message.gradients[name].CopyFrom(encode_form(array))
     return Encoded(message, {_path(name): array for name, array in large.items()})
