@@ -310,6 +310,14 @@ def test_forms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < len(known._known) <= 5
 
 
+def test_long_texts_are_not_kept() -> None:
+    """What would be kept of a form is bounded: a form with a long text is none."""
+    long = Evaluation("any", {"x": np.ones(2)}, {"a": "b" * known.SMALL_BYTES})
+    for _ in range(2):
+        assert known.request(long, known.ALONE) == ordinary(long)
+    assert not known._known
+
+
 def test_large_forms_are_composed_only() -> None:
     """Which way a large evaluation goes is decided each time, however well its form is known."""
     assert known.SMALL_BYTES * 5 <= STAGED_FROM

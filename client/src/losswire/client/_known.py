@@ -95,6 +95,11 @@ class Template:
         spans = dict(_spans(body))
         return cls(body, [spans[name] for name in _names(evaluation) if name in spans])
 
+    def is_worth_keeping(self, payloads: Sequence[Payload], written: bytes) -> bool:
+        """Tell whether it gives a request back that it was made of, and is small itself."""
+        beside = sum([len(each) for each in self._parts])
+        return beside <= SMALL_BYTES and self.fill(ALONE, payloads) == written
+
     def fill(self, before: bytes, payloads: Sequence[Payload]) -> bytes:
         """Write an evaluation with other numbers, behind something and its length."""
         parts: list[Any] = self._parts.copy()
@@ -230,7 +235,7 @@ def _remember(evaluation: Evaluation, form: _Form, written: bytes) -> None:
     key, payloads = form
     template = Template.of(evaluation, written)
     # Another thread that changes the arrays or the mappings meanwhile harms its own call only.
-    if template.fill(ALONE, payloads) != written:
+    if not template.is_worth_keeping(payloads, written):
         return
     with _remembering:
         if len(_known) >= MOST_FORMS:

@@ -52,7 +52,7 @@ class PlacedForms:
         if form is None or not is_plain(evaluation, form[1]):
             return
         template = Template.of(evaluation, request)
-        if template.fill(ALONE, form[1]) != request:
+        if not template.is_worth_keeping(form[1], request):
             return
         with self._remembering:
             if len(self._known) >= _MOST:
