@@ -28,11 +28,13 @@ from losswire.client import (
     ResourceExhaustedError,
     RetryPolicy,
     UnimplementedError,
+    _shared,
 )
 from losswire.client import _placement as client_placement
 from losswire.client import _regions as client_regions
 from losswire.client import _staging as staging
 from losswire.client._channel import open_session
+from losswire.client._lease import Lease
 from tests.client.conftest import Call
 from tests.client.scripted import Scripted
 from tests.server.harness import Child
@@ -44,6 +46,7 @@ _ROWS, _WIDTH = 600, 500
 _LOGITS = _DRAW.standard_normal((_ROWS, _WIDTH)).astype(np.float32)
 _CLASSES = _DRAW.integers(0, _WIDTH, _ROWS)
 _BATCH: dict[str, ArrayInput] = {"input": _LOGITS, "target": _CLASSES}
+_CALL, _CALL_ASYNC = Lease.call, Lease.call_async
 _QUICK = RetryPolicy(initial_backoff=0.01, max_backoff=0.1)
 
 
@@ -100,9 +103,9 @@ def test_known_places_are_told_apart(sharing: Child, monkeypatch: pytest.MonkeyP
     composed: list[int] = []
     compose = client_placement.Placement.operation
 
-    def counted(placement: Any) -> Any:  # noqa: ANN401 (the method's own)
+    def counted(placement: Any, leases: Any) -> Any:  # noqa: ANN401 (the method's own)
         composed.append(1)
-        return compose(placement)
+        return compose(placement, leases)
 
     monkeypatch.setattr(client_placement.Placement, "operation", counted)
     square = _LOGITS[:400, :400]
@@ -258,6 +261,92 @@ def test_the_ways_are_told(sharing: Child) -> None:
             progress=lambda done, rows: seen.append((done, rows)),
         )
         assert (result.transport, seen[-1]) == ("chunked", (10_000, 10_000))
+
+
+@pytest.fixture
+def by_lease(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Notes of each call whether a lease carried it."""
+    noted: list[bool] = []
+
+    def watched(answer: bytes | None) -> bytes | None:
+        noted.append(answer is not None)
+        return answer
+
+    def call(lease: Lease, request: bytes, seconds: float) -> bytes | None:
+        return watched(_CALL(lease, request, seconds))
+
+    async def call_async(lease: Lease, request: bytes, seconds: float) -> bytes | None:
+        return watched(await _CALL_ASYNC(lease, request, seconds))
+
+    monkeypatch.setattr(Lease, "call", call)
+    monkeypatch.setattr(Lease, "call_async", call_async)
+    return noted
+
+
+def test_what_lies_in_regions_is_called_over_their_leases(
+    call: Call, sharing: Child, by_lease: list[bool]
+) -> None:
+    """Whoever they belong to, from both clients; what is sent as a whole goes by gRPC."""
+    call(sharing.address, "evaluate", "cross_entropy", _BATCH, gradients=["input"])
+    assert by_lease == [True]
+    by_lease.clear()
+    call(sharing.address, "evaluate", "cross_entropy", {"input": np.eye(3), "target": np.arange(3)})
+    assert not by_lease
+    with Client(sharing.address) as client, client.region(6 * _LOGITS.nbytes) as region:
+        logits, out = region.array(_LOGITS.shape), region.array(_LOGITS.shape)
+        logits[...] = _LOGITS
+        for _ in range(3):
+            inputs = {**_BATCH, "input": logits}
+            client.evaluate("cross_entropy", inputs, gradients=["input"], out={"input": out})
+        assert by_lease == [True] * 3
+        # Whoever wants progress has nothing copied, and these classes are longer than what a
+        # lease carries.
+        many = region.array((100_000, 2))
+        classes = np.zeros(len(many), int)
+        inputs = {"input": many, "target": classes}
+        client.evaluate("cross_entropy", inputs, progress=lambda _, __: None)
+    assert by_lease == [True] * 3 + [False]
+
+
+def test_a_server_whose_leases_carry_nothing(
+    sharing: Child,
+    plain: EvaluationResult,
+    by_lease: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The answer to CreateRegion says so, by default."""
+    monkeypatch.setattr(_shared, "Lease", lambda connection, _: Lease(connection, 0))
+    with Client(sharing.address) as client:
+        results = [_evaluate(client) for _ in range(2)]
+    assert by_lease == [False, False]
+    assert all(_same(each, plain) and each.transport == "region" for each in results)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_closing_ends_a_call_over_a_lease(
+    sharing: Child, monkeypatch: pytest.MonkeyPatch, *, own: bool
+) -> None:
+    """Whoever the region belongs to; the caller hears of it as from any other call."""
+    interrupted: list[Lease] = []
+
+    def interrupt(lease: Lease) -> None:
+        interrupted.append(lease)
+
+    monkeypatch.setattr(Lease, "interrupt", interrupt)
+    client = Client(sharing.address)
+
+    def closed_meanwhile(lease: Lease, request: bytes, seconds: float) -> None:
+        del request, seconds
+        client.close()
+        assert lease in interrupted
+
+    monkeypatch.setattr(Lease, "call", closed_meanwhile)
+    inputs: dict[str, ArrayInput] = {**_BATCH}
+    if own:
+        inputs["input"] = client.region(2 * _LOGITS.nbytes).array(_LOGITS.shape)
+    with pytest.raises(CancelledError) as caught:
+        client.evaluate("cross_entropy", inputs)
+    assert caught.value.reason == "CLIENT_CLOSED"
 
 
 def test_errors_are_those_of_any_other_way(call: Call, sharing: Child) -> None:

@@ -12,7 +12,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,43 +30,16 @@ from losswire.v1 import (
     evaluation_pb2,
     loss_service_pb2,
     loss_service_pb2_grpc,
-    tensor_service_pb2,
-    tensor_service_pb2_grpc,
 )
 from tests.server.harness import Child
-from tests.server.inside import CLOSED, PATIENCE, Gate, serving_app, until
+from tests.server.inside import CLOSED, PATIENCE, Gate, until
 from tests.server.requests import TIMEOUT, Stub, by_call, evaluation, f32
+from tests.server.sharing import SIZE, create_from, fetch_from, sharing
 from tests.support.encodings import field
-from tests.support.regions import Created, Held, create, fetch, region, relocate
+from tests.support.regions import Held, create, fetch, region, relocate
 
-_SIZE = 8 * MIB
 _PROMPT = 1.0
 """How many seconds may pass until the bytes of a caller who died are free."""
-
-Body = Callable[[App, grpc.aio.Channel], Awaitable[None]]
-
-
-def _serving(body: Body, gate: Gate | None = None, **changes: object) -> None:
-    """Run something beside a server, both on one new event loop."""
-
-    async def run() -> None:
-        settings = {"region_quota_bytes": 32 * MIB, **changes}
-        async with serving_app(gate or Gate(), **settings) as (app, channel):
-            await body(app, channel)
-
-    asyncio.run(run())
-
-
-async def _create(channel: grpc.aio.Channel, size: int = _SIZE) -> Created:
-    stub = tensor_service_pb2_grpc.TensorServiceStub(channel)
-    request = tensor_service_pb2.CreateRegionRequest(size_bytes=size)
-    created: Created = await stub.CreateRegion(request)
-    return created
-
-
-async def _fetch(channel: grpc.aio.Channel, size: int = _SIZE) -> Held:
-    created = await _create(channel, size)
-    return await asyncio.to_thread(fetch, created)
 
 
 def _reserved(app: App) -> int:
@@ -91,8 +63,8 @@ def test_a_closed_lease_frees_everything() -> None:
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         before = 0
         for round_ in range(20):
-            held = await _fetch(channel)
-            assert _reserved(app) == _SIZE
+            held = await fetch_from(channel)
+            assert _reserved(app) == SIZE
             held.close()
             await _freed(app)
             del held
@@ -100,7 +72,7 @@ def test_a_closed_lease_frees_everything() -> None:
                 before = _descriptors()
         assert _descriptors() <= before
 
-    _serving(body)
+    sharing(body)
 
 
 def test_a_known_form_keeps_no_region() -> None:
@@ -113,7 +85,7 @@ def test_a_known_form_keeps_no_region() -> None:
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         stub = loss_service_pb2_grpc.LossServiceStub(channel)
-        held = await _fetch(channel, 2 << 20)
+        held = await fetch_from(channel, 2 << 20)
         item.inputs["input"].CopyFrom(held.tensor(held.array((300, 500))))
         item.gradient_destinations["input"].CopyFrom(held.place(held.array((300, 500))))
         for _ in range(3):
@@ -123,7 +95,7 @@ def test_a_known_form_keeps_no_region() -> None:
         await _freed(app)
         assert not app._line.regions.held_bytes
 
-    _serving(body)
+    sharing(body)
 
 
 @pytest.mark.parametrize(("unknown", "kept"), [(100, 1), (100_000, 0)])
@@ -141,7 +113,7 @@ def test_a_form_is_kept_by_few_bytes(
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         del app
-        held = await _fetch(channel, 2 << 20)
+        held = await fetch_from(channel, 2 << 20)
         item.inputs["input"].CopyFrom(held.tensor(held.array((300, 500))))
         message = item.SerializeToString() + field(15, bytes(unknown))
         call: Any = channel.unary_unary("/losswire.v1.LossService/Evaluate")
@@ -149,7 +121,7 @@ def test_a_form_is_kept_by_few_bytes(
         assert len(made) == kept
         held.close()
 
-    _serving(body)
+    sharing(body)
 
 
 _VICTIM = """
@@ -200,20 +172,20 @@ def test_a_caller_who_is_killed_leaves_nothing(
                 assert await asyncio.to_thread(victim.stdout.readline) == b"ready\n"
                 if stage == "evaluating":
                     await until(gate.reached.is_set)
-                assert _reserved(app) >= (_SIZE if stage != "created" else 0)
+                assert _reserved(app) >= (SIZE if stage != "created" else 0)
                 victim.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(victim.wait)
             if stage == "evaluating":
                 await until(lambda: not app._line.regions._regions)
                 # Torch still reads the memory: it is there, and counts.
-                assert app._line.regions.held_bytes == _SIZE
+                assert app._line.regions.held_bytes == SIZE
                 gate.open.set()
             await _freed(app)
         gc.collect()
         # gRPC closes the killed caller's connection when it likes.
         await until(lambda: _descriptors() <= before)
 
-    _serving(body, gate, listen=f"unix:{listen}")
+    sharing(body, gate, listen=f"unix:{listen}")
 
 
 def test_a_token_that_nobody_presents_expires(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,12 +193,12 @@ def test_a_token_that_nobody_presents_expires(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(region_store, "TOKEN_SECONDS", 0.2)
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
-        created = await _create(channel)
+        created = await create_from(channel)
         await _freed(app)
         with pytest.raises(ConnectionError):
             await asyncio.to_thread(fetch, created)
 
-    _serving(body)
+    sharing(body)
 
 
 def test_tokens_work_once(child: Child) -> None:
@@ -265,22 +237,22 @@ def test_a_peer_that_says_nothing_is_let_go(child: Child) -> None:
 
 
 def test_a_peer_that_talks_loses_its_lease() -> None:
-    """After the token nothing more is said."""
+    """After the token nothing is said but evaluations."""
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
-        held = await _fetch(channel)
-        held.lease.sendall(b"x")
+        held = await fetch_from(channel)
+        held.lease.sendall(b"not a request")
         await _freed(app)
         held.close()
 
-    _serving(body)
+    sharing(body)
 
 
 def test_memory_is_taken_back_from_who_keeps_it() -> None:
     """Whoever gives up the lease and keeps the descriptor has zeros, which the system counts."""
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
-        held = await _fetch(channel)
+        held = await fetch_from(channel)
         held.memory[:4] = b"mine"
         held.lease.close()
         await _freed(app)
@@ -288,7 +260,7 @@ def test_memory_is_taken_back_from_who_keeps_it() -> None:
         assert held.memory[:4] == bytes(4)
         held.close()
 
-    _serving(body)
+    sharing(body)
 
 
 def test_what_a_caller_holds_survives_the_server() -> None:
@@ -296,11 +268,11 @@ def test_what_a_caller_holds_survives_the_server() -> None:
     kept: list[Held] = []
 
     async def body(_: App, channel: grpc.aio.Channel) -> None:
-        held = await _fetch(channel)
+        held = await fetch_from(channel)
         held.memory[:4] = b"mine"
         kept.append(held)
 
-    _serving(body)
+    sharing(body)
     [held] = kept
     assert held.memory[:4] == b"mine"
     assert held.lease.recv(1) == b""
@@ -312,7 +284,7 @@ def test_an_evaluation_goes_on_without_the_lease() -> None:
     gate = Gate()
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
-        held = await _fetch(channel)
+        held = await fetch_from(channel)
         numbers = held.array((2,))
         numbers[1] = 5
         item = evaluation("gate", {"input": held.tensor(numbers)}, reduction=3)
@@ -320,13 +292,13 @@ def test_an_evaluation_goes_on_without_the_lease() -> None:
         await until(gate.reached.is_set)
         held.lease.close()
         await until(lambda: not app._line.regions._regions)
-        assert _reserved(app) > _SIZE
+        assert _reserved(app) > SIZE
         gate.open.set()
         assert (await running).sum == CLOSED + 5
         await _freed(app)
         held.close()
 
-    _serving(body, gate)
+    sharing(body, gate)
 
 
 def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,18 +306,18 @@ def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(region_store, "_MOST_REGIONS", 3)
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
-        held = [await _fetch(channel, 1) for _ in range(3)]
+        held = [await fetch_from(channel, 1) for _ in range(3)]
         with pytest.raises(grpc.RpcError) as refused:
-            await _create(channel, 1)
+            await create_from(channel, 1)
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         held.pop().close()
         await until(lambda: len(app._line.regions._regions) == 2)
-        held.append(await _fetch(channel, 1))
+        held.append(await fetch_from(channel, 1))
         for each in held:
             each.close()
         await _freed(app)
 
-    _serving(body)
+    sharing(body)
 
 
 def test_a_call_that_is_cancelled_leaves_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,15 +333,15 @@ def test_a_call_that_is_cancelled_leaves_no_region(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(region_store, "RegionMemory", slowly)
 
     async def body(app: App, _: grpc.aio.Channel) -> None:
-        asking = asyncio.ensure_future(app._line.regions.create(_SIZE))
+        asking = asyncio.ensure_future(app._line.regions.create(SIZE))
         await until(begun.is_set)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        assert _reserved(app) == _SIZE
+        assert _reserved(app) == SIZE
         go_on.set()
         await _freed(app)
 
-    _serving(body)
+    sharing(body)
 
 
 def _mode(path: Path) -> int:
@@ -385,7 +357,7 @@ def test_the_socket_is_private_and_goes_with_the_server() -> None:
         assert [_mode(each) for each in (path, path.parent)] == [0o600, 0o700]
         folders.append(path.parent)
 
-    _serving(body)
+    sharing(body)
     assert not folders[0].exists()
 
 
@@ -396,12 +368,12 @@ def test_a_chosen_socket(tmp_path: Path) -> None:
         left.bind(str(path))
 
     async def body(_: App, channel: grpc.aio.Channel) -> None:
-        created = await _create(channel)
+        created = await create_from(channel)
         assert created.socket_path == str(path)
         with pytest.raises(StartError, match="a server listens there"):
             await _start(region_socket=str(path))
 
-    _serving(body, region_socket=str(path))
+    sharing(body, region_socket=str(path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -443,7 +415,7 @@ def test_other_machines_are_offered_none(tmp_path: Path, path: str, *, shared: b
     async def body(app: App, _: grpc.aio.Channel) -> None:
         assert bool(app._line.regions.socket_path) == shared
 
-    _serving(body, listen="0.0.0.0:0", allow_insecure=True, region_socket=chosen)
+    sharing(body, listen="0.0.0.0:0", allow_insecure=True, region_socket=chosen)
 
 
 _PLAIN_PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin")
@@ -466,7 +438,7 @@ def test_other_users_are_refused(tmp_path: Path) -> None:
             folder.chmod(0o755)
         path.chmod(0o666)
         for user, expected in ((65534, "(b'', [])"), (0, "(b'\\x01', [")):
-            token = (await _create(channel)).token.hex()
+            token = (await create_from(channel)).token.hex()
             found = await asyncio.to_thread(
                 subprocess.run,
                 [str(_PLAIN_PYTHON), "-c", script, str(path), token],
@@ -480,7 +452,7 @@ def test_other_users_are_refused(tmp_path: Path) -> None:
             refused = "ConnectionResetError" in found.stdout or "BrokenPipe" in found.stdout
             assert found.stdout.startswith(expected) or (user and refused), found.stdout
 
-    _serving(body, region_socket=str(path))
+    sharing(body, region_socket=str(path))
 
 
 def test_the_same_evaluation_before_and_after(child: Child) -> None:
@@ -502,7 +474,7 @@ def test_what_lies_in_regions_is_not_paid_for_again() -> None:
     item = evaluation("cross_entropy", inputs, gradients_for=["input"])
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
-        held = await _fetch(channel)
+        held = await fetch_from(channel)
         moved, gradients = relocate(item, held)
         plain, shared = (app._line._check(each) for each in (item, moved))
         in_place = inputs["input"].nbytes + gradients["input"].nbytes
@@ -513,4 +485,4 @@ def test_what_lies_in_regions_is_not_paid_for_again() -> None:
         assert price(app._line._check(moved)) == price(plain) - inputs["input"].nbytes
         held.close()
 
-    _serving(body)
+    sharing(body)

@@ -359,13 +359,15 @@ class AsyncClient:
         while True:
             call = self._calls[attempts.start()][operation.method.path]
             try:
-                answer = await call(
+                answer = await operation.by_lease_async(attempts.remaining()) or await call(
                     operation.sending(),
                     timeout=attempts.remaining(),
                     metadata=self._session.metadata,
                 )
             except grpc.RpcError as failure:
                 error = error_from_call(failure, len(operation.request))
+            except LosswireError as failure:
+                error = failure
             except asyncio.CancelledError:
                 error = closed_or_cancelled(self._session)
             except grpc.aio.UsageError:

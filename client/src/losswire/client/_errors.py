@@ -183,21 +183,32 @@ def error_from_call(failure: grpc.RpcError, sent_bytes: int = 0) -> LosswireErro
     # Not dict(...): older versions of grpc.aio give something that dict() misreads.
     metadata = {key: value for key, value in call.trailing_metadata() or ()}  # noqa: C416
     status = _parse(status_pb2.Status, metadata.get(DETAILS_KEY, b""))
-    info = _detail(status, error_details_pb2.ErrorInfo)
-    pushback = _pushback(metadata.get(PUSHBACK_KEY), _detail(status, error_details_pb2.RetryInfo))
-    message = call.details() or f"the call failed with {code.name}"
-    reason = info.reason if info else ""
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and info is None and "larger than max" in message:
+    message = call.details() or ""
+    exhausted = code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    if exhausted and not status.details and "larger than max" in message:
         # gRPC itself refused the message, before the service saw it.
         return too_large_error(message, sent_bytes)
+    return _from_details(code, message, status, metadata.get(PUSHBACK_KEY))
+
+
+def error_from_details(code: int, details: bytes) -> LosswireError:
+    """Translate the failure of a call that did not come by gRPC, from a google.rpc.Status."""
+    status = _parse(status_pb2.Status, details)
+    return _from_details(_CODES.get(code, grpc.StatusCode.UNKNOWN), status.message, status, None)
+
+
+def _from_details(
+    code: grpc.StatusCode, message: str, status: status_pb2.Status, pushback: str | bytes | None
+) -> LosswireError:
+    info = _detail(status, error_details_pb2.ErrorInfo)
     request = _detail(status, error_details_pb2.RequestInfo)
     bad_request = _detail(status, error_details_pb2.BadRequest)
     return _make(
         code,
-        message,
-        reason,
+        message or f"the call failed with {code.name}",
+        info.reason if info else "",
         violations_of(bad_request.field_violations if bad_request else ()),
-        pushback,
+        _pushback(pushback, _detail(status, error_details_pb2.RetryInfo)),
         request_id=request.request_id if request else "",
     )
 
@@ -215,6 +226,12 @@ def too_large_error(message: str, sent_bytes: int) -> ResourceExhaustedError:
 def too_late_error() -> DeadlineExceededError:
     """Make the error of a call that waited too long for another call of its client."""
     return DeadlineExceededError("the time is up; another call is sending resident tensors")
+
+
+def malformed_error(what: str) -> InternalError:
+    """Make the error of an answer that is not what the contract says."""
+    text = f"the server's answer is malformed: {what}"
+    return InternalError(text, reason="MALFORMED_RESPONSE")
 
 
 def closed_error() -> CancelledError:

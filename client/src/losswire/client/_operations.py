@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from google.protobuf.message import DecodeError
+
 from losswire.client._catalogue import LossInfo, ServerInfo, read_losses, read_server_info
-from losswire.client._errors import LosswireError
+from losswire.client._errors import LosswireError, malformed_error
 from losswire.client._evaluation import Evaluation
 from losswire.client._factored import completed
 from losswire.client._known import ALONE, AMONG_MANY, in_stream, known_request, request
+from losswire.client._lease import Lease
 from losswire.client._request import joined, serialize
 from losswire.client._resident import StoredTensor, distinct, is_missing
 from losswire.client._response import EvaluationResult, OneAnswer, read_outcome, read_result
@@ -77,10 +80,37 @@ class Operation(Generic[_R]):
     """Makes the messages of a method that takes many, instead of `request`."""
     retry: bool = True
     """Whether to try again when the server says that it may work later."""
+    leases: Sequence[Lease] = ()
+    """The connections that it can go over instead, whichever is free."""
 
     def sending(self) -> Any:
         """Give what to send in one try."""
         return self.request if self.parts is None else self.parts()
+
+    def by_lease(self, seconds: float) -> Any | None:
+        """Call over a lease; gives the answer's message, None when it has to go by gRPC.
+
+        Raises LosswireError.
+        """
+        for lease in self.leases:
+            answer = lease.call(self.request, seconds)
+            if answer is not None:
+                return self._parse(answer)
+        return None
+
+    async def by_lease_async(self, seconds: float) -> Any | None:
+        """Call over a lease, as `by_lease` does, on the running event loop."""
+        for lease in self.leases:
+            answer = await lease.call_async(self.request, seconds)
+            if answer is not None:
+                return self._parse(answer)
+        return None
+
+    def _parse(self, answer: bytes) -> Any:
+        try:
+            return self.method.parse(answer)
+        except DecodeError as error:
+            raise malformed_error("a message does not parse") from error
 
 
 @dataclass(frozen=True, slots=True)

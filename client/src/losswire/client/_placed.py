@@ -1,7 +1,7 @@
 """Requests of known forms whose arrays lie in the caller's regions."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -10,6 +10,7 @@ import numpy as np
 from losswire.client._batch import Array, Batch
 from losswire.client._evaluation import Evaluation
 from losswire.client._known import ALONE, Payload, Template, form_of, is_plain
+from losswire.client._lease import Lease
 from losswire.client._operations import EVALUATE, Operation
 from losswire.client._response import EvaluationResult, OneAnswer, read_result
 
@@ -33,7 +34,7 @@ class PlacedForms:
         self._remembering = threading.Lock()
 
     def find(
-        self, evaluation: Evaluation, out: Mapping[str, Array] | None
+        self, evaluation: Evaluation, out: Mapping[str, Array] | None, leases: Sequence[Lease]
     ) -> Operation[EvaluationResult] | None:
         """Give the call of an evaluation whose form and places are known, else None."""
         form = self._form_of(evaluation, out)
@@ -43,7 +44,8 @@ class PlacedForms:
             return None
         if form is None or template is None:
             return None
-        return Operation(EVALUATE, template.fill(ALONE, form[1]), partial(_read, out or {}))
+        request = template.fill(ALONE, form[1])
+        return Operation(EVALUATE, request, partial(_read, out or {}), leases=leases)
 
     def remember(self, batch: Batch, request: bytes) -> None:
         """Keep the request of a valid evaluation that lies in the caller's regions."""

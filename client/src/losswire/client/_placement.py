@@ -1,6 +1,6 @@
 """Which tensors of an evaluation lie in shared memory, and which are copied through it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._batch import STAGED_FROM, Batch
+from losswire.client._lease import Lease
 from losswire.client._operations import EVALUATE, Operation
 from losswire.client._request import fill_evaluation, serialize
 from losswire.client._response import EvaluationResult, read_result
@@ -115,7 +116,7 @@ class Placement:
             and form[0].kind not in "biu"  # integers have no gradient, as the server will say
         ]
 
-    def operation(self) -> Operation[EvaluationResult]:
+    def operation(self, leases: Sequence[Lease]) -> Operation[EvaluationResult]:
         """Make it a call, whose result has the arrays where gradients were put."""
         evaluation = self._batch.evaluation
         inputs = {name: self.inputs.get(name, each) for name, each in evaluation.inputs.items()}
@@ -135,6 +136,7 @@ class Placement:
             EVALUATE,
             serialize(message),
             lambda answer: read_result(answer.message.result, "region", arrays, answer.detached),
+            leases=leases,
         )
 
     def collect(self, result: EvaluationResult) -> EvaluationResult:

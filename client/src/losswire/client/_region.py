@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from losswire.client._lease import Lease
 from losswire.client._shared import PlacedArray, SharedMemory, aligned
 
 
@@ -53,6 +54,11 @@ class Region:
             raise ValueError(f"array: {error}") from None
         self._used = min(aligned(self._used + made.nbytes), self.nbytes)
         return made
+
+    @property
+    def lease(self) -> Lease:
+        """What evaluations of its arrays can go over."""
+        return self._memory.lease
 
     def where(self, array: npt.NDArray[Any]) -> tuple[int, int] | None:
         """Tell the region's number and an array's offset in it; None when it does not lie here."""

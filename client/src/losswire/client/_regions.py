@@ -15,6 +15,7 @@ from losswire.client._errors import (
     UnimplementedError,
 )
 from losswire.client._evaluation import Evaluation
+from losswire.client._lease import Lease
 from losswire.client._operations import (
     Aside,
     Operation,
@@ -64,8 +65,12 @@ class Regions:
     ) -> Operation[EvaluationResult] | None:
         """Give the one call that an evaluation of a known form is; None when it is not known."""
         if self.own:
-            return self._placed.find(evaluation, out)
+            return self._placed.find(evaluation, out, self._leases())
         return known(evaluation) if out is None else None
+
+    def _leases(self) -> list[Lease]:
+        """Give the connections of the caller's regions: any serves all of them."""
+        return [region.lease for region in self.own]
 
     def evaluate(self, batch: Batch, *, staged: bool = True) -> Steps[EvaluationResult | None]:
         """Evaluate with as much in shared memory as can be; None when that is nothing.
@@ -84,7 +89,8 @@ class Regions:
                 if placement.empty or placement.sent_bytes > FITS_ALWAYS:
                     intact = True
                     return None
-                operation = placement.operation()
+                leases = self._leases() if memory is None else [memory.lease]
+                operation = placement.operation(leases)
                 result = yield from evaluate(batch.evaluation, operation)
                 if memory is not None:
                     result = yield Aside(partial(placement.collect, result))
@@ -159,4 +165,5 @@ class Regions:
         """Close all of them; arrays in the caller's keep their contents."""
         self._staging.close()
         for region in self.own:
+            region.lease.interrupt()
             region.close()

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._errors import FailedPreconditionError, LosswireError
+from losswire.client._lease import Lease
 from losswire.v1 import tensor_pb2, tensor_service_pb2
 from losswire.wire import MAX_RANK, wire_type_of
 
@@ -86,7 +87,8 @@ class SharedMemory:
         self._base: int = self._root.__array_interface__["data"][0]
         # The connection is the lease. Without it the server would take the memory back, so it
         # stays until nobody can look at the memory any more.
-        weakref.finalize(self._root, lease.close).atexit = False
+        self.lease = Lease(lease, created.max_request_bytes)
+        weakref.finalize(self._root, self.lease.close).atexit = False
 
     def offset_of(self, array: Array) -> int | None:
         """Tell where an array lies in it; None when it does not, or not as the wire has it."""

@@ -36,6 +36,8 @@ class Staging:
         self._session = session
         self._lock = threading.Lock()
         self._free: list[SharedMemory] = []
+        self._used: set[SharedMemory] = set()
+        """Those that evaluations pass through now."""
         self._fresh: set[int] = set()
         """The numbers of those that were never used."""
         self._count = 0
@@ -55,6 +57,8 @@ class Staging:
         size = _rounded(wanted)
         with self._lock:
             found = self._find(wanted)
+            if found is not None:
+                self._used.add(found)
             if found is not None or not self._make_room(size):
                 return found
         memory = None
@@ -65,6 +69,7 @@ class Staging:
                 if memory is None:
                     self._count_out(size)
                 else:
+                    self._used.add(memory)
                     self._bytes += memory.nbytes - size
                     self._fresh.add(memory.region_id)
         return memory
@@ -113,6 +118,7 @@ class Staging:
     def give_back(self, memory: SharedMemory) -> None:
         """Take a region back that nobody looks at any more, the server included."""
         with self._lock:
+            self._used.discard(memory)
             self._fresh.discard(memory.region_id)
             if self._closed:
                 self._leave(memory)
@@ -122,6 +128,7 @@ class Staging:
     def drop(self, memory: SharedMemory) -> None:
         """Let a region go that the server may still be looking at."""
         with self._lock:
+            self._used.discard(memory)
             self._fresh.discard(memory.region_id)
             self._leave(memory)
 
@@ -148,9 +155,11 @@ class Staging:
         self._not_before = time.monotonic() + _PAUSE_SECONDS
 
     def close(self) -> None:
-        """Let go of all that is not in use; the rest goes when it is given back."""
+        """Let go of all that is not in use; the rest goes when it is given back, which is soon."""
         with self._lock:
             self._closed = True
+            for each in self._used:
+                each.lease.interrupt()
             while self._free:
                 self._leave(self._free.pop())
 

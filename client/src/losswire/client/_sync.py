@@ -312,13 +312,15 @@ class Client:
         while True:
             call = self._calls[attempts.start()][operation.method.path]
             try:
-                answer = call(
+                answer = operation.by_lease(attempts.remaining()) or call(
                     operation.sending(),
                     timeout=attempts.remaining(),
                     metadata=self._session.metadata,
                 )
             except grpc.RpcError as failure:
                 error = error_from_call(failure, len(operation.request))
+            except LosswireError as failure:
+                error = failure
             except ValueError:
                 # gRPC's word for a channel that another thread closes meanwhile.
                 if not self._session.closed:

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from losswire.client._batch import ChunkedPlan
 from losswire.client._channel import CHANNEL_OPTIONS, Session
-from losswire.client._errors import InternalError, closed_error, error_from_call
+from losswire.client._errors import closed_error, error_from_call, malformed_error
 from losswire.client._operations import EVALUATE_CHUNKED
 from losswire.client._response import EvaluationResult, FactoredGradient, read_result
 from losswire.wire import GRADIENT_ROWS, ROWS, bytes_of
@@ -145,7 +145,7 @@ class _Try:
         try:
             part = GRADIENT_ROWS.decode(answer)
         except DecodeError as error:
-            raise _malformed("a message does not parse") from error
+            raise malformed_error("a message does not parse") from error
         if isinstance(part, memoryview):
             self._store(part)
         elif part.HasField("result"):
@@ -155,10 +155,10 @@ class _Try:
         plan = self._plan
         row_bytes = plan.packing.row_bytes
         if not row_bytes or payload.nbytes % row_bytes:
-            raise _malformed(f"{payload.nbytes} bytes are not whole rows of gradients")
+            raise malformed_error(f"{payload.nbytes} bytes are not whole rows of gradients")
         stop = self._done + payload.nbytes // row_bytes
         if stop > plan.rows:
-            raise _malformed(f"more gradients came than the {plan.rows} rows that were sent")
+            raise malformed_error(f"more gradients came than the {plan.rows} rows that were sent")
         parts = plan.packing.split(payload)
         if plan.rebuild is not None:
             [output] = plan.outputs.values()
@@ -176,15 +176,11 @@ class _Try:
         """Give the result, once all messages came; InternalError when some are missing."""
         plan = self._plan
         if self._last is None:
-            raise _malformed("the call ended without a result")
+            raise malformed_error("the call ended without a result")
         if plan.outputs and self._done < plan.rows and plan.packing.row_bytes:
-            raise _malformed(f"gradients of {self._done} of {plan.rows} rows came")
+            raise malformed_error(f"gradients of {self._done} of {plan.rows} rows came")
         self._last.gradients.update(plan.outputs)
         if plan.rebuild is not None:
             factors = FactoredGradient(**dict(zip(_FACTORS, self._kept, strict=False)))
             self._last.factored_gradients.update(dict.fromkeys(plan.outputs, factors))
         return self._last
-
-
-def _malformed(what: str) -> InternalError:
-    return InternalError(f"the server's answer is malformed: {what}", reason="MALFORMED_RESPONSE")

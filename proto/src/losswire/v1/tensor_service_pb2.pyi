@@ -249,11 +249,13 @@ class CreateRegionResponse(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     SOCKET_PATH_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_REQUEST_BYTES_FIELD_NUMBER: _builtins.int
     region_id: _builtins.int
     """The number to use in Region.region_id."""
     token: _builtins.bytes
     """The secret to present on the socket, once, within 2 seconds: 32 bytes.
-    The region lives as long as that connection, which must stay silent.
+    The region lives as long as that connection, over which nothing is sent but
+    what max_request_bytes allows.
     """
     socket_path: _builtins.str
     """The unix stream socket that answers the token with one byte, 1, and
@@ -261,6 +263,14 @@ class CreateRegionResponse(_message.Message):
     """
     size_bytes: _builtins.int
     """Its size, in bytes; at least what was asked for."""
+    max_request_bytes: _builtins.int
+    """The longest EvaluateRequest, in bytes, that may be sent over that connection
+    instead of calling Evaluate, which takes a fraction of the time. Each is
+    preceded by its length and the milliseconds that it may take (0: any), the
+    answer by its length and its code: an EvaluateResponse after 0, else a
+    google.rpc.Status. All four are uint32, little-endian. The next request
+    may follow when the answer is there. 0: nothing may be sent.
+    """
     def __init__(
         self,
         *,
@@ -268,10 +278,11 @@ class CreateRegionResponse(_message.Message):
         token: _builtins.bytes = ...,
         socket_path: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        max_request_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["region_id", b"region_id", "size_bytes", b"size_bytes", "socket_path", b"socket_path", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_request_bytes", b"max_request_bytes", "region_id", b"region_id", "size_bytes", b"size_bytes", "socket_path", b"socket_path", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

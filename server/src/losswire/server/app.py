@@ -14,12 +14,14 @@ import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from losswire.server.answers import Answers
 from losswire.server.canary import evaluate_canary
 from losswire.server.cuda import usable_bytes
 from losswire.server.door import GuardedServer
 from losswire.server.engine import Engine
 from losswire.server.line import Line
 from losswire.server.native import binding as native
+from losswire.server.regions.calls import LONGEST_REQUEST
 from losswire.server.regions.handout import RegionSocket
 from losswire.server.regions.memory import HAVE_REGIONS
 from losswire.server.registry import Registry, builtin_registry, records_in
@@ -122,6 +124,7 @@ class App:
         self._registry = registry or load_registry(settings.losses)
         self._engine = Engine(device, settings.threads)
         self._line = Line(self._registry, self._engine, self._settings)
+        self._answers = Answers(self._line, self._settings.max_evaluations_per_call)
         self._on_lost = on_lost
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -190,7 +193,7 @@ class App:
         # The generated functions only need what GuardedServer has.
         guarded: Any = GuardedServer(server, _SERVICES)
         loss_service_pb2_grpc.add_LossServiceServicer_to_server(
-            LossService(self._line, settings), guarded
+            LossService(self._line, self._answers, settings), guarded
         )
         tensor_service_pb2_grpc.add_TensorServiceServicer_to_server(
             TensorService(self._line), guarded
@@ -213,7 +216,8 @@ class App:
                 raise StartError(message)
             return None
         try:
-            return RegionSocket(regions, path)
+            longest = min(LONGEST_REQUEST, self._settings.max_message_bytes)
+            return RegionSocket(regions, path, self._answers.one, longest)
         except OSError as error:
             if path:
                 message = f"--region-socket {path}: {error}"
@@ -223,7 +227,7 @@ class App:
 
     async def _end_sharing(self) -> None:
         if self._region_socket is not None:
-            await self._region_socket.close()
+            await self._region_socket.close(self._settings.drain_seconds)
 
     async def stop(self) -> None:
         """Say NOT_SERVING, let calls finish, then end."""

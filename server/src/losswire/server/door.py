@@ -15,7 +15,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from losswire.server.errors import Meanings, OverLimitError, call_status
+from losswire.server.errors import Meanings, OverLimitError, call_status, forget_frames
 from losswire.server.parse import parse
 from losswire.server.request_id import current_request_id, new_request_id
 from losswire.v1 import loss_service_pb2
@@ -129,7 +129,7 @@ async def _abort(context: Context, error: Exception, request_id: str) -> None:
     """End the call with the error's status."""
     meaning = Meanings.of(error)
     status = call_status(error, request_id)
-    _forget_frames(error)
+    forget_frames(error)
     metadata: list[tuple[str, str | bytes]] = [
         ("grpc-status-details-bin", status.SerializeToString()),
         ("x-request-id", request_id),
@@ -140,15 +140,3 @@ async def _abort(context: Context, error: Exception, request_id: str) -> None:
     if retry_after_ms is not None:
         metadata.append(("grpc-retry-pushback-ms", str(retry_after_ms)))
     await context.abort(meaning.code, status.message, tuple(metadata))
-
-
-def _forget_frames(error: BaseException) -> None:
-    """Let go of what the functions that failed had in their hands.
-
-    gRPC keeps an error in a cycle that only the garbage collector ends, and it comes
-    when it likes; until then large tensors would stay in memory.
-    """
-    each: BaseException | None = error
-    while each is not None:
-        each.__traceback__ = None
-        each = each.__context__

@@ -228,3 +228,15 @@ def call_status(error: BaseException, request_id: str) -> status_pb2.Status:
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of what the functions that failed had in their hands.
+
+    gRPC keeps an error in a cycle that only the garbage collector ends, and it comes
+    when it likes; until then large tensors would stay in memory.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__context__

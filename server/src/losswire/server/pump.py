@@ -26,7 +26,7 @@ async def pump(
     free = asyncio.Semaphore(most_in_flight)
 
     async def answer_later(answering: Coroutine[Any, Any, AnswerT], awaited: Any) -> None:  # noqa: ANN401
-        answers.put_nowait(await _resumed(answering, awaited))
+        answers.put_nowait(await resumed(answering, awaited))
 
     async def read() -> None:
         try:
@@ -55,7 +55,7 @@ async def pump(
 
 
 @types.coroutine
-def _resumed(
+def resumed(
     started: Coroutine[Any, Any, AnswerT],
     awaited: Any,  # noqa: ANN401 (what event loops pass around)
 ) -> Generator[Any, Any, AnswerT]:

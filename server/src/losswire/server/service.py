@@ -39,10 +39,10 @@ def _not_served(what: str) -> NoReturn:
 class LossService(loss_service_pb2_grpc.LossServiceServicer):
     """Losses and their gradients."""
 
-    def __init__(self, line: Line, settings: Settings) -> None:
-        """Take the line and what the server was told."""
+    def __init__(self, line: Line, answers: Answers, settings: Settings) -> None:
+        """Take the line, what answers requests by it, and what the server was told."""
         self._line = line
-        self._answers = Answers(line, settings.max_evaluations_per_call)
+        self._answers = answers
         self._settings = settings
         self._worker_id = secrets.token_hex(8)
 

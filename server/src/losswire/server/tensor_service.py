@@ -62,4 +62,5 @@ class TensorService(tensor_service_pb2_grpc.TensorServiceServicer):
             token=region.token,
             socket_path=self._regions.socket_path,
             size_bytes=region.memory.size_bytes,
+            max_request_bytes=self._regions.max_request_bytes,
         )

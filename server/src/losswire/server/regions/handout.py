@@ -1,7 +1,8 @@
 """The unix socket that hands out regions. A connection is the lease of the region it fetched.
 
-The peer sends the token and nothing after it; the server answers with one byte and, beside
-it, the descriptor. When the connection ends, however it does, so does the lease.
+The peer sends the token; the server answers with one byte and, beside it, the descriptor. What
+the peer may send from then on are evaluations. When the connection ends, however it does, so does
+the lease.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from losswire.server.regions.calls import Answer, LeaseCalls
 from losswire.server.regions.store import TOKEN_BYTES, RegionStore
 
 GRANTED: Final = b"\x01"
@@ -34,12 +36,17 @@ _ROOT: Final = 0
 class RegionSocket:
     """Listens until it is closed, and then removes what it made in the file system."""
 
-    def __init__(self, store: RegionStore, path: str) -> None:
+    def __init__(self, store: RegionStore, path: str, answer: Answer, longest: int) -> None:
         """Listen at a path, or in a new private folder when it is empty.
+
+        `answer` answers the requests that come over leases, of at most `longest` bytes each.
 
         Raises OSError when that cannot be, for example because another server listens there.
         """
         self._store = store
+        self._answer = answer
+        self._longest = longest
+        self._calls: set[LeaseCalls] = set()
         self._folder = None if path else Path(tempfile.mkdtemp(prefix="losswire-"))
         self._path = Path(path) if self._folder is None else self._folder / "regions.sock"
         self._leases: set[asyncio.Task[None]] = set()
@@ -53,6 +60,7 @@ class RegionSocket:
             raise
         self._accepting = asyncio.create_task(self._accept())
         store.socket_path = str(self._path)
+        store.max_request_bytes = longest
 
     def _bind(self) -> None:
         if self._folder is None:
@@ -63,8 +71,14 @@ class RegionSocket:
         self._listener.listen()
         self._listener.setblocking(False)  # noqa: FBT003 - the name says it
 
-    async def close(self) -> None:
-        """End all leases and stop listening."""
+    async def close(self, patience: float) -> None:
+        """Answer what is under way, for some seconds, then end all leases and stop listening."""
+        self._accepting.cancel()
+        self._store.retire()
+        for each in self._calls:
+            each.finish()
+        if self._calls:
+            await asyncio.wait([each.ended for each in self._calls], timeout=patience)
         self._store.close()
         tasks = [self._accepting, *self._leases]
         for task in tasks:
@@ -111,9 +125,21 @@ class RegionSocket:
             try:
                 socket.send_fds(peer, [GRANTED], [region.memory.descriptor])
                 region.memory.close_descriptor()
-                await asyncio.get_running_loop().sock_recv(peer, 1)
+                await self._serve_lease(peer)
             finally:
                 self._store.end(region)
+
+    async def _serve_lease(self, peer: socket.socket) -> None:
+        """Answer what comes over a connection to its end."""
+        calls = LeaseCalls(self._answer, self._longest)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: calls, peer)
+        self._calls.add(calls)
+        try:
+            await calls.ended
+        finally:
+            self._calls.discard(calls)
+            calls.abort()
 
 
 def _may_fetch(peer: socket.socket) -> bool:

@@ -60,6 +60,8 @@ class RegionStore:
         self._closed = False
         self.socket_path = ""
         """Where regions are handed out; empty as long as they are not."""
+        self.max_request_bytes = 0
+        """How long a request over the connection of a lease may be."""
         self.held_bytes = 0
         """The bytes of all regions, also of those that are being freed."""
 
@@ -145,10 +147,14 @@ class RegionStore:
         region = self._regions.get(region_id)
         return None if region is None else region.bytes
 
-    def close(self) -> None:
-        """End all leases. What callers hold keeps its contents: it may be their results."""
+    def retire(self) -> None:
+        """Make no more, and leave what callers hold as it is: it may be their results."""
         self.socket_path = ""
         self._closed = True
+
+    def close(self) -> None:
+        """End all leases."""
+        self.retire()
         for region in tuple(self._regions.values()):
             self.end(region)
 

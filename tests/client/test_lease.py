@@ -1,0 +1,270 @@
+"""Calls over the connection of a lease: when it is used, and when gRPC has to be."""
+
+import asyncio
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+
+import pytest
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from losswire.client import DeadlineExceededError, ResourceExhaustedError
+from losswire.client._lease import Lease
+
+_HEADER = struct.Struct("<II")
+_LONGEST = 1 << 20
+_PATIENCE = 20.0
+
+Call = Callable[[Lease, bytes, float], bytes | None]
+
+
+def _blocking(lease: Lease, request: bytes, seconds: float = _PATIENCE) -> bytes | None:
+    return lease.call(request, seconds)
+
+
+def _asynchronous(lease: Lease, request: bytes, seconds: float = _PATIENCE) -> bytes | None:
+    return asyncio.run(lease.call_async(request, seconds))
+
+
+both = pytest.mark.parametrize("call", [_blocking, _asynchronous])
+
+
+class _Server:
+    """The other end, which answers what the test says."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        connection.settimeout(_PATIENCE)
+
+    def read(self) -> tuple[bytes, int]:
+        """Read a request; gives it, and the milliseconds that it may take."""
+        size, milliseconds = _HEADER.unpack(self._exactly(_HEADER.size))
+        return self._exactly(size), milliseconds
+
+    def _exactly(self, size: int) -> bytes:
+        received = b""
+        while len(received) < size:
+            part = self.connection.recv(size - len(received))
+            if not part:
+                raise ConnectionError
+            received += part
+        return received
+
+    def write(self, body: bytes, code: int = 0) -> None:
+        """Answer."""
+        self.connection.sendall(_HEADER.pack(len(body), code) + body)
+
+    def echo(self) -> None:
+        """Answer each request with itself until the connection ends."""
+        with suppress(ConnectionError, OSError):
+            while True:
+                self.write(self.read()[0])
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Lease, _Server]]:
+    """A lease and what is at its other end."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Lease(ours, _LONGEST), _Server(theirs)
+
+
+def _beside(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+@both
+@pytest.mark.parametrize("size", [0, 1, 70_000, _LONGEST])
+def test_answers_of_any_length(call: Call, ends: tuple[Lease, _Server], size: int) -> None:
+    """One after the other, however many pieces an answer comes in."""
+    lease, server = ends
+    _beside(server.echo)
+    for start in range(3):
+        request = bytes([start]) * size
+        assert call(lease, request, _PATIENCE) == request
+
+
+@both
+def test_the_time_is_told(call: Call, ends: tuple[Lease, _Server]) -> None:
+    """In milliseconds, and never as 0, which would be any time."""
+    lease, server = ends
+    told: list[int] = []
+
+    def serve() -> None:
+        for _ in range(3):
+            told.append(server.read()[1])
+            server.write(b"")
+
+    _beside(serve)
+    for seconds in (2.5, 1e9, 9.0):
+        call(lease, b"", seconds)
+    assert told == [2500, 2**32 - 1, 9000]
+
+
+@both
+def test_nothing_longer_is_sent(call: Call, ends: tuple[Lease, _Server]) -> None:
+    """What is too long goes by gRPC, and the connection stays as good as it was."""
+    lease, server = ends
+    assert call(lease, bytes(_LONGEST + 1), _PATIENCE) is None
+    _beside(server.echo)
+    assert call(lease, b"x", _PATIENCE) == b"x"
+
+
+@both
+def test_a_server_that_takes_none(call: Call) -> None:
+    """Such as an older one, to which a single byte would be the end of the lease."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert call(Lease(ours, 0), b"", _PATIENCE) is None
+        theirs.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+
+
+@both
+def test_failures_have_what_they_had(call: Call, ends: tuple[Lease, _Server]) -> None:
+    """Code, text, reason, violations and when to come back; then the next call is made."""
+    lease, server = ends
+    status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message="not now")
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromMilliseconds(250)
+    violation = error_details_pb2.BadRequest.FieldViolation(field="inputs", description="many")
+    for detail in (
+        error_details_pb2.ErrorInfo(reason="OVERLOADED", domain="losswire"),
+        error_details_pb2.RequestInfo(request_id="abc"),
+        error_details_pb2.BadRequest(field_violations=[violation]),
+        retry,
+    ):
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+
+    def serve() -> None:
+        server.read()
+        server.write(status.SerializeToString(), status.code)
+        server.echo()
+
+    _beside(serve)
+    with pytest.raises(ResourceExhaustedError) as caught:
+        call(lease, b"x", _PATIENCE)
+    error = caught.value
+    assert (error.message, error.reason, error.request_id) == ("not now", "OVERLOADED", "abc")
+    assert (error.retryable, error.retry_after) == (True, 0.25)
+    assert [(each.field, each.description) for each in error.violations] == [("inputs", "many")]
+    assert call(lease, b"y", _PATIENCE) == b"y"
+
+
+@both
+@pytest.mark.parametrize("sent", [0, 5, 12])
+def test_an_answer_that_comes_late_is_nobodys(
+    call: Call, ends: tuple[Lease, _Server], sent: int
+) -> None:
+    """After a timeout calls go by gRPC until that answer has come, and are then made again."""
+    lease, server = ends
+    late = _HEADER.pack(70_000, 0) + bytes(70_000)
+
+    def begin() -> None:
+        server.read()
+        server.connection.sendall(late[:sent])
+
+    def go_on() -> None:
+        server.connection.sendall(late[sent:])
+        server.echo()
+
+    reader = _beside(begin)
+    with pytest.raises(DeadlineExceededError, match=r"no answer within 0\.2 s"):
+        call(lease, b"x", 0.2)
+    reader.join()
+    assert call(lease, b"y", _PATIENCE) is None
+    _beside(go_on)
+    end = time.monotonic() + _PATIENCE
+    while (answer := call(lease, b"z", _PATIENCE)) is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert answer == b"z"
+
+
+def test_a_task_that_is_cancelled_leaves_an_answer_behind(ends: tuple[Lease, _Server]) -> None:
+    """It is passed over as one that comes late."""
+    lease, server = ends
+
+    async def run() -> None:
+        waiting = asyncio.ensure_future(lease.call_async(b"x", _PATIENCE))
+        assert (await asyncio.to_thread(server.read))[0] == b"x"
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await lease.call_async(b"y", _PATIENCE) is None
+        server.write(b"x")
+        _beside(server.echo)
+        assert await lease.call_async(b"z", _PATIENCE) == b"z"
+
+    asyncio.run(run())
+
+
+@both
+@pytest.mark.parametrize("when", ["before", "instead of an answer", "within an answer"])
+def test_what_the_end_means_is_for_grpc_to_tell(
+    call: Call, ends: tuple[Lease, _Server], when: str
+) -> None:
+    """A connection that has ended gives no answers, and no errors."""
+    lease, server = ends
+
+    def serve() -> None:
+        if when != "before":
+            server.read()
+        if when == "within an answer":
+            server.connection.sendall(_HEADER.pack(10, 0) + b"half")
+        server.connection.close()
+
+    _beside(serve).join(_PATIENCE if when == "before" else 0)
+    for _ in range(3):
+        assert call(lease, b"x", _PATIENCE) is None
+
+
+def test_a_request_that_is_sent_by_half_is_the_last(ends: tuple[Lease, _Server]) -> None:
+    """The server would take what comes next for the rest of it."""
+    lease, server = ends
+    with pytest.raises(DeadlineExceededError):
+        lease.call(bytes(_LONGEST), 0.1)
+    drained = _beside(server.echo)
+    assert lease.call(b"x", _PATIENCE) is None
+    server.connection.shutdown(socket.SHUT_RDWR)
+    drained.join()
+
+
+def test_nobody_waits_for_another_ones_call(ends: tuple[Lease, _Server]) -> None:
+    """While one is under way, others go by gRPC."""
+    lease, server = ends
+    found: list[bytes | None] = []
+    first = _beside(lambda: found.append(lease.call(b"first", _PATIENCE)))
+    assert server.read()[0] == b"first"
+    assert lease.call(b"second", _PATIENCE) is None
+    server.write(b"done")
+    first.join()
+    assert found == [b"done"]
+
+
+def test_closing_interrupts_a_call(ends: tuple[Lease, _Server]) -> None:
+    """A call on another thread ends at once; the lease does not."""
+    lease, server = ends
+    found: list[bytes | None] = []
+    calling = _beside(partial(_into, found, lease))
+    server.read()
+    lease.interrupt()
+    calling.join(_PATIENCE)
+    assert found == [None]
+    server.connection.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        server.connection.recv(1)
+
+
+def _into(found: list[bytes | None], lease: Lease) -> None:
+    found.append(lease.call(b"x", _PATIENCE))
