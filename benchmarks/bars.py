@@ -71,6 +71,12 @@ BARS: Final = (
         rate=True,
     ),
     Bar(
+        name="S on the same machine, without gRPC / raw unary echo",
+        case="S local",
+        floors=_echoes("S echo unary", *_ANY),
+        limit=0.3,
+    ),
+    Bar(
         name="M region in place / in-process torch",
         case="M in place",
         floors=("M torch", "M torch kept"),

@@ -29,7 +29,7 @@ class Case:
     def server(self) -> str | None:
         """The server process that it calls, of `SERVERS`."""
         if self.driver.startswith("losswire"):
-            return "losswire regions" if self.spec.work in REGION_WORKS else "losswire"
+            return "losswire regions" if self.spec.work in SAME_MACHINE else "losswire"
         return {
             "echo": f"echo {self.spec.server}",
             "echo kept": f"echo {self.spec.server} kept",
@@ -49,7 +49,8 @@ BLOCK_ROWS: Final = 64
 HUGE: Final = "huge tcp"
 """The name of the call that must not take memory."""
 
-REGION_WORKS: Final = ("in place", "copies")
+SAME_MACHINE: Final = ("in place", "copies", "local")
+"""What is served by the server that shares memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +174,9 @@ def _losswire(scale: Scale) -> Iterator[Case]:
     yield small("stream pipelined", "pipelined", batch=scale.batch)
     yield small("many", "many", batch=scale.batch)
     yield small("throughput", "evaluate", callers=_CALLERS, transports=_ONE_MESSAGE)
+    local = partial(small, transports=("local",))
+    yield local("local", "local")
+    yield local("local throughput", "local", callers=_CALLERS)
     yield medium("tcp", "evaluate", transports=_TCP)
     yield medium("in place", "in place", transports=_REGION)
     yield medium("copies", "copies", transports=_REGION)

@@ -29,6 +29,8 @@ from losswire.client import (
 Array = npt.NDArray[Any]
 
 _TIMEOUT = 120.0
+_FEW = 20
+"""After so many calls, the SDK has taken the way that is best for more."""
 _SLACK = 1 << 20
 """Room in a region beside the two arrays, for their alignment."""
 
@@ -107,6 +109,15 @@ class Factored(Evaluate):
         if "input" not in result.gradients:
             raise NotServedError("the SDK does not rebuild factored gradients")
         return result.gradients["input"]
+
+
+class Local(Evaluate):
+    """Ordinary small arrays, which the SDK sends without gRPC once there are several."""
+
+    def _first_result(self) -> EvaluationResult:
+        for _ in range(_FEW):
+            super()._first_result()
+        return super()._first_result()
 
 
 class Many(Evaluate):
@@ -227,6 +238,7 @@ def _require_regions(client: Client) -> Any:  # noqa: ANN401 - an SDK without th
 WORKS: dict[str, Callable[[str, Spec], Work]] = {
     "evaluate": Evaluate,
     "factored": Factored,
+    "local": Local,
     "many": Many,
     "stream": Stream,
     "pipelined": Pipelined,

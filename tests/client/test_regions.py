@@ -158,7 +158,7 @@ def test_what_is_small_and_known_is_used_in_place_too(sharing: Child) -> None:
                 placed[name][...] = each
             ways += [client.evaluate("cross_entropy", each).transport for each in (placed, inputs)]
         ways.append(client.evaluate("cross_entropy", inputs).transport)
-    assert ways == ["unary", "unary", "region", "unary", "unary"]
+    assert ways == ["unary", "unary", "region", "local", "unary"]
 
 
 def test_the_async_client_has_regions_too(sharing: Child, plain: EvaluationResult) -> None:

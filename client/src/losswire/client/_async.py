@@ -86,6 +86,10 @@ class AsyncClient:
         goes through shared memory.
         """
         evaluation = Evaluation(loss, inputs, options or {}, **fields)
+        if self._regions.want_lease():
+            clock = Clock(self._session, timeout)
+            await self._run(self._regions.open_lease(), clock.remaining())
+            timeout = clock.remaining()
         known = self._regions.known(evaluation, out)
         if known is not None:
             attempts = self._session.attempts(timeout)
@@ -120,7 +124,7 @@ class AsyncClient:
                         await self._on_each(operations.put(tensor), clock.remaining())
                     result = await self._transfer(plan, progress, clock.remaining())
                 return batch.deliver(result)
-        return await self._run(batch.steps(), clock.remaining())
+        return await self._run(batch.steps(self._regions.leases), clock.remaining())
 
     async def _offer(self, clock: Clock) -> Offer:
         """Tell what the servers offer, asking them once."""

@@ -12,7 +12,8 @@ from losswire.client._catalogue import Offer
 from losswire.client._errors import too_large_error
 from losswire.client._evaluation import Evaluation
 from losswire.client._factored import Rebuild, complete, rebuild_of
-from losswire.client._operations import Steps, evaluate, residents_of
+from losswire.client._lease import Lease
+from losswire.client._operations import Steps, evaluate, one_batch, residents_of
 from losswire.client._outputs import check_outputs
 from losswire.client._request import (
     fill_evaluation,
@@ -115,9 +116,9 @@ class Batch:
         """Give the inputs that are not resident."""
         return ((name, each) for name, each in self._inputs.items() if name not in self._stored)
 
-    def steps(self) -> Steps[EvaluationResult]:
+    def steps(self, leases: Sequence[Lease]) -> Steps[EvaluationResult]:
         """Make it one call with one message, and what that call may need."""
-        result = yield from evaluate(self.evaluation)
+        result = yield from evaluate(self.evaluation, one_batch(self.evaluation, leases))
         return self.deliver(result)
 
     def deliver(self, result: EvaluationResult) -> EvaluationResult:

@@ -91,6 +91,16 @@ class Lease:
             self._calling.release()
         return _body(answer)
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a call can be made over it now, as far as can be seen without trying."""
+        return not (self._broken or self._calling.locked())
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no call will be made over it any more."""
+        return self._broken and not self._calling.locked()
+
     def _begins(self, request: bytes) -> bool:
         """Begin a call, unless the request is too long or the connection is not free."""
         if len(request) > self._longest or not self._calling.acquire(blocking=False):

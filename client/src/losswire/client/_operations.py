@@ -81,13 +81,13 @@ class Operation(Generic[_R]):
     retry: bool = True
     """Whether to try again when the server says that it may work later."""
     leases: Sequence[Lease] = ()
-    """The connections that it can go over instead, whichever is free."""
+    """The connections that a call of EVALUATE can go over instead, whichever is free."""
 
     def sending(self) -> Any:
         """Give what to send in one try."""
         return self.request if self.parts is None else self.parts()
 
-    def by_lease(self, seconds: float) -> Any | None:
+    def by_lease(self, seconds: float) -> OneAnswer | None:
         """Call over a lease; gives the answer's message, None when it has to go by gRPC.
 
         Raises LosswireError.
@@ -95,22 +95,23 @@ class Operation(Generic[_R]):
         for lease in self.leases:
             answer = lease.call(self.request, seconds)
             if answer is not None:
-                return self._parse(answer)
+                return _parse(answer)
         return None
 
-    async def by_lease_async(self, seconds: float) -> Any | None:
+    async def by_lease_async(self, seconds: float) -> OneAnswer | None:
         """Call over a lease, as `by_lease` does, on the running event loop."""
         for lease in self.leases:
             answer = await lease.call_async(self.request, seconds)
             if answer is not None:
-                return self._parse(answer)
+                return _parse(answer)
         return None
 
-    def _parse(self, answer: bytes) -> Any:
-        try:
-            return self.method.parse(answer)
-        except DecodeError as error:
-            raise malformed_error("a message does not parse") from error
+
+def _parse(answer: bytes) -> OneAnswer:
+    try:
+        return OneAnswer.parse(answer, "local")
+    except DecodeError as error:
+        raise malformed_error("a message does not parse") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +132,9 @@ LosswireError; the generator's value is what the caller gets."""
 
 
 def evaluate(
-    evaluation: Evaluation, operation: Operation[EvaluationResult] | None = None
+    evaluation: Evaluation, operation: Operation[EvaluationResult]
 ) -> Steps[EvaluationResult]:
-    """Evaluate one batch, after sending the resident tensors that the server misses.
-
-    `operation` is the call to make; None: one that carries all other tensors.
-    """
-    operation = operation or _one_batch(evaluation)
+    """Make the call of one batch, after sending the resident tensors that the server misses."""
     tensors = residents_of(evaluation)
     result: EvaluationResult
     for _ in range(_MOST_HEALINGS):
@@ -153,21 +150,24 @@ def evaluate(
     return result
 
 
-def known(evaluation: Evaluation) -> Operation[EvaluationResult] | None:
+def known(evaluation: Evaluation, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
     """Give the one call that an evaluation of a known form is; None when its form is not known.
 
     No such evaluation is large, names resident tensors or has its result completed.
     """
     serialized = known_request(evaluation, ALONE)
-    return None if serialized is None else Operation(EVALUATE, serialized, _read_one)
+    if serialized is None:
+        return None
+    return Operation(EVALUATE, serialized, _read_one, leases=leases)
 
 
-def _one_batch(evaluation: Evaluation) -> Operation[EvaluationResult]:
-    return Operation(EVALUATE, request(evaluation, ALONE), _read_one)
+def one_batch(evaluation: Evaluation, leases: Sequence[Lease]) -> Operation[EvaluationResult]:
+    """Give the call that carries all tensors of an evaluation which are not resident."""
+    return Operation(EVALUATE, request(evaluation, ALONE), _read_one, leases=leases)
 
 
 def _read_one(answer: OneAnswer) -> EvaluationResult:
-    return read_result(answer.message.result, detached=answer.detached)
+    return read_result(answer.message.result, answer.transport, detached=answer.detached)
 
 
 def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:

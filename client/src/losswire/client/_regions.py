@@ -1,7 +1,7 @@
 """All shared memory of one client: the caller's regions, and what evaluations pass through."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -16,6 +16,7 @@ from losswire.client._errors import (
 )
 from losswire.client._evaluation import Evaluation
 from losswire.client._lease import Lease
+from losswire.client._local import LocalLeases
 from losswire.client._operations import (
     Aside,
     Operation,
@@ -51,10 +52,19 @@ class Regions:
         """Begin without any."""
         self._session = session
         self._staging = Staging(session)
+        self._local = LocalLeases(session)
         self._lock = threading.Lock()
         self._placed = PlacedForms(self._where)
         self.own: tuple[Region, ...] = ()
         """The caller's, in which inputs of any size may lie."""
+
+    def want_lease(self) -> bool:
+        """Count an evaluation; tells whether `open_lease` should come before it."""
+        return self._local.is_due()
+
+    def open_lease(self) -> Steps[None]:
+        """Open what evaluations go over that lie in no region; without it, they go by gRPC."""
+        return self._local.open()
 
     def may_help(self, batch: Batch) -> bool:
         """Tell at no cost whether `evaluate` is worth trying."""
@@ -65,12 +75,13 @@ class Regions:
     ) -> Operation[EvaluationResult] | None:
         """Give the one call that an evaluation of a known form is; None when it is not known."""
         if self.own:
-            return self._placed.find(evaluation, out, self._leases())
-        return known(evaluation) if out is None else None
+            return self._placed.find(evaluation, out, self.leases)
+        return known(evaluation, self._local.leases) if out is None else None
 
-    def _leases(self) -> list[Lease]:
-        """Give the connections of the caller's regions: any serves all of them."""
-        return [region.lease for region in self.own]
+    @property
+    def leases(self) -> Sequence[Lease]:
+        """What calls may go over; any connection serves all regions."""
+        return (*(region.lease for region in self.own), *self._local.leases)
 
     def evaluate(self, batch: Batch, *, staged: bool = True) -> Steps[EvaluationResult | None]:
         """Evaluate with as much in shared memory as can be; None when that is nothing.
@@ -89,7 +100,7 @@ class Regions:
                 if placement.empty or placement.sent_bytes > FITS_ALWAYS:
                     intact = True
                     return None
-                leases = self._leases() if memory is None else [memory.lease]
+                leases = self.leases if memory is None else [memory.lease]
                 operation = placement.operation(leases)
                 result = yield from evaluate(batch.evaluation, operation)
                 if memory is not None:
@@ -164,6 +175,7 @@ class Regions:
     def close(self) -> None:
         """Close all of them; arrays in the caller's keep their contents."""
         self._staging.close()
+        self._local.close()
         for region in self.own:
             region.lease.interrupt()
             region.close()

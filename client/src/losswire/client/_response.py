@@ -12,7 +12,7 @@ from losswire.client._errors import InternalError, LosswireError, error_from_sta
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from losswire.wire import DATA_TYPES, DETACHED_FROM, MalformedTensorError, decode_tensor, detach
 
-TransportName = Literal["unary", "chunked", "region", "many", "stream"]
+TransportName = Literal["unary", "chunked", "region", "local", "many", "stream"]
 
 _NOWHERE: Mapping[str, npt.NDArray[Any]] = {}
 _ATTACHED: Mapping[str, memoryview] = {}
@@ -90,7 +90,8 @@ class EvaluationResult:
     """How and by what this was computed."""
     transport: TransportName = "unary"
     """The way that the tensors took: `"unary"` (one message), `"chunked"`, `"region"` (memory
-    shared with a server on the same machine), `"many"` or `"stream"`."""
+    shared with a server on the same machine), `"local"` (one message that stayed on the
+    machine, without gRPC), `"many"` or `"stream"`."""
 
 
 class OneAnswer(NamedTuple):
@@ -99,14 +100,18 @@ class OneAnswer(NamedTuple):
     message: loss_service_pb2.EvaluateResponse
     detached: Mapping[str, memoryview]
     """The elements of tensors that are missing in its result, by path."""
+    transport: TransportName = "unary"
+    """The way that it came."""
 
     @classmethod
-    def parse(cls, answer: bytes) -> "OneAnswer":
+    def parse(cls, answer: bytes, transport: TransportName = "unary") -> "OneAnswer":
         """Parse an answer, a large one without having protobuf copy it; DecodeError."""
         if len(answer) < DETACHED_FROM:
-            return cls(loss_service_pb2.EvaluateResponse.FromString(answer), _ATTACHED)
+            message = loss_service_pb2.EvaluateResponse.FromString(answer)
+            return cls(message, _ATTACHED, transport)
         message, payloads = detach(answer, loss_service_pb2.EvaluateResponse)
-        return cls(message, {path.removeprefix("result."): payloads[path] for path in payloads})
+        detached = {path.removeprefix("result."): payloads[path] for path in payloads}
+        return cls(message, detached, transport)
 
 
 def dtype_name(number: int) -> str:

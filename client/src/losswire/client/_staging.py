@@ -95,25 +95,18 @@ class Staging:
 
     def _create(self, size: int) -> Steps[SharedMemory | None]:
         """Make a region; None, and none for a while, when that fails."""
-        session = self._session
-        if session.server is None:
-            session.server = yield get_server_info()
-        path = session.server.transports.region_socket
-        if path and os.access(path, os.R_OK | os.W_OK):
-            try:
-                # What does not fit now is no reason to wait: there is another way.
-                created = yield replace(create_region(size), retry=False)
-                memory: SharedMemory = yield Aside(
-                    partial(SharedMemory, created, _PATIENCE_SECONDS)
-                )
-            except LosswireError as error:
-                if error.reason == "OVER_LIMIT":
-                    self._limit = min(self._limit, size - 1)
-                    return None
-            else:
-                return memory
-        self.pause()
-        return None
+        if self._session.server is None:
+            self._session.server = yield get_server_info()
+        memory = None
+        try:
+            memory = yield from obtain(self._session, size)
+        except LosswireError as error:
+            if error.reason == "OVER_LIMIT":
+                self._limit = min(self._limit, size - 1)
+                return None
+        if memory is None:
+            self.pause()
+        return memory
 
     def give_back(self, memory: SharedMemory) -> None:
         """Take a region back that nobody looks at any more, the server included."""
@@ -170,6 +163,19 @@ class Staging:
     def _count_out(self, size: int) -> None:
         self._count -= 1
         self._bytes -= size
+
+
+def obtain(session: Session, size: int) -> Steps[SharedMemory | None]:
+    """Make a region; None on a server that shares none with this process. Raises LosswireError."""
+    if session.server is None:
+        session.server = yield replace(get_server_info(), retry=False)
+    path = session.server.transports.region_socket
+    if not path or not os.access(path, os.R_OK | os.W_OK):
+        return None
+    # What does not fit now is no reason to wait: there is another way.
+    created = yield replace(create_region(size), retry=False)
+    memory: SharedMemory = yield Aside(partial(SharedMemory, created, _PATIENCE_SECONDS))
+    return memory
 
 
 def _rounded(size: int) -> int:

@@ -110,6 +110,10 @@ class Client:
         that the server or the way to it refuses, RuntimeError on a closed client.
         """
         evaluation = Evaluation(loss, inputs, options or {}, **fields)
+        if self._regions.want_lease():
+            clock = Clock(self._session, timeout)
+            self._run(self._regions.open_lease(), clock.remaining())
+            timeout = clock.remaining()
         known = self._regions.known(evaluation, out)
         if known is not None:
             attempts = self._session.attempts(timeout)
@@ -141,7 +145,7 @@ class Client:
                         self._on_each(operations.put(tensor), clock.remaining())
                     result = self._transfer(plan, progress, clock.remaining())
                 return batch.deliver(result)
-        return self._run(batch.steps(), clock.remaining())
+        return self._run(batch.steps(self._regions.leases), clock.remaining())
 
     def _transfer(
         self, plan: ChunkedPlan, progress: Progress | None, timeout: float
