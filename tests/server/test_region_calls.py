@@ -1,6 +1,7 @@
 """Evaluations over the connection that a region is leased by: the same answers, and no way out."""
 
 import asyncio
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -146,6 +147,21 @@ def test_what_is_no_message_is_refused(held: Held) -> None:
     held.lease.sendall(_HEADER.pack(3, 0) + b"\xff\xff\xff")
     assert _status(_answer(held)) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE")
     _result(_call(held, _batch(3, 4)))
+
+
+def test_calls_need_no_descriptor(channel: grpc.Channel) -> None:
+    """Whoever reads the byte alone has no memory, and calls like anybody else."""
+    created = create(channel, 1)
+    with socket.socket(socket.AF_UNIX) as lease:
+        lease.settimeout(TIMEOUT)
+        lease.connect(created.socket_path)
+        lease.sendall(created.token)
+        assert lease.recv(1) == b"\x01"
+        framed = _framed(_batch(3, 4))
+        for _ in range(3):
+            lease.sendall(framed)
+            size, code = _HEADER.unpack(lease.recv(_HEADER.size, socket.MSG_WAITALL))
+            _result((code, lease.recv(size, socket.MSG_WAITALL)))
 
 
 def test_a_request_may_come_in_pieces(held: Held) -> None:
