@@ -30,7 +30,7 @@ _LOSSES: Final = ("cross_entropy",)
 _LOGITS: Final = "input"
 """The input whose gradient comes as factors."""
 
-_BLOCK_BYTES: Final = 1024 * 1024
+_BLOCK_BYTES: Final = 2 * 1024 * 1024
 """How much is rebuilt at a time, in the type that is worked in: it stays in the cache, and
 numpy works long enough on it, without Python's lock, for other threads to go on."""
 
@@ -121,7 +121,7 @@ class Rebuild:
         flat = out.reshape(-1) if direct else self._scratch[: logits.size]
         dense = flat.reshape(logits.shape)
         numbers = logits
-        if logits.dtype != dense.dtype:
+        if logits.dtype != dense.dtype or not logits.flags.c_contiguous:
             np.copyto(dense, logits)
             numbers = dense
         if self._narrow:
