@@ -53,7 +53,7 @@ def _evaluate(ask: Ask, *, factored: bool = True) -> Outcome:
     return compute(_work(ask, factored=factored), _CPU)
 
 
-def _rebuild(ask: Ask, outcome: Outcome) -> Array:
+def _rebuild(ask: Ask, outcome: Outcome, step: int = 97) -> Array:
     """Rebuild as the SDK does, in parts of a few rows."""
     logits = ask.inputs["input"]
     evaluation = Evaluation(
@@ -74,8 +74,8 @@ def _rebuild(ask: Ask, outcome: Outcome) -> Array:
     if logits.ndim == 1:
         rebuild.rows(out, factors)
         return out
-    for start in range(0, len(logits), 97):
-        rebuild.rows(out, [each[start : start + 97] for each in factors], start)
+    for start in range(0, len(logits), step):
+        rebuild.rows(out, [each[start : start + step] for each in factors], start)
     return out
 
 
@@ -216,6 +216,32 @@ def test_narrow_gradients_are_rounded_once(dtype: str) -> None:
     expected = torch.from_numpy(wide).to(getattr(torch, dtype)).float().numpy()
     assert found.dtype == NUMPY[dtype]
     np.testing.assert_array_equal(found.astype(np.float32), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, -3.0, 1e30])
+@pytest.mark.parametrize("spread", [1.0, 12.0])
+def test_each_number_is_exact_wherever_its_logits_are(scale: float, spread: float) -> None:
+    """Small probabilities, too, and beside rows with far logits, ignored or removed ones."""
+    rng = generator("factored numbers", str(scale), str(spread))
+    ask = _class_asks(300, spread, "float32")
+    logits, count = ask.inputs["input"], len(ask.inputs["input"])
+    logits += rng.choice([0, 0, -1, 40, 75, 90, -90, 1e3, -1e6], (count, 1)).astype(np.float32)
+    one = replace(ask, grad_output=np.asarray(scale), sample_weight=(rng.random(count) < 0.9) * 1.0)
+    outcome, buffer = _evaluate(one), np.getbufsize()
+    found = _rebuild(one, outcome)
+    assert np.getbufsize() == buffer
+    weight = one.sample_weight
+    assert weight is not None
+    exact = dense_gradient(ask.inputs, {}, weight * scale)
+    # Below, float32 has fewer digits.
+    least = max(1e-36, abs(scale) * 1e-36)
+    held = np.abs(exact) > least
+    size = np.abs(exact[held] / scale)
+    # `x - lse` is rounded where it has to be formed.
+    allowed = 4e-7 + 2.0**-24 * np.abs(np.log(size))
+    assert (np.abs(found[held] - exact[held]) <= allowed * np.abs(exact[held])).all()
+    assert (np.abs(found[~held]) <= 2 * least).all()
+    np.testing.assert_array_equal(_rebuild(one, outcome, step=1), found)
 
 
 _EXTREMES = (np.inf, -np.inf, np.nan, 1e30, -1e30, 88.0, 1000.0, 1e4)

@@ -30,7 +30,7 @@ _LOSSES: Final = ("cross_entropy",)
 _LOGITS: Final = "input"
 """The input whose gradient comes as factors."""
 
-_BLOCK_BYTES: Final = 1024 * 1024
+_BLOCK_BYTES: Final = 2 * 1024 * 1024
 """How much is rebuilt at a time, in the type that is worked in: it stays in the cache, and
 numpy works long enough on it, without Python's lock, for other threads to go on."""
 
@@ -39,6 +39,16 @@ _MANY_CLASSES: Final = 256
 
 _LARGE: Final = 2.0**-6
 """The largest probability that is made in float32; at most 63 of a row are larger."""
+
+_PLAIN_LSE: Final = (-1.0, 80.0)
+"""Between these, float32 holds exp(x) where it holds exp(x - lse): it is no more than exp(lse)."""
+
+_PLAIN_FACTOR: Final = (2.0**-120, 2.0**120)
+"""Between these, float32 holds what exp(x) is multiplied by."""
+
+_BUFFER: Final = 512
+"""How many elements numpy may copy to a buffer. It fills one with each row's own number again
+and again, when it could hold a row; this takes three times as long as the multiplication."""
 
 _LEAST_NORMAL: Final = 2.0**-14
 """The least normal number of float16."""
@@ -110,12 +120,12 @@ class Rebuild:
             self._scratch = np.empty(logits.size, self._scratch.dtype)
         flat = out.reshape(-1) if direct else self._scratch[: logits.size]
         dense = flat.reshape(logits.shape)
-        if logits.dtype != dense.dtype:
+        numbers = logits
+        if logits.dtype != dense.dtype or not logits.flags.c_contiguous:
             np.copyto(dense, logits)
-        numbers = logits if logits.dtype == dense.dtype else dense
+            numbers = dense
         if self._narrow:
-            np.subtract(numbers, lse.astype(np.float32), out=dense)
-            _multiply_exp_narrow(dense, logits, lse, scale * np.exp(-tail))
+            _scaled_exp_narrow(dense, numbers, logits, lse, scale * np.exp(-tail))
         else:
             np.subtract(numbers, lse, out=dense)
             np.subtract(dense, tail, out=dense)
@@ -132,22 +142,51 @@ class Rebuild:
             np.copyto(out, dense, casting="unsafe")
 
 
-def _multiply_exp_narrow(dense: Array, logits: Array, lse: Doubles, scale: Doubles) -> None:
-    """Make a block of `x - float32(lse)` a block of `scale * exp(x - lse)`, in float32.
+def _scaled_exp_narrow(
+    dense: Array, numbers: Array, logits: Array, lse: Doubles, scale: Doubles
+) -> None:
+    """Make a block `scale * exp(x - lse)` in float32, of the logits as numbers of that type.
 
-    The part of lse that float32 does not hold goes into the factor. numpy's exp errs by 2 or 3
-    units in the last place, which shows only in large probabilities; these are few, and are
+    What is taken from x before exp costs a pass and a rounding; where it can, all of lse goes
+    into the factor, and elsewhere the part that float32 does not hold. numpy's exp errs by 2 or
+    3 units in the last place, which shows only in large probabilities; these are few, and are
     made in float64.
     """
     flat = dense.reshape(-1)
-    np.exp(flat, out=flat)
-    large = np.flatnonzero(flat > _LARGE)
-    rest = lse.astype(np.float32) - lse
-    np.multiply(dense, (scale * np.exp(rest)).astype(np.float32), out=dense)
-    if large.size:
+    shift = np.where(_is_plain(lse, scale), 0.0, lse).astype(np.float32)
+    if shift.any():
+        numbers = _by_row(np.subtract, numbers, shift, dense)
+    # numpy's exp is several times as fast over one axis as over several.
+    np.exp(numbers.reshape(-1), out=flat)
+    factor = np.exp(shift - lse)
+    bound = (_LARGE / factor).astype(np.float32)
+    is_large = _by_row(np.greater, dense, bound, None)
+    large = np.flatnonzero(is_large)
+    _by_row(np.multiply, dense, (scale * factor).astype(np.float32), dense)
+    if len(large):
         row, _, position = where = np.unravel_index(large, dense.shape)
         exact = np.exp(logits[where].astype(np.float64) - lse[row, 0, position])
         flat[large] = exact * scale[row, 0, position]
+
+
+def _is_plain(lse: Doubles, scale: Doubles) -> npt.NDArray[np.bool_]:
+    """Tell of which rows float32 holds exp(x) and what it is to be multiplied by."""
+    (least, most), (smallest, largest) = _PLAIN_LSE, _PLAIN_FACTOR
+    factor = np.abs(scale * np.exp(-lse))
+    holds = (lse >= least) & (lse <= most)
+    holds &= (scale == 0) | (factor >= smallest) & (factor <= largest)
+    # A removed row becomes 0 in the end, whatever it is before.
+    return holds | np.isposinf(lse)
+
+
+def _by_row(operation: np.ufunc, dense: Array, numbers: Array, out: Array | None) -> Array:
+    """Do an operation with a number for each row."""
+    before = np.setbufsize(_BUFFER)
+    try:
+        found: Array = operation(dense, numbers, out=out)
+    finally:
+        np.setbufsize(before)
+    return found
 
 
 class _Target(Protocol):

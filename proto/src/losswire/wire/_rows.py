@@ -38,9 +38,15 @@ class RowsField(Generic[MessageT]):
         self._tag = field.number << 3 | _LENGTH_DELIMITED
 
     def encode(self, parts: Sequence[memoryview]) -> bytes:
-        """Make a message of a payload in parts, in one copy."""
-        length = sum(part.nbytes for part in parts)
-        return b"".join([bytes([self._tag]), varint(length), *parts])
+        """Make a message of a payload in parts, in one copy, during which other threads run."""
+        message, memory = self.reserve(sum(part.nbytes for part in parts))
+        start = 0
+        for part in parts:
+            stop = start + part.nbytes
+            # Python's own join would keep the interpreter for a millisecond.
+            np.copyto(memory[start:stop], np.asarray(part))
+            start = stop
+        return message
 
     def reserve(self, nbytes: int) -> tuple[bytes, npt.NDArray[np.uint8]]:
         """Make a message of so many bytes of payload, and the array to write them into, once.
