@@ -1,5 +1,6 @@
-// Trains a small model with losses and gradients from a Losswire server, then replays the conformance
-// vectors. Usage: losswire-example HOST:PORT VECTORS. Exits with 1 if an answer differs.
+// Trains a small model with losses and gradients from a Losswire server, replays the conformance
+// vectors, and evaluates in memory shared with the server. Usage: losswire-example HOST:PORT VECTORS.
+// Exits with 1 if an answer differs.
 package main
 
 import (
@@ -40,7 +41,12 @@ func run(target, vectors string) (int, error) {
 	if err := train(ctx, client); err != nil {
 		return 0, fmt.Errorf("training: %w", err)
 	}
-	return replay(ctx, client, vectors)
+	wrong, err := replay(ctx, client, vectors)
+	if err != nil {
+		return wrong, fmt.Errorf("replaying: %w", err)
+	}
+	differing, err := local(ctx, connection)
+	return wrong + differing, err
 }
 
 func main() {

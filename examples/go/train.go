@@ -147,6 +147,18 @@ func (m *model) right() int {
 	return count
 }
 
+// question asks for the loss of logits, and for its gradient.
+func question(logits []float64, target *losswire.Tensor) *losswire.Evaluation {
+	return &losswire.Evaluation{
+		Loss: "cross_entropy",
+		Inputs: map[string]*losswire.Tensor{
+			"input": float32Tensor(logits, points, classes), "target": target,
+		},
+		Reduction:    losswire.Reduction_REDUCTION_MEAN,
+		GradientsFor: []string{"input"},
+	}
+}
+
 func train(ctx context.Context, client losswire.LossServiceClient) error {
 	m := newModel()
 	target := int64Tensor(m.classes, points)
@@ -159,15 +171,7 @@ func train(ctx context.Context, client losswire.LossServiceClient) error {
 	for step := 0; step < steps; step++ {
 		m.forward()
 		request := &losswire.EvaluateStreamRequest{
-			Id: uint64(step),
-			Evaluation: &losswire.Evaluation{
-				Loss: "cross_entropy",
-				Inputs: map[string]*losswire.Tensor{
-					"input": float32Tensor(m.logits, points, classes), "target": target,
-				},
-				Reduction:    losswire.Reduction_REDUCTION_MEAN,
-				GradientsFor: []string{"input"},
-			},
+			Id: uint64(step), Evaluation: question(m.logits, target),
 		}
 		if err := call.Send(request); err != nil && err != io.EOF {
 			return err // io.EOF says only that Recv has the reason

@@ -31,6 +31,8 @@ THIRD_PARTY = ROOT / "examples" / "third_party" / "googleapis"
 
 BUILD_SECONDS = 600
 
+LOCAL_CALLS = 2000
+
 # Two machines that add up in another order may come to logits that differ in the last bit of a
 # float32; over all steps that stays within a few of those bits.
 RELATIVE = 8 * 2.0**-23
@@ -58,7 +60,7 @@ def built(request: pytest.FixtureRequest) -> Toolchain:
 
 
 def test_trains_and_replays(built: Toolchain, server: str, expected: Trained) -> None:
-    """The program reaches Python's losses, and all vectors agree."""
+    """The program reaches Python's losses, and all vectors and local calls agree."""
     folder = ROOT / "examples" / built.name
     output = _run(*built.run, server, str(VECTORS), folder=folder)
 
@@ -69,10 +71,15 @@ def test_trains_and_replays(built: Toolchain, server: str, expected: Trained) ->
     assert losses[STEPS - 1] < losses[0] / 4
     assert _only(r"accuracy (.*)", output) == f"{expected.right} of {POINTS}"
     assert _only(r"(.*) vectors agree", output) == f"{len(CASES)} of {len(CASES)}"
+    if built.calls_locally:
+        assert _only(r"(.*) local calls agree", output) == f"{LOCAL_CALLS} of {LOCAL_CALLS}"
 
 
 def test_reads_answers_of_known_forms(built: Toolchain, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All but the first answers of a training are written without protobuf, and still read."""
+    """All but the first answers of a training are written without protobuf, and still read.
+
+    The server shares no memory, and the program says so.
+    """
     if not binding.AVAILABLE:
         pytest.skip("there are no native rows here")
     decoded: list[str] = []
@@ -97,6 +104,8 @@ def test_reads_answers_of_known_forms(built: Toolchain, monkeypatch: pytest.Monk
 
     output = asyncio.run(replay())
     assert _only(r"(.*) vectors agree", output) == f"{len(CASES)} of {len(CASES)}"
+    if built.calls_locally:
+        assert _only(r"no local calls: (.*)", output) == "the server shares no memory"
     assert STEPS > 2 * decoded.count("cross_entropy") > 0
 
 
