@@ -147,8 +147,8 @@ def test_known_places_are_told_apart(sharing: Child, monkeypatch: pytest.MonkeyP
             )
 
 
-def test_what_is_small_and_known_is_used_in_place_too(sharing: Child) -> None:
-    """A form that went in a message before goes by its place, once it lies in a region."""
+def test_what_is_small_is_sent_wherever_it_lies(sharing: Child) -> None:
+    """That takes less time; where a gradient is to go to a region, all is used in place."""
     inputs: dict[str, Any] = {"input": _LOGITS[:32, :10].copy(), "target": _CLASSES[:32] % 10}
     with Client(sharing.address) as client:
         ways = [client.evaluate("cross_entropy", inputs).transport for _ in range(2)]
@@ -157,8 +157,14 @@ def test_what_is_small_and_known_is_used_in_place_too(sharing: Child) -> None:
             for name, each in inputs.items():
                 placed[name][...] = each
             ways += [client.evaluate("cross_entropy", each).transport for each in (placed, inputs)]
+            out = {"input": region.array((32, 10))}
+            for _ in range(3):
+                into = client.evaluate("cross_entropy", placed, gradients=["input"], out=out)
+                sent = client.evaluate("cross_entropy", inputs, gradients=["input"])
+                assert _same(into, sent)
+                ways += [into.transport, sent.transport]
         ways.append(client.evaluate("cross_entropy", inputs).transport)
-    assert ways == ["unary", "unary", "region", "local", "unary"]
+    assert ways == ["unary", "unary", "local", "local", *3 * ("region", "local"), "local"]
 
 
 def test_the_async_client_has_regions_too(sharing: Child, plain: EvaluationResult) -> None:

@@ -16,7 +16,9 @@ class Region:
 
     Arrays made in it are ordinary numpy arrays. `evaluate` notices those that are inputs or in
     `out`, and then nothing of them is copied: the server reads and writes them where they lie,
-    so they must not change meanwhile. It is not safe to make arrays from several threads at once.
+    so they must not change meanwhile. Inputs of less than 64 KiB together are sent nevertheless,
+    unless `out` is given: that is faster. It is not safe to make arrays from several threads at
+    once.
     """
 
     def __init__(self, memory: SharedMemory, forget: Callable[["Region"], None]) -> None:

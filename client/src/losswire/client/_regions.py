@@ -68,15 +68,19 @@ class Regions:
 
     def may_help(self, batch: Batch) -> bool:
         """Tell at no cost whether `evaluate` is worth trying."""
-        return bool(self.own) or (self._staging.possible and batch.is_worth_staging)
+        if self.own and (batch.out or not batch.is_small):
+            return True
+        return self._staging.possible and batch.is_worth_staging
 
     def known(
         self, evaluation: Evaluation, out: Mapping[str, Array] | None
     ) -> Operation[EvaluationResult] | None:
         """Give the one call that an evaluation of a known form is; None when it is not known."""
-        if self.own:
-            return self._placed.find(evaluation, out, self.leases)
-        return known(evaluation, self._local.leases) if out is None else None
+        leases = self.leases
+        found = known(evaluation, leases) if out is None else None
+        if found is None and self.own:
+            found = self._placed.find(evaluation, out, leases)
+        return found
 
     @property
     def leases(self) -> Sequence[Lease]:

@@ -232,21 +232,17 @@ def _is_simple(evaluation: evaluation_pb2.Evaluation, work: Work) -> bool:
         and work.grad_output is None
         and work.sample_weight is None
         and not work.factored
-        and all(
-            _is_simple_source(work, name, tensor, large=large)
-            for name, tensor in evaluation.inputs.items()
-        )
-        and (large or not work.destinations)
+        and all(_is_simple_source(work, name, tensor) for name, tensor in evaluation.inputs.items())
     )
 
 
-def _is_simple_source(work: Work, name: str, tensor: tensor_pb2.Tensor, *, large: bool) -> bool:
+def _is_simple_source(work: Work, name: str, tensor: tensor_pb2.Tensor) -> bool:
     """Tell whether a tensor is read where it lies, without a copy."""
     # It may name several sources, the last of which counts.
     source = tensor.WhichOneof("source")
     # What is checked is copied out of a region, where its caller could still change it.
     checked = work.record.inputs[name].rule_for(real=work.layout.inputs[name].real).enforced
-    return source == "data" or (source == "region" and large and not checked)
+    return source == "data" or (source == "region" and not checked)
 
 
 def _fits_message(form: ClosedForm, work: Work) -> bool:
