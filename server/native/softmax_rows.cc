@@ -10,21 +10,17 @@
 // gradient written once. No row depends on another one, nor on where it stands.
 #include <stdlib.h>
 
+#include "calls.h"
 #include "exact.h"
-#include "processor.h"
-#include "vectors.h"
 
 namespace losswire {
 namespace {
-
-// The numbers of the wire's DataType.
-enum Type : int32_t { kFloat16 = 7, kBfloat16 = 8, kFloat32 = 9, kFloat64 = 10 };
 
 // One call. `native/binding.py` has the same structure.
 struct SoftmaxRows {
   int64_t rows;
   int64_t classes;
-  const void* logits;         // (rows, classes) of logits_type
+  const void* logits;         // (rows, classes) of read_type
   const void* target;         // (rows) of int64: a class or ignore_index
   const void* weight;         // (classes) of the type computed in, or null
   const void* removed;        // (rows) of bytes: what is not 0 counts as ignored; or null
@@ -36,13 +32,11 @@ struct SoftmaxRows {
   int64_t factor_step;
   int64_t ignore_index;
   double smoothing;
-  int32_t logits_type;
+  int32_t read_type;
   int32_t gradient_type;
   int32_t most_vector_bytes;  // the widest registers to use
   double total;               // found: the sum of the values
 };
-
-enum Result : int32_t { kDone = 0, kUnknownType = 1, kWrongClass = 2, kNoMemory = 3 };
 
 template <class T, class G>
 ALWAYS_INLINE void write_one(void* gradient, int64_t i, T value) {
@@ -273,7 +267,7 @@ ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
 }
 
 template <class S, class T, class G, int B>
-ALWAYS_INLINE Result run(SoftmaxRows& call) {
+ALWAYS_INLINE Result run(SoftmaxRows& call, Types<S, T, G>, Width<B>) {
   // Powers are kept where the gradient goes, unless its numbers are shorter.
   void* scratch = nullptr;
   if (call.gradient && sizeof(T) != sizeof(G)) {
@@ -283,42 +277,6 @@ ALWAYS_INLINE Result run(SoftmaxRows& call) {
   const Result result = run_rows<S, T, G, B>(call, scratch);
   free(scratch);
   return result;
-}
-
-constexpr int32_t both(Type logits, Type gradient) { return logits * 16 + gradient; }
-
-template <int B>
-ALWAYS_INLINE int32_t dispatch(SoftmaxRows& call) {
-  switch (call.logits_type * 16 + call.gradient_type) {
-    case both(kFloat32, kFloat32): return run<float, float, float, B>(call);
-    case both(kFloat64, kFloat64): return run<double, double, double, B>(call);
-    case both(kFloat16, kFloat16): return run<Float16, float, Float16, B>(call);
-    case both(kFloat16, kFloat32): return run<Float16, float, float, B>(call);
-    case both(kBfloat16, kBfloat16): return run<Bfloat16, float, Bfloat16, B>(call);
-    case both(kBfloat16, kFloat32): return run<Bfloat16, float, float, B>(call);
-    default: return kUnknownType;
-  }
-}
-
-// The same code for registers of other widths.
-#if defined(__x86_64__)
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
-int32_t run_avx512(SoftmaxRows& call) { return dispatch<64>(call); }
-
-__attribute__((target("avx2")))
-int32_t run_avx2(SoftmaxRows& call) { return dispatch<32>(call); }
-#endif
-
-int32_t run_anywhere(SoftmaxRows& call) { return dispatch<16>(call); }
-
-int32_t run_here(SoftmaxRows& call) {
-#if defined(__x86_64__)
-  const int32_t most = call.most_vector_bytes;
-  const int32_t widest = most < kWidestRegister ? most : kWidestRegister;
-  if (widest >= 64) return run_avx512(call);
-  if (widest >= 32) return run_avx2(call);
-#endif
-  return run_anywhere(call);
 }
 
 }  // namespace
