@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Final
 
@@ -66,7 +66,8 @@ def _compute(form: ClosedForm, native: Native, work: Work, threads: int) -> Comp
 
 def threads_of(work: Work, threads: int) -> int:
     """Tell over how many threads the rows are cut, of those that there are; 0 and 1 cut nothing."""
-    return min(threads, work.input_bytes // _THREAD_BYTES, _length(work))
+    most = min(threads, work.input_bytes // _THREAD_BYTES)
+    return most if most <= 1 else min(most, _length(work))
 
 
 def _length(work: Work) -> int:
@@ -117,8 +118,7 @@ class _Rows:
         flat = not self.small and len(work.values_shape) > 1 and _is_flat(work)
         self.shape = (math.prod(work.values_shape),) if flat else work.values_shape
         """The shape of the values, or that shape made flat."""
-        self._inputs = _flattened(work.inputs) if flat else work.inputs
-        self._with_rows = work.row_inputs
+        self._inputs = _flattened(work.inputs) if flat else dict(work.inputs)
         self._weight: Array | None = None
         if work.sample_weight is not None:
             self._weight = np.broadcast_to(work.sample_weight, work.values_shape)
@@ -132,6 +132,11 @@ class _Rows:
         self._dtype = dtype
         self.values = np.empty(self.shape, dtype) if work.reduction is Reduction.NONE else None
         """The values, where they are the loss."""
+
+    @cached_property
+    def _rows(self) -> dict[str, Array]:
+        """The inputs that have rows."""
+        return {name: self._inputs[name] for name in self._work.row_inputs}
 
     def run(self, start: int, stop: int) -> float:
         """Compute some rows; gives the sum of their values."""
@@ -151,11 +156,11 @@ class _Rows:
         whole = part.stop - part.start == self.shape[0]
         coefficients = self._upstream
         if coefficients is not None and coefficients.ndim:
-            coefficients = coefficients[part].astype(np.float64)
+            coefficients = coefficients[part].astype(np.float64, order="C")
         values = None if self.values is None else self.values[part]
         weight = removed = None
         if self._weight is not None:
-            weight = self._weight[part].astype(np.float64)
+            weight = self._weight[part].astype(np.float64, order="C")
             removed = (weight == 0).view(np.uint8)
             if coefficients is not None:
                 coefficients = weight * coefficients
@@ -163,11 +168,11 @@ class _Rows:
                 values = np.empty(weight.shape, self._dtype)
         total = self._native.rows(
             RowBlock(
-                inputs=self._inputs if whole else self._cut_inputs(part),
+                inputs=self._inputs if whole else self._inputs | _cut(self._rows, part),
                 options=self._work.options,
                 coefficients=coefficients,
                 removed=removed,
-                gradients={name: each[part] for name, each in self._gradients.items()},
+                gradients=self._gradients if whole else _cut(self._gradients, part),
                 factors=None if self._factors is None else self._factors[:, part],
                 values=values,
                 small=self.small,
@@ -178,12 +183,6 @@ class _Rows:
         weighted = np.where(weight == 0, 0.0, values * weight)
         values[...] = weighted
         return float(weighted.sum())
-
-    def _cut_inputs(self, part: slice) -> dict[str, Array]:
-        return {
-            name: array[part] if name in self._with_rows else array
-            for name, array in self._inputs.items()
-        }
 
     def gradients_asked_for(self) -> dict[str, Array]:
         """Give the gradients in the types asked for."""
@@ -198,6 +197,10 @@ class _Rows:
             return {}
         factors = Factors(*torch.from_numpy(self._factors))
         return dict.fromkeys(self._work.gradients_for, factors)
+
+
+def _cut(arrays: Mapping[str, Array], part: slice) -> dict[str, Array]:
+    return {name: array[part] for name, array in arrays.items()}
 
 
 def _flattened(arrays: Mapping[str, Array]) -> dict[str, Array]:
