@@ -1,4 +1,5 @@
-// Cross entropy of rows of logits with class indices: values, gradients and factors.
+// Cross entropy of rows of logits with class indices: values, gradients and factors. And the negative
+// log-likelihood of rows of log-probabilities, which is what is left of it without the softmax.
 //
 // With lse = log(sum(exp(x))) of a row x of C classes, target t, class weights w, smoothing e:
 //
@@ -20,7 +21,7 @@ namespace {
 struct SoftmaxRows {
   int64_t rows;
   int64_t classes;
-  const void* logits;         // (rows, classes) of read_type
+  const void* logits;         // (rows, classes) of read_type; or log-probabilities
   const void* target;         // (rows) of int64: a class or ignore_index
   const void* weight;         // (classes) of the type computed in, or null
   const void* removed;        // (rows) of bytes: what is not 0 counts as ignored; or null
@@ -35,6 +36,7 @@ struct SoftmaxRows {
   int32_t read_type;
   int32_t gradient_type;
   int32_t most_vector_bytes;  // the widest registers to use
+  int32_t likelihood;         // whether these are log-probabilities: no smoothing, no factors
   double total;               // found: the sum of the values
 };
 
@@ -241,6 +243,20 @@ ALWAYS_INLINE T take_row(
   return static_cast<T>(value);
 }
 
+// The negative log-likelihood of a row: all classes but the target have no part in it.
+template <class S, class T, class G>
+ALWAYS_INLINE T take_likelihood(
+    const SoftmaxRows& call, int64_t row, const Place& place, int64_t target) {
+  if (place.gradient) memset(place.gradient, 0, call.classes * sizeof(G));
+  if (target == call.ignore_index) return 0;
+  const double weight = call.weight ? static_cast<double>(read<T>(call.weight, target)) : 1.0;
+  if (place.gradient) {
+    const double coefficient = read<double>(call.coefficients, row * call.coefficient_step);
+    write_one<T, G>(place.gradient, target, static_cast<T>(-coefficient * weight));
+  }
+  return static_cast<T>(-weight * Stored<S>::one(place.logits, target));
+}
+
 template <class S, class T, class G, int B>
 ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
   const Common common = common_of<T>(call);
@@ -254,7 +270,8 @@ ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
       const int64_t target = read<int64_t>(call.target, row);
       const bool outside = target < 0 || target >= call.classes;
       if (outside && target != call.ignore_index) return kWrongClass;
-      const T value = take_row<S, T, G, B>(call, row, common, place, target);
+      const T value = call.likelihood ? take_likelihood<S, T, G>(call, row, place, target)
+                                      : take_row<S, T, G, B>(call, row, common, place, target);
       if (call.values) write<T>(call.values, row, value);
       const Exact next = sum_of(total.value, value);
       total = {next.value, total.tail + next.tail};
@@ -270,7 +287,7 @@ template <class S, class T, class G, int B>
 ALWAYS_INLINE Result run(SoftmaxRows& call, Types<S, T, G>, Width<B>) {
   // Powers are kept where the gradient goes, unless its numbers are shorter.
   void* scratch = nullptr;
-  if (call.gradient && sizeof(T) != sizeof(G)) {
+  if (call.gradient && sizeof(T) != sizeof(G) && !call.likelihood) {
     scratch = malloc(call.classes * sizeof(T));
     if (!scratch) return kNoMemory;
   }

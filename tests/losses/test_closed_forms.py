@@ -219,7 +219,10 @@ def test_no_class_of_uint8_is_taken_for_the_default_ignore_index(loss: str) -> N
 def test_the_receipt_names_the_path(caller: Caller) -> None:
     """AUTO takes torch's closed forms for what is small or large, AUTOGRAD for nothing."""
     # Native code does not take elements of several types.
-    large = {"input": np.zeros((1 << 18,), np.float32), "target": np.ones((1 << 18,))}
+    large: dict[str, Array] = {
+        "input": np.zeros((1 << 18,), np.float32),
+        "target": np.ones((1 << 18,)),
+    }
     asked = [
         Ask(
             loss="mse_loss",

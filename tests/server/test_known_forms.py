@@ -73,9 +73,10 @@ def _build(
     weight: npt.DTypeLike | None = None,
     ignored: int | None = None,
     options: dict[str, Any] | None = None,
+    loss: str = "cross_entropy",
     **fields: Any,  # noqa: ANN401 (any field of Evaluation)
 ) -> Evaluation:
-    """Make an evaluation of cross entropy, with numbers that follow from a seed."""
+    """Make an evaluation of cross entropy or nll_loss, with numbers that follow from a seed."""
     draw = np.random.default_rng(seed)
     inputs: dict[str, Any] = {
         "input": (draw.standard_normal((rows, classes)) * 3).astype(dtype),
@@ -86,7 +87,7 @@ def _build(
     if weight is not None:
         inputs["weight"] = draw.random(classes).astype(weight)
     fields.setdefault("gradients_for", ["input"])
-    return evaluation("cross_entropy", inputs, options, **fields)
+    return evaluation(loss, inputs, options, **fields)
 
 
 def _pair(
@@ -175,6 +176,11 @@ _KEPT: dict[str, Build] = {
     "one class": partial(_build, classes=1),
     "a row of many classes": partial(_build, rows=1, classes=9001),
     "just small": partial(_build, rows=512, classes=29),
+    "nll": partial(_build, loss="nll_loss"),
+    "nll, weight, ignored": partial(
+        _build, loss="nll_loss", rows=40, weight=np.float32, ignored=-100
+    ),
+    "nll of bfloat16": partial(_build, loss="nll_loss", dtype=_BFLOAT16),
     "elements": _pair,
     "elements, both gradients": partial(_pair, gradients_for=["input", "target"]),
     "elements, the target's gradient": partial(_pair, gradients_for=["target"]),
@@ -240,6 +246,9 @@ _KEPT_IF_LARGE: dict[str, Build] = {
         _build, rows=512, classes=512, dtype=np.float16, weight=np.float16
     ),
     "a gradient of float64": partial(_build, rows=512, classes=512, gradient_data_type=_FLOAT64),
+    "nll, weight": partial(
+        _build, loss="nll_loss", rows=1033, classes=300, weight=np.float32, ignored=-100
+    ),
     "elements": partial(_pair, shape=(8192,)),
     "elements, cut over threads": partial(
         _pair, shape=(1, 3, 300_001), gradients_for=["input", "target"]

@@ -48,6 +48,12 @@ def _classes(draw: np.random.Generator, dtype: type) -> tuple[dict[str, Array], 
     }, {"label_smoothing": 0.1}
 
 
+def _log_probabilities(
+    draw: np.random.Generator, dtype: type
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    return _classes(draw, dtype)[0], {"ignore_index": -100}
+
+
 def _pairs(draw: np.random.Generator, dtype: type) -> tuple[dict[str, Array], dict[str, Any]]:
     shape = (_ROWS, 3, 101)
     return {
@@ -78,6 +84,7 @@ def _distributions(
 
 _BATCHES = {
     "cross_entropy": _classes,
+    "nll_loss": _log_probabilities,
     "mse_loss": _pairs,
     "huber_loss": _pairs,
     "binary_cross_entropy_with_logits": _logits,

@@ -154,6 +154,7 @@ def cross_entropy(
             small=operators.nll,
             fits=operators.takes_rows_of_classes,
             row_stable_on=("cpu", "cuda"),
+            native=native.NLL,
         )
     },
     source="torch.nn.functional.nll_loss",

@@ -39,6 +39,7 @@ class SoftmaxRows(ctypes.Structure):
         ("read_type", ctypes.c_int32),
         ("gradient_type", ctypes.c_int32),
         ("most_vector_bytes", ctypes.c_int32),
+        ("likelihood", ctypes.c_int32),
         ("total", ctypes.c_double),
     )
 

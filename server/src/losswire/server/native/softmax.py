@@ -1,4 +1,4 @@
-"""Cross entropy by the native rows."""
+"""Cross entropy and the negative log-likelihood of classes by the native rows."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -29,8 +29,17 @@ def fits(inputs: Mapping[str, Array], options: Options) -> bool:
 
 def cross_entropy(block: RowBlock, most_vector_bytes: int = binding.WIDEST) -> float:
     """Compute cross entropy with class indices; gives the sum of the values."""
+    return _rows(block, most_vector_bytes, likelihood=False)
+
+
+def nll(block: RowBlock, most_vector_bytes: int = binding.WIDEST) -> float:
+    """Compute the negative log-likelihood of classes; gives the sum of the values."""
+    return _rows(block, most_vector_bytes, likelihood=True)
+
+
+def _rows(block: RowBlock, most_vector_bytes: int, *, likelihood: bool) -> float:
     logits, weight = block.inputs["input"], block.inputs.get("weight")
-    smoothing: float = block.options["label_smoothing"]
+    smoothing: float = block.options.get("label_smoothing", 0.0)
     dtype = _FLOAT64 if logits.dtype == _FLOAT64 else _FLOAT32
     # All of these are kept alive by being named here.
     logits = np.ascontiguousarray(logits)
@@ -46,6 +55,7 @@ def cross_entropy(block: RowBlock, most_vector_bytes: int = binding.WIDEST) -> f
         read_type=number_of(logits.dtype),
         gradient_type=number_of((logits if gradient is None else gradient).dtype),
         most_vector_bytes=most_vector_bytes,
+        likelihood=likelihood,
     )
     if weight is not None:
         weight = np.ascontiguousarray(weight, dtype)
@@ -81,6 +91,15 @@ def fits_message(work: "Work") -> bool:
 
 def cross_entropy_in_message(places: Places) -> InMessage:
     """Prepare to compute evaluations of one form where their messages lie."""
+    return _in_message(places, likelihood=False)
+
+
+def nll_in_message(places: Places) -> InMessage:
+    """Prepare to compute evaluations of one form where their messages lie."""
+    return _in_message(places, likelihood=True)
+
+
+def _in_message(places: Places, *, likelihood: bool) -> InMessage:
     work = places.work
     logits = work.inputs["input"]
     rows, classes = logits.shape
@@ -90,10 +109,11 @@ def cross_entropy_in_message(places: Places) -> InMessage:
             rows=rows,
             classes=classes,
             ignore_index=work.options["ignore_index"],
-            smoothing=work.options["label_smoothing"],
+            smoothing=work.options.get("label_smoothing") or 0.0,
             read_type=number_of(logits.dtype),
             gradient_type=number_of(numpy_type(work.gradient_type("input"))),
             most_vector_bytes=binding.WIDEST,
+            likelihood=likelihood,
         ),
         logits_at=places.inputs["input"],
         target_at=places.inputs["target"],
@@ -109,3 +129,4 @@ CROSS_ENTROPY: Final = Native(
     in_message=cross_entropy_in_message,
     fits_message=fits_message,
 )
+NLL: Final = Native(rows=nll, fits=fits, in_message=nll_in_message, fits_message=fits_message)
