@@ -76,8 +76,8 @@ struct Huber {
   }
 };
 
-// With e = exp(-|x|), the logarithm of 1 + e and q = e / (1 + e), which is the smaller one of
-// sigmoid(x) and 1 - sigmoid(x):
+// Binary cross entropy of logits. With e = exp(-|x|), the logarithm of 1 + e, and q = e / (1 + e),
+// which is the smaller one of sigmoid(x) and 1 - sigmoid(x):
 //
 //   x >= 0:  value = (1 - y) |x| + l log(1 + e)    slope =  (1 - y) - l q
 //   x < 0:   value =     p y |x| + l log(1 + e)    slope = -(p y - l q)
@@ -112,7 +112,8 @@ struct BceWithLogits {
   }
 };
 
-// Logarithms are not below -100, nor is x (1 - x) below 1e-12 in the derivative.
+// Binary cross entropy of probabilities. Logarithms are not below -100, nor is x (1 - x) below 1e-12
+// in the derivative.
 struct Bce {
   static constexpr bool kPositive = false;
 
@@ -140,7 +141,7 @@ struct Bce {
 struct KlDiv {
   static constexpr bool kPositive = false;
 
-  // y log(y) - y x
+  // y log(y) - y x, where 0 log(0) is 0
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
     const V share = given.target, none = V{}, nothing = splat<V>(T(NAN));

@@ -158,14 +158,14 @@ def _fits_message(work: "Work") -> bool:
     return len(repeating) <= 1 and work.gradient_type("input") in natural
 
 
-def _mse(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
-    del inputs, options
-    return _Loss.MSE, 0.0
+def _always(loss: _Loss) -> _Choose:
+    """Choose one loss, which has no option."""
 
+    def choose(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
+        del inputs, options
+        return loss, 0.0
 
-def _l1(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
-    del inputs, options
-    return _Loss.L1, 0.0
+    return choose
 
 
 def _smooth_l1(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
@@ -185,20 +185,15 @@ def _bce_with_logits(inputs: Mapping[str, Array], options: Options) -> tuple[_Lo
     return (_Loss.BCE_WITH_POSITIVE if weighted else _Loss.BCE_WITH_LOGITS), 0.0
 
 
-def _bce(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
-    del inputs, options
-    return _Loss.BCE, 0.0
-
-
 def _kl_div(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
     del inputs
     return (_Loss.KL_DIV_LOG if options["log_target"] else _Loss.KL_DIV), 0.0
 
 
-MSE: Final = native(_mse)
-L1: Final = native(_l1)
+MSE: Final = native(_always(_Loss.MSE))
+L1: Final = native(_always(_Loss.L1))
 SMOOTH_L1: Final = native(_smooth_l1)
 HUBER: Final = native(_huber)
 BCE_WITH_LOGITS: Final = native(_bce_with_logits)
-BCE: Final = native(_bce)
+BCE: Final = native(_always(_Loss.BCE))
 KL_DIV: Final = native(_kl_div)
