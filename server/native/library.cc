@@ -1,3 +1,5 @@
 // All of the library, compiled as one.
 #include "softmax_rows.cc"
 #include "softmax_message.cc"
+#include "elements.cc"
+#include "elements_message.cc"

@@ -1,4 +1,5 @@
-// Cross entropy of rows of logits with class indices: values, gradients and factors.
+// Cross entropy of rows of logits with class indices: values, gradients and factors. And the negative
+// log-likelihood of rows of log-probabilities, which is what is left of it without the softmax.
 //
 // With lse = log(sum(exp(x))) of a row x of C classes, target t, class weights w, smoothing e:
 //
@@ -10,21 +11,17 @@
 // gradient written once. No row depends on another one, nor on where it stands.
 #include <stdlib.h>
 
+#include "calls.h"
 #include "exact.h"
-#include "processor.h"
-#include "vectors.h"
 
 namespace losswire {
 namespace {
-
-// The numbers of the wire's DataType.
-enum Type : int32_t { kFloat16 = 7, kBfloat16 = 8, kFloat32 = 9, kFloat64 = 10 };
 
 // One call. `native/binding.py` has the same structure.
 struct SoftmaxRows {
   int64_t rows;
   int64_t classes;
-  const void* logits;         // (rows, classes) of logits_type
+  const void* logits;         // (rows, classes) of read_type; or log-probabilities
   const void* target;         // (rows) of int64: a class or ignore_index
   const void* weight;         // (classes) of the type computed in, or null
   const void* removed;        // (rows) of bytes: what is not 0 counts as ignored; or null
@@ -36,13 +33,12 @@ struct SoftmaxRows {
   int64_t factor_step;
   int64_t ignore_index;
   double smoothing;
-  int32_t logits_type;
+  int32_t read_type;
   int32_t gradient_type;
   int32_t most_vector_bytes;  // the widest registers to use
+  int32_t likelihood;         // whether these are log-probabilities: no smoothing, no factors
   double total;               // found: the sum of the values
 };
-
-enum Result : int32_t { kDone = 0, kUnknownType = 1, kWrongClass = 2, kNoMemory = 3 };
 
 template <class T, class G>
 ALWAYS_INLINE void write_one(void* gradient, int64_t i, T value) {
@@ -247,6 +243,20 @@ ALWAYS_INLINE T take_row(
   return static_cast<T>(value);
 }
 
+// The negative log-likelihood of a row: all classes but the target have no part in it.
+template <class S, class T, class G>
+ALWAYS_INLINE T take_likelihood(
+    const SoftmaxRows& call, int64_t row, const Place& place, int64_t target) {
+  if (place.gradient) memset(place.gradient, 0, call.classes * sizeof(G));
+  if (target == call.ignore_index) return 0;
+  const double weight = call.weight ? static_cast<double>(read<T>(call.weight, target)) : 1.0;
+  if (place.gradient) {
+    const double coefficient = read<double>(call.coefficients, row * call.coefficient_step);
+    write_one<T, G>(place.gradient, target, static_cast<T>(-coefficient * weight));
+  }
+  return static_cast<T>(-weight * Stored<S>::one(place.logits, target));
+}
+
 template <class S, class T, class G, int B>
 ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
   const Common common = common_of<T>(call);
@@ -260,7 +270,8 @@ ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
       const int64_t target = read<int64_t>(call.target, row);
       const bool outside = target < 0 || target >= call.classes;
       if (outside && target != call.ignore_index) return kWrongClass;
-      const T value = take_row<S, T, G, B>(call, row, common, place, target);
+      const T value = call.likelihood ? take_likelihood<S, T, G>(call, row, place, target)
+                                      : take_row<S, T, G, B>(call, row, common, place, target);
       if (call.values) write<T>(call.values, row, value);
       const Exact next = sum_of(total.value, value);
       total = {next.value, total.tail + next.tail};
@@ -273,52 +284,16 @@ ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
 }
 
 template <class S, class T, class G, int B>
-ALWAYS_INLINE Result run(SoftmaxRows& call) {
+ALWAYS_INLINE Result run(SoftmaxRows& call, Types<S, T, G>, Width<B>) {
   // Powers are kept where the gradient goes, unless its numbers are shorter.
   void* scratch = nullptr;
-  if (call.gradient && sizeof(T) != sizeof(G)) {
+  if (call.gradient && sizeof(T) != sizeof(G) && !call.likelihood) {
     scratch = malloc(call.classes * sizeof(T));
     if (!scratch) return kNoMemory;
   }
   const Result result = run_rows<S, T, G, B>(call, scratch);
   free(scratch);
   return result;
-}
-
-constexpr int32_t both(Type logits, Type gradient) { return logits * 16 + gradient; }
-
-template <int B>
-ALWAYS_INLINE int32_t dispatch(SoftmaxRows& call) {
-  switch (call.logits_type * 16 + call.gradient_type) {
-    case both(kFloat32, kFloat32): return run<float, float, float, B>(call);
-    case both(kFloat64, kFloat64): return run<double, double, double, B>(call);
-    case both(kFloat16, kFloat16): return run<Float16, float, Float16, B>(call);
-    case both(kFloat16, kFloat32): return run<Float16, float, float, B>(call);
-    case both(kBfloat16, kBfloat16): return run<Bfloat16, float, Bfloat16, B>(call);
-    case both(kBfloat16, kFloat32): return run<Bfloat16, float, float, B>(call);
-    default: return kUnknownType;
-  }
-}
-
-// The same code for registers of other widths.
-#if defined(__x86_64__)
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
-int32_t run_avx512(SoftmaxRows& call) { return dispatch<64>(call); }
-
-__attribute__((target("avx2")))
-int32_t run_avx2(SoftmaxRows& call) { return dispatch<32>(call); }
-#endif
-
-int32_t run_anywhere(SoftmaxRows& call) { return dispatch<16>(call); }
-
-int32_t run_here(SoftmaxRows& call) {
-#if defined(__x86_64__)
-  const int32_t most = call.most_vector_bytes;
-  const int32_t widest = most < kWidestRegister ? most : kWidestRegister;
-  if (widest >= 64) return run_avx512(call);
-  if (widest >= 32) return run_avx2(call);
-#endif
-  return run_anywhere(call);
 }
 
 }  // namespace

@@ -241,6 +241,18 @@ ALWAYS_INLINE Vector<double, B> exp_below_0(Vector<double, B> x) {
   return times_power<B>(p * (r * r) + r + 1.0, power);
 }
 
+// -- Sizes.
+
+template <int B>
+ALWAYS_INLINE Vector<float, B> size_of(Vector<float, B> x) {
+  return (Vector<float, B>)((Vector<uint32_t, B>)x & 0x7FFFFFFFu);
+}
+
+template <int B>
+ALWAYS_INLINE Vector<double, B> size_of(Vector<double, B> x) {
+  return (Vector<double, B>)((Vector<uint64_t, B>)x & 0x7FFFFFFFFFFFFFFFu);
+}
+
 // -- Sums are formed in double, of every eighth number, and these in a fixed order.
 
 template <int B>

@@ -369,4 +369,4 @@ def test_a_library_that_is_not_there_is_not_called(monkeypatch: pytest.MonkeyPat
     """Loading finds none, and a call says so."""
     monkeypatch.setattr(binding, "_FREE", None)
     with pytest.raises(RuntimeError, match="no native rows"):
-        binding.softmax_rows(binding.SoftmaxRows(), small=False)
+        binding.compute(binding.SoftmaxRows(), small=False)

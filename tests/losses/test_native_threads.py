@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +44,13 @@ def _work(logits: Array, target: Array, **fields: object) -> Work:
 def _form(work: Work) -> ClosedForm:
     assert work.native_form is not None
     return work.native_form
+
+
+def _form_by(work: Work, rows: Callable[[RowBlock], float]) -> ClosedForm:
+    """Give the form with other code for its rows."""
+    form = _form(work)
+    assert form.native is not None
+    return replace(form, native=replace(form.native, rows=rows))
 
 
 @needs_library
@@ -92,7 +100,7 @@ def test_infinities_of_both_signs_may_meet() -> None:
 
 def test_all_threads_have_ended_when_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """What they write into may be gone a moment later."""
-    monkeypatch.setattr("losswire.server.native.softmax.AVAILABLE", True)
+    monkeypatch.setattr("losswire.server.native.binding.AVAILABLE", True)
     ended: list[int] = []
 
     def rows(block: RowBlock) -> float:
@@ -106,13 +114,13 @@ def test_all_threads_have_ended_when_one_fails(monkeypatch: pytest.MonkeyPatch) 
 
     work = _work(np.zeros((4, 4), np.float32), np.arange(4))
     with pytest.raises(MemoryError):
-        compute_rows(replace(_form(work), native=rows), work, 4)
+        compute_rows(_form_by(work, rows), work, 4)
     assert sorted(ended) == [0, 2, 3]
 
 
 def test_the_first_share_waits_for_the_others_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is computed by whoever asked, whose error must not come first."""
-    monkeypatch.setattr("losswire.server.native.softmax.AVAILABLE", True)
+    monkeypatch.setattr("losswire.server.native.binding.AVAILABLE", True)
     ended: list[int] = []
 
     def rows(block: RowBlock) -> float:
@@ -125,13 +133,13 @@ def test_the_first_share_waits_for_the_others_too(monkeypatch: pytest.MonkeyPatc
 
     work = _work(np.zeros((3, 3), np.float32), np.arange(3))
     with pytest.raises(MemoryError):
-        compute_rows(replace(_form(work), native=rows), work, 3)
+        compute_rows(_form_by(work, rows), work, 3)
     assert sorted(ended) == [1, 2]
 
 
 def test_there_are_never_more_threads_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the number of shares, the same ones take them; the one that asks is one of them."""
-    monkeypatch.setattr("losswire.server.native.softmax.AVAILABLE", True)
+    monkeypatch.setattr("losswire.server.native.binding.AVAILABLE", True)
     driver._helpers.cache_clear()
     before = set(threading.enumerate())
     seen: set[threading.Thread] = set()
@@ -144,7 +152,7 @@ def test_there_are_never_more_threads_than_allowed(monkeypatch: pytest.MonkeyPat
 
     for count in (2, 3, 4, 9):
         work = _work(np.zeros((count, 3), np.float32), np.arange(count) % 3)
-        compute_rows(replace(_form(work), native=rows), work, 4)
+        compute_rows(_form_by(work, rows), work, 4)
     assert threading.current_thread() in seen
     assert len(seen) == 4
     names = {each.name for each in set(threading.enumerate()) - before}

@@ -79,6 +79,7 @@ def _small(
     ],
     ids=["one", "a few", "many", "large", "autograd", "no closed form", "one of them large"],
 )
+@pytest.mark.usefixtures("by_torch")
 def test_only_a_few_small_evaluations_run_on_the_event_loop(
     items: list[evaluation_pb2.Evaluation], *, on_the_loop: bool
 ) -> None:

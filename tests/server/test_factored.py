@@ -202,7 +202,7 @@ def test_only_dense_gradients_take_memory_of_their_size(
     monkeypatch.setattr(torch, "empty", watched)
     monkeypatch.setattr("losswire.server.closed_forms.driver._BLOCK_BYTES", 64 * 1024)
     if not native:
-        monkeypatch.setattr("losswire.server.native.softmax.AVAILABLE", False)
+        monkeypatch.setattr("losswire.server.native.binding.AVAILABLE", False)
     for gradients in ((), ("input",)):
         made.clear()
         item = evaluation(

@@ -27,7 +27,7 @@ from losswire.server.decode import Request, decode
 from losswire.server.envelopes import Sent
 from losswire.server.errors import ExpiredError
 from losswire.server.known import Known
-from losswire.server.native import binding, softmax
+from losswire.server.native import binding
 from losswire.server.work import SMALL_BYTES, Work
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2, tensor_service_pb2_grpc
 from losswire.wire import varint
@@ -73,9 +73,10 @@ def _build(
     weight: npt.DTypeLike | None = None,
     ignored: int | None = None,
     options: dict[str, Any] | None = None,
+    loss: str = "cross_entropy",
     **fields: Any,  # noqa: ANN401 (any field of Evaluation)
 ) -> Evaluation:
-    """Make an evaluation of cross entropy, with numbers that follow from a seed."""
+    """Make an evaluation of cross entropy or nll_loss, with numbers that follow from a seed."""
     draw = np.random.default_rng(seed)
     inputs: dict[str, Any] = {
         "input": (draw.standard_normal((rows, classes)) * 3).astype(dtype),
@@ -86,7 +87,39 @@ def _build(
     if weight is not None:
         inputs["weight"] = draw.random(classes).astype(weight)
     fields.setdefault("gradients_for", ["input"])
-    return evaluation("cross_entropy", inputs, options, **fields)
+    return evaluation(loss, inputs, options, **fields)
+
+
+def _pair(
+    seed: int,
+    loss: str = "mse_loss",
+    shape: tuple[int, ...] = (6, 11),
+    *,
+    dtype: npt.DTypeLike = np.float32,
+    options: dict[str, Any] | None = None,
+    weights: dict[str, tuple[int, ...]] | None = None,
+    **fields: Any,  # noqa: ANN401 (any field of Evaluation)
+) -> Evaluation:
+    """Make an evaluation of a loss of single elements, with numbers that follow from a seed."""
+    draw = np.random.default_rng(seed)
+    inputs: dict[str, Any] = {
+        "input": (draw.standard_normal(shape) * 3).astype(dtype),
+        "target": draw.random(shape).astype(dtype),
+    }
+    for name, lengths in (weights or {}).items():
+        inputs[name] = (draw.random(lengths) + 0.5).astype(dtype)
+    fields.setdefault("gradients_for", ["input"])
+    return evaluation(loss, inputs, options, **fields)
+
+
+def _probabilities(seed: int, shape: tuple[int, ...] = (6, 11), **fields: Any) -> Evaluation:  # noqa: ANN401
+    """Make an evaluation of binary_cross_entropy, whose numbers are checked."""
+    message = _pair(seed, "binary_cross_entropy", shape, **fields)
+    message.inputs["input"].CopyFrom(_pair(seed + 1, shape=shape, **fields).inputs["target"])
+    return message
+
+
+_BCE = partial(_pair, loss="binary_cross_entropy_with_logits")
 
 
 def _with_logits(seed: int, *values: float) -> Evaluation:
@@ -143,6 +176,53 @@ _KEPT: dict[str, Build] = {
     "one class": partial(_build, classes=1),
     "a row of many classes": partial(_build, rows=1, classes=9001),
     "just small": partial(_build, rows=512, classes=29),
+    "nll": partial(_build, loss="nll_loss"),
+    "nll, weight, ignored": partial(
+        _build, loss="nll_loss", rows=40, weight=np.float32, ignored=-100
+    ),
+    "nll of bfloat16": partial(_build, loss="nll_loss", dtype=_BFLOAT16),
+    "elements": _pair,
+    "elements, both gradients": partial(_pair, gradients_for=["input", "target"]),
+    "elements, the target's gradient": partial(_pair, gradients_for=["target"]),
+    "elements, loss only": partial(_pair, gradients_for=[]),
+    "elements, sum": partial(_pair, reduction=_SUM),
+    "elements, normalizer": partial(_pair, normalizer=7.5),
+    "elements of float64": partial(_pair, dtype=np.float64),
+    "elements of bfloat16": partial(_pair, dtype=_BFLOAT16),
+    "elements of float16 with a gradient of float32": partial(
+        _pair, dtype=np.float16, gradient_data_type=_FLOAT32
+    ),
+    "elements in a row": partial(_pair, shape=(123,)),
+    "elements of several axes": partial(_pair, shape=(2, 3, 5, 7)),
+    "one element": partial(_pair, shape=(1,)),
+    "elements, weight": partial(_pair, shape=(40, 31), weights={"weight": (40, 31)}),
+    "elements of bfloat16, weight": partial(
+        _pair, dtype=_BFLOAT16, shape=(40, 31), weights={"weight": (40, 31)}
+    ),
+    "elements, weight and normalizer": partial(_pair, weights={"weight": (6, 11)}, normalizer=3.0),
+    "l1": partial(_pair, loss="l1_loss", weights={"weight": (6, 11)}),
+    "smooth l1": partial(_pair, loss="smooth_l1_loss", options={"beta": 0.4}),
+    "smooth l1 that is l1": partial(_pair, loss="smooth_l1_loss", options={"beta": 0.0}),
+    "huber": partial(_pair, loss="huber_loss", options={"delta": 0.7}),
+    "huber, weight": partial(_pair, loss="huber_loss", weights={"weight": (6, 11)}),
+    "bce with logits": _BCE,
+    "bce with logits, weights of their own": partial(
+        _BCE, weights={"weight": (6, 11), "pos_weight": (6, 11)}
+    ),
+    "bce with logits, weights that repeat": partial(
+        _BCE, shape=(40, 11), weights={"weight": (11,), "pos_weight": (1, 11)}
+    ),
+    "bce with logits, one weight that repeats": partial(
+        _BCE, shape=(40, 11), weights={"pos_weight": (11,)}
+    ),
+    "bce with logits, a weight for all": partial(_BCE, weights={"pos_weight": (1,)}),
+    "bce": _probabilities,
+    "bce of float64": partial(_probabilities, dtype=np.float64),
+    "bce of float16": partial(_probabilities, dtype=np.float16),
+    "bce of bfloat16": partial(_probabilities, dtype=_BFLOAT16, weights={"weight": (11,)}),
+    "kl": partial(_pair, loss="kl_div"),
+    "kl, log_target": partial(_pair, loss="kl_div", options={"log_target": True}),
+    "elements, just small": partial(_pair, shape=(8191,)),
 }
 """Small evaluations whose forms are kept."""
 
@@ -166,13 +246,38 @@ _KEPT_IF_LARGE: dict[str, Build] = {
         _build, rows=512, classes=512, dtype=np.float16, weight=np.float16
     ),
     "a gradient of float64": partial(_build, rows=512, classes=512, gradient_data_type=_FLOAT64),
+    "nll, weight": partial(
+        _build, loss="nll_loss", rows=1033, classes=300, weight=np.float32, ignored=-100
+    ),
+    "elements": partial(_pair, shape=(8192,)),
+    "elements, cut over threads": partial(
+        _pair, shape=(1, 3, 300_001), gradients_for=["input", "target"]
+    ),
+    "elements, weight": partial(_pair, shape=(300, 999), weights={"weight": (300, 999)}),
+    "elements of float64, cut over threads": partial(_pair, dtype=np.float64, shape=(300, 999)),
+    "elements of bfloat16": partial(_pair, dtype=_BFLOAT16, shape=(300, 999)),
+    "bce": partial(_probabilities, shape=(300, 999)),
+    "bce with logits, weights that repeat": partial(
+        _BCE, shape=(999, 300), weights={"weight": (1,), "pos_weight": (300,)}
+    ),
 }
 """Large ones, which are answered without protobuf in calls of their own."""
 
 _OTHERS: dict[str, Build] = {
-    "another loss": lambda seed: evaluation(
-        "mse_loss", {"input": np.ones(3) * seed, "target": np.ones(3)}
+    "another loss": partial(_pair, loss="poisson_nll_loss"),
+    "elements of several types": lambda seed: evaluation(
+        "mse_loss",
+        {"input": np.ones(3, np.float32) * seed, "target": np.ones(3)},
+        gradients_for=["input"],
     ),
+    "one element without an axis": partial(_pair, shape=()),
+    "a gradient of the weight": partial(
+        _pair, weights={"weight": (6, 11)}, gradients_for=["weight"]
+    ),
+    "weights that repeat differently": partial(
+        _BCE, shape=(4, 6, 11), weights={"weight": (11,), "pos_weight": (6, 11)}
+    ),
+    "a weight for each row": partial(_BCE, weights={"weight": (6, 1)}),
     "autograd": partial(_build, engine=evaluation_pb2.ENGINE_AUTOGRAD),
     "no reduction": partial(_build, reduction=_NONE, gradients_for=[]),
     "grad_output": partial(_build, grad_output=np.float32(2)),
@@ -383,6 +488,40 @@ def test_wrong_classes_are_refused_as_by_the_line(build: Build, door: str, targe
             answers = await _DOORS[door](doors, each)
             assert answers == [error] * len(answers)
             assert str(target) in answers[0].error.violations[0].description
+        await _compared(doors, door, build)
+
+    _run(body)
+
+
+@pytest.mark.parametrize("value", [-0.25, 1.25, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["input", "target"])
+@pytest.mark.parametrize(
+    ("build", "door"),
+    [
+        *product([partial(_probabilities, shape=(5, 3, 7))], _DOORS),
+        (partial(_probabilities, dtype=_BFLOAT16), "Evaluate"),
+        (partial(_probabilities, dtype=np.float64), "Evaluate"),
+        (partial(_probabilities, shape=(9001,)), "Evaluate"),
+    ],
+)
+def test_wrong_probabilities_are_refused_as_by_the_line(
+    build: Build, door: str, name: str, value: float
+) -> None:
+    """A known form does not make a number right, wherever it stands: the error names its place."""
+
+    async def body(doors: _Doors) -> None:
+        assert await _DOORS[door](doors, build(1))
+        for position in (0, 7, -1):
+            bad = build(2)
+            size = len(bad.inputs[name].data) // math.prod(bad.inputs[name].shape)
+            kind = {2: _BFLOAT16, 4: np.float32, 8: np.float64}[size]
+            numbers = np.frombuffer(bad.inputs[name].data, kind).copy()
+            numbers[position] = value
+            bad.inputs[name].data = numbers.tobytes()
+            error = await doors.app._line.outcome(bad, math.inf)
+            answers = await _DOORS[door](doors, bad)
+            assert answers == [error] * len(answers)
+            assert "is not in [0, 1]" in answers[0].error.violations[0].description
         await _compared(doors, door, build)
 
     _run(body)
@@ -836,7 +975,7 @@ def test_without_native_rows_nothing_is_kept(
     build: Build, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An installation without the library answers all the same, by the line."""
-    monkeypatch.setattr(softmax, "AVAILABLE", False)
+    monkeypatch.setattr(binding, "AVAILABLE", False)
 
     async def body(doors: _Doors) -> None:
         assert await _decoded_of(doors, "Evaluate", build, decoded) == 3

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import ml_dtypes
@@ -37,31 +38,85 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
         assert child.wait() == 0
 
 
-def _batch(dtype: type, *, values: bool) -> evaluation_pb2.Evaluation:
-    """Make a batch of a few megabytes, some rows of which are ignored and some removed."""
-    draw = np.random.default_rng(5)
+def _classes(draw: np.random.Generator, dtype: type) -> tuple[dict[str, Array], dict[str, Any]]:
     target = draw.integers(0, _CLASSES, _ROWS)
     target[::11] = -100
+    return {
+        "input": draw.standard_normal((_ROWS, _CLASSES)).astype(dtype),
+        "target": target,
+        "weight": draw.uniform(0.5, 2.0, _CLASSES).astype(dtype),
+    }, {"label_smoothing": 0.1}
+
+
+def _log_probabilities(
+    draw: np.random.Generator, dtype: type
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    return _classes(draw, dtype)[0], {"ignore_index": -100}
+
+
+def _pairs(draw: np.random.Generator, dtype: type) -> tuple[dict[str, Array], dict[str, Any]]:
+    shape = (_ROWS, 3, 101)
+    return {
+        "input": draw.standard_normal(shape).astype(dtype),
+        "target": draw.standard_normal(shape).astype(dtype),
+        "weight": draw.uniform(0.5, 2.0, shape).astype(dtype),
+    }, {}
+
+
+def _logits(draw: np.random.Generator, dtype: type) -> tuple[dict[str, Array], dict[str, Any]]:
+    shape = (_ROWS, _CLASSES)
+    return {
+        "input": draw.standard_normal(shape).astype(dtype),
+        "target": draw.random(shape).astype(dtype),
+        "pos_weight": draw.uniform(0.5, 2.0, _CLASSES).astype(dtype),
+    }, {}
+
+
+def _distributions(
+    draw: np.random.Generator, dtype: type
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    shape = (_ROWS, _CLASSES)
+    return {
+        "input": -draw.random(shape).astype(dtype) * 9,
+        "target": draw.random(shape).astype(dtype),
+    }, {"log_target": False}
+
+
+_BATCHES = {
+    "cross_entropy": _classes,
+    "nll_loss": _log_probabilities,
+    "mse_loss": _pairs,
+    "huber_loss": _pairs,
+    "binary_cross_entropy_with_logits": _logits,
+    "kl_div": _distributions,
+}
+
+
+def _batch(loss: str, dtype: type, *, values: bool) -> evaluation_pb2.Evaluation:
+    """Make a batch of a few megabytes, some rows of which are removed."""
+    draw = np.random.default_rng(5)
+    inputs, options = _BATCHES[loss](draw, dtype)
     weight = draw.uniform(0.5, 2.0, _ROWS).astype(np.float32)
     weight[::7] = 0
     fields = {"normalizer": 123.0} if not values else {"reduction": _NONE}
     return evaluation(
-        "cross_entropy",
-        {
-            "input": draw.standard_normal((_ROWS, _CLASSES)).astype(dtype),
-            "target": target,
-            "weight": draw.uniform(0.5, 2.0, _CLASSES).astype(dtype),
-        },
-        options={"label_smoothing": 0.1},
+        loss,
+        inputs,
+        options=options,
         sample_weight=weight,
         gradients_for=[] if values else ["input"],
         **fields,
     )
 
 
+def _rows_of(item: evaluation_pb2.Evaluation) -> list[str]:
+    """Name the inputs that are cut, in the order of packing."""
+    return [name for name in sorted(item.inputs) if item.inputs[name].shape[0] == _ROWS]
+
+
 def _parts(item: evaluation_pb2.Evaluation, step: int) -> list[evaluation_pb2.Evaluation]:
     """Cut a batch into evaluations of some rows."""
-    names = ("input", "target")
+    names = _rows_of(item)
     arrays = [decode_tensor(item.inputs[name]) for name in names]
     weight = decode_tensor(item.sample_weight)
     rest = evaluation_pb2.Evaluation()
@@ -86,14 +141,15 @@ def _gathered(results: list[evaluation_pb2.EvaluationResult]) -> Array:
     return np.concatenate([decode_tensor(each) for each in parts])
 
 
+@pytest.mark.parametrize("loss", _BATCHES)
 @pytest.mark.parametrize("dtype", _DTYPES)
 @pytest.mark.parametrize("values", [False, True])
 def test_a_batch_has_the_same_bits_through_every_door(
-    channel: grpc.Channel, dtype: type, *, values: bool
+    channel: grpc.Channel, loss: str, dtype: type, *, values: bool
 ) -> None:
     """Whole, in many small evaluations, in larger ones, in chunks and in a region."""
     stub = Stub(channel)
-    item = _batch(dtype, values=values)
+    item = _batch(loss, dtype, values=values)
     whole = by_call(stub, item).result
     expected = _gathered([whole])
     for step in (3, 17, 999):
@@ -107,8 +163,7 @@ def test_a_batch_has_the_same_bits_through_every_door(
         assert sum(each.sum for each in found) == pytest.approx(whole.sum, rel=1e-13)
 
     for sizes in ([0], [1], [700, 3], [_ROWS]):
-        streamed = ["input", "target"]
-        answer = evaluate_chunked(stub, item, streamed, cuts_of(_ROWS, sizes))
+        answer = evaluate_chunked(stub, item, _rows_of(item), cuts_of(_ROWS, sizes))
         rows = decode_tensor(answer.result.loss) if values else answer.gradients["input"]
         assert same_bits(rows, expected)
         assert answer.result.sum == pytest.approx(whole.sum, rel=1e-13)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import os
 import shutil
 import signal
@@ -31,11 +32,13 @@ from losswire.v1 import (
     loss_service_pb2,
     loss_service_pb2_grpc,
 )
+from losswire.wire import decode_tensor, encode_tensor
 from tests.server.harness import Child
 from tests.server.inside import CLOSED, PATIENCE, Gate, until
 from tests.server.requests import TIMEOUT, Stub, by_call, evaluation, f32
 from tests.server.sharing import SIZE, create_from, fetch_from, sharing
 from tests.support.encodings import field
+from tests.support.exact import same_bits
 from tests.support.regions import Held, create, fetch, region, relocate
 
 _PROMPT = 1.0
@@ -118,6 +121,48 @@ def test_a_form_is_kept_by_few_bytes(
         message = item.SerializeToString() + field(15, bytes(unknown))
         call: Any = channel.unary_unary("/losswire.v1.LossService/Evaluate")
         await call(field(1, message), timeout=PATIENCE)
+        assert len(made) == kept
+        held.close()
+
+    sharing(body)
+
+
+@pytest.mark.parametrize(("loss", "kept"), [("mse_loss", 1), ("binary_cross_entropy", 0)])
+def test_what_is_checked_is_not_read_where_its_caller_can_change_it(
+    loss: str, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elements that any loss accepts are known in a region; probabilities are copied each time."""
+    made: list[Known] = []
+    keep = KnownForms._keep
+
+    def spy(forms: KnownForms, known: Known) -> None:
+        made.append(known)
+        keep(forms, known)
+
+    monkeypatch.setattr(KnownForms, "_keep", spy)
+    names = ["input", "target"] if loss == "mse_loss" else ["input"]
+    item = evaluation(loss, {}, gradients_for=names)
+    draw = np.random.default_rng(3)
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        stub = loss_service_pb2_grpc.LossServiceStub(channel)
+        held = await fetch_from(channel, 4 << 20)
+        inputs = {name: held.array((300, 500)) for name in ("input", "target")}
+        gradients = {name: held.array((300, 500)) for name in names}
+        for name, array in inputs.items():
+            item.inputs[name].CopyFrom(held.tensor(array))
+        for name, array in gradients.items():
+            item.gradient_destinations[name].CopyFrom(held.place(array))
+        plain = evaluation(loss, {}, gradients_for=names)
+        for _ in range(3):
+            for name, array in inputs.items():
+                array[...] = draw.random((300, 500))
+                plain.inputs[name].CopyFrom(encode_tensor(array))
+            expected = await app._line.outcome(plain, math.inf)
+            found = await stub.Evaluate(loss_service_pb2.EvaluateRequest(evaluation=item))
+            assert found.result.loss == expected.result.loss
+            for name, array in gradients.items():
+                assert same_bits(array, decode_tensor(expected.result.gradients[name]))
         assert len(made) == kept
         held.close()
 

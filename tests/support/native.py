@@ -149,7 +149,7 @@ def block_of(
         options={"label_smoothing": rows.smoothing, "ignore_index": IGNORED},
         coefficients=rows.coefficients if wanted else None,
         removed=rows.removed,
-        gradient=gradient,
+        gradients={} if gradient is None else {"input": gradient},
         factors=factors,
         values=values,
         small=False,

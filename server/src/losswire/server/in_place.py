@@ -34,7 +34,7 @@ def _tag(name: str, kind: int = 0) -> int:
     return described.number << 3 | kind
 
 
-# `softmax_message.cc` has the same layout.
+# `message.h` has the same layout.
 _NUMBERS: Final = struct.Struct("<BdBdBdB5sB9sB9s")
 _TAGS: Final = (
     _tag("sum", _EIGHT_BYTES),

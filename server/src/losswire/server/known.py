@@ -201,8 +201,8 @@ class KnownForms:
         if form is None or work.form is None:
             return None
         alone = threads_of(work, self._threads) <= 1 and not (places.shared or work.destinations)
-        if alone and form.in_message is not None and form.fits_message(work):
-            return form.in_message(places)
+        if alone and form.native is not None and form.native.fits_message(work):
+            return form.native.in_message(places)
         return in_place(places, work.form, self._borrow)
 
     def _keep(self, known: Known) -> None:
@@ -246,4 +246,4 @@ def _is_simple_source(work: Work, name: str, tensor: tensor_pb2.Tensor) -> bool:
 
 
 def _fits_message(form: ClosedForm, work: Work) -> bool:
-    return form.in_message is not None and form.fits_message(work)
+    return form.native is not None and form.native.fits_message(work)

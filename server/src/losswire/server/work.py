@@ -98,7 +98,7 @@ class Work:
         if (
             form is None
             or form.native is None
-            or not form.fits_native(self.inputs, self.options)
+            or not form.native.fits(self.inputs, self.options)
             or any(self._natural_type(name) != self.compute_dtype for name in form.gradients)
         ):
             return None

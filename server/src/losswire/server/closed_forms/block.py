@@ -68,11 +68,6 @@ def _always(inputs: Mapping[str, Any], options: Options) -> bool:
     return True
 
 
-def _any_evaluation(work: "Work") -> bool:
-    del work
-    return True
-
-
 # Not frozen: that would make constructing one, which every small evaluation does, take longer.
 @dataclass(slots=True, kw_only=True)
 class RowBlock:
@@ -86,8 +81,8 @@ class RowBlock:
     float64; None: loss only."""
     removed: Array | None
     """Which rows to select away, as bytes; None: none."""
-    gradient: Array | None
-    """Where to put the gradient: the input's type or the compute type; None: nowhere."""
+    gradients: Mapping[str, Array]
+    """Where to put the gradients asked for: all of the input's type or of the compute type."""
     factors: Array | None
     """Where to put the factored gradient, (3, rows) in float64; None: nowhere."""
     values: Array | None
@@ -124,6 +119,23 @@ thread at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Native:
+    """How code of our own computes a loss, in one of its layouts."""
+
+    rows: Callable[[RowBlock], float]
+    """Computes rows of any number: fills what there is a place for and gives the sum of the
+    values."""
+    fits: Callable[[Mapping[str, Any], Options], bool]
+    """Whether it computes these inputs with these options; of the inputs, it may look at types
+    and shapes."""
+    in_message: Callable[[Places], InMessage]
+    """Prepares to compute, as `rows` does on one thread, evaluations of one form where their
+    messages lie."""
+    fits_message: Callable[["Work"], bool]
+    """Whether `in_message` computes evaluations of this one's form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Denominators:
     """How what each value adds to the mean's denominator follows from some inputs alone."""
 
@@ -154,16 +166,8 @@ class ClosedForm:
     beside it. On a CPU, an element's place in a vector may tell in its last bit."""
     factored: str | None = None
     """The input whose gradient it can also give as factors; None: none."""
-    native: Callable[[RowBlock], float] | None = None
-    """Computes rows of any number by code of our own: fills what there is a place for and
-    gives the sum of the values. On a CPU it is taken wherever it fits."""
-    fits_native: Callable[[Mapping[str, Any], Options], bool] = _always
-    """As `fits`, for `native`."""
-    in_message: Callable[[Places], InMessage] | None = None
-    """Prepares to compute, as `native` does on one thread, evaluations of one form where their
-    messages lie."""
-    fits_message: Callable[["Work"], bool] = _any_evaluation
-    """Whether `in_message` computes evaluations of this one's form."""
+    native: Native | None = None
+    """Code of our own. On a CPU it is taken wherever it fits."""
     single: str | None = None
     """The layout of one row without its batch axis, if there is one. Factors of it are
     computed as those of a batch of one row."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losswire.server.closed_forms.block import Block, ClosedForm, Options
+from losswire.server.closed_forms.block import Block, ClosedForm, Native, Options
 
 _NONE = 0
 """torch's number for the reduction `none`."""
@@ -24,9 +24,9 @@ def weight_denominators(inputs: Mapping[str, Tensor], options: Options) -> Tenso
     return inputs.get("weight")
 
 
-def closed_form(block: Callable[[Block], Tensor]) -> ClosedForm:
+def closed_form(block: Callable[[Block], Tensor], native: Native) -> ClosedForm:
     """Describe one of these, which computes small evaluations with torch's bits too."""
-    return ClosedForm(block=block, gradients=("input", "target"), small=block)
+    return ClosedForm(block=block, gradients=("input", "target"), small=block, native=native)
 
 
 def mse(block: Block) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from losswire.server.closed_forms import bernoulli, operators
 from losswire.server.closed_forms.block import ClosedForm
+from losswire.server.native import elementwise as native
 from losswire.server.records import Input, Terms, floats, layout, loss
 from losswire.server.values import DISTRIBUTION, UNIT
 
@@ -30,7 +31,9 @@ _WEIGHT = "A factor for each element; broadcasts to the input."
         ),
         "weight": Input(meaning=_WEIGHT),
     },
-    closed_forms={"elementwise": ClosedForm(block=bernoulli.bce, small=bernoulli.bce)},
+    closed_forms={
+        "elementwise": ClosedForm(block=bernoulli.bce, small=bernoulli.bce, native=native.BCE)
+    },
     source="torch.nn.functional.binary_cross_entropy",
 )
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
@@ -66,7 +69,11 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
         ),
     },
     closed_forms={
-        "elementwise": ClosedForm(block=bernoulli.bce_with_logits, small=operators.bce_with_logits)
+        "elementwise": ClosedForm(
+            block=bernoulli.bce_with_logits,
+            small=operators.bce_with_logits,
+            native=native.BCE_WITH_LOGITS,
+        )
     },
     source="torch.nn.functional.binary_cross_entropy_with_logits",
 )

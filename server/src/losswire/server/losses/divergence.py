@@ -5,6 +5,7 @@ from torch import Tensor
 
 from losswire.server.closed_forms import bernoulli
 from losswire.server.closed_forms.block import ClosedForm
+from losswire.server.native import elementwise as native
 from losswire.server.records import (
     LOSS_REDUCTIONS,
     Input,
@@ -34,7 +35,11 @@ from losswire.server.values import DISTRIBUTION, LOG_PROBABILITIES
     options={"log_target": Option(meaning="Whether the target holds log-probabilities.")},
     reductions=(*LOSS_REDUCTIONS, Reduction.BATCHMEAN),
     mean_denominator="the number of values; with batchmean, the length of the first axis",
-    closed_forms={"elementwise": ClosedForm(block=bernoulli.kl_div, small=bernoulli.kl_div)},
+    closed_forms={
+        "elementwise": ClosedForm(
+            block=bernoulli.kl_div, small=bernoulli.kl_div, native=native.KL_DIV
+        )
+    },
     source="torch.nn.functional.kl_div",
 )
 def kl_div(input: Tensor, target: Tensor, log_target: bool = False) -> Terms:

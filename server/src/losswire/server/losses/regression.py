@@ -5,6 +5,7 @@ from torch import Tensor
 
 from losswire.server.closed_forms import elementwise
 from losswire.server.closed_forms.block import Denominators
+from losswire.server.native import elementwise as native
 from losswire.server.records import Input, Option, Range, Terms, floats, layout, loss
 
 _PAIR = layout("elementwise", input=floats("*S"), target=floats("*S"), values="*S")
@@ -25,7 +26,7 @@ _WEIGHT_SUM = "the sum of the weight (the number of values without one)"
     inputs={"input": _INPUT, "target": _TARGET, "weight": _WEIGHT},
     mean_denominator=_WEIGHT_SUM,
     denominators=_WEIGHT_DENOMINATORS,
-    closed_forms={"elementwise": elementwise.closed_form(elementwise.mse)},
+    closed_forms={"elementwise": elementwise.closed_form(elementwise.mse, native.MSE)},
     source="torch.nn.functional.mse_loss",
 )
 def mse_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
@@ -42,7 +43,7 @@ def mse_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Ter
     inputs={"input": _INPUT, "target": _TARGET, "weight": _WEIGHT},
     mean_denominator=_WEIGHT_SUM,
     denominators=_WEIGHT_DENOMINATORS,
-    closed_forms={"elementwise": elementwise.closed_form(elementwise.l1)},
+    closed_forms={"elementwise": elementwise.closed_form(elementwise.l1, native.L1)},
     source="torch.nn.functional.l1_loss",
 )
 def l1_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
@@ -63,7 +64,7 @@ def l1_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Term
             rules=(Range(low=0.0),),
         )
     },
-    closed_forms={"elementwise": elementwise.closed_form(elementwise.smooth_l1)},
+    closed_forms={"elementwise": elementwise.closed_form(elementwise.smooth_l1, native.SMOOTH_L1)},
     source="torch.nn.functional.smooth_l1_loss",
 )
 def smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0) -> Terms:
@@ -89,7 +90,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0) -> Terms:
         )
     },
     mean_denominator="the number of values, with and without a weight",
-    closed_forms={"elementwise": elementwise.closed_form(elementwise.huber)},
+    closed_forms={"elementwise": elementwise.closed_form(elementwise.huber, native.HUBER)},
     source="torch.nn.functional.huber_loss",
 )
 def huber_loss(

@@ -1,25 +1,17 @@
-"""Cross entropy by the native rows."""
+"""Cross entropy and the negative log-likelihood of classes by the native rows."""
 
-import ctypes
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from losswire.server.closed_forms.block import InMessage, Options, Places, RowBlock
+from losswire.server.closed_forms.block import InMessage, Native, Options, Places, RowBlock
 from losswire.server.closed_forms.factors import refuse_negative
-from losswire.server.closed_forms.softmax import index_denominators
-from losswire.server.native.binding import (
-    AVAILABLE,
-    SoftmaxMessage,
-    SoftmaxRows,
-    softmax_message,
-    softmax_rows,
-)
-from losswire.server.records import Reduction
+from losswire.server.native import binding
+from losswire.server.native.binding import SoftmaxMessage, SoftmaxRows
+from losswire.server.native.message import answer_at, evaluate_by, number_of
 from losswire.server.tensors import numpy_type, to_tensor
 from losswire.server.values import Array
-from losswire.wire import wire_type_of
 
 if TYPE_CHECKING:
     from losswire.server.work import Work
@@ -28,25 +20,31 @@ _MATRIX: Final = 2
 _FLOAT32: Final = np.dtype(np.float32)
 _FLOAT64: Final = np.dtype(np.float64)
 
-_WIDEST: Final = 64
-"""The widest registers to use, in bytes; the processor may have narrower ones."""
-
 
 def fits(inputs: Mapping[str, Array], options: Options) -> bool:
     """Tell whether these are (N, C), and the library is here."""
     del options
-    return AVAILABLE and inputs["input"].ndim == _MATRIX
+    return binding.AVAILABLE and inputs["input"].ndim == _MATRIX
 
 
-def cross_entropy(block: RowBlock, most_vector_bytes: int = _WIDEST) -> float:
+def cross_entropy(block: RowBlock, most_vector_bytes: int = binding.WIDEST) -> float:
     """Compute cross entropy with class indices; gives the sum of the values."""
+    return _rows(block, most_vector_bytes, likelihood=False)
+
+
+def nll(block: RowBlock, most_vector_bytes: int = binding.WIDEST) -> float:
+    """Compute the negative log-likelihood of classes; gives the sum of the values."""
+    return _rows(block, most_vector_bytes, likelihood=True)
+
+
+def _rows(block: RowBlock, most_vector_bytes: int, *, likelihood: bool) -> float:
     logits, weight = block.inputs["input"], block.inputs.get("weight")
-    smoothing: float = block.options["label_smoothing"]
+    smoothing: float = block.options.get("label_smoothing", 0.0)
     dtype = _FLOAT64 if logits.dtype == _FLOAT64 else _FLOAT32
     # All of these are kept alive by being named here.
     logits = np.ascontiguousarray(logits)
     target = np.ascontiguousarray(block.inputs["target"], np.int64)
-    coefficients, gradient = block.coefficients, block.gradient
+    coefficients, gradient = block.coefficients, block.gradients.get("input")
     call = SoftmaxRows(
         rows=logits.shape[0],
         classes=logits.shape[1],
@@ -54,9 +52,10 @@ def cross_entropy(block: RowBlock, most_vector_bytes: int = _WIDEST) -> float:
         target=target.ctypes.data,
         ignore_index=block.options["ignore_index"],
         smoothing=smoothing,
-        logits_type=_number(logits),
-        gradient_type=_number(logits if gradient is None else gradient),
+        read_type=number_of(logits.dtype),
+        gradient_type=number_of((logits if gradient is None else gradient).dtype),
         most_vector_bytes=most_vector_bytes,
+        likelihood=likelihood,
     )
     if weight is not None:
         weight = np.ascontiguousarray(weight, dtype)
@@ -75,7 +74,7 @@ def cross_entropy(block: RowBlock, most_vector_bytes: int = _WIDEST) -> float:
             refuse_negative(to_tensor(weight), "weight")
         call.factors = block.factors.ctypes.data
         call.factor_step = block.factors.strides[0] // _FLOAT64.itemsize
-    softmax_rows(call, small=block.small)
+    binding.compute(call, small=block.small)
     total: float = call.total
     return total
 
@@ -92,55 +91,42 @@ def fits_message(work: "Work") -> bool:
 
 def cross_entropy_in_message(places: Places) -> InMessage:
     """Prepare to compute evaluations of one form where their messages lie."""
+    return _in_message(places, likelihood=False)
+
+
+def nll_in_message(places: Places) -> InMessage:
+    """Prepare to compute evaluations of one form where their messages lie."""
+    return _in_message(places, likelihood=True)
+
+
+def _in_message(places: Places, *, likelihood: bool) -> InMessage:
     work = places.work
-    logits, weight = work.inputs["input"], work.inputs.get("weight")
-    gradient_type = work.gradient_type("input")
+    logits = work.inputs["input"]
     rows, classes = logits.shape
     call = SoftmaxMessage(
+        answer=answer_at(places),
         rows=SoftmaxRows(
             rows=rows,
             classes=classes,
             ignore_index=work.options["ignore_index"],
-            smoothing=work.options["label_smoothing"],
-            logits_type=_number(logits),
-            gradient_type=_number(np.empty(0, numpy_type(gradient_type))),
-            most_vector_bytes=_WIDEST,
+            smoothing=work.options.get("label_smoothing") or 0.0,
+            read_type=number_of(logits.dtype),
+            gradient_type=number_of(numpy_type(work.gradient_type("input"))),
+            most_vector_bytes=binding.WIDEST,
+            likelihood=likelihood,
         ),
         logits_at=places.inputs["input"],
         target_at=places.inputs["target"],
         weight_at=places.inputs.get("weight", -1),
         gradient_at=places.gradients.get("input", -1),
-        loss_at=places.loss,
-        numbers_at=places.numbers,
-        mean=work.reduction is Reduction.MEAN,
-        given=work.normalizer is not None,
-        denominator=work.normalizer or 0.0,
     )
-    address, compute = ctypes.addressof(call), softmax_message(small=places.small)
-
-    def evaluate(message: bytes, start: int, answer: int, waited: int) -> bool:
-        call.queue_nanoseconds = waited
-        return compute(address, message, start, answer) == 0
-
-    if weight is None or work.normalizer is not None:
-        return evaluate
-    weight_type, options = weight.dtype, work.options
-
-    def evaluate_weighted(message: bytes, start: int, answer: int, waited: int) -> bool:
-        target = np.frombuffer(message, np.int64, rows, start + call.target_at)
-        weight = np.frombuffer(message, weight_type, classes, start + call.weight_at)
-        try:
-            terms = index_denominators({"target": target, "weight": weight}, options)
-        except IndexError:  # a wrong class
-            return False
-        # Adding up in another order would give other bits than the first evaluation had.
-        call.given, call.denominator = True, float(terms.sum(dtype=float))
-        return evaluate(message, start, answer, waited)
-
-    return evaluate_weighted
+    return evaluate_by(call, places)
 
 
-def _number(array: Array) -> Any:  # noqa: ANN401 (an enum's value is an int)
-    """Give the number of an array's type on the wire."""
-    known = wire_type_of(array.dtype)
-    return known.data_type if known else 0
+CROSS_ENTROPY: Final = Native(
+    rows=cross_entropy,
+    fits=fits,
+    in_message=cross_entropy_in_message,
+    fits_message=fits_message,
+)
+NLL: Final = Native(rows=nll, fits=fits, in_message=nll_in_message, fits_message=fits_message)

@@ -1,0 +1,177 @@
+// Losses of single elements: a value and its derivative, for a register of each.
+//
+// The derivative is that with respect to the input; with respect to the target it is the negative,
+// where a loss has one. Nothing here knows of weights, sums or memory. What is not finite comes out
+// as from torch, whose order of comparisons this follows.
+#pragma once
+
+#include "logarithms.h"
+#include "vectors.h"
+
+namespace losswire {
+
+template <class V>
+struct Found {
+  V value;
+  V slope;
+};
+
+// What a loss may look at.
+template <class V>
+struct Given {
+  V input;
+  V target;
+  V positive;  // the weight of the positive part, if the loss has one
+  V option;    // beta or delta
+};
+
+struct Mse {
+  static constexpr bool kPositive = false;
+
+  // (x - y)^2
+  template <class T, int B, class V>
+  ALWAYS_INLINE Found<V> of(const Given<V>& given) {
+    const V difference = given.input - given.target;
+    return {difference * difference, difference + difference};
+  }
+};
+
+struct L1 {
+  static constexpr bool kPositive = false;
+
+  // |x - y|, whose derivative is 0 at 0 and where there is no number.
+  template <class T, int B, class V>
+  ALWAYS_INLINE Found<V> of(const Given<V>& given) {
+    const V difference = given.input - given.target, none = V{}, one = splat<V>(T(1));
+    return {size_of<B>(difference), difference > none ? one : difference < none ? -one : none};
+  }
+};
+
+struct SmoothL1 {
+  static constexpr bool kPositive = false;
+
+  // (x - y)^2 / (2 beta) near 0, |x - y| - beta / 2 elsewhere
+  template <class T, int B, class V>
+  ALWAYS_INLINE Found<V> of(const Given<V>& given) {
+    const V difference = given.input - given.target, one = splat<V>(T(1));
+    const V size = size_of<B>(difference), beta = given.option;
+    const V square = T(0.5) * size * size / beta, line = size - T(0.5) * beta;
+    const V near = difference / beta;
+    return {size < beta ? square : line,
+            difference <= -beta ? -one : difference >= beta ? one : near};
+  }
+};
+
+struct Huber {
+  static constexpr bool kPositive = false;
+
+  // (x - y)^2 / 2 near 0, delta (|x - y| - delta / 2) elsewhere
+  template <class T, int B, class V>
+  ALWAYS_INLINE Found<V> of(const Given<V>& given) {
+    const V difference = given.input - given.target, delta = given.option;
+    const V size = size_of<B>(difference);
+    const V square = T(0.5) * size * size, line = delta * (size - T(0.5) * delta);
+    return {size <= delta ? square : line,
+            difference <= -delta ? -delta : difference >= delta ? delta : difference};
+  }
+};
+
+// Binary cross entropy of logits. With e = exp(-|x|), the logarithm of 1 + e, and q = e / (1 + e),
+// which is the smaller one of sigmoid(x) and 1 - sigmoid(x):
+//
+//   x >= 0:  value = (1 - y) |x| + l log(1 + e)    slope =  (1 - y) - l q
+//   x < 0:   value =     p y |x| + l log(1 + e)    slope = -(p y - l q)
+//
+// with l = 1 - y + p y. So nothing of the size of x cancels out.
+template <bool kWeighted>
+struct BceWithLogits {
+  static constexpr bool kPositive = kWeighted;
+
+  template <class T, int B, class V>
+  ALWAYS_INLINE Found<V> of(const Given<V>& given) {
+    const V logit = given.input, no = T(1) - given.target;
+    const V yes = kWeighted ? given.positive * given.target : given.target;
+    const V size = size_of<B>(logit);
+    const V power = exp_below_0<B>(-size);
+    Log<V> log = log_above_1<T, B>(power);
+    V share = power / (power + 1);
+    if (kWeighted) {
+      const V both = no + yes;
+      log = {log.large * both, log.small * both};
+      share *= both;
+    }
+    const V none = V{};
+    const V rest = (logit < none ? yes : no) * size;
+    // What rounding takes from the sum is as large as the error of what is left.
+    const V sum = rest + log.large, second = sum - rest;
+    const V tail = (rest - (sum - second)) + (log.large - second);
+    const V value = sum + (log.small + (sum - sum == none ? tail : none));
+    // torch subtracts infinities here.
+    const V nothing = splat<V>(T(NAN)), lowest = splat<V>(T(-INFINITY));
+    return {logit == lowest ? nothing : value, logit < none ? share - yes : no - share};
+  }
+};
+
+// Binary cross entropy of probabilities. Logarithms are not below -100, nor is x (1 - x) below 1e-12
+// in the derivative.
+struct Bce {
+  static constexpr bool kPositive = false;
+
+  // -y log(x) - (1 - y) log(1 - x)
+  template <class T, int B, class V>
+  ALWAYS_INLINE Found<V> of(const Given<V>& given) {
+    const V share = given.input, yes = given.target, no = T(1) - given.target;
+    const V rest = T(1) - share, least = splat<V>(T(1e-12));
+    const Log<V> log = bounded<T>(log_of<T, B>(share), share);
+    const Log<V> other = bounded<T>(log_below_1<T, B>(share), rest);
+    const V spread = rest * share;
+    return {-((yes * log.large + no * other.large) + (yes * log.small + no * other.small)),
+            (share - yes) / (spread < least ? least : spread)};
+  }
+
+ private:
+  // Gives -100 for the logarithm of what is below exp(-100).
+  template <class T, class V>
+  ALWAYS_INLINE Log<V> bounded(const Log<V>& log, V number) {
+    const V least = splat<V>(T(3.720075976020836e-44)), lowest = splat<V>(T(-100)), none = V{};
+    return {number < least ? lowest : log.large, number < least ? none : log.small};
+  }
+};
+
+struct KlDiv {
+  static constexpr bool kPositive = false;
+
+  // y log(y) - y x, where 0 log(0) is 0
+  template <class T, int B, class V>
+  ALWAYS_INLINE Found<V> of(const Given<V>& given) {
+    const V share = given.target, none = V{}, nothing = splat<V>(T(NAN));
+    const V infinite = splat<V>(T(INFINITY));
+    const Log<V> log = log_of<T, B>(share);
+    // Of numbers of 16 bits this product is exact, and a difference from x would not be.
+    const V product = share * given.input;
+    V value = share * (log.large + log.small) - product;
+    value = share == none || share == infinite ? share - product : value;
+    return {share < none ? nothing : value, -share};
+  }
+};
+
+struct KlDivLog {
+  static constexpr bool kPositive = false;
+
+  // exp(y) (y - x)
+  template <class T, int B, class V>
+  ALWAYS_INLINE Found<V> of(const Given<V>& given) {
+    const V share = exp_of<T, B>(given.target);
+    return {share * (given.target - given.input), -share};
+  }
+
+ private:
+  // What is too large is so in any case.
+  template <class T, int B, class V>
+  ALWAYS_INLINE V exp_of(V x) {
+    const V most = splat<V>(T(sizeof(T) == sizeof(double) ? 710 : 89));
+    return exp_below_0<B>(x > most ? most : x);
+  }
+};
+
+}  // namespace losswire
