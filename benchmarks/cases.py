@@ -176,6 +176,7 @@ def _losswire(scale: Scale) -> Iterator[Case]:
     yield small("throughput", "evaluate", callers=_CALLERS, transports=_ONE_MESSAGE)
     local = partial(small, transports=("local",))
     yield local("local", "local")
+    yield local("local mse", "local", loss="mse_loss")
     yield local("local throughput", "local", callers=_CALLERS)
     yield medium("tcp", "evaluate", transports=_TCP)
     yield medium("in place", "in place", transports=_REGION)

@@ -46,6 +46,7 @@ PANELS: Final = (
             Line("stream, one after another, asyncio", ("S stream asyncio",)),
             Line("stream, pipelined, each", ("S stream pipelined",)),
             Line("EvaluateMany, each", ("S many",)),
+            Line("Evaluate on the same machine, without gRPC", ("S local",)),
         ),
     ),
     (
@@ -75,6 +76,7 @@ PANELS: Final = (
             Line("over TCP, chunked", ("L tcp",)),
             Line("over TCP, factored gradient", ("L tcp factored",)),
             Line("over TCP, bfloat16", ("L tcp bf16",)),
+            Line("over TCP, mean squared error", ("L tcp mse",)),
             Line("over TCP, loss only", ("L tcp loss only",)),
         ),
     ),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from benchmarks import data, page, plot
 from benchmarks.bars import BARS, MEMORY_NAME
-from benchmarks.cases import QUICK, cases, memory_cases
+from benchmarks.cases import QUICK, SAME_MACHINE, cases, memory_cases
 from benchmarks.worker import Spec, WrongResultError
 
 from tests.docs.pages import ROOT
@@ -70,7 +70,7 @@ def test_every_bar_is_told(results: Any) -> None:  # noqa: ANN401 (any JSON)
 
 def test_everything_is_served(results: Any) -> None:  # noqa: ANN401 (any JSON)
     """Only shared memory may be missing, where the system has none."""
-    shared = {case.name for case in cases(QUICK) if case.spec.work in {"in place", "copies"}}
+    shared = {case.name for case in cases(QUICK) if case.spec.work in SAME_MACHINE}
     missing = {name for name, each in results["cases"].items() if each["status"] != "ok"}
     assert missing <= (set() if sys.platform == "linux" else shared)
 
