@@ -192,7 +192,16 @@ def test_other_machines_are_not_asked(server: Child, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(local.LocalLeases, "open", None)
     port = server.address.rpartition(":")[2]
     with Client(f"dns:///localhost.localdomain:{port}") as client:
-        assert not any(client._regions.want_lease() for _ in range(3 * _BEFORE))
+        assert not any(client._regions.want_lease(None) for _ in range(3 * _BEFORE))
+
+
+def test_calls_in_a_hurry_open_none(server: Child) -> None:
+    """Opening one takes time that such a call may not have."""
+    with Client(server.address) as client:
+        ways = {client.evaluate("cross_entropy", _BATCH, timeout=4).transport for _ in range(20)}
+        assert ways == {"unary"}
+        assert client.evaluate("cross_entropy", _BATCH).transport == "local"
+        assert client.evaluate("cross_entropy", _BATCH, timeout=4).transport == "local"
 
 
 def test_what_is_longer_than_a_lease_carries(server: Child) -> None:

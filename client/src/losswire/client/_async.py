@@ -86,7 +86,7 @@ class AsyncClient:
         goes through shared memory.
         """
         evaluation = Evaluation(loss, inputs, options or {}, **fields)
-        if self._regions.want_lease():
+        if self._regions.want_lease(timeout):
             clock = Clock(self._session, timeout)
             await self._run(self._regions.open_lease(), clock.remaining())
             timeout = clock.remaining()

@@ -21,6 +21,9 @@ _CALLS: Final = 8
 _MOST: Final = 4
 """The most leases of one client, and so of calls that go over them at once."""
 
+_LEAST_TIMEOUT: Final = 5.0
+"""A call that may take fewer seconds has none to spare for those after it."""
+
 _PAUSE_SECONDS: Final = 10.0
 """How long none is asked for after a failure."""
 
@@ -43,8 +46,8 @@ class LocalLeases:
         """What calls may go over; not all of them may be free."""
         return tuple([each.lease for each in self._memories])
 
-    def is_due(self) -> bool:
-        """Count a call; tells whether it is time to open a lease."""
+    def is_due(self, timeout: float | None) -> bool:
+        """Count a call that may take some seconds; tells whether it is time to open a lease."""
         if not self._possible:
             return False
         if self._calls < _CALLS:
@@ -57,7 +60,8 @@ class LocalLeases:
             ended = ended or memory.lease.has_ended
         if self._opening or not (ended or len(self._memories) < _MOST):
             return False
-        return time.monotonic() >= self._not_before
+        hurries = (timeout or self._session.timeout) < _LEAST_TIMEOUT
+        return not hurries and time.monotonic() >= self._not_before
 
     def open(self) -> Steps[None]:
         """Open one more, or in the place of one that has ended."""

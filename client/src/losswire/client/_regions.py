@@ -58,9 +58,9 @@ class Regions:
         self.own: tuple[Region, ...] = ()
         """The caller's, in which inputs of any size may lie."""
 
-    def want_lease(self) -> bool:
+    def want_lease(self, timeout: float | None) -> bool:
         """Count an evaluation; tells whether `open_lease` should come before it."""
-        return self._local.is_due()
+        return self._local.is_due(timeout)
 
     def open_lease(self) -> Steps[None]:
         """Open what evaluations go over that lie in no region; without it, they go by gRPC."""

@@ -110,7 +110,7 @@ class Client:
         that the server or the way to it refuses, RuntimeError on a closed client.
         """
         evaluation = Evaluation(loss, inputs, options or {}, **fields)
-        if self._regions.want_lease():
+        if self._regions.want_lease(timeout):
             clock = Clock(self._session, timeout)
             self._run(self._regions.open_lease(), clock.remaining())
             timeout = clock.remaining()
