@@ -71,8 +71,7 @@ def test_trains_and_replays(built: Toolchain, server: str, expected: Trained) ->
     assert losses[STEPS - 1] < losses[0] / 4
     assert _only(r"accuracy (.*)", output) == f"{expected.right} of {POINTS}"
     assert _only(r"(.*) vectors agree", output) == f"{len(CASES)} of {len(CASES)}"
-    if built.calls_locally:
-        assert _only(r"(.*) local calls agree", output) == f"{LOCAL_CALLS} of {LOCAL_CALLS}"
+    assert _only(r"(.*) local calls agree", output) == f"{LOCAL_CALLS} of {LOCAL_CALLS}"
 
 
 def test_reads_answers_of_known_forms(built: Toolchain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,8 +103,7 @@ def test_reads_answers_of_known_forms(built: Toolchain, monkeypatch: pytest.Monk
 
     output = asyncio.run(replay())
     assert _only(r"(.*) vectors agree", output) == f"{len(CASES)} of {len(CASES)}"
-    if built.calls_locally:
-        assert _only(r"no local calls: (.*)", output) == "the server shares no memory"
+    assert _only(r"no local calls: (.*)", output) == "the server shares no memory"
     assert STEPS > 2 * decoded.count("cross_entropy") > 0
 
 

@@ -22,8 +22,6 @@ class Toolchain:
     """The Debian package of each command that is needed."""
     headers: Mapping[str, str]
     """The Debian package of each file that is needed."""
-    calls_locally: bool
-    """Whether it shows calls over the lease of a region."""
 
     def missing(self) -> list[str]:
         """List the Debian packages that are not installed."""
@@ -40,7 +38,6 @@ TOOLCHAINS = (
         run=("node", "dist/main.js"),
         packages={"make": "make", "node": "nodejs", "npm": "npm"},
         headers={},
-        calls_locally=False,
     ),
     Toolchain(
         name="cpp",
@@ -57,7 +54,6 @@ TOOLCHAINS = (
             "/usr/include/grpcpp/grpcpp.h": "libgrpc++-dev",
             "/usr/include/google/protobuf/message.h": "libprotobuf-dev",
         },
-        calls_locally=True,
     ),
     Toolchain(
         name="go",
@@ -73,7 +69,6 @@ TOOLCHAINS = (
             f"{_GO}/grpc": "golang-google-grpc-dev",
             f"{_GO}/protobuf": "golang-google-protobuf-dev",
         },
-        calls_locally=True,
     ),
 )
 

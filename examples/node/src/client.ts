@@ -6,14 +6,16 @@ import * as grpc from '@grpc/grpc-js';
 import * as loader from '@grpc/proto-loader';
 import protobuf from 'protobufjs';
 
-import type { ProtoGrpcType } from './generated/loss_service.js';
+import type { ProtoGrpcType as LossTypes } from './generated/loss_service.js';
 import type { LossServiceClient } from './generated/losswire/v1/LossService.js';
+import type { TensorServiceClient } from './generated/losswire/v1/TensorService.js';
+import type { ProtoGrpcType as TensorTypes } from './generated/tensor_service.js';
 
 const CONTRACT = fileURLToPath(new URL('../../../proto/src', import.meta.url));
 const GOOGLEAPIS = fileURLToPath(new URL('../../third_party/googleapis', import.meta.url));
 
 // The same options as in package.json's `generate`, which writes the types for them.
-const definition = loader.loadSync('losswire/v1/loss_service.proto', {
+const definition = loader.loadSync(['losswire/v1/loss_service.proto', 'losswire/v1/tensor_service.proto'], {
   includeDirs: [CONTRACT],
   keepCase: true,
   longs: Number,
@@ -21,13 +23,18 @@ const definition = loader.loadSync('losswire/v1/loss_service.proto', {
   defaults: true,
   oneofs: true,
 });
-const contract = grpc.loadPackageDefinition(definition) as unknown as ProtoGrpcType;
+const contract = grpc.loadPackageDefinition(definition) as unknown as LossTypes & TensorTypes;
 
 /** The methods of the service, each with its serializers. */
 export const methods = contract.losswire.v1.LossService.service;
 
 export function connect(target: string): LossServiceClient {
   return new contract.losswire.v1.LossService(target, grpc.credentials.createInsecure());
+}
+
+/** Connects to the service that makes regions. */
+export function connectTensors(target: string): TensorServiceClient {
+  return new contract.losswire.v1.TensorService(target, grpc.credentials.createInsecure());
 }
 
 /** What a program needs to know of an error. */

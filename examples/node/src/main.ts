@@ -1,6 +1,7 @@
-/** Usage: node dist/main.js HOST:PORT VECTORS. Trains, then replays the vectors; 1 if any differs. */
+/** Usage: node dist/main.js HOST:PORT VECTORS. Trains, replays, calls locally; 1 if anything differs. */
 
 import { connect } from './client.js';
+import { local } from './local.js';
 import { replay } from './replay.js';
 import { train } from './train.js';
 
@@ -12,7 +13,8 @@ if (!target || !vectors) {
 const client = connect(target);
 try {
   await train(client);
-  process.exitCode = (await replay(client, vectors)) ? 1 : 0;
+  const wrong = (await replay(client, vectors)) + (await local(client, target));
+  process.exitCode = wrong ? 1 : 0;
 } finally {
   client.close();
 }
