@@ -36,7 +36,14 @@ from losswire.client._response import EvaluationResult
 from losswire.client._retry import Attempts, RetryPolicy
 from losswire.client._shared import is_missing_region
 from losswire.client._stream import StreamCore, StreamMethod, closed_or_cancelled
-from losswire.client._transfer import Calls, Halt, Progress, connect, connect_chunked, transfer
+from losswire.client._transfer import (
+    Calls,
+    Halt,
+    Progress,
+    connect,
+    connect_chunked,
+    transfer,
+)
 from losswire.wire import OptionScalar
 
 _R = TypeVar("_R")
@@ -288,7 +295,7 @@ class AsyncClient:
             else grpc.aio.secure_channel(name, self._credentials, CHANNEL_OPTIONS)
             for name in self._session.targets
         ]
-        self._calls = [_calls(channel) for channel in self._channels]
+        self._calls = [operations.calls_of(channel) for channel in self._channels]
 
     async def _run(
         self,
@@ -391,14 +398,3 @@ async def _aside(step: operations.Aside) -> Any:
     except asyncio.CancelledError:
         await asyncio.gather(work, return_exceptions=True)
         raise
-
-
-def _calls(channel: grpc.aio.Channel) -> dict[str, Any]:
-    """Make the methods of one server callable, by their paths."""
-    calls: dict[str, Any] = {
-        method.path: channel.unary_unary(method.path, None, method.parse)
-        for method in operations.UNARY_METHODS
-    }
-    put = operations.PUT_TENSOR
-    calls[put.path] = channel.stream_unary(put.path, None, put.parse)
-    return calls

@@ -65,6 +65,16 @@ EVALUATE_STREAM = _method("EvaluateStream")
 EVALUATE_CHUNKED = _method("EvaluateChunked")
 
 
+def calls_of(channel: Any) -> dict[str, Any]:  # gRPC's two kinds of channels have no common type
+    """Make the methods of one server that give one answer callable, by their paths."""
+    calls = {
+        method.path: channel.unary_unary(method.path, None, method.parse)
+        for method in UNARY_METHODS
+    }
+    calls[PUT_TENSOR.path] = channel.stream_unary(PUT_TENSOR.path, None, PUT_TENSOR.parse)
+    return calls
+
+
 # Not frozen: each call makes one, and that would take twice as long.
 @dataclass(slots=True)
 class Operation(Generic[_R]):

@@ -31,7 +31,13 @@ from losswire.client._response import EvaluationResult
 from losswire.client._retry import Attempts, RetryPolicy
 from losswire.client._shared import is_missing_region
 from losswire.client._sync_stream import Stream
-from losswire.client._transfer import Halt, Progress, connect, connect_chunked, transfer
+from losswire.client._transfer import (
+    Halt,
+    Progress,
+    connect,
+    connect_chunked,
+    transfer,
+)
 from losswire.wire import OptionScalar
 
 _R = TypeVar("_R")
@@ -72,7 +78,7 @@ class Client:
         self._putting = threading.Lock()
         self._regions = Regions(self._session)
         self._channels = connect(self._session, credentials)
-        self._calls = [_calls(channel) for channel in self._channels]
+        self._calls = [operations.calls_of(channel) for channel in self._channels]
         self._chunked_calls = connect_chunked(self._channels)
 
     def evaluate(
@@ -335,14 +341,3 @@ class Client:
             if not operation.retry:
                 raise error
             time.sleep(attempts.wait_after(error))
-
-
-def _calls(channel: grpc.Channel) -> dict[str, Any]:
-    """Make the methods of one server callable, by their paths."""
-    calls: dict[str, Any] = {
-        method.path: channel.unary_unary(method.path, None, method.parse)
-        for method in operations.UNARY_METHODS
-    }
-    put = operations.PUT_TENSOR
-    calls[put.path] = channel.stream_unary(put.path, None, put.parse)
-    return calls
