@@ -1,29 +1,38 @@
 """The figures in the documentation: `python -m benchmarks.page RESULTS.json PAGE.md`.
 
-Replaces what stands between the two markers of the page.
+Replaces what stands between two markers of the page: all figures, or a summary.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from benchmarks.report import markdown
+from benchmarks.report import markdown, summary
 
-BEGIN: Final = "<!-- figures: written by `python -m benchmarks.page` -->"
-END: Final = "<!-- end of figures -->"
+PARTS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "figures": markdown,
+    "summary": summary,
+}
+"""What makes each part that a page may have."""
 
 
-def with_figures(page: str, figures: str) -> str:
-    """Put figures between the markers of a page; ValueError where these are missing."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        message = f"the page lacks {BEGIN} or {END}"
+def with_figures(page: str, results: Mapping[str, Any]) -> str:
+    """Put figures between the markers of a page; ValueError where there are none."""
+    found = page
+    for name, make in PARTS.items():
+        before, begin, rest = found.partition(
+            f"<!-- {name}: written by `python -m benchmarks.page` -->"
+        )
+        _, end, after = rest.partition(f"<!-- end of {name} -->")
+        if begin and end:
+            found = f"{before}{begin}\n\n{make(results).strip()}\n\n{end}{after}"
+    if found is page:
+        message = "the page lacks markers, such as <!-- end of figures -->"
         raise ValueError(message)
-    return f"{before}{begin}\n\n{figures.strip()}\n\n{end}{after}"
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     results = json.loads(options.results.read_text(encoding="utf-8"))
     page = options.page.read_text(encoding="utf-8")
-    options.page.write_text(with_figures(page, markdown(results)), encoding="utf-8")
+    options.page.write_text(with_figures(page, results), encoding="utf-8")
     return 0
 
 

@@ -1,7 +1,7 @@
 """The results as tables, in markdown."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 Row = Sequence[str]
 
@@ -21,6 +21,45 @@ def markdown(results: Mapping[str, Any]) -> str:
             *_memory(results),
         ]
     )
+
+
+_ECHOES: Final = ("echo unary", "echo chunked")
+
+_SUMMARY: Final[Mapping[str, tuple[str, str, str]]] = {
+    "plain torch in the caller's own process": ("torch", "torch", "torch"),
+    "the same, keeping large blocks of memory": ("torch kept", "torch kept", "torch kept"),
+    "Losswire on the same machine": ("local", "in place", "in place"),
+    "Losswire over TCP": ("unary", "tcp", "tcp"),
+}
+"""The cases of each line of the summary, by size."""
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """Say the most important of a whole run in a few lines."""
+    medians = {
+        name: each["median"] for name, each in results["cases"].items() if each["status"] == "ok"
+    }
+    sizes = "SML"
+    lines: list[Row] = [
+        (
+            name,
+            *(
+                _milliseconds(medians[f"{size} {case}"])
+                for size, case in zip(sizes, cases, strict=True)
+            ),
+        )
+        for name, cases in _SUMMARY.items()
+    ]
+    fastest = [
+        min(
+            medians[name]
+            for name in medians
+            if name.startswith(tuple(f"{size} {each} " for each in _ECHOES))
+        )
+        for size in sizes
+    ]
+    lines.append(("a gRPC echo of the bytes, nothing computed", *map(_milliseconds, fastest)))
+    return "\n".join(_table(("milliseconds", "32 x 10", "1024 x 1000", "4096 x 4096"), lines))
 
 
 def _machine(results: Mapping[str, Any]) -> Iterator[str]:

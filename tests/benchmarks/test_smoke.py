@@ -119,9 +119,13 @@ def test_picture_and_page_follow_from_the_results(folder: Path) -> None:
 def test_page_and_picture_show_the_kept_results(tmp_path: Path) -> None:
     """What is published was made of the results that lie beside the programs."""
     kept = str(ROOT / "benchmarks" / "results" / "latest.json")
-    for name, write in (("performance.md", page.main), ("performance.svg", plot.main)):
-        published = ROOT / "docs" / name
-        again = tmp_path / name
+    for name, write in (
+        ("docs/performance.md", page.main),
+        ("docs/performance.svg", plot.main),
+        ("README.md", page.main),
+    ):
+        published = ROOT / name
+        again = tmp_path / published.name
         again.write_text(published.read_text())
         assert write([kept, str(again)]) == 0
         assert again.read_text() == published.read_text(), name
@@ -130,7 +134,7 @@ def test_page_and_picture_show_the_kept_results(tmp_path: Path) -> None:
 def test_a_page_without_markers_is_left_alone() -> None:
     """Nothing is written where nobody said where."""
     with pytest.raises(ValueError, match="lacks"):
-        page.with_figures("# A page", "figures")
+        page.with_figures("# A page", {})
 
 
 @pytest.mark.parametrize(
