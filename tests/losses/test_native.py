@@ -27,6 +27,7 @@ from tests.support.native import (
     block_of,
     draw_rows,
     exact,
+    reduced,
     run,
     variants,
 )
@@ -218,16 +219,7 @@ def _cells(dtype: str) -> Iterator[Ask]:
                 inputs={"input": rows.logits, "target": rows.target, **extra},
                 options={"label_smoothing": smoothing},
             )
-            for given in (None, sample_weight):
-                for reduction in _RECORD.reductions:
-                    none = reduction is Reduction.NONE
-                    output = rng.standard_normal(12 if none else ()).astype(np.float32)
-                    one = replace(ask, reduction=reduction, sample_weight=given)
-                    yield replace(one, grad_output=np.asarray(output))
-                    if not none:
-                        yield one
-                    if reduction is Reduction.MEAN:
-                        yield replace(one, normalizer=3.5)
+            yield from reduced(ask, _RECORD, sample_weight, (12,), rng)
 
 
 @needs_library

@@ -31,7 +31,7 @@ from tests.support.elements import (
     spoilt,
 )
 from tests.support.exact import epsilon, same_bits
-from tests.support.native import WIDTHS, Guarded
+from tests.support.native import WIDTHS, Guarded, reduced
 from tests.support.rounding import STATISTICAL_MARGIN, rms
 from tests.support.sampling import convert, generator
 
@@ -201,16 +201,7 @@ def _cells(loss: str, dtype: str) -> Iterator[Ask]:
             for name, array in {**drawn.inputs, "input": given, "target": target}.items()
         }
         ask = replace(_ask(drawn), inputs=inputs)
-        for weights in (None, weight):
-            for reduction in _REGISTRY.find(loss).reductions:
-                none = reduction is Reduction.NONE
-                output = rng.standard_normal(shape if none else ()).astype(np.float32)
-                one = replace(ask, reduction=reduction, sample_weight=weights)
-                yield replace(one, grad_output=np.asarray(output))
-                if not none:
-                    yield one
-                if reduction is Reduction.MEAN:
-                    yield replace(one, normalizer=3.5)
+        yield from reduced(ask, _REGISTRY.find(loss), weight, shape, rng)
 
 
 @needs_library

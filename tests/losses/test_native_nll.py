@@ -16,7 +16,16 @@ from losswire.server.registry import builtin_registry
 from losswire.server.validate import validate
 from tests.support.caller import Array, Ask
 from tests.support.exact import epsilon, same_bits
-from tests.support.native import IGNORED, WIDTHS, Guarded, Rows, block_of, draw_rows, variants
+from tests.support.native import (
+    IGNORED,
+    WIDTHS,
+    Guarded,
+    Rows,
+    block_of,
+    draw_rows,
+    reduced,
+    variants,
+)
 from tests.support.rounding import STATISTICAL_MARGIN, rms
 from tests.support.sampling import NUMPY, convert, generator
 
@@ -90,14 +99,7 @@ def _cells(dtype: str) -> Iterator[Ask]:
             gradients_for=("input",),
             engine="auto",
         )
-        for given in (None, weights):
-            for reduction in _RECORD.reductions:
-                none = reduction is Reduction.NONE
-                output = rng.standard_normal(12 if none else ()).astype(np.float32)
-                one = replace(ask, reduction=reduction, sample_weight=given)
-                yield replace(one, grad_output=np.asarray(output))
-                if reduction is Reduction.MEAN:
-                    yield replace(one, normalizer=3.5)
+        yield from reduced(ask, _RECORD, weights, (12,), rng)
 
 
 @pytest.mark.parametrize("dtype", _DTYPES)

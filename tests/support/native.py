@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from losswire.server.closed_forms.block import RowBlock
 from losswire.server.native.softmax import cross_entropy
-from tests.support.caller import Array
+from losswire.server.records import LossRecord, Reduction
+from tests.support.caller import Array, Ask
 from tests.support.sampling import NUMPY, convert
 
 WIDTHS = (16, 32, 64)
@@ -173,3 +174,26 @@ def exact(rows: Rows, kind: type[np.floating[Any]] = np.float64) -> tuple[Array,
     values: Array = -(share * log_p).sum(1)
     slopes = np.exp(log_p) * share.sum(1, keepdims=True) - share
     return values, slopes * rows.coefficients.astype(kind)[:, None]
+
+
+def reduced(
+    ask: Ask,
+    record: LossRecord,
+    weight: Array,
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+) -> Iterator[Ask]:
+    """Ask by every reduction of a loss, with and without weights, and for gradients in all ways.
+
+    `weight` are the weights of the values, whose shape is given.
+    """
+    for weights in (None, weight):
+        for reduction in record.reductions:
+            none = reduction is Reduction.NONE
+            output = rng.standard_normal(shape if none else ()).astype(np.float32)
+            one = replace(ask, reduction=reduction, sample_weight=weights)
+            yield replace(one, grad_output=np.asarray(output))
+            if not none:
+                yield one
+            if reduction is Reduction.MEAN:
+                yield replace(one, normalizer=3.5)
