@@ -15,6 +15,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from losswire.client import DeadlineExceededError, ResourceExhaustedError
 from losswire.client._lease import Lease
+from tests.support.regions import receive
 
 _HEADER = struct.Struct("<II")
 _LONGEST = 1 << 20
@@ -43,17 +44,8 @@ class _Server:
 
     def read(self) -> tuple[bytes, int]:
         """Read a request; gives it, and the milliseconds that it may take."""
-        size, milliseconds = _HEADER.unpack(self._exactly(_HEADER.size))
-        return self._exactly(size), milliseconds
-
-    def _exactly(self, size: int) -> bytes:
-        received = b""
-        while len(received) < size:
-            part = self.connection.recv(size - len(received))
-            if not part:
-                raise ConnectionError
-            received += part
-        return received
+        size, milliseconds = _HEADER.unpack(receive(self.connection, _HEADER.size))
+        return receive(self.connection, size), milliseconds
 
     def write(self, body: bytes, code: int = 0) -> None:
         """Answer."""

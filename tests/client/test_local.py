@@ -195,6 +195,14 @@ def test_other_machines_are_not_asked(server: Child, monkeypatch: pytest.MonkeyP
         assert not any(client._regions.want_lease(None) for _ in range(3 * _BEFORE))
 
 
+def test_the_leases_of_own_regions_are_enough(server: Child) -> None:
+    """None is opened beside them."""
+    with Client(server.address) as client, client.region(4096):
+        ways = {client.evaluate("cross_entropy", _BATCH).transport for _ in range(3 * _BEFORE)}
+        assert ways == {"local"}
+        assert not client._regions._local.leases
+
+
 def test_calls_in_a_hurry_open_none(server: Child) -> None:
     """Opening one takes time that such a call may not have."""
     with Client(server.address) as client:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 from tests.server.harness import Child
@@ -23,10 +24,16 @@ def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
 
 
 @pytest.fixture(scope="session")
-def stub(child: Child) -> Iterator[Stub]:
+def channel(child: Child) -> Iterator[grpc.Channel]:
     """A connection to it."""
     with child.channel() as channel:
-        yield Stub(channel)
+        yield channel
+
+
+@pytest.fixture(scope="session")
+def stub(channel: grpc.Channel) -> Stub:
+    """Its methods."""
+    return Stub(channel)
 
 
 @pytest.fixture(scope="session")

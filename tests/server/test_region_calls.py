@@ -22,7 +22,7 @@ from tests.server.mutations import CORPUS
 from tests.server.requests import TIMEOUT, Stub, by_call, details, essence, evaluation, f32
 from tests.server.sharing import SIZE, create_from, fetch_from, sharing
 from tests.support.encodings import field
-from tests.support.regions import Held, create, fetch, region, relocate
+from tests.support.regions import Held, create, fetch, receive, region, relocate
 
 _HEADER = struct.Struct("<II")
 _RANDOM = np.random.default_rng(20261121)
@@ -33,20 +33,9 @@ def _framed(item: evaluation_pb2.Evaluation, milliseconds: int = 0) -> bytes:
     return _HEADER.pack(len(request), milliseconds) + request
 
 
-def _receive(held: Held, size: int) -> bytes:
-    """Receive so many bytes; ConnectionError when the connection ends instead."""
-    received = b""
-    while len(received) < size:
-        part = held.lease.recv(size - len(received))
-        if not part:
-            raise ConnectionError
-        received += part
-    return received
-
-
 def _answer(held: Held) -> tuple[int, bytes]:
-    size, code = _HEADER.unpack(_receive(held, _HEADER.size))
-    return code, _receive(held, size)
+    size, code = _HEADER.unpack(receive(held.lease, _HEADER.size))
+    return code, receive(held.lease, size)
 
 
 def _call(held: Held, item: evaluation_pb2.Evaluation, milliseconds: int = 0) -> tuple[int, bytes]:
@@ -75,13 +64,6 @@ def _batch(rows: int, classes: int, loss: str = "cross_entropy") -> evaluation_p
     by_class = loss == "cross_entropy"
     target = _RANDOM.integers(0, classes, rows) if by_class else logits[::-1].copy()
     return evaluation(loss, {"input": logits, "target": target}, gradients_for=["input"])
-
-
-@pytest.fixture(scope="module")
-def channel(child: Child) -> Iterator[grpc.Channel]:
-    """A connection to the shared server."""
-    with child.channel() as channel:
-        yield channel
 
 
 @pytest.fixture
@@ -160,8 +142,8 @@ def test_calls_need_no_descriptor(channel: grpc.Channel) -> None:
         framed = _framed(_batch(3, 4))
         for _ in range(3):
             lease.sendall(framed)
-            size, code = _HEADER.unpack(lease.recv(_HEADER.size, socket.MSG_WAITALL))
-            _result((code, lease.recv(size, socket.MSG_WAITALL)))
+            size, code = _HEADER.unpack(receive(lease, _HEADER.size))
+            _result((code, receive(lease, size)))
 
 
 def test_a_request_may_come_in_pieces(held: Held) -> None:
@@ -184,7 +166,7 @@ def test_whoever_breaks_the_rules_loses_the_lease(held: Held, what: str) -> None
         }[what]
     )
     with pytest.raises(ConnectionError):
-        _receive(held, _HEADER.size)
+        receive(held.lease, _HEADER.size)
 
 
 def test_noise(channel: grpc.Channel, child: Child, stub: Stub) -> None:
@@ -221,7 +203,7 @@ def test_the_length_is_announced(limit: int) -> None:
         with suppress(ConnectionError):  # it may end while this is sent
             await asyncio.to_thread(held.lease.sendall, _HEADER.pack(longest + 1, 0) + longer)
         with pytest.raises(ConnectionError):
-            await asyncio.to_thread(_receive, held, 1)
+            await asyncio.to_thread(receive, held.lease, 1)
         held.close()
 
     sharing(body, max_message_bytes=limit)
@@ -279,7 +261,7 @@ def test_more_than_one_at_once_ends_the_lease_while_one_waits() -> None:
         held.lease.sendall(b"x")
         await until(lambda: not app._line.regions._regions)
         with pytest.raises(ConnectionError):
-            await asyncio.to_thread(_receive, held, 1)
+            await asyncio.to_thread(receive, held.lease, 1)
         held.close()
 
     sharing(body, gate)

@@ -34,13 +34,6 @@ SIZE = 1 << 16
 """The size of the region that most tests use, in bytes; whole pages."""
 
 
-@pytest.fixture(scope="module")
-def channel(child: Child) -> Iterator[grpc.Channel]:
-    """A connection to the shared server."""
-    with child.channel() as channel:
-        yield channel
-
-
 @pytest.fixture
 def held(channel: grpc.Channel) -> Iterator[Held]:
     """A region of its own for each test."""

@@ -81,6 +81,17 @@ def fetch(created: Created) -> Held:
     return Held(created.region_id, lease, descriptors[0], memory)
 
 
+def receive(connection: socket.socket, size: int) -> bytes:
+    """Receive so many bytes; ConnectionError when the connection ends instead."""
+    received = b""
+    while len(received) < size:
+        part = connection.recv(size - len(received))
+        if not part:
+            raise ConnectionError
+        received += part
+    return received
+
+
 @contextmanager
 def region(channel: grpc.Channel, size: int = 1 << 20) -> Iterator[Held]:
     """Hold a region for a while."""

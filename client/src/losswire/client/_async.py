@@ -36,14 +36,7 @@ from losswire.client._response import EvaluationResult
 from losswire.client._retry import Attempts, RetryPolicy
 from losswire.client._shared import is_missing_region
 from losswire.client._stream import StreamCore, StreamMethod, closed_or_cancelled
-from losswire.client._transfer import (
-    Calls,
-    Halt,
-    Progress,
-    connect,
-    connect_chunked,
-    transfer,
-)
+from losswire.client._transfer import Calls, Halt, Progress, connect, connect_chunked, transfer
 from losswire.wire import OptionScalar
 
 _R = TypeVar("_R")

@@ -28,7 +28,7 @@ MOST_FORMS: Final = 1024
 
 Payload: TypeAlias = npt.NDArray[Any] | bytes
 _Key: TypeAlias = tuple[Any, ...]
-_Form: TypeAlias = tuple[_Key, list[Payload]]
+Form: TypeAlias = tuple[_Key, list[Payload]]
 """What the bytes between the numbers of an evaluation follow from, and the numbers."""
 
 _DOUBLE: Final = Struct("<d").pack
@@ -116,14 +116,13 @@ _known: dict[_Key, Template] = {}
 _remembering = threading.Lock()
 
 
-def known_request(evaluation: Evaluation, before: bytes) -> bytes | None:
-    """Serialize a small evaluation whose form is known; None when it is not.
+def known_request(form: Form | None, before: bytes) -> bytes | None:
+    """Serialize a small evaluation by its form; None when that is not known.
 
     `before` is what stands before the evaluation's length: `ALONE`, `AMONG_MANY` or `in_stream`.
     What has a known form is valid, has no other tensors than numpy arrays, and asks for no
     factored gradient.
     """
-    form = form_of(evaluation)
     template = _template_of(form)
     if form is None or template is None or not template.small:
         return None
@@ -149,14 +148,14 @@ def request(evaluation: Evaluation, before: bytes, prefix: str = "") -> bytes:
     return written if before == ALONE else joined((before, written[len(ALONE) :]))
 
 
-def _template_of(form: _Form | None) -> Template | None:
+def _template_of(form: Form | None) -> Template | None:
     try:
         return None if form is None else _known.get(form[0])
     except TypeError:  # something in it has no hash
         return None
 
 
-def form_of(evaluation: Evaluation) -> _Form | None:
+def form_of(evaluation: Evaluation) -> Form | None:
     """Give what an evaluation's form follows from, and its numbers; None when it has no form.
 
     The numbers are those of the inputs, then of the options, of `grad_output`, of
@@ -198,7 +197,7 @@ def form_of(evaluation: Evaluation) -> _Form | None:
     return tuple(key), payloads
 
 
-def _with_rest(evaluation: Evaluation, key: list[Any], payloads: list[Payload]) -> _Form | None:
+def _with_rest(evaluation: Evaluation, key: list[Any], payloads: list[Payload]) -> Form | None:
     """Give a form with what most evaluations do not have."""
     for field, array in (
         (_GRAD_OUTPUT, evaluation.grad_output),
@@ -230,7 +229,7 @@ def is_plain(evaluation: Evaluation, payloads: Sequence[Payload]) -> bool:
     )
 
 
-def _remember(evaluation: Evaluation, form: _Form, written: bytes) -> None:
+def _remember(evaluation: Evaluation, form: Form, written: bytes) -> None:
     """Keep the form of an evaluation, whose request this is."""
     key, payloads = form
     template = Template.of(evaluation, written)

@@ -26,10 +26,6 @@ _LEAST_SECONDS: Final = 1e-3
 """A timeout of 0 would mean not to wait at all."""
 
 
-class _EndedError(Exception):
-    """The connection has ended."""
-
-
 class Lease:
     """One connection. Any thread may use it; nobody ever waits for another one's call."""
 
@@ -64,7 +60,7 @@ class Lease:
             answer = self._whole()
         except TimeoutError:
             raise _late(seconds) from None
-        except (OSError, _EndedError):
+        except OSError:
             return None
         finally:
             self._calling.release()
@@ -85,7 +81,7 @@ class Lease:
             answer = self._whole()
         except TimeoutError:
             raise _late(seconds) from None
-        except (OSError, _EndedError):
+        except OSError:
             return None
         finally:
             self._calling.release()
@@ -123,7 +119,7 @@ class Lease:
                 self._take(self._connection.recv(missing))
         except BlockingIOError:
             return False
-        except (OSError, _EndedError):
+        except OSError:
             self._broken = True
             return False
         self._whole()
@@ -140,7 +136,7 @@ class Lease:
     def _take(self, part: bytes) -> None:
         """Take what was received; nothing means that the connection has ended."""
         if not part:
-            raise _EndedError
+            raise ConnectionError
         self._received += part
 
     def _whole(self) -> bytes:

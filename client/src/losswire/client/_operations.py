@@ -11,7 +11,15 @@ from losswire.client._catalogue import LossInfo, ServerInfo, read_losses, read_s
 from losswire.client._errors import LosswireError, malformed_error
 from losswire.client._evaluation import Evaluation
 from losswire.client._factored import completed
-from losswire.client._known import ALONE, AMONG_MANY, in_stream, known_request, request
+from losswire.client._known import (
+    ALONE,
+    AMONG_MANY,
+    Form,
+    form_of,
+    in_stream,
+    known_request,
+    request,
+)
 from losswire.client._lease import Lease
 from losswire.client._request import joined, serialize
 from losswire.client._resident import StoredTensor, distinct, is_missing
@@ -65,8 +73,11 @@ EVALUATE_STREAM = _method("EvaluateStream")
 EVALUATE_CHUNKED = _method("EvaluateChunked")
 
 
-def calls_of(channel: Any) -> dict[str, Any]:  # gRPC's two kinds of channels have no common type
-    """Make the methods of one server that give one answer callable, by their paths."""
+def calls_of(channel: Any) -> dict[str, Any]:
+    """Make the methods of one server that give one answer callable, by their paths.
+
+    Of a channel of either kind: gRPC's two have no type in common.
+    """
     calls = {
         method.path: channel.unary_unary(method.path, None, method.parse)
         for method in UNARY_METHODS
@@ -160,12 +171,12 @@ def evaluate(
     return result
 
 
-def known(evaluation: Evaluation, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
-    """Give the one call that an evaluation of a known form is; None when its form is not known.
+def known(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
+    """Give the one call that an evaluation of a form is; None when it is not known.
 
     No such evaluation is large, names resident tensors or has its result completed.
     """
-    serialized = known_request(evaluation, ALONE)
+    serialized = known_request(form, ALONE)
     if serialized is None:
         return None
     return Operation(EVALUATE, serialized, _read_one, leases=leases)
@@ -265,7 +276,7 @@ def create_region(size: int) -> Operation[tensor_service_pb2.CreateRegionRespons
 def stream_item(number: int, evaluation: Evaluation) -> tuple[bytes, Sequence[StoredTensor]]:
     """Make one batch of a stream, ready to be sent as often as needed, and give its residents."""
     before = in_stream(number)
-    known = known_request(evaluation, before)
+    known = known_request(form_of(evaluation), before)
     if known is not None:
         return known, ()
     return request(evaluation, before), residents_of(evaluation)

@@ -3,13 +3,12 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
 from losswire.client._batch import Array, Batch
-from losswire.client._evaluation import Evaluation
-from losswire.client._known import ALONE, Payload, Template, form_of, is_plain
+from losswire.client._known import ALONE, Form, Payload, Template, form_of, is_plain
 from losswire.client._lease import Lease
 from losswire.client._operations import EVALUATE, Operation
 from losswire.client._response import EvaluationResult, OneAnswer, read_result
@@ -19,9 +18,6 @@ _MOST: Final = 256
 
 Where = Callable[[Array], tuple[int, int] | None]
 """Tells the region of an array and its offset there; None when it lies in none."""
-
-_Form: TypeAlias = tuple[tuple[Any, ...], list[Payload]]
-"""What a request follows from but for some numbers, and these numbers."""
 
 
 class PlacedForms:
@@ -34,10 +30,10 @@ class PlacedForms:
         self._remembering = threading.Lock()
 
     def find(
-        self, evaluation: Evaluation, out: Mapping[str, Array] | None, leases: Sequence[Lease]
+        self, plain: Form | None, out: Mapping[str, Array] | None, leases: Sequence[Lease]
     ) -> Operation[EvaluationResult] | None:
-        """Give the call of an evaluation whose form and places are known, else None."""
-        form = self._form_of(evaluation, out)
+        """Give the call of an evaluation of a form, if that and its places are known, else None."""
+        form = self._placed(plain, out)
         try:
             template = None if form is None else self._known.get(form[0])
         except TypeError:  # something in it has no hash
@@ -50,7 +46,7 @@ class PlacedForms:
     def remember(self, batch: Batch, request: bytes) -> None:
         """Keep the request of a valid evaluation that lies in the caller's regions."""
         evaluation = batch.evaluation
-        form = self._form_of(evaluation, batch.out)
+        form = self._placed(form_of(evaluation), batch.out)
         if form is None or not is_plain(evaluation, form[1]):
             return
         template = Template.of(evaluation, request)
@@ -61,9 +57,8 @@ class PlacedForms:
                 del self._known[next(iter(self._known))]
             self._known[form[0]] = template
 
-    def _form_of(self, evaluation: Evaluation, out: Mapping[str, Array] | None) -> _Form | None:
+    def _placed(self, form: Form | None, out: Mapping[str, Array] | None) -> Form | None:
         """Give what a request follows from: the form, and where its arrays lie; None: unknown."""
-        form = form_of(evaluation)
         if form is None or type(out) not in (dict, type(None)):
             return None
         key, payloads = form

@@ -15,6 +15,7 @@ from losswire.client._errors import (
     UnimplementedError,
 )
 from losswire.client._evaluation import Evaluation
+from losswire.client._known import form_of
 from losswire.client._lease import Lease
 from losswire.client._local import LocalLeases
 from losswire.client._operations import (
@@ -60,6 +61,8 @@ class Regions:
 
     def want_lease(self, timeout: float | None) -> bool:
         """Count an evaluation; tells whether `open_lease` should come before it."""
+        if any(region.lease.is_free for region in self.own):
+            return False
         return self._local.is_due(timeout)
 
     def open_lease(self) -> Steps[None]:
@@ -76,10 +79,12 @@ class Regions:
         self, evaluation: Evaluation, out: Mapping[str, Array] | None
     ) -> Operation[EvaluationResult] | None:
         """Give the one call that an evaluation of a known form is; None when it is not known."""
-        leases = self.leases
-        found = known(evaluation, leases) if out is None else None
+        if out is not None and not self.own:
+            return None
+        leases, form = self.leases, form_of(evaluation)
+        found = known(form, leases) if out is None else None
         if found is None and self.own:
-            found = self._placed.find(evaluation, out, leases)
+            found = self._placed.find(form, out, leases)
         return found
 
     @property

@@ -31,13 +31,7 @@ from losswire.client._response import EvaluationResult
 from losswire.client._retry import Attempts, RetryPolicy
 from losswire.client._shared import is_missing_region
 from losswire.client._sync_stream import Stream
-from losswire.client._transfer import (
-    Halt,
-    Progress,
-    connect,
-    connect_chunked,
-    transfer,
-)
+from losswire.client._transfer import Halt, Progress, connect, connect_chunked, transfer
 from losswire.wire import OptionScalar
 
 _R = TypeVar("_R")

@@ -109,7 +109,7 @@ def _in_message(places: Places, *, likelihood: bool) -> InMessage:
             rows=rows,
             classes=classes,
             ignore_index=work.options["ignore_index"],
-            smoothing=work.options.get("label_smoothing") or 0.0,
+            smoothing=work.options.get("label_smoothing", 0.0),
             read_type=number_of(logits.dtype),
             gradient_type=number_of(numpy_type(work.gradient_type("input"))),
             most_vector_bytes=binding.WIDEST,

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from google.protobuf.message import Message
 
-from losswire.server.errors import Meanings, call_status, forget_frames
+from losswire.server.errors import call_status, forget_frames
 from losswire.server.pump import resumed
 from losswire.server.request_id import new_request_id
 
@@ -102,8 +102,8 @@ class LeaseCalls(asyncio.Protocol):
         try:
             answer = await self._answer(request, lambda: deadline)
         except Exception as error:  # noqa: BLE001 (the table decides)
-            code = Meanings.of(error).code.value[0]
             answer = call_status(error, request_id)
+            code = answer.code
             forget_frames(error)
         body = answer if isinstance(answer, bytes) else answer.SerializeToString()
         return HEADER.pack(len(body), code) + body

@@ -80,10 +80,9 @@ class RegionSocket:
         if self._calls:
             await asyncio.wait([each.ended for each in self._calls], timeout=patience)
         self._store.close()
-        tasks = [self._accepting, *self._leases]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for lease in self._leases:
+            lease.cancel()
+        await asyncio.gather(self._accepting, *self._leases, return_exceptions=True)
         self._listener.close()
         with suppress(OSError):
             self._path.unlink()
