@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from losswire.server.app import App
 from losswire.server.regions.calls import LONGEST_REQUEST
 from losswire.server.settings import MIB
-from losswire.v1 import evaluation_pb2, loss_service_pb2
+from losswire.v1 import evaluation_pb2, loss_service_pb2, loss_service_pb2_grpc
 from losswire.wire import encode_tensor
 from tests.server.harness import Child
 from tests.server.inside import CLOSED, Gate, numbered, until
@@ -283,6 +283,48 @@ def test_others_are_served_meanwhile() -> None:
         assert _result(await asyncio.to_thread(_answer, first)).sum == CLOSED
         for held in (first, second):
             held.close()
+
+    sharing(body, gate)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("many", [False, True])
+def test_gradients_are_written_in_the_order_of_their_requests(*, known: bool, many: bool) -> None:
+    """A small evaluation into a region does not overtake one that may write to the same place."""
+    gate = Gate()
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        del app
+        stub = loss_service_pb2_grpc.LossServiceStub(channel)
+        held = await fetch_from(channel, MIB)
+        placed, gradients = relocate(_batch(3, 4), held)
+        small = _batch(3, 4)
+
+        async def evaluate(item: evaluation_pb2.Evaluation) -> None:
+            if many:
+                request = loss_service_pb2.EvaluateManyRequest(evaluations=[item])
+                await stub.EvaluateMany(request, timeout=TIMEOUT)
+            else:
+                held.lease.sendall(_framed(item))
+                _result(await asyncio.to_thread(_answer, held))
+
+        for _ in range(3 if known else 0):
+            await evaluate(placed)
+        gradients["input"].fill(7)
+        running = asyncio.ensure_future(
+            stub.Evaluate(loss_service_pb2.EvaluateRequest(evaluation=numbered(CLOSED)))
+        )
+        await until(gate.reached.is_set)
+        await evaluate(small)
+        writing = asyncio.ensure_future(evaluate(placed))
+        await asyncio.sleep(0.1)
+        assert not writing.done()
+        assert (gradients["input"] == 7).all()
+        gate.open.set()
+        await writing
+        await running
+        assert (gradients["input"] != 7).all()
+        held.close()
 
     sharing(body, gate)
 

@@ -1,6 +1,7 @@
 """A region lives as long as the connection that fetched it, and leaves nothing behind."""
 
 import asyncio
+import fcntl
 import gc
 import math
 import os
@@ -287,23 +288,97 @@ def test_a_peer_that_talks_loses_its_lease() -> None:
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
         held.lease.sendall(b"not a request")
-        await _freed(app)
+        await until(lambda: not app._line.regions._regions)
         held.close()
+        await _freed(app)
 
     sharing(body)
 
 
-def test_memory_is_taken_back_from_who_keeps_it() -> None:
-    """Whoever gives up the lease and keeps the descriptor has zeros, which the system counts."""
+@pytest.mark.parametrize("kept", ["descriptor", "mapping"])
+def test_contents_stay_as_long_as_somebody_has_them(kept: str) -> None:
+    """Whoever gives up the lease and keeps the memory keeps its contents, and they count."""
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
         held.memory[:4] = b"mine"
         held.lease.close()
+        os.close(held.descriptor) if kept == "mapping" else held.memory.close()
+        await until(lambda: not app._line.regions._regions)
+        await asyncio.sleep(3 * region_store._LONGEST_LOOK_SECONDS)
+        assert _reserved(app) == app._line.regions.held_bytes == SIZE
+        if kept == "mapping":
+            assert held.memory[:4] == b"mine"
+            held.memory.close()
+        else:
+            assert os.pread(held.descriptor, 4, 0) == b"mine"
+            os.close(held.descriptor)
         await _freed(app)
-        assert os.fstat(held.descriptor).st_blocks == 0
-        assert held.memory[:4] == bytes(4)
-        held.close()
+
+    sharing(body)
+
+
+def test_what_children_have_is_held_too() -> None:
+    """Memory that a process inherits is its own until it ends, whatever its parent does."""
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        held = await fetch_from(channel)
+        held.memory[:4] = b"mine"
+        command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        child = subprocess.Popen(  # noqa: ASYNC220 - starting one takes no time
+            command, stdin=subprocess.PIPE, pass_fds=[held.descriptor]
+        )
+        held.lease.close()
+        os.close(held.descriptor)
+        held.memory.close()
+        await until(lambda: not app._line.regions._regions)
+        await asyncio.sleep(3 * region_store._LONGEST_LOOK_SECONDS)
+        assert _reserved(app) == SIZE
+        child.communicate()
+        await _freed(app)
+
+    sharing(body)
+
+
+@pytest.mark.parametrize("way", ["unlock", "open anew"])
+def test_memory_is_taken_back_from_who_cheats(way: str) -> None:
+    """Whoever makes the server believe that the memory is free has zeros: what counts is there."""
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        held = await fetch_from(channel)
+        held.memory[:4] = b"mine"
+        kept = held.descriptor
+        if way == "unlock":
+            fcntl.flock(kept, fcntl.LOCK_UN)
+        else:
+            kept = os.open(f"/proc/self/fd/{held.descriptor}", os.O_RDWR)
+            os.close(held.descriptor)
+            held.memory.close()
+        held.lease.close()
+        await _freed(app)
+        assert os.fstat(kept).st_blocks == 0
+        assert os.pread(kept, 4, 0) == bytes(4)
+        os.close(kept)
+
+    sharing(body)
+
+
+def test_what_is_held_without_a_lease_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ending leases makes no room for more regions than there may be."""
+    monkeypatch.setattr(region_store, "_MOST_REGIONS", 2)
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        held = [await fetch_from(channel, 1) for _ in range(2)]
+        for each in held:
+            each.lease.close()
+        await until(lambda: not app._line.regions._regions)
+        with pytest.raises(grpc.RpcError) as refused:
+            await create_from(channel, 1)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for each in held:
+            each.close()
+        await _freed(app)
+        (await fetch_from(channel, 1)).close()
 
     sharing(body)
 
@@ -340,8 +415,8 @@ def test_an_evaluation_goes_on_without_the_lease() -> None:
         assert _reserved(app) > SIZE
         gate.open.set()
         assert (await running).sum == CLOSED + 5
-        await _freed(app)
         held.close()
+        await _freed(app)
 
     sharing(body, gate)
 

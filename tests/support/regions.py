@@ -1,5 +1,6 @@
 """The handshake of docs/protocol.md, without the SDK: how a caller gets shared memory."""
 
+import fcntl
 import mmap
 import os
 import socket
@@ -55,8 +56,9 @@ class Held:
         )
 
     def close(self) -> None:
-        """Give up the lease; the memory stays mapped."""
+        """Give up the lease and the contents; what is mapped stays mapped."""
         self.lease.close()
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         os.close(self.descriptor)
 
 

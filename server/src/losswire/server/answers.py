@@ -100,6 +100,8 @@ class Answers:
 
     def _fits(self, known: Known) -> bool:
         """Tell whether an evaluation is small and there is memory for it."""
+        if known.writes_regions and not self._line.engine.is_idle:
+            return False  # the engine says why
         # Nothing else runs until it is done: what is free now is free until then.
         return known.small and known.price <= self._line.admission.free_bytes
 
@@ -114,7 +116,7 @@ class Answers:
         found: list[Known] = []
         for each in sent:
             known = self._known.find(each)
-            if known is None or not known.small:
+            if known is None or not known.small or known.writes_regions:
                 return []
             found.append(known)
         admission, wanted = self._line.admission, sum(known.price for known in found)

@@ -23,7 +23,7 @@ from losswire.server.line import Line
 from losswire.server.native import binding as native
 from losswire.server.regions.calls import LONGEST_REQUEST
 from losswire.server.regions.handout import RegionSocket
-from losswire.server.regions.memory import HAVE_REGIONS
+from losswire.server.regions.memory import HAVE_REGIONS, check_sharing
 from losswire.server.registry import Registry, builtin_registry, records_in
 from losswire.server.service import LossService
 from losswire.server.settings import Settings
@@ -216,6 +216,7 @@ class App:
                 raise StartError(message)
             return None
         try:
+            check_sharing()
             longest = min(LONGEST_REQUEST, self._settings.max_message_bytes)
             return RegionSocket(regions, path, self._answers.one, longest)
         except OSError as error:

@@ -90,6 +90,9 @@ class Engine:
         self.device_lost = False
         """Whether the device does not compute any more. Then nothing is tried there."""
         self._on_lost: Callable[[], object] = _nobody
+        self._given = 0
+        self._finished = 0
+        """How many jobs the thread was given, and how many of them it has left behind."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="losswire-engine", daemon=True)
 
@@ -103,13 +106,18 @@ class Engine:
         self._jobs.put(None)
         self._thread.join()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits for the thread and it computes nothing."""
+        return self._given == self._finished
+
     async def evaluate(self, works: Sequence[Work], deadline: float) -> list[Answer]:
         """Compute some evaluations, in order; a failing one does not touch the others.
 
         `deadline` is on the monotonic clock: what has not begun by then never
         does. When the awaiting task is cancelled, neither does what still waits.
         """
-        if len(works) <= _FEW and self.device.type == "cpu" and all(map(_takes_a_moment, works)):
+        if len(works) <= _FEW and self.device.type == "cpu" and all(map(self._is_at_once, works)):
             if time.monotonic() >= deadline:
                 return [_expired() for _ in works]
             return [self._answer(work, 0) for work in works]
@@ -142,6 +150,7 @@ class Engine:
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         job = _Job(parts=parts, future=future, deadline=deadline, queued=time.perf_counter_ns())
         future.add_done_callback(lambda done: job.parts.clear() if done.cancelled() else None)
+        self._given += 1
         self._jobs.put(job)
         return future
 
@@ -153,6 +162,7 @@ class Engine:
             del job
             for entries in self._stacks(jobs):
                 self._settle(entries)
+            self._finished += len(jobs)
             del jobs, entries
 
     def _next(self) -> _Job | None:
@@ -162,6 +172,12 @@ class Engine:
         except queue.Empty:
             give_back()
             return self._jobs.get()
+
+    def _is_at_once(self, work: Work) -> bool:
+        """Tell whether an evaluation is computed where it arrives, before those that wait."""
+        # A caller who gave up an evaluation may name the same memory in the next one, and must
+        # not find the gradient of the first written over that of the second.
+        return _takes_a_moment(work) and (not work.destinations or self.is_idle)
 
     def _waiting(self) -> list[_Job]:
         """Take what else waits by now."""

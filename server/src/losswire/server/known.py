@@ -55,6 +55,7 @@ class Known:
         "price",
         "small",
         "template",
+        "writes_regions",
     )
 
     def __init__(
@@ -64,6 +65,8 @@ class Known:
         self.price = price(work)
         self.small = work.input_bytes < SMALL_BYTES
         """Whether it takes a moment only."""
+        self.writes_regions = bool(work.destinations)
+        """Whether gradients go to memory that the caller shares."""
         self._compute = compute
         self._answer = answer
         self._head = before_one_result(answer.size)

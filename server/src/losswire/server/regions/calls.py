@@ -87,8 +87,14 @@ class LeaseCalls(asyncio.Protocol):
             self._answering = asyncio.create_task(self._write_later(responding, awaited))
 
     async def _write_later(self, responding: Coroutine[Any, Any, bytes], awaited: object) -> None:
-        answer = await resumed(responding, awaited)
-        self._answering = None
+        try:
+            answer = await resumed(responding, awaited)
+        except asyncio.CancelledError:
+            # The connection is lost. The task would keep the error, the error the frames and
+            # what they hold of the region, and the frames this object, which has the task.
+            return
+        finally:
+            self._answering = None
         self._write(answer)
 
     def _write(self, answer: bytes) -> None:

@@ -122,8 +122,8 @@ class RegionSocket:
             if region is None:
                 return
             try:
-                socket.send_fds(peer, [GRANTED], [region.memory.descriptor])
-                region.memory.close_descriptor()
+                socket.send_fds(peer, [GRANTED], [region.memory.caller_descriptor])
+                region.memory.close_caller_descriptor()
                 await self._serve_lease(peer)
             finally:
                 self._store.end(region)

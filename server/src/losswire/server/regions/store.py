@@ -1,4 +1,10 @@
-"""The regions of a server: made on request, leased by a connection, freed when it ends."""
+"""The regions of a server: made on request, leased by a connection, freed when nobody holds them.
+
+A region is *waiting* until its token is presented, *leased* while its connection lasts, *ended*
+while evaluations still use it, *held* while a caller still has it mapped, and then freed. It
+counts in the quota and in the memory budget through all of these, and its contents are the
+caller's until it is freed.
+"""
 
 import asyncio
 import hmac
@@ -23,6 +29,11 @@ TOKEN_SECONDS: Final = 2.0
 _MOST_REGIONS: Final = 256
 """The most regions, however small: each takes two descriptors."""
 
+_FIRST_LOOK_SECONDS: Final = 0.005
+_LONGEST_LOOK_SECONDS: Final = 0.25
+"""How soon the store looks whether an ended region is still held: soon, then less and less often,
+but often enough for a caller's death to be seen within a second."""
+
 _ID_BITS: Final = 63
 _RETRY_AFTER_MS: Final = 1000
 """When to come back: regions are not freed as often as evaluations end."""
@@ -40,7 +51,14 @@ class Region:
     """What its memory holds of the budget."""
     bytes: Bytes | None = None
     """Its memory, for as long as the lease lasts."""
-    expiry: asyncio.TimerHandle | None = field(default=None)
+    timer: asyncio.TimerHandle | None = field(default=None)
+    """What happens to it by itself: its token expires, or the store looks who holds it."""
+
+    def cancel_timer(self) -> None:
+        """Drop the timer, which refers to the region."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 class RegionStore:
@@ -56,7 +74,8 @@ class RegionStore:
         self._quota = quota_bytes
         self._regions: dict[int, Region] = {}
         self._making: set[asyncio.Task[Region]] = set()
-        self._freeing: set[asyncio.Future[None]] = set()
+        self._ended: set[Region] = set()
+        """Regions without a lease whose memory is used or held, or is being freed."""
         self._closed = False
         self.socket_path = ""
         """Where regions are handed out; empty as long as they are not."""
@@ -79,7 +98,7 @@ class RegionStore:
         if size > self._quota:
             message = f"the region takes {size} bytes; the server's quota for all is {self._quota}"
             raise OverLimitError(message)
-        count = len(self._regions) + len(self._making)
+        count = len(self._regions) + len(self._making) + len(self._ended)
         if self.held_bytes + size > self._quota or count >= _MOST_REGIONS:
             message = "the quota for regions is taken by other regions"
             raise OverloadedError(message, _RETRY_AFTER_MS)
@@ -87,11 +106,14 @@ class RegionStore:
         held.enter_context(self._admission.hold(size))
         self.held_bytes += size
         held.callback(self._count_back, size)
-        # A caller who leaves meanwhile leaves a region that nobody fetches, like any other.
         making = asyncio.create_task(self._make(size, held))
         self._making.add(making)
         making.add_done_callback(self._made)
-        return await asyncio.shield(making)
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(self._end_made)  # nobody will ever fetch it
+            raise
 
     def _count_back(self, size: int) -> None:
         self.held_bytes -= size
@@ -100,6 +122,10 @@ class RegionStore:
         self._making.discard(making)
         if not making.cancelled():
             making.exception()  # told to whoever waits, if anybody still does
+
+    def _end_made(self, making: "asyncio.Task[Region]") -> None:
+        if not making.cancelled() and making.exception() is None:
+            self.end(making.result())
 
     async def _make(self, size: int, held: ExitStack) -> Region:
         try:
@@ -118,11 +144,11 @@ class RegionStore:
         def when_unused() -> None:
             # On the thread that let go last; the loop may be gone when the process ends.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._free, region)
+                loop.call_soon_threadsafe(self._free_when_released, region)
 
         region.bytes = memory.bytes(when_unused)
         self._regions[region.region_id] = region
-        region.expiry = loop.call_later(TOKEN_SECONDS, self.end, region)
+        region.timer = loop.call_later(TOKEN_SECONDS, self.end, region)
         return region
 
     def claim(self, token: bytes) -> Region | None:
@@ -133,13 +159,16 @@ class RegionStore:
                 found = region
         if found is not None:
             found.token = b""
-            if found.expiry is not None:
-                found.expiry.cancel()
+            found.cancel_timer()
         return found
 
     def end(self, region: Region) -> None:
         """End the lease: nobody finds the region any more, and it is freed when unused."""
-        self._regions.pop(region.region_id, None)
+        if self._regions.pop(region.region_id, None) is None:
+            return
+        region.cancel_timer()
+        region.memory.close_caller_descriptor()
+        self._ended.add(region)
         region.bytes = None
 
     def borrow(self, region_id: int) -> Bytes | None:
@@ -153,24 +182,32 @@ class RegionStore:
         self._closed = True
 
     def close(self) -> None:
-        """End all leases."""
+        """End all leases; what callers hold stays as it is."""
         self.retire()
         for region in tuple(self._regions.values()):
             self.end(region)
+        for region in tuple(self._ended):
+            if region.timer is not None:
+                region.cancel_timer()
+                self._forget(region)
 
-    def _free(self, region: Region) -> None:
-        """Give the memory back, then its bytes to the budget."""
+    def _free_when_released(self, region: Region, delay: float = _FIRST_LOOK_SECONDS) -> None:
+        """Free memory that the server does not use any more, as soon as no caller holds it."""
+        region.timer = None
         if self._closed:
-            region.memory.close_descriptor()
-            region.held.close()
+            self._forget(region)
             return
         loop = asyncio.get_running_loop()
+        if region.memory.is_held:
+            later = min(2 * delay, _LONGEST_LOOK_SECONDS)
+            region.timer = loop.call_later(delay, self._free_when_released, region, later)
+            return
         # Off the loop: freeing a gigabyte takes a tenth of a second.
         freeing = loop.run_in_executor(None, region.memory.empty)
-        self._freeing.add(freeing)
+        freeing.add_done_callback(lambda _: self._forget(region))
 
-        def freed(done: "asyncio.Future[None]") -> None:
-            self._freeing.discard(done)
-            region.held.close()
-
-        freeing.add_done_callback(freed)
+    def _forget(self, region: Region) -> None:
+        """Stop counting a region."""
+        self._ended.discard(region)
+        region.memory.close()
+        region.held.close()
