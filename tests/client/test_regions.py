@@ -95,7 +95,7 @@ def test_arrays_in_a_region_are_used_in_place(sharing: Child, plain: EvaluationR
             assert result.transport == "region"
             assert result.gradients["input"] is out
             assert _same(result, plain)
-        assert client._regions._staging._count == 0
+        assert client._regions._staging.count == 0
 
 
 def test_known_places_are_told_apart(sharing: Child, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_a_region_is_kept_for_the_next_call(sharing: Child, plain: EvaluationRes
     """One region serves one call after the other, and results stay what they were."""
     with Client(sharing.address) as client:
         results = [_evaluate(client) for _ in range(5)]
-        assert client._regions._staging._count == 1
+        assert client._regions._staging.count == 1
         assert all(_same(each, plain) for each in results)
 
 
@@ -321,38 +321,11 @@ def test_a_server_whose_leases_carry_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The answer to CreateRegion says so, by default."""
-    monkeypatch.setattr(_shared, "Lease", lambda connection, _: Lease(connection, 0))
+    monkeypatch.setattr(_shared, "Lease", lambda connection, _, end: Lease(connection, 0, end))
     with Client(sharing.address) as client:
         results = [_evaluate(client) for _ in range(2)]
     assert by_lease == [False, False]
     assert all(_same(each, plain) and each.transport == "region" for each in results)
-
-
-@pytest.mark.parametrize("own", [False, True])
-def test_closing_ends_a_call_over_a_lease(
-    sharing: Child, monkeypatch: pytest.MonkeyPatch, *, own: bool
-) -> None:
-    """Whoever the region belongs to; the caller hears of it as from any other call."""
-    interrupted: list[Lease] = []
-
-    def interrupt(lease: Lease) -> None:
-        interrupted.append(lease)
-
-    monkeypatch.setattr(Lease, "interrupt", interrupt)
-    client = Client(sharing.address)
-
-    def closed_meanwhile(lease: Lease, request: bytes, seconds: float) -> None:
-        del request, seconds
-        client.close()
-        assert lease in interrupted
-
-    monkeypatch.setattr(Lease, "call", closed_meanwhile)
-    inputs: dict[str, ArrayInput] = {**_BATCH}
-    if own:
-        inputs["input"] = client.region(2 * _LOGITS.nbytes).array(_LOGITS.shape)
-    with pytest.raises(CancelledError) as caught:
-        client.evaluate("cross_entropy", inputs)
-    assert caught.value.reason == "CLIENT_CLOSED"
 
 
 def test_errors_are_those_of_any_other_way(call: Call, sharing: Child) -> None:
@@ -367,7 +340,7 @@ def test_errors_are_those_of_any_other_way(call: Call, sharing: Child) -> None:
         for _ in range(3):
             with pytest.raises(InvalidArgumentError):
                 client.evaluate("cross_entropy", {**_BATCH, "target": wrong})
-        assert client._regions._staging._count == 1
+        assert client._regions._staging.count == 1
         with pytest.raises(ValueError, match="shares memory"):
             client.evaluate("cross_entropy", _BATCH, gradients=["input"], out={"input": _LOGITS})
 
@@ -389,7 +362,7 @@ def test_many_threads_share_a_client(sharing: Child) -> None:
 
     with Client(sharing.address) as client, ThreadPoolExecutor(8) as pool:
         assert all(pool.map(one, range(80)))
-        assert client._regions._staging._count <= staging._MOST
+        assert client._regions._staging.count <= staging._MOST
     assert "region" in ways
 
 
@@ -412,7 +385,7 @@ def test_many_tasks_share_a_client(sharing: Child) -> None:
                 calls = (one(client, start + each) for each in range(6))
                 assert all(await asyncio.gather(*calls))
             kept = client._regions._staging
-            assert kept._count == len(kept._free)
+            assert kept.count == len(kept._free)
 
     asyncio.run(run())
 
@@ -616,7 +589,7 @@ def test_closing_gives_everything_back(sharing: Child) -> None:
             _evaluate(client)
             client.region(1 << 20)
         if round_ == 1:
-            assert _eventually(lambda: client._regions._staging._count == 0)
+            assert _eventually(lambda: client._regions._staging.count == 0)
             here, there = len(os.listdir("/proc/self/fd")), _held(sharing)  # noqa: PTH208
     gc.collect()
     assert _eventually(lambda: _held(sharing) <= there)
@@ -660,5 +633,5 @@ def test_regions_heal_when_one_of_several_answers(sharing: Child, tmp_path: Path
         memory = client._regions._staging._free[0]
         memory.region_id += 1
         assert _evaluate(client).transport == "region"
-        assert client._regions._staging._count == 1
+        assert client._regions._staging.count == 1
         assert client._regions._staging._free[0] is not memory

@@ -34,7 +34,7 @@ from losswire.client._regions import Regions
 from losswire.client._resident import AsyncResidentTensor, StoredTensor, is_missing
 from losswire.client._response import EvaluationResult
 from losswire.client._retry import Attempts, RetryPolicy
-from losswire.client._shared import is_missing_region
+from losswire.client._shared import check_arrays, is_missing_region
 from losswire.client._stream import StreamCore, StreamMethod, closed_or_cancelled
 from losswire.client._transfer import Calls, Halt, Progress, connect, connect_chunked, transfer
 from losswire.wire import OptionScalar
@@ -86,6 +86,18 @@ class AsyncClient:
         goes through shared memory.
         """
         evaluation = Evaluation(loss, inputs, options or {}, **fields)
+        result = await self._evaluate(evaluation, timeout, out, progress)
+        operations.check_contents(evaluation, out)
+        return result
+
+    async def _evaluate(
+        self,
+        evaluation: Evaluation,
+        timeout: float | None,  # noqa: ASYNC109 - as in evaluate
+        out: Mapping[str, npt.NDArray[Any]] | None,
+        progress: Progress | None,
+    ) -> EvaluationResult:
+        """Evaluate by a known form, or else as a batch."""
         if self._regions.want_lease(timeout):
             clock = Clock(self._session, timeout)
             await self._run(self._regions.open_lease(), clock.remaining())
@@ -100,9 +112,10 @@ class AsyncClient:
                 if not is_missing_region(error):
                     raise
             timeout = max(attempts.remaining(), LEAST_SECONDS)
-        return await self._evaluate(Batch(evaluation, out), Clock(self._session, timeout), progress)
+        clock = Clock(self._session, timeout)
+        return await self._evaluate_batch(Batch(evaluation, out), clock, progress)
 
-    async def _evaluate(
+    async def _evaluate_batch(
         self, batch: Batch, clock: Clock, progress: Progress | None
     ) -> EvaluationResult:
         """Evaluate what has no known form, by the way that is fastest for its size."""
@@ -183,6 +196,7 @@ class AsyncClient:
         if isinstance(array, StoredTensor):
             raise TypeError("array: this is a resident tensor already")
         tensor = await asyncio.to_thread(AsyncResidentTensor, to_numpy(array), self)
+        check_arrays([tensor.array])
         await self._run(operations.store(tensor), timeout)
         return tensor
 
@@ -254,6 +268,8 @@ class AsyncClient:
         """Give up calls under way and close the connections; closing again does nothing."""
         self._session.closed = True
         self._regions.close()
+        if self._session.is_inherited:
+            return
         for channel in self._channels:
             await channel.close()
         for blocking in self._blocking_channels:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from losswire.client._catalogue import Offer, ServerInfo
+from losswire.client._lease import Interrupt
 from losswire.client._retry import Attempts, RetryPolicy, Rotation
 from losswire.client._version import __version__
 
@@ -107,6 +108,8 @@ class Session:
     """What the server is, once it was asked."""
     closed: bool = False
     """Whether the client was closed."""
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    """Ends the waiting of calls over leases when the client closes."""
     rotation: Rotation = field(init=False)
     process: int = field(init=False)
 
@@ -119,11 +122,16 @@ class Session:
         """Whether there is one server, and it can only be on this machine."""
         return len(self.targets) == 1 and _is_local(self.targets[0])
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process has the client from its parent, through a fork."""
+        return os.getpid() != self.process
+
     def check_usable(self) -> None:
         """Refuse a client that was closed, or inherited through a fork; RuntimeError."""
         if self.closed:
             raise RuntimeError("this client is closed")
-        if os.getpid() != self.process:
+        if self.is_inherited:
             raise RuntimeError(
                 f"this client belongs to process {self.process}, before a fork; its connections "
                 "do not work here. Start processes with 'spawn' or 'forkserver', and make a "

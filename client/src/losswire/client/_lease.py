@@ -1,14 +1,19 @@
 """The connection by which a region is leased, over which evaluations can go as well.
 
 What lies in shared memory need not be sent, and then most of a call is gRPC's own work: over
-this connection it takes a fraction of the time. docs/protocol.md describes what is sent.
+this connection it takes a fraction of the time. docs/protocol.md describes what is sent,
+docs/decisions/0020-region-states.md the states of a lease.
 """
 
 import asyncio
+import os
+import select
 import socket
 import struct
 import threading
 import time
+import weakref
+from collections.abc import Generator
 from contextlib import suppress
 from typing import Final
 
@@ -21,140 +26,328 @@ many bytes follow, and the code of a failure, or 0."""
 _USUAL_BYTES: Final = 64 * 1024
 """What most answers fit into."""
 
-_MOST_MILLISECONDS: Final = 2**32 - 1
-_LEAST_SECONDS: Final = 1e-3
-"""A timeout of 0 would mean not to wait at all."""
+_RECEIVED_AT_ONCE: Final = 1 << 20
+"""The buffer of one `recv`, however long the answer is."""
+
+_MAX_MILLISECONDS: Final = 2**32 - 1
+_MAX_POLL_MILLISECONDS: Final = 2**31 - 1
+
+_READ: Final = select.POLLIN if hasattr(select, "POLLIN") else 1
+_WRITE: Final = select.POLLOUT if hasattr(select, "POLLOUT") else 4
+
+
+class Interrupt:
+    """Ends the waiting of one client's calls when the client closes. Any thread may use it.
+
+    It wakes those who wait and touches no connection: the server must not take the end of a
+    call for the end of a lease.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def descriptor(self) -> int:
+        """A descriptor that is ready to be read once the interrupt is set."""
+        with self._lock:
+            if self._descriptor < 0:
+                self._descriptor = os.eventfd(int(self.is_set), os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                weakref.finalize(self, os.close, self._descriptor).atexit = False
+            return self._descriptor
+
+    def set(self) -> None:
+        """Wake everybody who waits, and everybody who will."""
+        with self._lock:
+            self.is_set = True
+            if self._descriptor >= 0:
+                os.eventfd_write(self._descriptor, 1)
+            for waiter in self._waiters:
+                waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
+
+    def add(self, waiter: "asyncio.Future[None]") -> None:
+        """Resolve a future when the interrupt is set."""
+        with self._lock:
+            self._waiters.add(waiter)
+            if self.is_set:
+                _resolve(waiter)
+
+    def discard(self, waiter: "asyncio.Future[None]") -> None:
+        """Forget a future."""
+        self._waiters.discard(waiter)
+
+
+class _Turn:
+    """The right to use a lease: it ends when it is over, or when nobody refers to it any more.
+
+    An exception from a signal handler may come at any point of a call, also within its
+    `finally`. Then the frames of the call are dropped, and the turn with them.
+    """
+
+    __slots__ = ("__weakref__", "is_over")
+
+    def __init__(self) -> None:
+        self.is_over = False
 
 
 class Lease:
-    """One connection. Any thread may use it; nobody ever waits for another one's call."""
+    """One connection. Any thread may use it; nobody ever waits for another one's call.
 
-    def __init__(self, connection: socket.socket, longest: int) -> None:
-        """Take the connection, and how long a request may be; 0: none may be sent."""
+    What was sent and received is kept in lists that are appended to by the same C call that
+    moves the bytes, so that no exception can come between. From them follows at any time
+    whether the lease is free, owes an answer that nobody waits for, or is broken by a request
+    that was sent in part.
+    """
+
+    def __init__(
+        self, connection: socket.socket, max_request_bytes: int, interrupt: Interrupt | None = None
+    ) -> None:
+        """Take the connection, the longest request it carries (0: none), and what ends waiting."""
+        connection.settimeout(0)
         self._connection = connection
-        self._longest = longest
-        self._calling = threading.Lock()
-        self._broken = not longest
-        """Whether nothing can be sent any more."""
-        self._owed = False
-        """Whether an answer is still to come."""
-        self._received = b""
-        """What has come of it."""
+        self._max_request_bytes = max_request_bytes
+        self._interrupt = interrupt or Interrupt()
+        # Reentrant, because the garbage collector may close a lease at any point.
+        self._lock = threading.RLock()
+        self._holder: weakref.ref[_Turn] | None = None
+        """The turn of the call under way."""
+        self._has_ended = not max_request_bytes
+        """Whether the server, or an error of the system, ended the connection."""
+        self._is_closing = False
+        self._asked = 0
+        """The length of the request whose answer is not taken yet; 0: there is none."""
+        self._sent: list[int] = []
+        """How many bytes of it went out with each call of `send`."""
+        self._received: list[bytes] = []
+        """What has come of the answer."""
+        self._poll: select.poll | None = None
+        self._wake = -1
+        """The descriptor of the interrupt, once the poll has it."""
+        _leases.add(self)
 
     def call(self, request: bytes, seconds: float) -> bytes | None:
-        """Make one call of Evaluate; gives its answer.
+        """Make one call of Evaluate and return its answer.
 
         None when it is not to be had this way, and has to be asked for by gRPC. Raises the
         LosswireError that the server answers with, and DeadlineExceededError.
         """
-        if not self._begins(request):
+        turn = self._begin(request)
+        if turn is None:
             return None
-        connection, end = self._connection, time.monotonic() + seconds
+        end = time.monotonic() + seconds
         try:
-            connection.settimeout(seconds)
-            connection.sendall(_framed(request, seconds))
-            self._sent()
-            while missing := self._missing():
-                connection.settimeout(max(end - time.monotonic(), _LEAST_SECONDS))
-                self._take(connection.recv(missing))
-            answer = self._whole()
+            for events in self._exchange(_framed(request, seconds)):
+                if not self._wait(events, end - time.monotonic()):
+                    return None
+            answer = self._answer()
         except TimeoutError:
             raise _late(seconds) from None
         except OSError:
+            self._has_ended = True
             return None
         finally:
-            self._calling.release()
+            turn.is_over = True
+            self._on_turn_over()
         return _body(answer)
 
     async def call_async(self, request: bytes, seconds: float) -> bytes | None:
         """Make one call, as `call` does, on the running event loop."""
-        if not self._begins(request):
+        turn = self._begin(request)
+        if turn is None:
             return None
-        connection, loop = self._connection, asyncio.get_running_loop()
         try:
-            connection.settimeout(0)
             async with asyncio.timeout(seconds):
-                await loop.sock_sendall(connection, _framed(request, seconds))
-                self._sent()
-                while missing := self._missing():
-                    self._take(await loop.sock_recv(connection, missing))
-            answer = self._whole()
+                for events in self._exchange(_framed(request, seconds)):
+                    if not await self._wait_async(events):
+                        return None
+            answer = self._answer()
         except TimeoutError:
             raise _late(seconds) from None
         except OSError:
+            self._has_ended = True
             return None
         finally:
-            self._calling.release()
+            turn.is_over = True
+            self._on_turn_over()
         return _body(answer)
 
     @property
     def is_free(self) -> bool:
         """Whether a call can be made over it now, as far as can be seen without trying."""
-        return not (self._broken or self._calling.locked())
+        return not (self._is_unusable or self._is_owed or self._is_busy)
 
     @property
     def has_ended(self) -> bool:
         """Whether no call will be made over it any more."""
-        return self._broken and not self._calling.locked()
+        return self._is_unusable and not self._is_busy
 
-    def _begins(self, request: bytes) -> bool:
-        """Begin a call, unless the request is too long or the connection is not free."""
-        if len(request) > self._longest or not self._calling.acquire(blocking=False):
-            return False
-        if self._broken or (self._owed and not self._catches_up()):
-            self._calling.release()
-            return False
-        # Until all of the request is sent.
-        self._broken = True
-        return True
+    @property
+    def _is_busy(self) -> bool:
+        turn = None if self._holder is None else self._holder()
+        return turn is not None and not turn.is_over
 
-    def _sent(self) -> None:
-        self._broken, self._owed = False, True
+    @property
+    def _is_owed(self) -> bool:
+        """Whether a request was sent whole and its answer is still to come, or to be dropped."""
+        return 0 < self._asked == sum(self._sent)
 
-    def _catches_up(self) -> bool:
-        """Pass over the answer that nobody waited for, if it has come by now."""
-        try:
-            self._connection.settimeout(0)
-            while missing := self._missing():
-                self._take(self._connection.recv(missing))
-        except BlockingIOError:
-            return False
-        except OSError:
-            self._broken = True
-            return False
-        self._whole()
-        return True
+    @property
+    def _is_unusable(self) -> bool:
+        """Whether the connection has ended or, while no call is under way, is broken.
+
+        The server waits for the rest of a request that was sent in part. It must not get it:
+        nobody expects that evaluation's gradients any more.
+        """
+        if self._has_ended or self._is_closing:
+            return True
+        return 0 < sum(self._sent) < self._asked and not self._is_busy
+
+    def _begin(self, request: bytes) -> _Turn | None:
+        """Begin a call, unless the request is too long or the lease is not free."""
+        if len(request) > self._max_request_bytes or self._interrupt.is_set:
+            return None
+        turn = _Turn()
+        with self._lock:
+            if self._is_busy or self._is_unusable:
+                return None
+            self._holder = weakref.ref(turn, self._on_turn_over)
+        if self._is_owed and not self._drop_answer():
+            turn.is_over = True
+            self._on_turn_over()
+            return None
+        return turn
+
+    def _on_turn_over(self, _: object = None) -> None:
+        if self._is_closing:
+            self.close()
+
+    def _exchange(self, framed: bytes) -> Generator[int]:
+        """Send a request and receive its answer; each item is an event of poll to wait for."""
+        self._sent.clear()
+        self._received.clear()
+        self._asked = len(framed)
+        view = memoryview(framed)
+        while (sent := sum(self._sent)) < len(framed):
+            try:
+                # `extend` with `map` sends and notes in one step: see the class.
+                self._sent.extend(map(self._connection.send, (view[sent:],)))
+            except BlockingIOError:
+                yield _WRITE
+        while missing := self._missing():
+            yield _READ
+            self._receive(missing)
+
+    def _receive(self, missing: int) -> None:
+        """Take what has come; ConnectionError when the connection has ended."""
+        with suppress(BlockingIOError):
+            self._received.extend(map(self._connection.recv, (min(missing, _RECEIVED_AT_ONCE),)))
+            if not self._received[-1]:
+                raise ConnectionError
 
     def _missing(self) -> int:
-        """Tell how many bytes to ask for; 0 when the answer is whole."""
+        """Count the bytes to ask for; 0 when the answer is whole."""
         received = self._received
-        if len(received) < _HEADER.size:
+        size = sum(map(len, received))
+        if size < _HEADER.size:
             return _USUAL_BYTES
-        size: int = _HEADER.unpack_from(received)[0]
-        return _HEADER.size + size - len(received)
+        head = received[0] if len(received[0]) >= _HEADER.size else b"".join(received)
+        length: int = _HEADER.unpack_from(head)[0]
+        return _HEADER.size + length - size
 
-    def _take(self, part: bytes) -> None:
-        """Take what was received; nothing means that the connection has ended."""
-        if not part:
-            raise ConnectionError
-        self._received += part
-
-    def _whole(self) -> bytes:
-        answer, self._received, self._owed = self._received, b"", False
+    def _answer(self) -> bytes:
+        """Take the whole answer."""
+        answer = b"".join(self._received)
+        self._asked = 0
+        self._received.clear()
         return answer
 
-    def interrupt(self) -> None:
-        """End the call under way, on whatever thread; the lease remains."""
-        with suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RD)
+    def _drop_answer(self) -> bool:
+        """Drop the answer that nobody waited for, if all of it has come by now."""
+        try:
+            while missing := self._missing():
+                before = len(self._received)
+                self._receive(missing)
+                if len(self._received) == before:
+                    return False
+        except OSError:
+            self._has_ended = True
+            return False
+        self._answer()
+        return True
+
+    def _wait(self, events: int, seconds: float) -> bool:
+        """Wait for the connection; false when interrupted, TimeoutError when time is up."""
+        if events == _READ:
+            poll = self._poll = self._poll or self._poll_for(events)
+        else:
+            poll = self._poll_for(events)
+        # Rounded up: a time that is left is never waited for by polling without end.
+        milliseconds = int(min(max(seconds, 0.0) * 1000 + 1, _MAX_POLL_MILLISECONDS))
+        ready = poll.poll(milliseconds)
+        if not ready:
+            raise TimeoutError
+        return len(ready) > 1 or ready[0][0] != self._wake
+
+    def _poll_for(self, events: int) -> select.poll:
+        poll = select.poll()
+        poll.register(self._connection, events)
+        self._wake = self._interrupt.descriptor
+        poll.register(self._wake, _READ)
+        return poll
+
+    async def _wait_async(self, events: int) -> bool:
+        """Wait for the connection; false when interrupted."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        # Not `sock_recv`: a task that is cancelled when the bytes are there would lose them.
+        add = loop.add_reader if events == _READ else loop.add_writer
+        remove = loop.remove_reader if events == _READ else loop.remove_writer
+        self._interrupt.add(waiter)
+        add(self._connection, _resolve, waiter)
+        try:
+            await waiter
+        finally:
+            remove(self._connection)
+            self._interrupt.discard(waiter)
+        return not self._interrupt.is_set
 
     def close(self) -> None:
-        """End the lease."""
+        """End the lease, once no call is under way over it."""
+        with self._lock:
+            # Before that, another connection could get the number of its descriptor.
+            self._is_closing = True
+            if not self._is_busy:
+                self._connection.close()
+
+    def abandon(self) -> None:
+        """Close this process's copy of what another process leased."""
+        self._lock = threading.RLock()
+        self._has_ended = True
         self._connection.close()
 
 
+_leases: "weakref.WeakSet[Lease]" = weakref.WeakSet()
+
+
+def _abandon_leases() -> None:
+    """Keep nothing open, in a child, that would prolong or end a lease of its parent."""
+    for lease in tuple(_leases):
+        lease.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_leases)
+
+
+def _resolve(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 def _framed(request: bytes, seconds: float) -> bytes:
-    milliseconds = min(max(int(seconds * 1000), 1), _MOST_MILLISECONDS)
+    milliseconds = int(min(max(seconds * 1000, 1), _MAX_MILLISECONDS))
     return _HEADER.pack(len(request), milliseconds) + request
 
 
@@ -163,7 +356,7 @@ def _late(seconds: float) -> DeadlineExceededError:
 
 
 def _body(answer: bytes) -> bytes:
-    """Give what follows the header; raises it if it is an error."""
+    """Return what follows the header; raises it if it is an error."""
     code: int = _HEADER.unpack_from(answer)[1]
     body = answer[_HEADER.size :]
     if code:

@@ -93,6 +93,10 @@ class LocalLeases:
         """End all of them, and the calls over them."""
         with self._lock:
             for memory in self._memories:
-                memory.lease.interrupt()
                 memory.release()
             self._memories = ()
+
+    def leave_to_parent(self) -> None:
+        """Drop, in a forked child, what belongs to its parent."""
+        self._lock = threading.Lock()
+        self._memories = ()

@@ -1,6 +1,6 @@
 """The calls that both clients make: which method, what to send, how to read the answer."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -24,6 +24,7 @@ from losswire.client._lease import Lease
 from losswire.client._request import joined, serialize
 from losswire.client._resident import StoredTensor, distinct, is_missing
 from losswire.client._response import EvaluationResult, OneAnswer, read_outcome, read_result
+from losswire.client._shared import Array, check_arrays
 from losswire.v1 import loss_service_pb2, tensor_pb2, tensor_service_pb2
 
 _R = TypeVar("_R")
@@ -171,6 +172,15 @@ def evaluate(
     return result
 
 
+def check_contents(evaluation: Evaluation, out: Mapping[str, Array] | None = None) -> None:
+    """Check, once its arrays were read and written, that none lies in memory that was emptied.
+
+    Raises FailedPreconditionError.
+    """
+    beside = evaluation.grad_output, evaluation.sample_weight
+    check_arrays((*evaluation.inputs.values(), *beside, *(out or {}).values()))
+
+
 def known(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
     """Give the one call that an evaluation of a form is; None when it is not known.
 
@@ -198,6 +208,7 @@ def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:
     factored: dict[int, Evaluation] = {}
     for index, evaluation in enumerate(evaluations):
         items.append(request(evaluation, AMONG_MANY, f"evaluations[{index}]."))
+        check_contents(evaluation)
         tensors.append(residents_of(evaluation))
         if evaluation.gradient_form == "factored":
             factored[index] = evaluation
@@ -277,9 +288,9 @@ def stream_item(number: int, evaluation: Evaluation) -> tuple[bytes, Sequence[St
     """Make one batch of a stream, ready to be sent as often as needed, and give its residents."""
     before = in_stream(number)
     known = known_request(form_of(evaluation), before)
-    if known is not None:
-        return known, ()
-    return request(evaluation, before), residents_of(evaluation)
+    message = request(evaluation, before) if known is None else known
+    check_contents(evaluation)
+    return message, () if known is not None else residents_of(evaluation)
 
 
 def list_losses() -> Operation[list[LossInfo]]:

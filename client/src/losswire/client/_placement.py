@@ -139,7 +139,7 @@ class Placement:
             leases=leases,
         )
 
-    def collect(self, result: EvaluationResult) -> EvaluationResult:
+    def collect(self, result: EvaluationResult, memory: SharedMemory) -> EvaluationResult:
         """Copy gradients out of the staging region, to where the caller wants them."""
         for name in self._staged:
             staged = result.gradients.get(name)
@@ -151,6 +151,7 @@ class Placement:
             else:
                 np.copyto(output, staged)
                 result.gradients[name] = output
+        memory.check()
         return result
 
 

@@ -19,6 +19,10 @@ class Region:
     so they must not change meanwhile. Inputs of less than 64 KiB together are sent nevertheless,
     unless `out` is given: that is faster. It is not safe to make arrays from several threads at
     once.
+
+    Arrays keep their contents whatever ends: calls, the client, the server, or a forked child,
+    which has them, too. After a call without an answer (a timeout, a cancelled task) the server
+    may still write that call's gradient into its `out` for a moment.
     """
 
     def __init__(self, memory: SharedMemory, forget: Callable[["Region"], None]) -> None:

@@ -1,6 +1,8 @@
 """All shared memory of one client: the caller's regions, and what evaluations pass through."""
 
+import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -31,7 +33,13 @@ from losswire.client._placed import PlacedForms
 from losswire.client._placement import Array, Placement
 from losswire.client._region import Region
 from losswire.client._response import EvaluationResult
-from losswire.client._shared import HAVE_REGIONS, PlacedArray, SharedMemory, is_missing_region
+from losswire.client._shared import (
+    HAVE_REGIONS,
+    PlacedArray,
+    SharedMemory,
+    is_missing_region,
+    size_with_mark,
+)
 from losswire.client._staging import Staging
 
 _MOST_TRIES: Final = 3
@@ -58,6 +66,7 @@ class Regions:
         self._placed = PlacedForms(self._where)
         self.own: tuple[Region, ...] = ()
         """The caller's, in which inputs of any size may lie."""
+        _all_regions.add(self)
 
     def want_lease(self, timeout: float | None) -> bool:
         """Count an evaluation; tells whether `open_lease` should come before it."""
@@ -113,7 +122,7 @@ class Regions:
                 operation = placement.operation(leases)
                 result = yield from evaluate(batch.evaluation, operation)
                 if memory is not None:
-                    result = yield Aside(partial(placement.collect, result))
+                    result = yield Aside(partial(placement.collect, result, memory))
                 else:
                     self._placed.remember(batch, operation.request)
                 intact = True
@@ -165,13 +174,14 @@ class Regions:
                 "no --region-socket, or it was told to share none",
                 reason="NOT_SERVED",
             )
-        created = yield create_region(nbytes)
+        size, interrupt = size_with_mark(nbytes), self._session.interrupt
+        created = yield create_region(size)
         try:
-            memory: SharedMemory = yield Aside(partial(SharedMemory, created))
+            memory: SharedMemory = yield Aside(partial(SharedMemory, created, interrupt))
         except FailedPreconditionError:
             # The token lasts for seconds, and a busy machine may take longer.
-            created = yield create_region(nbytes)
-            memory = yield Aside(partial(SharedMemory, created))
+            created = yield create_region(size)
+            memory = yield Aside(partial(SharedMemory, created, interrupt))
         region = Region(memory, self._forget)
         with self._lock:
             self.own = (*self.own, region)
@@ -182,9 +192,31 @@ class Regions:
             self.own = tuple(each for each in self.own if each is not region)
 
     def close(self) -> None:
-        """Close all of them; arrays in the caller's keep their contents."""
+        """Close all of them; arrays in the caller's keep their contents.
+
+        In another process than the one that made them, only that process's copies are closed.
+        """
+        if not self._session.is_inherited:
+            self._session.interrupt.set()
         self._staging.close()
         self._local.close()
         for region in self.own:
-            region.lease.interrupt()
             region.close()
+
+    def leave_to_parent(self) -> None:
+        """Keep, in a forked child, nothing but the arrays of the caller's own regions."""
+        self._lock = threading.Lock()
+        self._staging.leave_to_parent()
+        self._local.leave_to_parent()
+
+
+_all_regions: "weakref.WeakSet[Regions]" = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for each in tuple(_all_regions):
+        each.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

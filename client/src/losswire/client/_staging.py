@@ -7,6 +7,7 @@ none that is free, or cannot get one, takes the ordinary way and is not told.
 import os
 import threading
 import time
+import weakref
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 from losswire.client._channel import Session
 from losswire.client._errors import LosswireError
 from losswire.client._operations import Aside, Steps, create_region, get_server_info
-from losswire.client._shared import HAVE_REGIONS, SharedMemory
+from losswire.client._shared import HAVE_REGIONS, SharedMemory, size_with_mark
 
 _MOST: Final = 4
 """The most regions of one client, and so of evaluations that pass through them at once."""
@@ -28,20 +29,31 @@ _PAUSE_SECONDS: Final = 60.0
 """How long nothing more is asked for after a failure."""
 
 
+class _Room:
+    """The bytes of a region that is about to be made."""
+
+    __slots__ = ("__weakref__", "nbytes")
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+
+
 class Staging:
-    """The kept regions of one client. Any thread may use it; nobody ever waits in it."""
+    """The kept regions of one client. Any thread may use it; nobody ever waits in it.
+
+    A region is either among the free ones or referred to by the one evaluation that uses it,
+    which drops it by ending, however it ends.
+    """
 
     def __init__(self, session: Session) -> None:
         """Begin with none."""
         self._session = session
         self._lock = threading.Lock()
         self._free: list[SharedMemory] = []
-        self._used: set[SharedMemory] = set()
-        """Those that evaluations pass through now."""
-        self._fresh: set[int] = set()
-        """The numbers of those that were never used."""
-        self._count = 0
-        self._bytes = 0
+        self._all: weakref.WeakSet[SharedMemory | _Room] = weakref.WeakSet()
+        """All that count: free, in use and about to be made."""
+        self._fresh: weakref.WeakSet[SharedMemory] = weakref.WeakSet()
+        """Those that were never used."""
         self._limit = _MOST_BYTES
         """The largest region that is worth asking for."""
         self._not_before = 0.0
@@ -49,29 +61,28 @@ class Staging:
         self.possible = HAVE_REGIONS and session.same_host
         """Whether it is worth looking at evaluations at all."""
 
+    @property
+    def count(self) -> int:
+        """How many regions there are, in use or not."""
+        return len(self._all)
+
     def take(self, wanted: int) -> Steps[SharedMemory | None]:
-        """Give a region of at least so many bytes, which is nobody else's until it is given back.
+        """Return a region of at least so many bytes, which is nobody else's until given back.
 
         None when there is none.
         """
-        size = _rounded(wanted)
+        size = _rounded(size_with_mark(wanted))
         with self._lock:
             found = self._find(wanted)
-            if found is not None:
-                self._used.add(found)
-            if found is not None or not self._make_room(size):
-                return found
-        memory = None
-        try:
-            memory = yield from self._create(size)
-        finally:
-            with self._lock:
-                if memory is None:
-                    self._count_out(size)
-                else:
-                    self._used.add(memory)
-                    self._bytes += memory.nbytes - size
-                    self._fresh.add(memory.region_id)
+            room = None if found is not None else self._make_room(size)
+        if room is None:
+            return found
+        memory = yield from self._create(size)
+        with self._lock:
+            del room
+            if memory is not None:
+                self._all.add(memory)
+                self._fresh.add(memory)
         return memory
 
     def _find(self, wanted: int) -> SharedMemory | None:
@@ -81,17 +92,21 @@ class Staging:
             self._free.remove(found)
         return found
 
-    def _make_room(self, size: int) -> bool:
+    def _make_room(self, size: int) -> _Room | None:
         """Count in a region that is about to be made; those too small for anybody make room."""
         if self._closed or size > self._limit or time.monotonic() < self._not_before:
-            return False
-        while self._free and (self._count == _MOST or self._bytes + size > _MOST_BYTES):
+            return None
+        while self._free and not self._has_room(size):
             self._leave(self._free.pop())
-        if self._count == _MOST or self._bytes + size > _MOST_BYTES:
-            return False
-        self._count += 1
-        self._bytes += size
-        return True
+        if not self._has_room(size):
+            return None
+        room = _Room(size)
+        self._all.add(room)
+        return room
+
+    def _has_room(self, size: int) -> bool:
+        held = sum(each.nbytes for each in self._all)
+        return len(self._all) < _MOST and held + size <= _MOST_BYTES
 
     def _create(self, size: int) -> Steps[SharedMemory | None]:
         """Make a region; None, and none for a while, when that fails."""
@@ -111,8 +126,7 @@ class Staging:
     def give_back(self, memory: SharedMemory) -> None:
         """Take a region back that nobody looks at any more, the server included."""
         with self._lock:
-            self._used.discard(memory)
-            self._fresh.discard(memory.region_id)
+            self._fresh.discard(memory)
             if self._closed:
                 self._leave(memory)
             else:
@@ -121,8 +135,7 @@ class Staging:
     def drop(self, memory: SharedMemory) -> None:
         """Let a region go that the server may still be looking at."""
         with self._lock:
-            self._used.discard(memory)
-            self._fresh.discard(memory.region_id)
+            self._fresh.discard(memory)
             self._leave(memory)
 
     def lose(self, memory: SharedMemory | None) -> None:
@@ -133,7 +146,7 @@ class Staging:
         with self._lock:
             self._limit = _MOST_BYTES
             # Behind one name may be several servers: one makes it, another one is asked.
-            if memory is not None and memory.region_id in self._fresh:
+            if memory is not None and memory in self._fresh:
                 self._pause()
             while self._free:
                 self._leave(self._free.pop())
@@ -151,18 +164,18 @@ class Staging:
         """Let go of all that is not in use; the rest goes when it is given back, which is soon."""
         with self._lock:
             self._closed = True
-            for each in self._used:
-                each.lease.interrupt()
             while self._free:
                 self._leave(self._free.pop())
 
-    def _leave(self, memory: SharedMemory) -> None:
-        self._count_out(memory.nbytes)
-        memory.release()
+    def leave_to_parent(self) -> None:
+        """Drop, in a forked child, what belongs to its parent."""
+        self._lock = threading.Lock()
+        self._all.clear()
+        self._free.clear()
 
-    def _count_out(self, size: int) -> None:
-        self._count -= 1
-        self._bytes -= size
+    def _leave(self, memory: SharedMemory) -> None:
+        self._all.discard(memory)
+        memory.release()
 
 
 def obtain(session: Session, size: int) -> Steps[SharedMemory | None]:
@@ -174,7 +187,8 @@ def obtain(session: Session, size: int) -> Steps[SharedMemory | None]:
         return None
     # What does not fit now is no reason to wait: there is another way.
     created = yield replace(create_region(size), retry=False)
-    memory: SharedMemory = yield Aside(partial(SharedMemory, created, _PATIENCE_SECONDS))
+    fetch = partial(SharedMemory, created, session.interrupt, _PATIENCE_SECONDS)
+    memory: SharedMemory = yield Aside(fetch)
     return memory
 
 

@@ -29,7 +29,7 @@ from losswire.client._regions import Regions
 from losswire.client._resident import ResidentTensor, StoredTensor, is_missing
 from losswire.client._response import EvaluationResult
 from losswire.client._retry import Attempts, RetryPolicy
-from losswire.client._shared import is_missing_region
+from losswire.client._shared import check_arrays, is_missing_region
 from losswire.client._sync_stream import Stream
 from losswire.client._transfer import Halt, Progress, connect, connect_chunked, transfer
 from losswire.wire import OptionScalar
@@ -110,6 +110,18 @@ class Client:
         that the server or the way to it refuses, RuntimeError on a closed client.
         """
         evaluation = Evaluation(loss, inputs, options or {}, **fields)
+        result = self._evaluate(evaluation, timeout, out, progress)
+        operations.check_contents(evaluation, out)
+        return result
+
+    def _evaluate(
+        self,
+        evaluation: Evaluation,
+        timeout: float | None,
+        out: Mapping[str, npt.NDArray[Any]] | None,
+        progress: Progress | None,
+    ) -> EvaluationResult:
+        """Evaluate by a known form, or else as a batch."""
         if self._regions.want_lease(timeout):
             clock = Clock(self._session, timeout)
             self._run(self._regions.open_lease(), clock.remaining())
@@ -123,9 +135,12 @@ class Client:
                 if not is_missing_region(error):
                     raise
             timeout = max(attempts.remaining(), LEAST_SECONDS)
-        return self._evaluate(Batch(evaluation, out), Clock(self._session, timeout), progress)
+        clock = Clock(self._session, timeout)
+        return self._evaluate_batch(Batch(evaluation, out), clock, progress)
 
-    def _evaluate(self, batch: Batch, clock: Clock, progress: Progress | None) -> EvaluationResult:
+    def _evaluate_batch(
+        self, batch: Batch, clock: Clock, progress: Progress | None
+    ) -> EvaluationResult:
         """Evaluate what has no known form, by the way that is fastest for its size."""
         if self._regions.may_help(batch):
             steps = self._regions.evaluate(batch, staged=progress is None)
@@ -182,6 +197,7 @@ class Client:
         if isinstance(array, StoredTensor):
             raise TypeError("array: this is a resident tensor already")
         tensor = ResidentTensor(to_numpy(array), self)
+        check_arrays([tensor.array])
         self._run(operations.store(tensor), timeout)
         return tensor
 
@@ -244,9 +260,15 @@ class Client:
         return stream
 
     def close(self) -> None:
-        """Give up calls under way and close the connections; closing again does nothing."""
+        """Give up calls under way and close the connections; closing again does nothing.
+
+        Arrays in regions keep their contents. In a child of the process that made the client,
+        only the child's own copies of descriptors are closed: connections are the parent's.
+        """
         self._session.closed = True
         self._regions.close()
+        if self._session.is_inherited:
+            return
         for stream in tuple(self._streams):
             stream.abort()
         for channel in self._channels:

@@ -113,6 +113,8 @@ class Stream:
         self._end(StreamCore.close if error is None else StreamCore.abort)
 
     def _end(self, end: Callable[[StreamCore], Coroutine[Any, Any, None]]) -> None:
+        if self._session.is_inherited:
+            return  # the call, and the thread that carries it, are the parent's
         with self._lock:
             core, self._core = self._core, None
         if core is None:
