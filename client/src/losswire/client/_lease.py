@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Final
 
@@ -111,7 +111,7 @@ class Lease:
         self._interrupt = interrupt or Interrupt()
         # Reentrant, because the garbage collector may close a lease at any point.
         self._lock = threading.RLock()
-        self._holder: weakref.ref[_Turn] | None = None
+        self._holder: Callable[[], _Turn | None] = _nobody
         """The turn of the call under way."""
         self._has_ended = not max_request_bytes
         """Whether the server, or an error of the system, ended the connection."""
@@ -149,7 +149,8 @@ class Lease:
             return None
         finally:
             turn.is_over = True
-            self._on_turn_over()
+            if self._is_closing:
+                self.close()
         return _body(answer)
 
     async def call_async(self, request: bytes, seconds: float) -> bytes | None:
@@ -170,13 +171,18 @@ class Lease:
             return None
         finally:
             turn.is_over = True
-            self._on_turn_over()
+            if self._is_closing:
+                self.close()
         return _body(answer)
 
     @property
     def is_free(self) -> bool:
-        """Whether a call can be made over it now, as far as can be seen without trying."""
-        return not (self._is_unusable or self._is_owed or self._is_busy)
+        """Whether a call can be made over it now, as far as can be seen without trying.
+
+        One that was interrupted before it sent anything is taken for one under way: the next
+        call finds out.
+        """
+        return not (self._asked or self._has_ended or self._is_closing or self._is_busy)
 
     @property
     def has_ended(self) -> bool:
@@ -185,13 +191,13 @@ class Lease:
 
     @property
     def _is_busy(self) -> bool:
-        turn = None if self._holder is None else self._holder()
+        turn = self._holder()
         return turn is not None and not turn.is_over
 
     @property
     def _is_owed(self) -> bool:
         """Whether a request was sent whole and its answer is still to come, or to be dropped."""
-        return 0 < self._asked == sum(self._sent)
+        return self._asked > 0 and self._asked == sum(self._sent)
 
     @property
     def _is_unusable(self) -> bool:
@@ -202,7 +208,7 @@ class Lease:
         """
         if self._has_ended or self._is_closing:
             return True
-        return 0 < sum(self._sent) < self._asked and not self._is_busy
+        return self._asked > 0 and 0 < sum(self._sent) < self._asked and not self._is_busy
 
     def _begin(self, request: bytes) -> _Turn | None:
         """Begin a call, unless the request is too long or the lease is not free."""
@@ -212,16 +218,10 @@ class Lease:
         with self._lock:
             if self._is_busy or self._is_unusable:
                 return None
-            self._holder = weakref.ref(turn, self._on_turn_over)
+            self._holder = weakref.ref(turn)
         if self._is_owed and not self._drop_answer():
-            turn.is_over = True
-            self._on_turn_over()
             return None
         return turn
-
-    def _on_turn_over(self, _: object = None) -> None:
-        if self._is_closing:
-            self.close()
 
     def _exchange(self, framed: bytes) -> Generator[int]:
         """Send a request and receive its answer; each item is an event of poll to wait for."""
@@ -249,10 +249,14 @@ class Lease:
     def _missing(self) -> int:
         """Count the bytes to ask for; 0 when the answer is whole."""
         received = self._received
-        size = sum(map(len, received))
-        if size < _HEADER.size:
+        if not received:
             return _USUAL_BYTES
-        head = received[0] if len(received[0]) >= _HEADER.size else b"".join(received)
+        size = sum(map(len, received))
+        head = received[0]
+        if len(head) < _HEADER.size:
+            head = b"".join(received)
+            if size < _HEADER.size:
+                return _USUAL_BYTES
         length: int = _HEADER.unpack_from(head)[0]
         return _HEADER.size + length - size
 
@@ -321,6 +325,10 @@ class Lease:
             if not self._is_busy:
                 self._connection.close()
 
+    def __del__(self) -> None:
+        # A call that lost its turn to an exception could not close it.
+        self._connection.close()
+
     def abandon(self) -> None:
         """Close this process's copy of what another process leased."""
         self._lock = threading.RLock()
@@ -339,6 +347,10 @@ def _abandon_leases() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_leases)
+
+
+def _nobody() -> None:
+    return None
 
 
 def _resolve(waiter: "asyncio.Future[None]") -> None:
