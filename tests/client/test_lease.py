@@ -114,7 +114,8 @@ def test_a_server_that_takes_none(call: Call) -> None:
     """Such as an older one, to which a single byte would be the end of the lease."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert call(Lease(ours, 0), b"", PATIENCE) is None
+        lease = Lease(ours, 0)
+        assert call(lease, b"", PATIENCE) is None
         theirs.settimeout(0)
         with pytest.raises(BlockingIOError):
             theirs.recv(1)
