@@ -142,6 +142,6 @@ docs: $(INSTALLED) ## regenerate docs/losses.md from the loss records
 clean: ## remove environments, builds and caches
 	rm -rf examples/node/node_modules examples/node/dist examples/node/src/generated
 	rm -rf examples/cpp/build examples/go/build
-	rm -f server/src/losswire/server/native/rows.so
+	rm -f server/src/losswire/server/compute/native/librows.so
 	rm -rf .venv .venv-proto dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

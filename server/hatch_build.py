@@ -17,7 +17,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
 
 _SOURCE = Path("native/library.cc")
-_LIBRARY = Path("src/losswire/server/native/rows.so")
+_LIBRARY = Path("src/losswire/server/compute/native/librows.so")
 # Not g++ and its like, which ask for a C++ library that is not needed.
 _COMPILERS = ("cc", "gcc", "clang")
 # Without the last option it would compile for the processor that it runs on.

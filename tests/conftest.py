@@ -26,7 +26,7 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let torch compute what native rows would, as where they could not be compiled."""
-    monkeypatch.setattr("losswire.server.native.binding.AVAILABLE", False)
+    monkeypatch.setattr("losswire.server.compute.native.binding.AVAILABLE", False)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

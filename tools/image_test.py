@@ -480,8 +480,8 @@ def check_container(engine: Engine, container: str, report: Report) -> None:
     report.check("touch in /tmp", write.text, good=write.text == "writable")
     found = shell("command -v gcc cc c++ ld strip pip pip3; true").text
     report.check("compilers, pip", found or "none", good=not found)
-    loaded = shell("grep -o -m 1 rows.so /proc/1/maps").text
-    report.check("native rows", loaded or "none", good=loaded == "rows.so")
+    loaded = shell("grep -o -m 1 librows.so /proc/1/maps").text
+    report.check("native rows", loaded or "none", good=loaded == "librows.so")
     memory = shell(
         "cat /sys/fs/cgroup/memory.max || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
     ).output.strip()

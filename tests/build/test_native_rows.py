@@ -13,7 +13,7 @@ from hatchling.bridge.app import Application
 from packaging.tags import parse_tag, platform_tags
 
 _SERVER = Path(__file__).resolve().parents[2] / "server"
-_LIBRARY = "src/losswire/server/native/rows.so"
+_LIBRARY = "src/losswire/server/compute/native/librows.so"
 
 _COMPILES = """#!/bin/sh
 for each; do
@@ -83,7 +83,7 @@ def test_with_a_compiler_the_wheel_is_of_this_platform(
     assert (tag.interpreter, tag.abi) == ("py3", "none")
     assert tag.platform in set(platform_tags())
     assert (project / _LIBRARY).read_text() == "library\n"
-    assert [each.name for each in (project / _LIBRARY).parent.iterdir()] == ["rows.so"]
+    assert [each.name for each in (project / _LIBRARY).parent.iterdir()] == ["librows.so"]
 
 
 @pytest.mark.parametrize("which", ["none", "fails", "missing"])

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from losswire.server.records import Layout, LossRecord
-from losswire.server.registry import builtin_registry
+from losswire.server.catalogue.record import Layout, LossRecord
+from losswire.server.catalogue.registry import builtin_registry
 from tests.cli.conftest import Ran, Run
 from tests.support.extras import SMOOTH, WHILE_WEIGHTED
 from tests.support.sampling import (

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from losswire.client import Client, Evaluation
-from losswire.client import _known as known
-from losswire.client._batch import FITS_ALWAYS, STAGED_FROM
-from losswire.client._request import fill_evaluation
+from losswire.client._calls.batch import FITS_ALWAYS, STAGED_FROM
+from losswire.client._messages import template as known
+from losswire.client._messages.request import fill_evaluation
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import DATA_TYPES
 from tests.client.conftest import Call

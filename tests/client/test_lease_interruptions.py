@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from losswire.client import DeadlineExceededError
-from losswire.client import _lease as lease_module
-from losswire.client._lease import Lease
+from losswire.client._calls import lease as lease_module
+from losswire.client._calls.lease import Lease
 from tests.client.test_lease import HEADER, PATIENCE, Server, beside, ends
 
 __all__ = ["ends"]

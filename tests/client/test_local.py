@@ -19,8 +19,8 @@ from losswire.client import (
     InvalidArgumentError,
     RetryPolicy,
 )
-from losswire.client import _local as local
-from losswire.client import _staging as staging
+from losswire.client._memory import local_leases as local
+from losswire.client._memory import staging
 from tests.server.harness import Child
 
 _DRAW = np.random.default_rng(5)

@@ -171,5 +171,5 @@ def test_the_sdk_never_imports_torch(server: str) -> None:
         timeout=50,
         check=True,
     )
-    assert "losswire.client._sync" in done.stdout
+    assert "losswire.client._client" in done.stdout
     assert "torch" not in done.stdout

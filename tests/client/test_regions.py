@@ -28,13 +28,13 @@ from losswire.client import (
     ResourceExhaustedError,
     RetryPolicy,
     UnimplementedError,
-    _shared,
 )
-from losswire.client import _placement as client_placement
-from losswire.client import _regions as client_regions
-from losswire.client import _staging as staging
-from losswire.client._channel import open_session
-from losswire.client._lease import Lease
+from losswire.client._calls.lease import Lease
+from losswire.client._calls.session import open_session
+from losswire.client._memory import mapping as _shared
+from losswire.client._memory import placement as client_placement
+from losswire.client._memory import regions as client_regions
+from losswire.client._memory import staging
 from tests.client.conftest import Call
 from tests.client.scripted import Scripted
 from tests.server.harness import Child

@@ -18,7 +18,7 @@ from losswire.client import (
     RetryPolicy,
     UnavailableError,
 )
-from losswire.client._retry import Attempts, Rotation, delay_before_retry
+from losswire.client._calls.retry import Attempts, Rotation, delay_before_retry
 from losswire.v1 import evaluation_pb2
 from tests.client.conftest import Call
 from tests.client.scripted import Scripted, echo, fail, retry_info, serving

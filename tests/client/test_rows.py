@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from losswire.client import Client, LossInfo
-from losswire.client._rows import row_inputs
+from losswire.client._messages.rows import row_inputs
 
 Array = npt.NDArray[Any]
 

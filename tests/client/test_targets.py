@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from losswire.client import AsyncClient, Client, RetryPolicy, UnavailableError, __version__
-from losswire.client._channel import parse_targets
+from losswire.client._calls.session import parse_targets
 from tests.client.conftest import Call
 from tests.client.scripted import Scripted, serving
 

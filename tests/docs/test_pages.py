@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from losswire.server import docs
-from losswire.server.catalogue import describe
-from losswire.server.registry import builtin_registry
+from losswire.server.catalogue.describe import describe
+from losswire.server.catalogue.registry import builtin_registry
 from tests.docs.pages import ROOT, anchors, links, pages, read
 
 LOSSES_PAGE = ROOT / "docs" / "losses.md"

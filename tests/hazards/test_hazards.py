@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.records import Reduction
+from losswire.server.catalogue.record import Reduction
 from losswire.v1 import status_pb2
 from tests.hazards import showing
 from tests.hazards.requests import (

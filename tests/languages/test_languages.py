@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from google.rpc import status_pb2
 
-from losswire.server import line as line_module
 from losswire.server.app import App
-from losswire.server.decode import Request, decode
-from losswire.server.native import binding
+from losswire.server.compute.native import binding
+from losswire.server.pipeline import evaluator as line_module
+from losswire.server.pipeline.decode import Request, decode
 from losswire.server.settings import Settings
 from losswire.v1 import evaluation_pb2
 from tests.conformance.cases import CASES

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from losswire.server.compute import Outcome, compute
-from losswire.server.decode import decode
-from losswire.server.records import LossRecord, Reduction
-from losswire.server.registry import builtin_registry
-from losswire.server.validate import validate
+from losswire.server.catalogue.record import LossRecord, Reduction
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.validate import validate
 from tests.support.caller import Array, Ask, Caller
 from tests.support.rounding import STATISTICAL_MARGIN, in_double, rms
 from tests.support.sampling import draw_ground, draw_inputs, generator, option_variants

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from losswire.server import autograd, reduce, transfers
-from losswire.server import compute as compute_module
-from losswire.server.closed_forms import driver
-from losswire.server.compute import Outcome, compute
-from losswire.server.cuda import cuda_lanes, pinned
-from losswire.server.decode import decode
-from losswire.server.records import LossRecord
-from losswire.server.registry import builtin_registry
-from losswire.server.staging import Staging
-from losswire.server.validate import validate
+from losswire.server.catalogue.record import LossRecord
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute import autograd, reduce
+from losswire.server.compute import dispatch as compute_module
+from losswire.server.compute.closed_forms import blocks as driver
+from losswire.server.compute.devices import transfers
+from losswire.server.compute.devices.cuda import cuda_lanes, pinned
+from losswire.server.compute.devices.pinned_staging import Staging
+from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.validate import validate
 from losswire.v1 import evaluation_pb2, loss_service_pb2, loss_service_pb2_grpc
 from losswire.wire import decode_tensor
 from tests.support.caller import Array, Ask

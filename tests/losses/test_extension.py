@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from losswire.server.catalogue.record import LossRecord
+from losswire.server.catalogue.registry import Registry, builtin_registry, records_in
 from losswire.server.docs import render
-from losswire.server.records import LossRecord
-from losswire.server.registry import Registry, builtin_registry, records_in
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from losswire.wire import decode_option
 from tests.support.caller import Caller, calling
@@ -23,7 +23,7 @@ SOURCE = '''
 
 from torch import Tensor
 
-from losswire.server.records import Input, Option, Range, Terms, floats, layout, loss
+from losswire.server.catalogue.record import Input, Option, Range, Terms, floats, layout, loss
 
 
 @loss(

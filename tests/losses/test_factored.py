@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from losswire.client import Evaluation
-from losswire.client._factored import rebuild_of
-from losswire.server.compute import Outcome, compute
-from losswire.server.decode import decode
-from losswire.server.encode import encode
-from losswire.server.records import Reduction
-from losswire.server.registry import builtin_registry
-from losswire.server.validate import validate
-from losswire.server.work import Work
+from losswire.client._messages.factored import rebuild_of
+from losswire.server.catalogue.record import Reduction
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.compute.work import Work
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.encode import encode
+from losswire.server.pipeline.validate import validate
 from losswire.v1 import evaluation_pb2
 from tests.support.caller import Array, Ask
 from tests.support.factored import dense_gradient, rebuilt

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from losswire.server.records import Kind, Layout, LossRecord, Reduction
-from losswire.server.registry import builtin_registry
+from losswire.server.catalogue.record import Kind, Layout, LossRecord, Reduction
+from losswire.server.catalogue.registry import builtin_registry
 from tests.support.caller import Array, Ask, Caller
 from tests.support.extras import ONLY_COMPOSED, SMOOTH
 from tests.support.sampling import (

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from losswire.server.closed_forms import rows as driver
-from losswire.server.closed_forms.rows import compute_rows
-from losswire.server.compute import Outcome, compute
-from losswire.server.decode import decode
-from losswire.server.native import binding
-from losswire.server.native.binding import AVAILABLE
-from losswire.server.records import Reduction
-from losswire.server.registry import builtin_registry
-from losswire.server.validate import validate
-from losswire.server.work import Work
+from losswire.server.catalogue.record import Reduction
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.compute.native import binding
+from losswire.server.compute.native import rows as driver
+from losswire.server.compute.native.binding import AVAILABLE
+from losswire.server.compute.native.rows import compute_rows
+from losswire.server.compute.work import Work
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.validate import validate
 from tests.support.caller import Array, Ask
 from tests.support.elements import (
     OPTIONS,

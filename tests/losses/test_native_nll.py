@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from losswire.server.compute import Outcome, compute
-from losswire.server.decode import decode
-from losswire.server.native.binding import AVAILABLE
-from losswire.server.native.softmax import nll
-from losswire.server.records import Reduction
-from losswire.server.registry import builtin_registry
-from losswire.server.validate import validate
+from losswire.server.catalogue.record import Reduction
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.compute.native.binding import AVAILABLE
+from losswire.server.compute.native.softmax import nll
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.validate import validate
 from tests.support.caller import Array, Ask
 from tests.support.exact import epsilon, same_bits
 from tests.support.native import (

@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from losswire.server.closed_forms import rows as driver
-from losswire.server.closed_forms.block import ClosedForm, RowBlock
-from losswire.server.closed_forms.rows import compute_rows
-from losswire.server.decode import decode
-from losswire.server.native.binding import AVAILABLE
-from losswire.server.records import Reduction
-from losswire.server.registry import builtin_registry
-from losswire.server.validate import validate
-from losswire.server.work import Work
+from losswire.server.catalogue.closed_form import ClosedForm, RowBlock
+from losswire.server.catalogue.record import Reduction
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute.native import rows as driver
+from losswire.server.compute.native.binding import AVAILABLE
+from losswire.server.compute.native.rows import compute_rows
+from losswire.server.compute.work import Work
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.validate import validate
 from tests.support.caller import Array, Ask
 from tests.support.exact import same_bits
 from tests.support.sampling import generator
@@ -100,7 +100,7 @@ def test_infinities_of_both_signs_may_meet() -> None:
 
 def test_all_threads_have_ended_when_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """What they write into may be gone a moment later."""
-    monkeypatch.setattr("losswire.server.native.binding.AVAILABLE", True)
+    monkeypatch.setattr("losswire.server.compute.native.binding.AVAILABLE", True)
     ended: list[int] = []
 
     def rows(block: RowBlock) -> float:
@@ -120,7 +120,7 @@ def test_all_threads_have_ended_when_one_fails(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_first_share_waits_for_the_others_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is computed by whoever asked, whose error must not come first."""
-    monkeypatch.setattr("losswire.server.native.binding.AVAILABLE", True)
+    monkeypatch.setattr("losswire.server.compute.native.binding.AVAILABLE", True)
     ended: list[int] = []
 
     def rows(block: RowBlock) -> float:
@@ -139,7 +139,7 @@ def test_the_first_share_waits_for_the_others_too(monkeypatch: pytest.MonkeyPatc
 
 def test_there_are_never_more_threads_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the number of shares, the same ones take them; the one that asks is one of them."""
-    monkeypatch.setattr("losswire.server.native.binding.AVAILABLE", True)
+    monkeypatch.setattr("losswire.server.compute.native.binding.AVAILABLE", True)
     driver._helpers.cache_clear()
     before = set(threading.enumerate())
     seen: set[threading.Thread] = set()

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from losswire.server.records import Kind, LossRecord
-from losswire.server.registry import builtin_registry
+from losswire.server.catalogue.record import Kind, LossRecord
+from losswire.server.catalogue.registry import builtin_registry
 from tests.support.caller import Ask, Caller
 from tests.support.plain import PLAIN
 from tests.support.sampling import (

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from losswire.server.records import Reduction
+from losswire.server.catalogue.record import Reduction
 from losswire.wire import OptionScalar
 from tests.support.caller import Ask, Caller
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from losswire.server.compute import Outcome, compute, compute_together
-from losswire.server.decode import decode
-from losswire.server.forms import Forms
-from losswire.server.records import LossRecord, Reduction
-from losswire.server.registry import builtin_registry
-from losswire.server.work import SMALL_BYTES, Work
+from losswire.server.catalogue.record import LossRecord, Reduction
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute.dispatch import Outcome, compute, compute_together
+from losswire.server.compute.work import SMALL_BYTES, Work
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.validation_cache import Forms
 from tests.support.caller import Array, Ask
 from tests.support.exact import same_bits
 from tests.support.sampling import draw_ground, draw_inputs, generator, option_variants

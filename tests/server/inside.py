@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from losswire.server.app import App
-from losswire.server.engine import Engine
-from losswire.server.line import Line
-from losswire.server.records import Input, LossRecord, Terms, floats, layout, loss
-from losswire.server.registry import Registry, builtin_registry
+from losswire.server.catalogue.record import Input, LossRecord, Terms, floats, layout, loss
+from losswire.server.catalogue.registry import Registry, builtin_registry
+from losswire.server.pipeline.evaluator import Line
+from losswire.server.pipeline.worker import Engine
 from losswire.server.settings import MIB, Settings
 from losswire.v1 import evaluation_pb2, loss_service_pb2_grpc
 from tests.server.harness import UNLIMITED

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from losswire.server.staging import Lane, Lanes, Mark, Staging
+from losswire.server.compute.devices.pinned_staging import Lane, Lanes, Mark, Staging
 
 _GARBAGE = 77
 

@@ -8,9 +8,9 @@ import pytest
 from google.rpc import error_details_pb2
 from google.rpc import status_pb2 as rpc_status_pb2
 
-from losswire.server.admit import price
 from losswire.server.errors import ExpiredError, OverLimitError, OverloadedError
-from losswire.server.line import Line
+from losswire.server.pipeline.admit import price
+from losswire.server.pipeline.evaluator import Line
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.server.harness import Child
 from tests.server.inside import (

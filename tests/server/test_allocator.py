@@ -7,7 +7,7 @@ import pytest
 
 _PROGRAM = """
 import sys
-from losswire.server.allocator import give_back, keep_large_blocks
+from losswire.server.memory.allocator import give_back, keep_large_blocks
 if sys.argv[1] == "kept":
     assert keep_large_blocks()
 import resource, threading

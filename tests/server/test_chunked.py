@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from losswire.server.records import Kind, LossRecord, Reduction
-from losswire.server.registry import builtin_registry
+from losswire.server.catalogue.record import Kind, LossRecord, Reduction
+from losswire.server.catalogue.registry import builtin_registry
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import decode_tensor
 from tests.server.requests import (

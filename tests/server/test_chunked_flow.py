@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from losswire.server.chunked import call
-from losswire.server.chunked.call import Part
+from losswire.server.catalogue.record import Input, Terms, floats, layout, loss
 from losswire.server.errors import (
     ExpiredError,
     InvalidEvaluationError,
     OverLimitError,
     OverloadedError,
 )
-from losswire.server.line import Line
-from losswire.server.pump import ahead
-from losswire.server.records import Input, Terms, floats, layout, loss
+from losswire.server.pipeline.chunked import call
+from losswire.server.pipeline.chunked.call import Part
+from losswire.server.pipeline.evaluator import Line
+from losswire.server.rpc.streaming import ahead
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from tests.server.harness import Child
 from tests.server.inside import CLOSED, FAULTY, PATIENCE, Gate, line, numbered, until

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from losswire.server.errors import ExpiredError
-from losswire.server.line import Line
+from losswire.server.pipeline.evaluator import Line
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.server.inside import CLOSED, PATIENCE, AsyncStub, Gate, in_server, line, numbered, until
 

@@ -11,15 +11,16 @@ import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from losswire.server import app, engine
-from losswire.server.admit import price
-from losswire.server.compute import Outcome, compute
-from losswire.server.cuda import is_lost
-from losswire.server.decode import decode
-from losswire.server.registry import builtin_registry
+from losswire.server import app
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute.devices.cuda import is_lost
+from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.compute.work import Work
+from losswire.server.pipeline import worker as engine
+from losswire.server.pipeline.admit import price
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.validate import validate
 from losswire.server.settings import MIB, Settings
-from losswire.server.validate import validate
-from losswire.server.work import Work
 from losswire.v1 import loss_service_pb2
 from tests.server.harness import Child, path_with
 from tests.server.inside import Gate, line
@@ -38,7 +39,7 @@ _LOSING = '''
 import torch
 from torch import Tensor
 
-from losswire.server.records import Input, Terms, floats, layout, loss
+from losswire.server.catalogue.record import Input, Terms, floats, layout, loss
 
 
 @loss(

@@ -12,7 +12,7 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from losswire.server.decode import decode
+from losswire.server.pipeline.decode import decode
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.server.harness import Child
 from tests.server.inside import PATIENCE, AsyncStub, Gate, in_server, numbered
@@ -199,7 +199,7 @@ def test_many_are_judged_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> 
                 where.add(threading.get_ident() == loop_thread)
                 return decode(*arguments)
 
-            monkeypatch.setattr("losswire.server.line.decode", spy)
+            monkeypatch.setattr("losswire.server.pipeline.evaluator.decode", spy)
             items = [numbered(1.0, count) for count in elements]
             many = loss_service_pb2.EvaluateManyRequest(evaluations=items)
             await stub.EvaluateMany(many, timeout=PATIENCE)

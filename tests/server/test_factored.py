@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from losswire.server.compute import compute
-from losswire.server.decode import decode
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute.dispatch import compute
 from losswire.server.losses import classification, regression
-from losswire.server.registry import builtin_registry
-from losswire.server.validate import validate
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.validate import validate
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from losswire.wire import decode_tensor
 from tests.server.requests import Stub, by_call, evaluation, f32
@@ -200,9 +200,9 @@ def test_only_dense_gradients_take_memory_of_their_size(
         return tensor
 
     monkeypatch.setattr(torch, "empty", watched)
-    monkeypatch.setattr("losswire.server.closed_forms.driver._BLOCK_BYTES", 64 * 1024)
+    monkeypatch.setattr("losswire.server.compute.closed_forms.blocks._BLOCK_BYTES", 64 * 1024)
     if not native:
-        monkeypatch.setattr("losswire.server.native.binding.AVAILABLE", False)
+        monkeypatch.setattr("losswire.server.compute.native.binding.AVAILABLE", False)
     for gradients in ((), ("input",)):
         made.clear()
         item = evaluation(

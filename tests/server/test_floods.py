@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from losswire.server.errors import MalformedMessageError
-from losswire.server.parse import parse
+from losswire.server.rpc.parse import parse
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import detach, encode_tensor
 from tests.server.harness import Child

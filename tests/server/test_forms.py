@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from losswire.server import forms as forms_module
-from losswire.server.decode import Request, decode
+from losswire.server.catalogue.record import LossRecord
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError
-from losswire.server.forms import Forms
-from losswire.server.records import LossRecord
-from losswire.server.registry import builtin_registry
-from losswire.server.validate import validate
-from losswire.server.work import Work
+from losswire.server.pipeline import validation_cache as forms_module
+from losswire.server.pipeline.decode import Request, decode
+from losswire.server.pipeline.validate import validate
+from losswire.server.pipeline.validation_cache import Forms
 from losswire.v1 import evaluation_pb2
 from tests.server.requests import evaluation, f32
 

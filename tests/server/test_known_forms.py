@@ -17,18 +17,18 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from losswire.server import admit
-from losswire.server import answers as answers_module
-from losswire.server import known as known_module
-from losswire.server import line as line_module
-from losswire.server.answers import Answers
 from losswire.server.app import App
-from losswire.server.decode import Request, decode
-from losswire.server.envelopes import Sent
+from losswire.server.compute.native import binding
+from losswire.server.compute.work import SMALL_BYTES, Work
 from losswire.server.errors import ExpiredError
-from losswire.server.known import Known
-from losswire.server.native import binding
-from losswire.server.work import SMALL_BYTES, Work
+from losswire.server.pipeline import admit
+from losswire.server.pipeline import evaluator as line_module
+from losswire.server.pipeline.decode import Request, decode
+from losswire.server.prepared import cache as known_module
+from losswire.server.prepared.cache import Known
+from losswire.server.prepared.envelope import Sent
+from losswire.server.rpc import handlers as answers_module
+from losswire.server.rpc.handlers import Answers
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2, tensor_service_pb2_grpc
 from losswire.wire import varint
 from tests.server.harness import Child
@@ -1085,7 +1085,7 @@ def test_numbers_are_not_kept(build: Build, monkeypatch: pytest.MonkeyPatch) -> 
         watched.extend(weakref.ref(each) for each in work.inputs.values())
         return admit.price(work)
 
-    monkeypatch.setattr("losswire.server.known.price", spy)
+    monkeypatch.setattr("losswire.server.prepared.cache.price", spy)
 
     async def run() -> None:
         async with _answers(memory_budget_bytes=256 * _MIB) as (_, answers):

@@ -12,9 +12,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from losswire.server.decode import decode
 from losswire.server.errors import LosswireServerError
-from losswire.server.parse import parse
+from losswire.server.pipeline.decode import decode
+from losswire.server.rpc.parse import parse
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from tests.server.harness import UNLIMITED, Child
 from tests.server.mutations import CORPUS, Mutator

@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from losswire.server.native import binding
-from losswire.server.native.binding import AVAILABLE
+from losswire.server.compute.native import binding
+from losswire.server.compute.native.binding import AVAILABLE
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import decode_tensor, encode_tensor
 from tests.server.harness import UNLIMITED, Child

@@ -12,7 +12,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from losswire.server.app import App
-from losswire.server.regions.calls import LONGEST_REQUEST
+from losswire.server.rpc.lease_calls import LONGEST_REQUEST
 from losswire.server.settings import MIB
 from losswire.v1 import evaluation_pb2, loss_service_pb2, loss_service_pb2_grpc
 from losswire.wire import encode_tensor

@@ -22,11 +22,11 @@ import grpc
 import numpy as np
 import pytest
 
-from losswire.server.admit import price, reply_bytes
 from losswire.server.app import App, StartError
-from losswire.server.known import Known, KnownForms
-from losswire.server.regions import store as region_store
-from losswire.server.regions.memory import RegionMemory
+from losswire.server.memory.regions import store as region_store
+from losswire.server.memory.regions.memory import RegionMemory
+from losswire.server.pipeline.admit import price, reply_bytes
+from losswire.server.prepared.cache import Known, KnownForms
 from losswire.server.settings import MIB, Settings
 from losswire.v1 import (
     evaluation_pb2,

@@ -11,14 +11,14 @@ import grpc
 import numpy as np
 import pytest
 
-from losswire.server import uploads
-from losswire.server.admit import Admission, price
-from losswire.server.decode import decode
+from losswire.server.compute.tensors import to_tensor
 from losswire.server.errors import ExpiredError, OverLimitError, OverloadedError
-from losswire.server.line import Line
-from losswire.server.residents import TENANT, Key, Resident, ResidentStore
+from losswire.server.memory import uploads
+from losswire.server.memory.residents import TENANT, Key, Resident, ResidentStore
+from losswire.server.pipeline.admit import Admission, price
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.evaluator import Line
 from losswire.server.settings import MIB
-from losswire.server.tensors import to_tensor
 from losswire.v1 import (
     evaluation_pb2,
     loss_service_pb2,
@@ -413,7 +413,7 @@ def test_resident_inputs_of_chunked_calls_are_judged_off_the_event_loop(
                 seen.append((threading.get_ident() == loop_thread, held))
                 return decode(*arguments)
 
-            monkeypatch.setattr("losswire.server.chunked.plan.decode", spy)
+            monkeypatch.setattr("losswire.server.pipeline.chunked.plan.decode", spy)
             await tensor_service_pb2_grpc.TensorServiceStub(channel).PutTensor(parts(target))
             losses = loss_service_pb2_grpc.LossServiceStub(channel)
             calls = losses.EvaluateChunked(parts_of(item, ["input"], [elements]))

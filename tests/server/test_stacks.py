@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from losswire.server import engine as engine_module
-from losswire.server.batch import stacks
-from losswire.server.compute import Outcome, compute_together
-from losswire.server.decode import decode
-from losswire.server.forms import Forms
-from losswire.server.registry import builtin_registry
-from losswire.server.work import Work
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute.dispatch import Outcome, compute_together
+from losswire.server.compute.work import Work
+from losswire.server.pipeline import worker as engine_module
+from losswire.server.pipeline.batch import stacks
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.validation_cache import Forms
 from losswire.v1 import evaluation_pb2
 from tests.server.inside import CLOSED, Gate, line, numbered, until
 from tests.server.requests import Array, evaluation, f32

@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from losswire.server import autograd, reduce, transfers
-from losswire.server import compute as compute_module
-from losswire.server.closed_forms import driver
-from losswire.server.compute import compute
-from losswire.server.decode import decode
-from losswire.server.records import LossRecord
-from losswire.server.regions.places import Destination
-from losswire.server.registry import builtin_registry
-from losswire.server.staging import Staging
-from losswire.server.validate import validate
+from losswire.server.catalogue.record import LossRecord
+from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.compute import autograd, reduce
+from losswire.server.compute import dispatch as compute_module
+from losswire.server.compute.closed_forms import blocks as driver
+from losswire.server.compute.devices import transfers
+from losswire.server.compute.devices.pinned_staging import Staging
+from losswire.server.compute.dispatch import compute
+from losswire.server.memory.regions.places import Destination
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.validate import validate
 from losswire.v1 import tensor_pb2
 from tests.server.lanes import LazyLane, PromptLane, staging
 from tests.server.requests import evaluation

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from losswire.server.pump import pump
+from losswire.server.rpc.streaming import pump
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.server.harness import Child
 from tests.server.inside import CLOSED, PATIENCE, AsyncStub, Gate, in_server, numbered, until

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from losswire.server.records import Reduction
+from losswire.server.catalogue.record import Reduction
 from losswire.v1 import (
     evaluation_pb2,
     loss_info_pb2,

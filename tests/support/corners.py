@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from losswire.server.records import Reduction
+from losswire.server.catalogue.record import Reduction
 from losswire.wire import OptionScalar
 from tests.support.caller import Array, Ask
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from losswire.server.records import Kind, Reduction
+from losswire.server.catalogue.record import Kind, Reduction
 from tests.support.caller import Array, Ask, Result
 from tests.support.reference import REFERENCES, Reference
 from tests.support.sampling import NUMPY, Ground, default_compute_dtype

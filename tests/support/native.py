@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from losswire.server.closed_forms.block import RowBlock
-from losswire.server.native.softmax import cross_entropy
-from losswire.server.records import LossRecord, Reduction
+from losswire.server.catalogue.closed_form import RowBlock
+from losswire.server.catalogue.record import LossRecord, Reduction
+from losswire.server.compute.native.softmax import cross_entropy
 from tests.support.caller import Array, Ask
 from tests.support.sampling import NUMPY, convert
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from losswire.server.records import Reduction
+from losswire.server.catalogue.record import Reduction
 from tests.support.caller import Array
 
 Inputs = Mapping[str, Array]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from losswire.server.shapes import Axes, Shape
+from losswire.server.catalogue.shapes import Axes, Shape
 from tests.support.caller import Array, Ask
 from tests.support.sampling import Ground
 

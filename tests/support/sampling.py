@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from losswire.server.records import (
+from losswire.server.catalogue.record import (
     FLOATS,
     Layout,
     LossRecord,
@@ -17,8 +17,8 @@ from losswire.server.records import (
     Reduction,
     Spec,
 )
-from losswire.server.shapes import Axes, Bindings, Shape
-from losswire.server.values import ClassIndices, Context
+from losswire.server.catalogue.shapes import Axes, Bindings, Shape
+from losswire.server.catalogue.value_rules import ClassIndices, Context
 from losswire.wire import DATA_TYPES, OptionScalar
 from tests.support.caller import Array
 from tests.support.extras import POSITIVE

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from losswire.server.records import FLOATS, Kind, LossRecord, Reduction
+from losswire.server.catalogue.record import FLOATS, Kind, LossRecord, Reduction
 from losswire.wire import OptionScalar
 from tests.support.caller import Array, Ask, Caller
 from tests.support.exact import MEANS, Cell, differences

@@ -1,18 +1,9 @@
 """Losses and exact gradients from a Losswire server, in numpy and without torch."""
 
 from losswire.client._allocator import keep_large_blocks
-from losswire.client._arrays import ArrayInput
-from losswire.client._async import AsyncClient
-from losswire.client._async_stream import AsyncStream
-from losswire.client._catalogue import (
-    InputInfo,
-    LayoutInfo,
-    Limits,
-    LossInfo,
-    OptionInfo,
-    ServerInfo,
-    Transports,
-)
+from losswire.client._async_client import AsyncClient
+from losswire.client._calls.retry import RetryPolicy
+from losswire.client._client import Client
 from losswire.client._errors import (
     AbortedError,
     AlreadyExistsError,
@@ -32,13 +23,22 @@ from losswire.client._errors import (
     UnimplementedError,
     UnknownError,
 )
-from losswire.client._evaluation import Evaluation, EvaluationFields
-from losswire.client._region import Region
-from losswire.client._resident import AsyncResidentTensor, ResidentTensor
-from losswire.client._response import EvaluationResult, FactoredGradient, Receipt
-from losswire.client._retry import RetryPolicy
-from losswire.client._sync import Client
-from losswire.client._sync_stream import Stream
+from losswire.client._memory.region import Region
+from losswire.client._messages.arrays import ArrayInput
+from losswire.client._messages.catalogue import (
+    InputInfo,
+    LayoutInfo,
+    Limits,
+    LossInfo,
+    OptionInfo,
+    ServerInfo,
+    Transports,
+)
+from losswire.client._messages.evaluation import Evaluation, EvaluationFields
+from losswire.client._messages.resident import AsyncResidentTensor, ResidentTensor
+from losswire.client._messages.response import EvaluationResult, FactoredGradient, Receipt
+from losswire.client._streams.async_stream import AsyncStream
+from losswire.client._streams.sync_stream import Stream
 from losswire.client._version import __version__
 from losswire.wire import Violation
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from losswire.client import Client, LayoutInfo, LossInfo, NotFoundError
-from losswire.client._evaluation import DTypeInput, EngineName, ReductionName
+from losswire.client._messages.evaluation import DTypeInput, EngineName, ReductionName
 from losswire.wire import OptionScalar
 
 __all__ = ["remote_loss"]

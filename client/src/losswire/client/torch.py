@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from losswire.client import ArrayInput, Client, EvaluationResult, LossInfo, NotFoundError
-from losswire.client._evaluation import DTypeInput, EngineName, ReductionName
+from losswire.client._messages.evaluation import DTypeInput, EngineName, ReductionName
 from losswire.wire import OptionScalar
 
 __all__ = ["RemoteLoss"]

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from losswire.server.allocator import keep_large_blocks
+from losswire.server.memory.allocator import keep_large_blocks
 
 
 def main() -> int:

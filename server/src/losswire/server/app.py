@@ -14,20 +14,20 @@ import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from losswire.server.answers import Answers
-from losswire.server.canary import evaluate_canary
-from losswire.server.cuda import usable_bytes
-from losswire.server.door import GuardedServer
-from losswire.server.engine import Engine
-from losswire.server.line import Line
-from losswire.server.native import binding as native
-from losswire.server.regions.calls import LONGEST_REQUEST
-from losswire.server.regions.handout import RegionSocket
-from losswire.server.regions.memory import HAVE_REGIONS, check_sharing
-from losswire.server.registry import Registry, builtin_registry, records_in
-from losswire.server.service import LossService
+from losswire.server.catalogue.registry import Registry, builtin_registry, records_in
+from losswire.server.compute.devices.cuda import usable_bytes
+from losswire.server.compute.native import binding as native
+from losswire.server.memory.regions.memory import HAVE_REGIONS, check_sharing
+from losswire.server.pipeline.evaluator import Line
+from losswire.server.pipeline.selftest import evaluate_canary
+from losswire.server.pipeline.worker import Engine
+from losswire.server.rpc.guard import GuardedServer
+from losswire.server.rpc.handlers import Answers
+from losswire.server.rpc.lease_calls import LONGEST_REQUEST
+from losswire.server.rpc.loss_service import LossService
+from losswire.server.rpc.region_socket import RegionSocket
+from losswire.server.rpc.tensor_service import TensorService
 from losswire.server.settings import Settings
-from losswire.server.tensor_service import TensorService
 from losswire.v1 import (
     loss_service_pb2,
     loss_service_pb2_grpc,

@@ -3,7 +3,7 @@
 A loss in a package of its own imports from here only; see `examples/plugin`.
 """
 
-from losswire.server.layouts import (
+from losswire.server.catalogue.layouts import (
     FLOATS,
     INTEGERS,
     Layout,
@@ -15,7 +15,7 @@ from losswire.server.layouts import (
     numbers,
     signed,
 )
-from losswire.server.options import (
+from losswire.server.catalogue.options import (
     AbsentIn,
     AxisOf,
     FiniteIfEmpty,
@@ -26,7 +26,7 @@ from losswire.server.options import (
     OptionRule,
     Range,
 )
-from losswire.server.records import (
+from losswire.server.catalogue.record import (
     LOSS_REDUCTIONS,
     Cost,
     Input,
@@ -37,8 +37,8 @@ from losswire.server.records import (
     activation,
     loss,
 )
-from losswire.server.shapes import Bindings, Shape
-from losswire.server.values import (
+from losswire.server.catalogue.shapes import Bindings, Shape
+from losswire.server.catalogue.value_rules import (
     COUNTS,
     DISTRIBUTION,
     LOG_PROBABILITIES,

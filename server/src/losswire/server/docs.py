@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from losswire.server.catalogue import describe
-from losswire.server.records import FLOATS, INTEGERS, LossRecord
-from losswire.server.registry import builtin_registry
+from losswire.server.catalogue.describe import describe
+from losswire.server.catalogue.record import FLOATS, INTEGERS, LossRecord
+from losswire.server.catalogue.registry import builtin_registry
 from losswire.v1 import evaluation_pb2, loss_info_pb2
 from losswire.wire import DATA_TYPES, OptionScalar, decode_option
 

@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 
 from losswire.client import LosswireError, ServerInfo, __version__
-from losswire.client import _operations as operations
-from losswire.client._channel import CHANNEL_OPTIONS, Session, open_session
+from losswire.client._calls import operations
+from losswire.client._calls.session import CHANNEL_OPTIONS, Session, open_session
 from losswire.client._errors import error_from_call
 from losswire.client.cli._common import (
     Exit,

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.records import (
+from losswire.server.catalogue.record import (
     AxisOf,
     Input,
     Option,

@@ -3,11 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.closed_forms import bernoulli, operators
-from losswire.server.closed_forms.block import ClosedForm
-from losswire.server.native import elementwise as native
-from losswire.server.records import Input, Terms, floats, layout, loss
-from losswire.server.values import DISTRIBUTION, UNIT
+from losswire.server.catalogue.closed_form import ClosedForm
+from losswire.server.catalogue.record import Input, Terms, floats, layout, loss
+from losswire.server.catalogue.value_rules import DISTRIBUTION, UNIT
+from losswire.server.compute.closed_forms import bernoulli, operators
+from losswire.server.compute.native import elementwise as native
 
 _WEIGHT = "A factor for each element; broadcasts to the input."
 

@@ -3,10 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.closed_forms import operators, softmax
-from losswire.server.closed_forms.block import ClosedForm, Denominators
-from losswire.server.native import softmax as native
-from losswire.server.records import (
+from losswire.server.catalogue.closed_form import ClosedForm, Denominators
+from losswire.server.catalogue.record import (
     Input,
     NegativeIn,
     Option,
@@ -17,7 +15,14 @@ from losswire.server.records import (
     layout,
     loss,
 )
-from losswire.server.values import DISTRIBUTION, LOG_PROBABILITIES, REALS, ClassIndices
+from losswire.server.catalogue.value_rules import (
+    DISTRIBUTION,
+    LOG_PROBABILITIES,
+    REALS,
+    ClassIndices,
+)
+from losswire.server.compute.closed_forms import operators, softmax
+from losswire.server.compute.native import softmax as native
 
 _CLASS_DENOMINATORS = Denominators(inputs=("target", "weight"), terms=softmax.index_denominators)
 _PROBABILITIES = ("probabilities", "unbatched_probabilities")

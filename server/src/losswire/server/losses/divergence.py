@@ -3,10 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.closed_forms import bernoulli
-from losswire.server.closed_forms.block import ClosedForm
-from losswire.server.native import elementwise as native
-from losswire.server.records import (
+from losswire.server.catalogue.closed_form import ClosedForm
+from losswire.server.catalogue.record import (
     LOSS_REDUCTIONS,
     Input,
     Option,
@@ -16,7 +14,9 @@ from losswire.server.records import (
     layout,
     loss,
 )
-from losswire.server.values import DISTRIBUTION, LOG_PROBABILITIES
+from losswire.server.catalogue.value_rules import DISTRIBUTION, LOG_PROBABILITIES
+from losswire.server.compute.closed_forms import bernoulli
+from losswire.server.compute.native import elementwise as native
 
 
 @loss(

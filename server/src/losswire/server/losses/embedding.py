@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.records import (
+from losswire.server.catalogue.record import (
     FiniteIfEmpty,
     Input,
     Option,
@@ -20,7 +20,7 @@ from losswire.server.records import (
     numbers,
     signed,
 )
-from losswire.server.values import SIGNS
+from losswire.server.catalogue.value_rules import SIGNS
 
 _TRIPLET: Final = {
     "anchor": Input(meaning="Embeddings.", differentiable=True, promotes=True),

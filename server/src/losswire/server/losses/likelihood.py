@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.records import Input, Option, Terms, floats, layout, loss, numbers
-from losswire.server.values import COUNTS, Rates, Within
+from losswire.server.catalogue.record import Input, Option, Terms, floats, layout, loss, numbers
+from losswire.server.catalogue.value_rules import COUNTS, Rates, Within
 
 _VARIANCES = Within(low=0.0, high=float("inf"), meaning="variances", nan=True)
 _PER_ROW = ("full", "last_axis", "per_row")

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.records import (
+from losswire.server.catalogue.record import (
     Input,
     Option,
     Terms,
@@ -13,7 +13,7 @@ from losswire.server.records import (
     numbers,
     signed,
 )
-from losswire.server.values import SIGNS
+from losswire.server.catalogue.value_rules import SIGNS
 
 
 @loss(

@@ -4,7 +4,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.records import (
+from losswire.server.catalogue.record import (
     Cost,
     Input,
     Option,
@@ -17,7 +17,7 @@ from losswire.server.records import (
     loss,
     numbers,
 )
-from losswire.server.values import DISTRIBUTION, ClassIndices, ClassLists, Context
+from losswire.server.catalogue.value_rules import DISTRIBUTION, ClassIndices, ClassLists, Context
 
 _SCORES = Input(meaning="The score of each class.", differentiable=True)
 _CLASS_WEIGHT = "A factor for each class."

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.closed_forms import softmax
-from losswire.server.closed_forms.block import Denominators, Options, Rows
-from losswire.server.losses.classification import index_terms
-from losswire.server.records import (
+from losswire.server.catalogue.closed_form import Denominators, Options, Rows
+from losswire.server.catalogue.record import (
     AbsentIn,
     Cost,
     Input,
@@ -21,7 +19,9 @@ from losswire.server.records import (
     layout,
     loss,
 )
-from losswire.server.values import DISTRIBUTION, ClassIndices, Context
+from losswire.server.catalogue.value_rules import DISTRIBUTION, ClassIndices, Context
+from losswire.server.compute.closed_forms import softmax
+from losswire.server.losses.classification import index_terms
 
 _PROBABILITIES = ("probabilities", "unbatched_probabilities")
 _IGNORED = -100

@@ -3,10 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.closed_forms import elementwise
-from losswire.server.closed_forms.block import Denominators
-from losswire.server.native import elementwise as native
-from losswire.server.records import Input, Option, Range, Terms, floats, layout, loss
+from losswire.server.catalogue.closed_form import Denominators
+from losswire.server.catalogue.record import Input, Option, Range, Terms, floats, layout, loss
+from losswire.server.compute.closed_forms import elementwise
+from losswire.server.compute.native import elementwise as native
 
 _PAIR = layout("elementwise", input=floats("*S"), target=floats("*S"), values="*S")
 _WEIGHTED = layout(

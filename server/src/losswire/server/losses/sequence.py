@@ -6,7 +6,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.records import (
+from losswire.server.catalogue.record import (
     INTEGERS,
     Cost,
     IndexOf,
@@ -19,8 +19,14 @@ from losswire.server.records import (
     layout,
     loss,
 )
-from losswire.server.shapes import Shape
-from losswire.server.values import LOG_PROBABILITIES, Array, Context, Values, position
+from losswire.server.catalogue.shapes import Shape
+from losswire.server.catalogue.value_rules import (
+    LOG_PROBABILITIES,
+    Array,
+    Context,
+    Values,
+    position,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

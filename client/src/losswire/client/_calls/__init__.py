@@ -1,0 +1,1 @@
+"""One call: its tries, and the ways it can take."""

@@ -1,0 +1,186 @@
+"""A chunked call on the wire: rows go out and gradients come in at the same time.
+
+gRPC's blocking interface sends from a thread of its own, so that both overlap. The
+client for asyncio uses it too, from a worker thread: it keeps the copying of large
+arrays off the event loop, and gRPC's own asyncio interface replaces the status of a
+call that ends while something is being sent (https://github.com/grpc/grpc/issues/36066).
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from losswire.client._calls.batch import ChunkedPlan
+from losswire.client._calls.operations import EVALUATE_CHUNKED
+from losswire.client._calls.session import CHANNEL_OPTIONS, Session
+from losswire.client._errors import closed_error, error_from_call, malformed_error
+from losswire.client._messages.response import EvaluationResult, FactoredGradient, read_result
+from losswire.wire import GRADIENT_ROWS, ROWS, bytes_of
+
+_FACTORS = ("lse", "scale", "lse_tail")
+"""The parts of a factored gradient, in the order of packing."""
+
+Progress = Callable[[int, int], None]
+"""Told how many rows are done, and how many there are."""
+
+Calls = Sequence["grpc.StreamStreamMultiCallable[bytes, bytes]"]
+"""EvaluateChunked on each channel; messages are bytes in both directions."""
+
+
+def connect(session: Session, credentials: grpc.ChannelCredentials | None) -> list[grpc.Channel]:
+    """Make a channel to each target."""
+    return [
+        grpc.insecure_channel(name, CHANNEL_OPTIONS)
+        if credentials is None
+        else grpc.secure_channel(name, credentials, CHANNEL_OPTIONS)
+        for name in session.targets
+    ]
+
+
+def connect_chunked(channels: Sequence[grpc.Channel]) -> Calls:
+    """Give EvaluateChunked on each channel."""
+    path = EVALUATE_CHUNKED.path
+    return [channel.stream_stream(path, None, None) for channel in channels]
+
+
+class Halt:
+    """Stops a transfer from another thread."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._call: Any = None
+
+    def stop(self) -> None:
+        """End the call under way, and any wait for another try."""
+        self._stopped.set()
+        if self._call is not None:
+            self._call.cancel()
+
+    def watch(self, call: Any) -> None:
+        """Take the call to end."""
+        self._call = call
+        if self._stopped.is_set():
+            call.cancel()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; true when stopped meanwhile."""
+        return self._stopped.wait(seconds)
+
+
+def transfer(
+    session: Session,
+    calls: Calls,
+    plan: ChunkedPlan,
+    *,
+    progress: Progress | None,
+    timeout: float,
+    halt: Halt,
+) -> EvaluationResult:
+    """Make a chunked call, as a whole as often as the retry policy says."""
+    attempts = session.attempts(timeout)
+    while True:
+        once = _Try(plan, progress)
+        method = calls[attempts.start()]
+        try:
+            call = method(once.requests(), timeout=attempts.remaining(), metadata=session.metadata)
+        except ValueError:
+            # gRPC's word for a channel that another thread closes meanwhile.
+            if not session.closed:
+                raise
+            raise closed_error() from None
+        halt.watch(call)
+        try:
+            for answer in call:
+                once.take(answer)
+            return once.result()
+        except grpc.RpcError as failure:
+            if once.failure is not None:
+                raise once.failure from None
+            error = error_from_call(failure, len(plan.header))
+        finally:
+            call.cancel()
+        if halt.wait(attempts.wait_after(error)):
+            raise error
+
+
+class _Try:
+    """One try of a chunked call: what was sent and what came back."""
+
+    def __init__(self, plan: ChunkedPlan, progress: Progress | None) -> None:
+        self._plan = plan
+        self._progress = progress
+        self._done = 0
+        self._kept = [*plan.outputs.values()]
+        """What the rows that come are kept in: the gradients, or their factors."""
+        if plan.rebuild is not None:
+            self._kept = [np.empty(form.shape, np.float64) for form in plan.packing.forms]
+        self._last: EvaluationResult | None = None
+        self.failure: Exception | None = None
+        """What went wrong while sending, on gRPC's thread."""
+
+    def requests(self) -> Iterator[bytes]:
+        """Give the messages to send."""
+        try:
+            yield from self._messages()
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _messages(self) -> Iterator[bytes]:
+        plan = self._plan
+        yield plan.header
+        for start in range(0, plan.rows, plan.step):
+            stop = min(start + plan.step, plan.rows)
+            yield ROWS.encode([bytes_of(array[start:stop]) for array in plan.arrays])
+            if not plan.outputs:
+                # Nothing comes back before the end: what was sent is all there is to tell.
+                self._tell(stop)
+
+    def take(self, answer: bytes) -> None:
+        """Take one message that came."""
+        try:
+            part = GRADIENT_ROWS.decode(answer)
+        except DecodeError as error:
+            raise malformed_error("a message does not parse") from error
+        if isinstance(part, memoryview):
+            self._store(part)
+        elif part.HasField("result"):
+            self._last = read_result(part.result.result, "chunked")
+
+    def _store(self, payload: memoryview) -> None:
+        plan = self._plan
+        row_bytes = plan.packing.row_bytes
+        if not row_bytes or payload.nbytes % row_bytes:
+            raise malformed_error(f"{payload.nbytes} bytes are not whole rows of gradients")
+        stop = self._done + payload.nbytes // row_bytes
+        if stop > plan.rows:
+            raise malformed_error(f"more gradients came than the {plan.rows} rows that were sent")
+        parts = plan.packing.split(payload)
+        if plan.rebuild is not None:
+            [output] = plan.outputs.values()
+            plan.rebuild.rows(output, parts, self._done)
+        for kept, rows in zip(self._kept, parts, strict=True):
+            kept[self._done : stop] = rows
+        self._done = stop
+        self._tell(stop)
+
+    def _tell(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress(done, self._plan.rows)
+
+    def result(self) -> EvaluationResult:
+        """Give the result, once all messages came; InternalError when some are missing."""
+        plan = self._plan
+        if self._last is None:
+            raise malformed_error("the call ended without a result")
+        if plan.outputs and self._done < plan.rows and plan.packing.row_bytes:
+            raise malformed_error(f"gradients of {self._done} of {plan.rows} rows came")
+        self._last.gradients.update(plan.outputs)
+        if plan.rebuild is not None:
+            factors = FactoredGradient(**dict(zip(_FACTORS, self._kept, strict=False)))
+            self._last.factored_gradients.update(dict.fromkeys(plan.outputs, factors))
+        return self._last

@@ -1,0 +1,309 @@
+"""The calls that both clients make: which method, what to send, how to read the answer."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from losswire.client._calls.lease import Lease
+from losswire.client._errors import LosswireError, malformed_error
+from losswire.client._memory.mapping import Array, check_arrays
+from losswire.client._messages.catalogue import LossInfo, ServerInfo, read_losses, read_server_info
+from losswire.client._messages.evaluation import Evaluation
+from losswire.client._messages.factored import completed
+from losswire.client._messages.request import joined, serialize
+from losswire.client._messages.resident import StoredTensor, distinct, is_missing
+from losswire.client._messages.response import (
+    EvaluationResult,
+    OneAnswer,
+    read_outcome,
+    read_result,
+)
+from losswire.client._messages.template import (
+    ALONE,
+    AMONG_MANY,
+    Form,
+    form_of,
+    in_stream,
+    known_request,
+    request,
+)
+from losswire.v1 import loss_service_pb2, tensor_pb2, tensor_service_pb2
+
+_R = TypeVar("_R")
+_Outcome = EvaluationResult | LosswireError
+
+_MOST_HEALINGS = 8
+"""How often one call sends resident tensors that are missing: behind one name may be several
+servers, but what they displace each time will not stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method, as gRPC needs it."""
+
+    path: str
+    """The full name in a call."""
+    parse: Callable[[bytes], Any]
+    """Makes the bytes of an answer its message."""
+
+
+def _method(name: str, module: ModuleType = loss_service_pb2, service: str = "Loss") -> Method:
+    described = module.DESCRIPTOR.services_by_name[f"{service}Service"]
+    answer = described.methods_by_name[name].output_type.name
+    return Method(f"/{described.full_name}/{name}", getattr(module, answer).FromString)
+
+
+EVALUATE = Method(_method("Evaluate").path, OneAnswer.parse)
+EVALUATE_MANY = _method("EvaluateMany")
+LIST_LOSSES = _method("ListLosses")
+GET_SERVER_INFO = _method("GetServerInfo")
+STAT_TENSOR = _method("StatTensor", tensor_service_pb2, "Tensor")
+DELETE_TENSOR = _method("DeleteTensor", tensor_service_pb2, "Tensor")
+CREATE_REGION = _method("CreateRegion", tensor_service_pb2, "Tensor")
+UNARY_METHODS = (
+    EVALUATE,
+    EVALUATE_MANY,
+    LIST_LOSSES,
+    GET_SERVER_INFO,
+    STAT_TENSOR,
+    DELETE_TENSOR,
+    CREATE_REGION,
+)
+"""Everything with one request and one answer."""
+PUT_TENSOR = _method("PutTensor", tensor_service_pb2, "Tensor")
+"""Many requests and one answer."""
+EVALUATE_STREAM = _method("EvaluateStream")
+EVALUATE_CHUNKED = _method("EvaluateChunked")
+
+
+def calls_of(channel: Any) -> dict[str, Any]:
+    """Make the methods of one server that give one answer callable, by their paths.
+
+    Of a channel of either kind: gRPC's two have no type in common.
+    """
+    calls = {
+        method.path: channel.unary_unary(method.path, None, method.parse)
+        for method in UNARY_METHODS
+    }
+    calls[PUT_TENSOR.path] = channel.stream_unary(PUT_TENSOR.path, None, PUT_TENSOR.parse)
+    return calls
+
+
+# Not frozen: each call makes one, and that would take twice as long.
+@dataclass(slots=True)
+class Operation(Generic[_R]):
+    """One call, ready to be sent as often as needed. It is never changed."""
+
+    method: Method
+    """What is called."""
+    request: bytes
+    """The message, serialized once for all tries."""
+    read: Callable[[Any], _R]
+    """Makes the answer's message what the caller gets."""
+    parts: Callable[[], Iterator[bytes]] | None = None
+    """Makes the messages of a method that takes many, instead of `request`."""
+    retry: bool = True
+    """Whether to try again when the server says that it may work later."""
+    leases: Sequence[Lease] = ()
+    """The connections that a call of EVALUATE can go over instead, whichever is free."""
+
+    def sending(self) -> Any:
+        """Give what to send in one try."""
+        return self.request if self.parts is None else self.parts()
+
+    def by_lease(self, seconds: float) -> OneAnswer | None:
+        """Call over a lease; gives the answer's message, None when it has to go by gRPC.
+
+        Raises LosswireError.
+        """
+        for lease in self.leases:
+            answer = lease.call(self.request, seconds)
+            if answer is not None:
+                return _parse(answer)
+        return None
+
+    async def by_lease_async(self, seconds: float) -> OneAnswer | None:
+        """Call over a lease, as `by_lease` does, on the running event loop."""
+        for lease in self.leases:
+            answer = await lease.call_async(self.request, seconds)
+            if answer is not None:
+                return _parse(answer)
+        return None
+
+
+def _parse(answer: bytes) -> OneAnswer:
+    try:
+        return OneAnswer.parse(answer, "local")
+    except DecodeError as error:
+        raise malformed_error("a message does not parse") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Something on this machine that takes long enough to keep it off an event loop."""
+
+    work: Callable[[], Any]
+    """Does it; once begun, it is never abandoned."""
+
+
+Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...] | Aside
+"""What a client is to do next: a call, or to see to it that the server of the last call holds
+some tensors, or something on this machine."""
+
+Steps: TypeAlias = Generator[Step, Any, _R]
+"""What a client does for its caller. Each step is answered with what it gave, or by throwing its
+LosswireError; the generator's value is what the caller gets."""
+
+
+def evaluate(
+    evaluation: Evaluation, operation: Operation[EvaluationResult]
+) -> Steps[EvaluationResult]:
+    """Make the call of one batch, after sending the resident tensors that the server misses."""
+    tensors = residents_of(evaluation)
+    result: EvaluationResult
+    for _ in range(_MOST_HEALINGS):
+        try:
+            result = yield operation
+        except LosswireError as error:
+            if not (tensors and is_missing(error)):
+                raise
+        else:
+            return result
+        yield tensors
+    result = yield operation
+    return result
+
+
+def check_contents(evaluation: Evaluation, out: Mapping[str, Array] | None = None) -> None:
+    """Check, once its arrays were read and written, that none lies in memory that was emptied.
+
+    Raises FailedPreconditionError.
+    """
+    beside = evaluation.grad_output, evaluation.sample_weight
+    check_arrays((*evaluation.inputs.values(), *beside, *(out or {}).values()))
+
+
+def known(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
+    """Give the one call that an evaluation of a form is; None when it is not known.
+
+    No such evaluation is large, names resident tensors or has its result completed.
+    """
+    serialized = known_request(form, ALONE)
+    if serialized is None:
+        return None
+    return Operation(EVALUATE, serialized, _read_one, leases=leases)
+
+
+def one_batch(evaluation: Evaluation, leases: Sequence[Lease]) -> Operation[EvaluationResult]:
+    """Give the call that carries all tensors of an evaluation which are not resident."""
+    return Operation(EVALUATE, request(evaluation, ALONE), _read_one, leases=leases)
+
+
+def _read_one(answer: OneAnswer) -> EvaluationResult:
+    return read_result(answer.message.result, answer.transport, detached=answer.detached)
+
+
+def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:
+    """Evaluate many batches in one message; those that miss a resident tensor twice."""
+    items: list[bytes] = []
+    tensors: list[tuple[StoredTensor, ...]] = []
+    factored: dict[int, Evaluation] = {}
+    for index, evaluation in enumerate(evaluations):
+        items.append(request(evaluation, AMONG_MANY, f"evaluations[{index}]."))
+        check_contents(evaluation)
+        tensors.append(residents_of(evaluation))
+        if evaluation.gradient_form == "factored":
+            factored[index] = evaluation
+    outcomes = yield from _many_with(items, tensors)
+    for index, evaluation in factored.items():
+        outcomes[index] = completed(evaluation, outcomes[index])
+    return outcomes
+
+
+def _many_with(
+    items: list[bytes], tensors: Sequence[tuple[StoredTensor, ...]]
+) -> Steps[list[_Outcome]]:
+    """Evaluate many batches; those that miss one of their resident tensors twice."""
+    operation = _many(items)
+    if not any(tensors):
+        items.clear()
+    outcomes: list[_Outcome] = yield operation
+    missed = [index for index, outcome in enumerate(outcomes[: len(items)]) if is_missing(outcome)]
+    if not missed:
+        return outcomes
+    again = [items[index] for index in missed]
+    try:
+        yield distinct(tensor for index in missed for tensor in tensors[index])
+        found: list[_Outcome] = yield _many(again)
+    except LosswireError as error:
+        # The others have their outcomes, and keep them.
+        found = [error] * len(missed)
+    for index, outcome in zip(missed, found, strict=False):
+        outcomes[index] = outcome
+    return outcomes
+
+
+def _many(items: Sequence[bytes]) -> Operation[list[_Outcome]]:
+    return Operation(EVALUATE_MANY, joined(items), _read_many)
+
+
+def _read_many(answer: loss_service_pb2.EvaluateManyResponse) -> list[_Outcome]:
+    return [read_outcome(outcome) for outcome in answer.outcomes]
+
+
+def residents_of(evaluation: Evaluation) -> tuple[StoredTensor, ...]:
+    """Find the resident tensors of an evaluation."""
+    arrays = [*evaluation.inputs.values(), evaluation.grad_output, evaluation.sample_weight]
+    found = [array for array in arrays if isinstance(array, StoredTensor)]
+    return distinct(found) if found else ()
+
+
+def store(tensor: StoredTensor) -> Steps[None]:
+    """See to it that a server holds a tensor."""
+    yield (tensor,)
+
+
+def put(tensor: StoredTensor) -> Operation[bool]:
+    """Store a tensor; tells whether it was stored before."""
+    return Operation(PUT_TENSOR, b"", tensor.check_stored, tensor.parts)
+
+
+def stat(tensor: StoredTensor) -> Operation[bool]:
+    """Ask whether a tensor is stored."""
+    message = tensor_service_pb2.StatTensorRequest(id=tensor_pb2.TensorId(sha256=tensor.id))
+    return Operation(STAT_TENSOR, serialize(message), lambda answer: bool(answer.present))
+
+
+def delete(tensor: StoredTensor) -> Operation[bool]:
+    """Forget a tensor; tells whether it was stored."""
+    message = tensor_service_pb2.DeleteTensorRequest(id=tensor_pb2.TensorId(sha256=tensor.id))
+    return Operation(DELETE_TENSOR, serialize(message), lambda answer: bool(answer.existed))
+
+
+def create_region(size: int) -> Operation[tensor_service_pb2.CreateRegionResponse]:
+    """Ask for shared memory."""
+    message = tensor_service_pb2.CreateRegionRequest(size_bytes=size)
+    return Operation(CREATE_REGION, serialize(message), lambda answer: answer)
+
+
+def stream_item(number: int, evaluation: Evaluation) -> tuple[bytes, Sequence[StoredTensor]]:
+    """Make one batch of a stream, ready to be sent as often as needed, and give its residents."""
+    before = in_stream(number)
+    known = known_request(form_of(evaluation), before)
+    message = request(evaluation, before) if known is None else known
+    check_contents(evaluation)
+    return message, () if known is not None else residents_of(evaluation)
+
+
+def list_losses() -> Operation[list[LossInfo]]:
+    """List every loss."""
+    return Operation(LIST_LOSSES, serialize(loss_service_pb2.ListLossesRequest()), read_losses)
+
+
+def get_server_info() -> Operation[ServerInfo]:
+    """Ask what the server is."""
+    request = serialize(loss_service_pb2.GetServerInfoRequest())
+    return Operation(GET_SERVER_INFO, request, read_server_info)

@@ -1,0 +1,177 @@
+"""Where a client connects to and how its channels are set up."""
+
+import ipaddress
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from losswire.client._calls.lease import Interrupt
+from losswire.client._calls.retry import Attempts, RetryPolicy, Rotation
+from losswire.client._messages.catalogue import Offer, ServerInfo
+from losswire.client._version import __version__
+
+DEFAULT_TIMEOUT = 60.0
+"""The seconds that a call may take, all tries included, unless the client or the call says."""
+
+LEAST_SECONDS = 1e-3
+"""The time of a step for which none is left: it is tried, and fails by its deadline."""
+
+CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.primary_user_agent", f"losswire-python/{__version__}"),
+    # The SDK's own policy retries (see _retry.py).
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    # What is too large is for the server to say: it knows its memory.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A connection that died silently is noticed after 80 s instead of never.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # A server that comes back is found again within a second, and one that
+    # never answers a connection is given up for another after five.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    # The environment's proxy would see the token of a connection without TLS.
+    ("grpc.enable_http_proxy", 0),
+)
+
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:", "passthrough:")
+_ADDRESS_LISTS = ("ipv4:", "ipv6:")
+
+
+def parse_targets(target: str) -> list[str]:
+    """Split a target into those that need a channel each.
+
+    `host:port` and `[v6]:port`, several with commas between them, and any name with a scheme
+    that gRPC knows (`dns:///name:port`, `unix:/path`). gRPC spreads calls over all addresses
+    of one name by itself; it has no way to write several names, so those get a channel each.
+    """
+    if not isinstance(target, str):
+        raise TypeError(f"target: expected text such as '127.0.0.1:50051', got {target!r}")
+    if target.startswith(_ADDRESS_LISTS):
+        return [target]
+    parts = [part.strip() for part in target.split(",")]
+    for part in parts:
+        if part.startswith(_SCHEMES):
+            continue
+        host, colon, port = part.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        if not colon or not host or (":" in host and not bracketed):
+            raise ValueError(f"target: expected host:port or [v6]:port, got {part!r}")
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+            raise ValueError(f"target: {port!r} in {part!r} is not a port number")
+    return parts
+
+
+def _is_local(target: str) -> bool:
+    """Tell whether a target is on this machine by its name alone."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = target.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_timeout(timeout: float | None, default: float) -> float:
+    """Give the seconds that a call may take; ValueError unless greater than 0 and finite."""
+    if timeout is None:
+        return default
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"timeout: expected seconds greater than 0 and finite, got {timeout}")
+    return float(timeout)
+
+
+@dataclass(slots=True)
+class Session:
+    """What a client knows beside its channels; both clients share it. Does no I/O."""
+
+    targets: Sequence[str]
+    """The targets of the channels, one each."""
+    timeout: float
+    """The seconds that a call may take by default."""
+    retry: RetryPolicy
+    """When failed calls are tried again."""
+    metadata: tuple[tuple[str, str], ...] | None
+    """What is sent with each call."""
+    offer: Offer | None = None
+    """What the servers offer, once they were asked."""
+    server: ServerInfo | None = None
+    """What the server is, once it was asked."""
+    closed: bool = False
+    """Whether the client was closed."""
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    """Ends the waiting of calls over leases when the client closes."""
+    rotation: Rotation = field(init=False)
+    process: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rotation = Rotation(len(self.targets))
+        self.process = os.getpid()
+
+    @property
+    def same_host(self) -> bool:
+        """Whether there is one server, and it can only be on this machine."""
+        return len(self.targets) == 1 and _is_local(self.targets[0])
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process has the client from its parent, through a fork."""
+        return os.getpid() != self.process
+
+    def check_usable(self) -> None:
+        """Refuse a client that was closed, or inherited through a fork; RuntimeError."""
+        if self.closed:
+            raise RuntimeError("this client is closed")
+        if self.is_inherited:
+            raise RuntimeError(
+                f"this client belongs to process {self.process}, before a fork; its connections "
+                "do not work here. Start processes with 'spawn' or 'forkserver', and make a "
+                "client in each"
+            )
+
+    def attempts(self, timeout: float | None, only: int | None = None) -> Attempts:
+        """Start a call, to any target or only to the one with an index."""
+        self.check_usable()
+        seconds = self.timeout if timeout is None else check_timeout(timeout, self.timeout)
+        return Attempts(self.retry, self.rotation, seconds, only)
+
+
+class Clock:
+    """The time that is left of a call that takes several steps."""
+
+    def __init__(self, session: Session, timeout: float | None) -> None:
+        """Start; ValueError unless the timeout is greater than 0 and finite."""
+        self._end = time.monotonic() + check_timeout(timeout, session.timeout)
+
+    def remaining(self) -> float:
+        """Tell how many seconds are left; a moment when none are, for the next step to fail."""
+        return max(self._end - time.monotonic(), LEAST_SECONDS)
+
+
+def open_session(
+    target: str, timeout: float, token: str | None, retry: RetryPolicy | None
+) -> Session:
+    """Check a client's arguments; TypeError or ValueError with the argument's name."""
+    return Session(
+        targets=parse_targets(target),
+        timeout=check_timeout(timeout, DEFAULT_TIMEOUT),
+        retry=retry or RetryPolicy(),
+        metadata=_authorization(token),
+    )
+
+
+def _authorization(token: str | None) -> tuple[tuple[str, str], ...] | None:
+    if token is None:
+        return None
+    if not token or not (token.isascii() and token.isprintable()):
+        raise ValueError("token: expected printable ASCII text")
+    return (("authorization", f"Bearer {token}"),)

@@ -1,0 +1,1 @@
+"""Memory that is shared with a server on the same machine."""

@@ -1,0 +1,170 @@
+"""Which tensors of an evaluation lie in shared memory, and which are copied through it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from losswire.client._calls.batch import STAGED_FROM, Batch
+from losswire.client._calls.lease import Lease
+from losswire.client._calls.operations import EVALUATE, Operation
+from losswire.client._memory.mapping import PlacedArray, SharedMemory, aligned
+from losswire.client._messages.request import fill_evaluation, serialize
+from losswire.client._messages.response import EvaluationResult, read_result
+from losswire.v1 import loss_service_pb2
+from losswire.wire import MAX_RANK, wire_type_of
+
+Array = npt.NDArray[Any]
+Place = Callable[[Array], PlacedArray | None]
+"""Tells where an array lies in shared memory; None when it does not."""
+
+_SENT: Final = 64 << 10
+"""Up to this size a tensor travels in the message: that costs next to nothing."""
+
+_GRAD_OUTPUT: Final = ".grad_output"
+_SAMPLE_WEIGHT: Final = ".sample_weight"
+"""The tensors beside the inputs have names that no input has."""
+
+
+class Placement:
+    """One evaluation, and which of its tensors do not travel."""
+
+    def __init__(self, batch: Batch, place: Place) -> None:
+        """Find what lies in the caller's regions already."""
+        self._batch = batch
+        self._tensors = dict(_tensors(batch))
+        self.inputs = {
+            name: placed
+            for name, array in self._tensors.items()
+            if (placed := place(array)) is not None
+        }
+        """The tensors that lie in regions, by name."""
+        self.gradients: dict[str, PlacedArray] = {}
+        """Where gradients go, by name."""
+        self._forms = batch.gradient_forms() if batch.evaluation.gradient_form == "dense" else {}
+        for name in self._forms:
+            placed = place(batch.out[name]) if name in batch.out else None
+            if placed is not None:
+                self.gradients[name] = placed
+        self._staged: list[str] = []
+        """The gradients that are copied out of the staging region."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything travels."""
+        return not (self.inputs or self.gradients)
+
+    @property
+    def sent_bytes(self) -> int:
+        """The bytes of the tensors that travel to the server."""
+        return sum(each.nbytes for name, each in self._tensors.items() if name not in self.inputs)
+
+    @property
+    def worth_staging(self) -> bool:
+        """Whether copying the rest through shared memory takes less time than sending it."""
+        coming = sum(
+            _size(form) for name, form in self._forms.items() if name not in self.gradients
+        )
+        return self.sent_bytes + coming > STAGED_FROM
+
+    @property
+    def room(self) -> int:
+        """How many bytes a staging region for the rest needs."""
+        large = [*self._large_tensors(), *self._large_gradients()]
+        return sum(aligned(_size(form)) for _, form in large)
+
+    def stage(self, memory: SharedMemory) -> None:
+        """Copy what is large into shared memory, and find room for large gradients there."""
+        offset = 0
+        for name, (dtype, shape) in self._large_tensors():
+            copy = memory.view(offset, shape, dtype)
+            np.copyto(copy, self._tensors[name])
+            self._add(self.inputs, name, memory, copy)
+            offset += aligned(copy.nbytes)
+        for name, (dtype, shape) in self._large_gradients():
+            room = memory.view(offset, shape, dtype)
+            self._add(self.gradients, name, memory, room)
+            self._staged.append(name)
+            offset += aligned(room.nbytes)
+
+    def _add(
+        self, places: dict[str, PlacedArray], name: str, memory: SharedMemory, array: Array
+    ) -> None:
+        placed = memory.place(array)
+        if placed is not None:
+            places[name] = placed
+
+    def _large_tensors(self) -> list[tuple[str, tuple[np.dtype[Any], tuple[int, ...]]]]:
+        found = []
+        for name, array in self._tensors.items():
+            wire_type = wire_type_of(array.dtype)
+            if name in self.inputs or array.nbytes <= _SENT or array.ndim > MAX_RANK:
+                continue
+            if wire_type is not None:  # what cannot be sent is refused where it would be
+                found.append((name, (wire_type.numpy, array.shape)))
+        return found
+
+    def _large_gradients(self) -> list[tuple[str, tuple[np.dtype[Any], tuple[int, ...]]]]:
+        return [
+            (name, form)
+            for name, form in self._forms.items()
+            if name not in self.gradients
+            and _size(form) > _SENT
+            and wire_type_of(form[0]) is not None
+            and form[0].kind not in "biu"  # integers have no gradient, as the server will say
+        ]
+
+    def operation(self, leases: Sequence[Lease]) -> Operation[EvaluationResult]:
+        """Make it a call, whose result has the arrays where gradients were put."""
+        evaluation = self._batch.evaluation
+        inputs = {name: self.inputs.get(name, each) for name, each in evaluation.inputs.items()}
+        upstream, weight = evaluation.grad_output, evaluation.sample_weight
+        placed = replace(
+            evaluation,
+            inputs=inputs,
+            grad_output=self.inputs.get(_GRAD_OUTPUT, upstream),
+            sample_weight=self.inputs.get(_SAMPLE_WEIGHT, weight),
+        )
+        message = loss_service_pb2.EvaluateRequest()
+        fill_evaluation(message.evaluation, placed)
+        for name, place in self.gradients.items():
+            message.evaluation.gradient_destinations[name].CopyFrom(place.region)
+        arrays = {name: place.array for name, place in self.gradients.items()}
+        return Operation(
+            EVALUATE,
+            serialize(message),
+            lambda answer: read_result(answer.message.result, "region", arrays, answer.detached),
+            leases=leases,
+        )
+
+    def collect(self, result: EvaluationResult, memory: SharedMemory) -> EvaluationResult:
+        """Copy gradients out of the staging region, to where the caller wants them."""
+        for name in self._staged:
+            staged = result.gradients.get(name)
+            if staged is None:
+                continue
+            output = self._batch.out.get(name)
+            if output is None:
+                result.gradients[name] = staged.copy()
+            else:
+                np.copyto(output, staged)
+                result.gradients[name] = output
+        memory.check()
+        return result
+
+
+def _tensors(batch: Batch) -> Iterator[tuple[str, Array]]:
+    """Give every array of an evaluation that is not resident; inputs by their names."""
+    yield from batch.travelling()
+    beside = {
+        _GRAD_OUTPUT: batch.evaluation.grad_output,
+        _SAMPLE_WEIGHT: batch.evaluation.sample_weight,
+    }
+    yield from ((name, each) for name, each in beside.items() if isinstance(each, np.ndarray))
+
+
+def _size(form: tuple[np.dtype[Any], tuple[int, ...]]) -> int:
+    dtype, shape = form
+    return int(np.prod(shape, dtype=object)) * dtype.itemsize

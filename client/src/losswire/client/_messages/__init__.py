@@ -1,0 +1,1 @@
+"""Arrays and evaluations as messages, and answers as results."""

@@ -1,0 +1,69 @@
+"""Which inputs of an evaluation have rows: those that can stream."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from losswire.client._messages.catalogue import LayoutInfo, LossInfo
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def row_inputs(loss: LossInfo | None, arrays: Arrays) -> list[str]:
+    """Name the inputs whose first axis is the batch, by the loss's own layouts.
+
+    Where there is no such loss, or no layout fits, the server is the one to say so: the
+    inputs as long as the largest one are taken, so that the question can be sent.
+    """
+    for layout in loss.layouts if loss and loss.separable else ():
+        rows = _rows_in(layout, arrays)
+        if rows:
+            return rows
+    with_axes = {name: array for name, array in arrays.items() if array.ndim}
+    if not with_axes:
+        return []
+    length = len(max(with_axes.values(), key=lambda array: array.nbytes))
+    return [name for name, array in with_axes.items() if len(array) == length]
+
+
+def _rows_in(layout: LayoutInfo, arrays: Arrays) -> list[str] | None:
+    """Name the inputs that have rows in a layout; None when it does not fit."""
+    groups: dict[str, int] = {}
+    for name, array in arrays.items():
+        text = layout.inputs.get(name)
+        if text is None or array.dtype.name not in layout.dtypes.get(name, ()):
+            return None
+        if not text.startswith("#") and not _fits(text.split(), array.ndim, groups):
+            return None
+    first = _first(layout.values.split(), groups)
+    rank = sum(groups.get(each[1:], 0) if each[0] == "*" else 1 for each in layout.values.split())
+    rows = [
+        name
+        for name in arrays
+        if first is not None and _first(layout.inputs[name].split(), groups) == first
+    ]
+    length = len(arrays[rows[0]]) if rows else 0
+    broadcast = [
+        name
+        for name, array in arrays.items()
+        if rows
+        and layout.inputs[name].startswith("#")
+        and array.ndim == rank
+        and len(array) == length
+    ]
+    return rows + broadcast
+
+
+def _fits(tokens: Sequence[str], rank: int, groups: dict[str, int]) -> bool:
+    """Tell whether so many axes fit, and note how many each group has."""
+    named = [token[1:] for token in tokens if token.startswith("*")]
+    spare = rank - (len(tokens) - len(named))
+    if not named:
+        return spare == 0
+    return spare >= 0 and groups.setdefault(named[0], spare) == spare
+
+
+def _first(tokens: Sequence[str], groups: Mapping[str, int]) -> str | None:
+    """Give the token of the outermost axis; None when there is no axis."""
+    return next((each for each in tokens if each[0] != "*" or groups.get(each[1:])), None)

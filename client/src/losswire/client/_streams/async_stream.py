@@ -1,0 +1,109 @@
+"""The stream for asyncio."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from losswire.client._calls import operations
+from losswire.client._calls.session import Session
+from losswire.client._errors import LosswireError
+from losswire.client._messages.evaluation import Evaluation
+from losswire.client._messages.factored import completing
+from losswire.client._messages.response import EvaluationResult
+from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight
+
+
+class AsyncStream:
+    """Many evaluations over one call; made by `AsyncClient.stream`, opened by `async with`.
+
+    Leaving the block waits for all answers; leaving it by an exception gives them up.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        open_core: Callable[[float | None], Awaitable[StreamCore]],
+        timeout: float | None,
+        max_in_flight: int | None,
+    ) -> None:
+        """Prepare; see `AsyncClient.stream`."""
+        self._session = session
+        self._open_core = open_core
+        self._timeout = timeout
+        self._asked_in_flight = check_max_in_flight(max_in_flight)
+        self._core: StreamCore | None = None
+
+    async def submit(self, evaluation: Evaluation) -> asyncio.Future[EvaluationResult]:
+        """Send an evaluation, after waiting while `max_in_flight` are unanswered.
+
+        The future gives its result or raises its LosswireError. Raises TypeError and ValueError
+        for what cannot be sent, RuntimeError on a stream that is not open.
+        """
+        core = self._opened()
+        number = core.next_number()
+        request, tensors = operations.stream_item(number, evaluation)
+        await self._window.acquire()
+        future: asyncio.Future[EvaluationResult] = asyncio.get_running_loop().create_future()
+        settle = completing(evaluation, partial(self._settle, future))
+        core.add(number, request, settle, tensors)
+        return future
+
+    async def map(self, evaluations: Iterable[Evaluation]) -> AsyncIterator[Outcome]:
+        """Evaluate a sequence; gives a result or a LosswireError for each, in order.
+
+        The sequence is read at most `max_in_flight` items ahead of what was given.
+        """
+        pending: deque[asyncio.Future[EvaluationResult]] = deque()
+        try:
+            for evaluation in evaluations:
+                if len(pending) == self._in_flight:
+                    yield await self._outcome(pending.popleft())
+                pending.append(await self.submit(evaluation))
+                while pending and pending[0].done():
+                    yield await self._outcome(pending.popleft())
+            while pending:
+                yield await self._outcome(pending.popleft())
+        finally:
+            for future in pending:
+                future.cancel()
+
+    async def __aenter__(self) -> Self:
+        self._core = await self._open_core(self._timeout)
+        self._in_flight = self._core.in_flight(self._asked_in_flight)
+        self._window = asyncio.Semaphore(self._in_flight)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        core, self._core = self._core, None
+        if core is not None:
+            await (core.close() if error is None else core.abort())
+
+    def _opened(self) -> StreamCore:
+        self._session.check_usable()
+        if self._core is None:
+            raise RuntimeError("this stream is not open; use it inside of its `async with`")
+        return self._core
+
+    def _settle(self, future: asyncio.Future[EvaluationResult], outcome: Outcome) -> None:
+        self._window.release()
+        if future.done():  # cancelled by its owner
+            return
+        if isinstance(outcome, LosswireError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    @staticmethod
+    async def _outcome(future: asyncio.Future[EvaluationResult]) -> Outcome:
+        try:
+            return await future
+        except LosswireError as error:
+            return error

@@ -1,0 +1,317 @@
+"""One long-lived EvaluateStream that survives its connections. Both streams stand on it.
+
+It lives on an event loop: the stream that blocks has one of its own, in a thread.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeAlias, cast
+
+import grpc
+import grpc.aio
+
+from losswire.client._calls.retry import delay_before_retry, random
+from losswire.client._calls.session import Session
+from losswire.client._errors import (
+    CancelledError,
+    DeadlineExceededError,
+    LosswireError,
+    UnavailableError,
+    closed_error,
+    error_from_call,
+    too_large_error,
+)
+from losswire.client._messages.catalogue import Limits
+from losswire.client._messages.resident import StoredTensor, is_missing
+from losswire.client._messages.response import EvaluationResult, read_outcome
+
+_FAREWELL_SECONDS = 1.0
+_MOST_HEALINGS = 8
+
+Heal = Callable[[Sequence[StoredTensor], int, float], Awaitable[None]]
+"""Sees to it that the server of an index holds some tensors, within some seconds."""
+
+Outcome = EvaluationResult | LosswireError
+# As text: gRPC's classes are generic to type checkers only, in older versions.
+StreamMethod: TypeAlias = "grpc.aio.StreamStreamMultiCallable[bytes, Any]"
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, Any]"
+
+
+def closed_or_cancelled(session: Session) -> CancelledError:
+    """Judge an asyncio.CancelledError, from inside of its handler.
+
+    gRPC raises it when the channel is closed, too. Only a task that was itself cancelled may
+    end by it, and then it is raised again.
+    """
+    task = asyncio.current_task()
+    if not session.closed or (task is not None and task.cancelling()):
+        raise  # noqa: PLE0704 - called by handlers only
+    return closed_error()
+
+
+def check_max_in_flight(asked: int | None) -> int | None:
+    """Give back how many items may be unanswered; ValueError when that is less than 1."""
+    if asked is not None and asked < 1:
+        raise ValueError(f"max_in_flight: expected at least 1, got {asked}")
+    return asked
+
+
+def _ended() -> UnavailableError:
+    return UnavailableError("the server ended the stream", retryable=True)
+
+
+def _hides_the_status(error: LosswireError) -> bool:
+    """Tell whether gRPC made this status up.
+
+    A write that fails because the server has just ended the call overwrites the status that the
+    server gave (https://github.com/grpc/grpc/issues/36066). The next call will tell.
+    """
+    made_up = "Internal error from Core"
+    return error.code is grpc.StatusCode.INTERNAL and error.message == made_up
+
+
+@dataclass(slots=True)
+class _Item:
+    """One evaluation without an answer."""
+
+    request: bytes
+    done: Callable[[Outcome], None]
+    deadline: float
+    """When it has to be answered, by the loop's clock."""
+    tensors: Sequence[StoredTensor]
+    """The resident tensors that it names."""
+    healings: int = 0
+    """How often they were missing."""
+    healing: bool = False
+    """Whether they are being sent, so that the item has to wait."""
+
+    @property
+    def most_healings(self) -> int:
+        """How often they may be missing."""
+        return _MOST_HEALINGS if self.tensors else 0
+
+
+class StreamCore:
+    """Sends items over one call at a time until each has an outcome.
+
+    Not safe across threads: everything happens on the loop that made it.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        methods: Sequence[StreamMethod],
+        timeout: float,
+        limits: Limits,
+        heal: Heal,
+    ) -> None:
+        """Start without a call; the first item makes one."""
+        self.limits = limits
+        """What the server takes."""
+        self._session = session
+        self._methods = methods
+        self._timeout = timeout
+        self._heal = heal
+        self._healers: set[asyncio.Task[None]] = set()
+        self._items: dict[int, _Item] = {}
+        """Those without an outcome, in the order in which they came, and so of their deadlines."""
+        self._loop = asyncio.get_running_loop()
+        # One for all items: it is set anew when it has run, not for each of them.
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsent: deque[int] = deque()
+        self._numbers = count()
+        self._work = asyncio.Event()  # there is something to send, or nothing more to come
+        self._idle = asyncio.Event()  # there is nothing to wait for
+        self._idle.set()
+        self._closing = False
+        self._failures = 0  # since the last answer
+        self._broken_by: LosswireError | None = None
+        self._driver = asyncio.create_task(self._drive())
+        # However it ends, nobody waits for an answer that cannot come.
+        self._driver.add_done_callback(lambda _: self._finish())
+
+    def in_flight(self, asked: int | None) -> int:
+        """Tell how many items may be unanswered: no more than the server takes."""
+        allowed = max(1, self.limits.max_in_flight_per_stream)
+        return allowed if asked is None else min(asked, allowed)
+
+    def next_number(self) -> int:
+        """Give a number that no other item has; the one method for any thread."""
+        return next(self._numbers)
+
+    def add(
+        self,
+        number: int,
+        request: bytes,
+        done: Callable[[Outcome], None],
+        tensors: Sequence[StoredTensor] = (),
+    ) -> None:
+        """Take an item, with the resident tensors it names; `done` gets its outcome, once."""
+        if len(request) > self.limits.max_message_bytes:
+            # Sent, it would end the call, and with it everybody else's items.
+            limit = f"the server takes {self.limits.max_message_bytes} bytes in one message"
+            done(too_large_error(limit, len(request)))
+            return
+        if self._driver.done():
+            done(closed_error())
+            return
+        deadline = self._loop.time() + self._timeout
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._expire)
+        self._items[number] = _Item(request, done, deadline, tensors)
+        self._unsent.append(number)
+        self._idle.clear()
+        self._work.set()
+
+    async def close(self) -> None:
+        """Wait for the outcomes of all items, then end the call."""
+        self._closing = True
+        self._work.set()
+        try:
+            await self._idle.wait()
+            # The server ends a call that has no more items; one that hangs is left.
+            await asyncio.wait([self._driver], timeout=_FAREWELL_SECONDS)
+        finally:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """End the call; items without an answer get CancelledError."""
+        self._driver.cancel()
+        for healer in self._healers:
+            healer.cancel()
+        await asyncio.wait([self._driver, *self._healers])
+
+    def _settle(self, number: int, outcome: Outcome) -> None:
+        item = self._items.pop(number, None)
+        if item is None:  # it expired before
+            return
+        item.done(outcome)
+        if self._closing:
+            self._work.set()
+        if not self._items:
+            self._idle.set()
+
+    def _settle_all(self, error: LosswireError) -> None:
+        for number in tuple(self._items):
+            self._settle(number, error)
+
+    def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._settle_all(closed_error())
+
+    def _expire(self) -> None:
+        """Fail what is overdue, and come back for the next."""
+        self._timer = None
+        now = self._loop.time()
+        why = f"; the connection is down: {self._broken_by.message}" if self._broken_by else ""
+        while self._items:
+            number, item = next(iter(self._items.items()))
+            if item.deadline > now:
+                self._timer = self._loop.call_at(item.deadline, self._expire)
+                return
+            message = f"no answer within {self._timeout:g} s{why}"
+            self._settle(number, DeadlineExceededError(message))
+
+    async def _drive(self) -> None:
+        """Keep a call open for as long as there is something to send or to wait for."""
+        while not self._session.closed:
+            await self._work.wait()
+            if self._closing and not self._items:
+                return
+            target = self._session.rotation.take()
+            error = await self._one_call(target)
+            if isinstance(error, UnavailableError):
+                self._session.rotation.set_aside(target)
+            await self._wait_after(error)
+            self._resend()
+
+    async def _wait_after(self, error: LosswireError) -> None:
+        """Wait before the next call, or fail all items when there is to be none for them."""
+        self._failures += 1
+        # Items expire by themselves; the next call may always be tried for later ones.
+        delay = delay_before_retry(self._session.retry, self._failures, error, math.inf, random)
+        if delay is None:
+            self._failures = 0
+            self._settle_all(error)
+        elif self._items or not self._closing:
+            self._broken_by = error
+            await asyncio.sleep(delay)
+
+    def _resend(self) -> None:
+        """Prepare the next call: everything without an outcome goes again."""
+        self._unsent = deque(number for number, item in self._items.items() if not item.healing)
+        if self._unsent or self._closing:
+            self._work.set()
+        else:
+            self._work.clear()
+
+    def _take(self, number: int, outcome: Outcome, target: int) -> None:
+        """Settle an item, unless what its server misses can be sent there."""
+        item = self._items.get(number)
+        if item is None or not is_missing(outcome) or item.healings == item.most_healings:
+            self._settle(number, outcome)
+        elif not item.healing:
+            item.healings += 1
+            item.healing = True
+            healer = asyncio.create_task(self._send_missing(number, item, target))
+            self._healers.add(healer)
+            healer.add_done_callback(self._healers.discard)
+
+    async def _send_missing(self, number: int, item: _Item, target: int) -> None:
+        """Send the resident tensors of an item, then the item again."""
+        left = item.deadline - self._loop.time()
+        try:
+            if left > 0 and not self._session.closed:
+                await self._heal(item.tensors, target, left)
+        except LosswireError as error:
+            self._settle(number, error)
+        finally:
+            item.healing = False
+            if number in self._items:
+                self._unsent.append(number)
+            self._work.set()
+
+    async def _one_call(self, target: int) -> LosswireError:
+        """Carry one call to its end; gives what ended it."""
+        try:
+            call = self._methods[target](metadata=self._session.metadata)
+            sender = asyncio.create_task(self._send(call))
+            try:
+                while (answer := cast("Any", await call.read())) is not grpc.aio.EOF:
+                    self._failures = 0
+                    self._broken_by = None
+                    self._take(answer.id, read_outcome(answer.outcome, "stream"), target)
+            finally:
+                call.cancel()
+                sender.cancel()
+                await asyncio.wait([sender])
+        except grpc.RpcError as failure:
+            error = error_from_call(failure)
+            return _ended() if _hides_the_status(error) else error
+        except asyncio.CancelledError:
+            return closed_or_cancelled(self._session)
+        except grpc.aio.UsageError:
+            return closed_error()
+        return _ended()
+
+    async def _send(self, call: _Call) -> None:
+        """Write items as they come; a failed write ends quietly, the reader learns why."""
+        try:
+            while True:
+                await self._work.wait()
+                while self._unsent:
+                    item = self._items.get(self._unsent.popleft())
+                    if item is not None:
+                        await call.write(item.request)
+                # What names resident tensors may have to be sent again on this call.
+                if self._closing and not any(item.tensors for item in self._items.values()):
+                    await call.done_writing()
+                    return
+                self._work.clear()
+        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            return

@@ -1,0 +1,1 @@
+"""What a loss's record is, and which losses there are."""

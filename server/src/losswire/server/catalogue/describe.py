@@ -1,0 +1,88 @@
+"""The catalogue as the contract describes it: from records to `LossInfo`."""
+
+from collections.abc import Sequence
+
+from losswire.server.catalogue.record import Kind, LossRecord, Reduction
+from losswire.server.pipeline.encode import NUMBERS
+from losswire.v1 import evaluation_pb2, loss_info_pb2
+from losswire.wire import encode_option
+
+_KINDS = {
+    Kind.LOSS: loss_info_pb2.LOSS_KIND_LOSS,
+    Kind.ACTIVATION: loss_info_pb2.LOSS_KIND_ACTIVATION,
+}
+_OPTION_TYPES = {
+    float: loss_info_pb2.OPTION_TYPE_DOUBLE,
+    int: loss_info_pb2.OPTION_TYPE_INT64,
+    bool: loss_info_pb2.OPTION_TYPE_BOOL,
+    str: loss_info_pb2.OPTION_TYPE_STRING,
+}
+_REDUCTIONS = {
+    Reduction.NONE: evaluation_pb2.REDUCTION_NONE,
+    Reduction.MEAN: evaluation_pb2.REDUCTION_MEAN,
+    Reduction.SUM: evaluation_pb2.REDUCTION_SUM,
+    Reduction.BATCHMEAN: evaluation_pb2.REDUCTION_BATCHMEAN,
+}
+
+
+def describe(record: LossRecord) -> loss_info_pb2.LossInfo:
+    """Describe a loss completely."""
+    return loss_info_pb2.LossInfo(
+        name=record.name,
+        kind=_KINDS[record.kind],
+        summary=record.summary,
+        description=record.description,
+        inputs=[_describe_input(record, name) for name in record.inputs],
+        options=[_describe_option(record, name) for name in record.options],
+        layouts=[
+            loss_info_pb2.LayoutInfo(
+                name=each.name,
+                inputs={name: spec.axes.text for name, spec in each.inputs.items()},
+                values=each.values.text,
+                data_types={name: _types(spec.dtypes) for name, spec in each.inputs.items()},
+                nonempty_axes=each.nonempty,
+            )
+            for each in record.layouts
+        ],
+        reductions=[_REDUCTIONS[each] for each in record.reductions],
+        default_reduction=_REDUCTIONS[record.default_reduction],
+        mean_denominator=record.mean_denominator,
+        separable=record.separable,
+        closed_form=bool(record.closed_forms),
+        source=record.source,
+    )
+
+
+def _describe_input(record: LossRecord, name: str) -> loss_info_pb2.InputInfo:
+    described = record.inputs[name]
+    specs = [each.inputs[name] for each in record.layouts if name in each.inputs]
+    dtypes = dict.fromkeys(dtype for spec in specs for dtype in spec.dtypes)
+    rules = {rule.rule: rule for rule in (described.rule_for(real=each.real) for each in specs)}
+    return loss_info_pb2.InputInfo(
+        name=name,
+        description=described.meaning,
+        data_types=[NUMBERS[dtype] for dtype in dtypes],
+        required=name in record.required_inputs,
+        differentiable_in=record.differentiable_in(name),
+        value_rules=[text for text, rule in rules.items() if text and rule.enforced],
+        value_hints=[text for text, rule in rules.items() if text and not rule.enforced],
+        promotes=described.promotes,
+        factored_in=record.factored_in(name),
+    )
+
+
+def _types(dtypes: Sequence[str]) -> loss_info_pb2.DataTypeList:
+    return loss_info_pb2.DataTypeList(data_types=[NUMBERS[each] for each in dtypes])
+
+
+def _describe_option(record: LossRecord, name: str) -> loss_info_pb2.OptionInfo:
+    option, field = record.options[name], record.option_fields[name]
+    return loss_info_pb2.OptionInfo(
+        name=name,
+        description=option.meaning,
+        type=_OPTION_TYPES[field.type],
+        default_value=None if field.default is None else encode_option(field.default),
+        required=field.required,
+        range="; ".join(each.rule for each in option.rules),
+        choices=option.choices,
+    )

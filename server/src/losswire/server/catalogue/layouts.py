@@ -1,0 +1,64 @@
+"""The accepted combinations of shapes and data types of a loss."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from losswire.server.catalogue.shapes import Axes
+
+FLOATS: Final = ("float16", "bfloat16", "float32", "float64")
+INTEGERS: Final = ("uint8", "int8", "int16", "int32", "int64")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one input is in one layout: its axes and its data types."""
+
+    axes: Axes
+    dtypes: tuple[str, ...]
+
+    @property
+    def real(self) -> bool:
+        """Whether it is computed with, and so converted to the compute type; else an index."""
+        return self.dtypes[0] in FLOATS
+
+
+def floats(axes: str) -> Spec:
+    """Describe an input of any floating type."""
+    return Spec(Axes(axes), FLOATS)
+
+
+def doubles(axes: str) -> Spec:
+    """Describe an input of a type that torch has where it lacks half precision."""
+    return Spec(Axes(axes), ("float32", "float64"))
+
+
+def numbers(axes: str) -> Spec:
+    """Describe an input of any floating or integer type."""
+    return Spec(Axes(axes), FLOATS + INTEGERS)
+
+
+def signed(axes: str) -> Spec:
+    """Describe an input of any type that holds negative numbers."""
+    return Spec(Axes(axes), tuple(each for each in FLOATS + INTEGERS if each != "uint8"))
+
+
+def indices(axes: str, dtypes: tuple[str, ...] = ("int64", "uint8")) -> Spec:
+    """Describe an input of indices."""
+    return Spec(Axes(axes), dtypes)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One accepted combination of shapes and types."""
+
+    name: str
+    inputs: Mapping[str, Spec]
+    values: Axes
+    nonempty: tuple[str, ...] = ()
+    """The axes whose length may not be 0, because torch has no result then."""
+
+
+def layout(name: str, *, values: str, nonempty: tuple[str, ...] = (), **inputs: Spec) -> Layout:
+    """Describe one accepted combination of shapes: the inputs by name, then the values."""
+    return Layout(name, inputs, Axes(values), nonempty)

@@ -1,0 +1,334 @@
+"""The record of a loss: what one decorated function says about it, and nothing else does.
+
+Validation, ListLosses, the documentation, the batching key and the tests all
+follow from the record. `losses/` holds the functions.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from types import NoneType
+from typing import Any, Final, get_args, get_type_hints
+
+import torch
+from torch import Tensor
+
+from losswire.server.catalogue.closed_form import ClosedForm, Denominators
+from losswire.server.catalogue.layouts import (
+    FLOATS,
+    INTEGERS,
+    Layout,
+    Spec,
+    doubles,
+    floats,
+    indices,
+    layout,
+    numbers,
+    signed,
+)
+from losswire.server.catalogue.options import (
+    AbsentIn,
+    AxisOf,
+    FiniteIfEmpty,
+    IndexOf,
+    NegativeIn,
+    Option,
+    OptionContext,
+    OptionField,
+    OptionRule,
+    Range,
+)
+from losswire.server.catalogue.value_rules import REALS, Context, Values
+
+__all__ = [
+    "FLOATS",
+    "INTEGERS",
+    "LOSS_REDUCTIONS",
+    "AbsentIn",
+    "AxisOf",
+    "Cost",
+    "FiniteIfEmpty",
+    "IndexOf",
+    "Input",
+    "Kind",
+    "Layout",
+    "LossRecord",
+    "NegativeIn",
+    "Option",
+    "OptionContext",
+    "OptionField",
+    "OptionRule",
+    "Range",
+    "RecordError",
+    "Reduction",
+    "Spec",
+    "Terms",
+    "activation",
+    "doubles",
+    "floats",
+    "indices",
+    "layout",
+    "loss",
+    "numbers",
+    "signed",
+]
+"""All that a module of losses is written with, besides the rules in values.py."""
+
+
+class Reduction(Enum):
+    """How values become the result; the names are torch's."""
+
+    NONE = "none"
+    MEAN = "mean"
+    SUM = "sum"
+    BATCHMEAN = "batchmean"
+
+
+LOSS_REDUCTIONS: Final = (Reduction.NONE, Reduction.MEAN, Reduction.SUM)
+
+
+class Kind(Enum):
+    """What a record describes."""
+
+    LOSS = "loss"
+    ACTIVATION = "activation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What an input is in every layout."""
+
+    meaning: str
+    """One sentence."""
+    differentiable: bool | tuple[str, ...] = False
+    """Whether torch gives a gradient: in all layouts, in none, or in those named."""
+    promotes: bool = False
+    """Whether its floating type may differ from that of the other inputs."""
+    values: tuple[Values, ...] = (REALS,)
+    """The rules of its values: for floats, then (where a layout has them) for indices."""
+
+    def rule_for(self, *, real: bool) -> Values:
+        """Give the rule for values of this kind."""
+        return self.values[0] if real else self.values[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What an evaluation takes, as far as admission must know it beforehand."""
+
+    buffers: float = 4.0
+    """Peak memory, in multiples of all inputs in the compute type, loss only."""
+    buffers_with_gradients: float = 8.0
+    """The same, with gradients."""
+    scratch: Callable[[Context], int] | None = None
+    """The elements of what is much larger than the inputs, such as logits made of
+    two matrices; counted like elements of the inputs. None: there is no such thing."""
+    steps: Callable[[Context], int] | None = None
+    """The work with gradients where it grows faster than the memory, in steps of about
+    a nanosecond on a CPU. None: it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a loss function returns: the values and how their mean is formed."""
+
+    values: Tensor
+    """The loss of each element, unreduced."""
+    numerator_scale: Tensor | None = None
+    """The factor by which each value enters the mean; None: 1. In the values' shape."""
+    denominators: Tensor | None = None
+    """What each value adds to the mean's denominator; None: 1. In the values' shape."""
+    counted: Tensor | None = None
+    """Which values torch itself does not ignore; None: all. In the values' shape."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRecord:
+    """Everything there is to know about one loss."""
+
+    function: Callable[..., Terms]
+    kind: Kind
+    layouts: tuple[Layout, ...]
+    inputs: Mapping[str, Input]
+    options: Mapping[str, Option]
+    reductions: tuple[Reduction, ...]
+    mean_denominator: str
+    separable: bool
+    promotes_integers: bool
+    cost: Cost
+    source: str
+    denominators: Mapping[str, Denominators]
+    closed_forms: Mapping[str, ClosedForm]
+    option_fields: Mapping[str, OptionField] = field(default_factory=dict)
+    required_inputs: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The name, which is the function's."""
+        return self.function.__name__
+
+    @property
+    def default_reduction(self) -> Reduction:
+        """What an evaluation gets that names no reduction."""
+        return Reduction.NONE if self.kind is Kind.ACTIVATION else Reduction.MEAN
+
+    @cached_property
+    def description(self) -> str:
+        """The docstring."""
+        return inspect.getdoc(self.function) or ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return self.description.partition("\n")[0]
+
+    def differentiable_in(self, name: str) -> tuple[str, ...]:
+        """Give the names of the layouts in which an input has a gradient."""
+        where = self.inputs[name].differentiable
+        if isinstance(where, bool):
+            return tuple(each.name for each in self.layouts if name in each.inputs and where)
+        return where
+
+    def factored_in(self, name: str) -> tuple[str, ...]:
+        """Give the names of the layouts in which an input's gradient can be factored."""
+        forms = {key: each for key, each in self.closed_forms.items() if each.factored == name}
+        names = {*forms, *(each.single for each in forms.values())}
+        return tuple(each.name for each in self.layouts if each.name in names)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Terms:  # noqa: ANN401 (the function's own)
+        """Call the function, so that one loss can be written in terms of another."""
+        return self.function(*args, **kwargs)
+
+
+class RecordError(TypeError):
+    """A decorator and its function do not agree; raised when the module is imported."""
+
+
+def loss(
+    *,
+    layouts: Sequence[Layout],
+    inputs: Mapping[str, Input],
+    options: Mapping[str, Option] | None = None,
+    reductions: Sequence[Reduction] = LOSS_REDUCTIONS,
+    mean_denominator: str = "the number of values",
+    separable: bool = True,
+    promotes_integers: bool = False,
+    cost: Cost = Cost(),
+    denominators: Mapping[str, Denominators] | None = None,
+    closed_forms: Mapping[str, ClosedForm] | None = None,
+    source: str,
+) -> Callable[[Callable[..., Terms]], LossRecord]:
+    """Make a function of tensors the record of a loss.
+
+    The function's parameters are the inputs (annotated `Tensor`, or
+    `Tensor | None = None` when optional) and then the options (annotated `bool`,
+    `int`, `float` or `str`, with torch's default). It returns unreduced `Terms`.
+    `promotes_integers`: whether integer inputs are computed in float32 without
+    being asked to, as torch does for some functions.
+    `denominators`: for the layouts, by name, whose terms have denominators, how these
+    follow from some inputs alone; without it a chunked mean with gradients needs a
+    normalizer.
+    `closed_forms`: for some layouts, by name, how to compute without autograd.
+    Raises RecordError when decorator and signature disagree.
+    """
+    return _decorator(
+        kind=Kind.LOSS,
+        layouts=tuple(layouts),
+        inputs=inputs,
+        options=options or {},
+        reductions=tuple(reductions),
+        mean_denominator=mean_denominator,
+        separable=separable,
+        promotes_integers=promotes_integers,
+        cost=cost,
+        denominators=denominators or {},
+        closed_forms=closed_forms or {},
+        source=source,
+    )
+
+
+def activation(
+    *,
+    layouts: Sequence[Layout],
+    inputs: Mapping[str, Input],
+    options: Mapping[str, Option] | None = None,
+    promotes_integers: bool = False,
+    source: str,
+) -> Callable[[Callable[..., Terms]], LossRecord]:
+    """Make a function of tensors the record of an activation, which has no reduction.
+
+    `promotes_integers`: whether integer inputs are computed in float32 without
+    being asked to, as torch does for some functions.
+    """
+    return _decorator(
+        kind=Kind.ACTIVATION,
+        layouts=tuple(layouts),
+        inputs=inputs,
+        options=options or {},
+        reductions=(Reduction.NONE,),
+        mean_denominator="",
+        separable=True,
+        promotes_integers=promotes_integers,
+        cost=Cost(),
+        denominators={},
+        closed_forms={},
+        source=source,
+    )
+
+
+def _decorator(**facts: Any) -> Callable[[Callable[..., Terms]], LossRecord]:  # noqa: ANN401 (the record's fields)
+    def decorate(function: Callable[..., Terms]) -> LossRecord:
+        required, fields = _read_signature(function)
+        record = LossRecord(
+            function=function, required_inputs=required, option_fields=fields, **facts
+        )
+        _check_agreement(record)
+        return record
+
+    return decorate
+
+
+def _read_signature(
+    function: Callable[..., Terms],
+) -> tuple[frozenset[str], dict[str, OptionField]]:
+    """Split the parameters into required inputs and options."""
+    hints = get_type_hints(function)
+    required: set[str] = set()
+    options: dict[str, OptionField] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = hints.get(name)
+        missing = parameter.default is inspect.Parameter.empty
+        kinds = [each for each in get_args(hint) or (hint,) if each is not NoneType]
+        if kinds == [torch.Tensor]:
+            if missing:
+                required.add(name)
+        elif len(kinds) == 1 and kinds[0] in (bool, int, float, str):
+            options[name] = OptionField(kinds[0], None if missing else parameter.default, missing)
+        else:
+            message = f"{function.__name__}: parameter {name} is neither a Tensor nor an option"
+            raise RecordError(message)
+    return frozenset(required), options
+
+
+def _check_agreement(record: LossRecord) -> None:
+    """Compare the decorator with the signature."""
+    parameters = list(inspect.signature(record.function).parameters)
+    described = [*record.inputs, *record.options]
+    if parameters != described:
+        message = f"{record.name}: the signature has {parameters}, the decorator {described}"
+        raise RecordError(message)
+    if list(record.option_fields) != list(record.options):
+        message = f"{record.name}: inputs must come before options"
+        raise RecordError(message)
+    for each in record.layouts:
+        if unknown := set(each.inputs) - set(record.inputs):
+            message = f"{record.name}: layout {each.name} has unknown inputs {sorted(unknown)}"
+            raise RecordError(message)
+        if absent := record.required_inputs - set(each.inputs):
+            message = f"{record.name}: layout {each.name} lacks the inputs {sorted(absent)}"
+            raise RecordError(message)
+    if not record.description:
+        message = f"{record.name}: a loss needs a docstring"
+        raise RecordError(message)

@@ -1,1 +1,0 @@
-"""Evaluations whose rows stream: read, computed and answered part by part, in bounded memory."""

@@ -1,1 +1,0 @@
-"""Closed forms: losses and gradients without autograd, a block of rows at a time."""

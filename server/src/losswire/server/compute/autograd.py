@@ -1,0 +1,149 @@
+"""The path of torch's own functions: the values by the record's function, the rest by autograd."""
+
+import torch
+from torch import Tensor
+
+from losswire.server.catalogue.record import Kind, Reduction, Terms
+from losswire.server.catalogue.value_rules import Array
+from losswire.server.compute.devices.transfers import transfers_for
+from losswire.server.compute.reduce import (
+    MEANS,
+    Computed,
+    Totals,
+    Weighting,
+    denominator_of,
+    loss_of,
+    quotient,
+    upstream_of,
+    value_gradients,
+)
+from losswire.server.compute.tensors import to_tensor
+from losswire.server.compute.work import Work
+from losswire.server.errors import InvalidEvaluationError
+from losswire.wire import Violation
+
+
+def compute_autograd(work: Work, device: torch.device) -> Computed:
+    """Evaluate by torch's function, and its autograd when gradients are wanted."""
+    with torch.set_grad_enabled(bool(work.gradients_for)):
+        return _Evaluation(work, device).run()
+
+
+class _Evaluation:
+    """One evaluation on its way through values, reduction and gradients."""
+
+    def __init__(self, work: Work, device: torch.device) -> None:
+        self.work = work
+        self.device = device
+        self.transfers = transfers_for(device)
+        self.dtype: torch.dtype = getattr(torch, work.compute_dtype)
+        self.weighting = Weighting(work, device, work.values_shape)
+        self.inputs = {name: self._input(name, array) for name, array in work.inputs.items()}
+        self.terms: Terms = work.record.function(**self.inputs, **work.options)
+        self._refuse_denominators_unforeseen()
+
+    def run(self) -> Computed:
+        """Form the loss and the gradients."""
+        work, terms = self.work, self.terms
+        values = terms.values.detach()
+        if work.record.kind is Kind.ACTIVATION:
+            totals, denominator, loss = Totals(), 0.0, values
+        else:
+            totals = Totals()
+            totals.add(values, self.weighting, scale=terms.numerator_scale, counted=terms.counted)
+            denominator = denominator_of(work, self.weighting, terms.denominators)
+            if work.reduction is Reduction.NONE:
+                loss = self.weighting(values).to(self.dtype)
+            else:
+                loss = values.new_tensor(loss_of(work, totals, denominator))
+        return Computed(
+            loss=self.transfers.fetch(loss.detach()),
+            sum=totals.total,
+            mean_numerator=totals.numerator,
+            mean_denominator=denominator,
+            count=totals.count,
+            gradients=self._gradients(totals, denominator) if work.gradients_for else {},
+        )
+
+    def _refuse_denominators_unforeseen(self) -> None:
+        """Refuse gradients of a mean whose denominator was taken to be known, and is not."""
+        whole, terms = self.work.whole, self.terms
+        if (
+            whole is not None
+            and whole.gradients_for
+            and whole.reduction in MEANS
+            and whole.normalizer is None
+            and terms.denominators is not None
+            and whole.layout.name not in whole.record.denominators
+        ):
+            text = (
+                f"is required: {whole.record.name} does not tell the denominator of its mean "
+                "before the rows are there; or ask for the sum"
+            )
+            raise InvalidEvaluationError([Violation("normalizer", text)])
+
+    def _input(self, name: str, array: Array) -> Tensor:
+        """Make an input a tensor of the compute type, ready for autograd if it is asked for."""
+        tensor = self.transfers.bring(to_tensor(array))
+        if not self.work.layout.inputs[name].real:
+            return tensor
+        # 1 is harmless to every loss; what the caller sent there may not be.
+        tensor = self._keep(name, tensor.to(self.dtype), 1.0)
+        return tensor.requires_grad_(name in self.work.gradients_for)
+
+    def _keep(self, name: str, tensor: Tensor, other: float) -> Tensor:
+        """Put another number where an input, or its gradient, belongs to removed values only.
+
+        What is shared between values (a class weight) stays as it is while any of
+        them is kept.
+        """
+        kept = self.weighting.kept
+        if self.weighting.removed is None or kept is None:
+            return tensor
+        layout = self.work.layout
+        placement = layout.inputs[name].axes.place(
+            layout.values, self.work.inputs[name].shape, self.work.bindings
+        )
+        if placement.shared:
+            kept = kept.any(dim=placement.shared)
+        return torch.where(kept.reshape(placement.shape), tensor, other)
+
+    def _gradients(self, totals: Totals, denominator: float) -> dict[str, Array]:
+        """Differentiate the loss with respect to the inputs asked for."""
+        work, terms = self.work, self.terms
+        upstream = upstream_of(work, self.device)
+        outputs = [terms.values]
+        wanted = value_gradients(work, upstream, denominator, terms.numerator_scale)
+        coefficients = [self._laid_over(terms.values, wanted)]
+        denominators = terms.denominators
+        if (
+            work.reduction in MEANS
+            and work.normalizer is None
+            and denominators is not None
+            and denominators.requires_grad
+        ):
+            # The denominator depends on an input too: d(n / d) has a second term.
+            mean = quotient(totals.numerator, denominator)
+            outputs.append(denominators)
+            coefficients.append(self._laid_over(denominators, -upstream * mean / denominator))
+        leaves = [self.inputs[name] for name in work.gradients_for]
+        # Some options leave an input out of torch's graph (triplet_margin_loss
+        # with p = 0 counts differences): its gradient is 0.
+        found = torch.autograd.grad(outputs, leaves, coefficients, materialize_grads=True)
+        return {
+            name: self._finish(name, gradient)
+            for name, gradient in zip(work.gradients_for, found, strict=True)
+        }
+
+    def _laid_over(self, outputs: Tensor, gradient: Tensor) -> Tensor:
+        """Give the gradient of each output, its sample weight included."""
+        weighted = self.weighting(gradient.expand(outputs.shape))
+        return weighted.to(outputs.dtype).contiguous()
+
+    def _finish(self, name: str, gradient: Tensor) -> Array:
+        """Clear what belongs to removed values and convert to the type asked for."""
+        dtype = getattr(torch, self.work.gradient_type(name))
+        place = self.work.destinations.get(name)
+        return self.transfers.fetch(
+            self._keep(name, gradient, 0.0).to(dtype), None if place is None else place.array
+        )

@@ -1,0 +1,1 @@
+"""Loss and gradient without autograd, by blocks of rows, in torch."""

@@ -1,0 +1,79 @@
+"""Closed forms of the binary cross entropies and kl_div. All inputs and values are flat."""
+
+import torch
+from torch import Tensor
+
+from losswire.server.catalogue.closed_form import Block
+
+_NONE = 0
+"""torch's number for the reduction `none`."""
+
+_aten = torch.ops.aten
+
+
+def bce(block: Block) -> Tensor:
+    """Compute `-(y * log(x) + (1 - y) * log(1 - x))` and `(x - y) / (x * (1 - x))`."""
+    inputs, target = block.inputs["input"], block.inputs["target"]
+    weight = block.inputs.get("weight")
+    if weight is not None:
+        weight = weight.expand(inputs.shape)
+    values = block.scratch("values", inputs)
+    _aten.binary_cross_entropy.out(inputs, target, weight, _NONE, out=values)
+    gradient = block.gradients.get("input")
+    if gradient is not None and block.coefficients is not None:
+        _aten.binary_cross_entropy_backward.grad_input(
+            block.coefficients.to(values.dtype), inputs, target, weight, _NONE, grad_input=gradient
+        )
+    return values
+
+
+def bce_with_logits(block: Block) -> Tensor:
+    """Compute `(1 - y) * x + l * (log1p(exp(-|x|)) + max(-x, 0))`, `l = 1 + (pos_weight - 1) * y`.
+
+    The gradient is `sigmoid(x) - y` without a `pos_weight`, and with one
+    `(p + 1 - y) * sigmoid(x) - p`, where `p = pos_weight * y`.
+    """
+    inputs, target = block.inputs["input"], block.inputs["target"]
+    weight, positive = block.inputs.get("weight"), block.inputs.get("pos_weight")
+    values = torch.abs(inputs, out=block.scratch("values", inputs)).neg_().exp_().log1p_()
+    values.sub_(torch.clamp(inputs, max=0.0, out=block.scratch("other", inputs)))
+    if positive is not None:
+        values.mul_((positive - 1) * target + 1)
+    values.add_(torch.sub(1.0, target, out=block.scratch("other", inputs)).mul_(inputs))
+    if weight is not None:
+        values.mul_(weight)
+    gradient = block.gradients.get("input")
+    if gradient is not None and block.coefficients is not None:
+        torch.sigmoid(inputs, out=gradient)
+        if positive is None:
+            gradient.sub_(target)
+        else:
+            shared = positive * target
+            gradient.mul_(shared + 1 - target).sub_(shared)
+        _scale(gradient, block.coefficients, weight)
+    return values
+
+
+def kl_div(block: Block) -> Tensor:
+    """Compute `y * (log(y) - x)` and `-y`; with `log_target` `exp(y)` stands for `y`."""
+    inputs, target = block.inputs["input"], block.inputs["target"]
+    log_target = block.options["log_target"]
+    if log_target:
+        probability = torch.exp(target, out=block.scratch("other", inputs))
+        values = torch.sub(target, inputs, out=block.scratch("values", inputs)).mul_(probability)
+    else:
+        probability = target
+        values = torch.xlogy(target, target, out=block.scratch("values", inputs))
+        values.sub_(torch.mul(target, inputs, out=block.scratch("other", inputs)))
+    gradient = block.gradients.get("input")
+    if gradient is not None and block.coefficients is not None:
+        torch.neg(probability, out=gradient)
+        _scale(gradient, block.coefficients, None)
+    return values
+
+
+def _scale(gradient: Tensor, coefficients: Tensor, weight: Tensor | None) -> None:
+    """Multiply by everything that stands behind the derivative."""
+    gradient.mul_(coefficients.to(gradient.dtype))
+    if weight is not None:
+        gradient.mul_(weight)

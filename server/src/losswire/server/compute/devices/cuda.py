@@ -1,0 +1,70 @@
+"""What staging, memory limits and errors need of CUDA."""
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from losswire.server.compute.devices.pinned_staging import Lane, Lanes, Mark
+
+_SHARE: Final = 0.9
+"""How much of the memory that is free at the start may be used. Libraries take workspaces of
+their own, and freed blocks are not always of the size that is asked for next."""
+
+
+class _Stream:
+    """A stream of CUDA."""
+
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401 (torch.cuda.Stream has no types)
+        self._stream = stream
+
+    def empty(self, like: Tensor) -> Tensor:
+        with torch.cuda.stream(self._stream):
+            return torch.empty(like.shape, dtype=like.dtype, device=self._stream.device)
+
+    def copy(self, target: Tensor, source: Tensor) -> None:
+        with torch.cuda.stream(self._stream):
+            target.copy_(source, non_blocking=True)
+
+    def mark(self) -> Mark:
+        mark: Mark = self._stream.record_event()
+        return mark
+
+    def wait(self, mark: Mark) -> None:
+        self._stream.wait_event(mark)
+
+    def uses(self, tensor: Tensor) -> None:
+        tensor.record_stream(self._stream)
+
+
+def cuda_lanes(device: torch.device) -> Lanes:
+    """Give the lanes of a device. Computing stays where torch puts it unless it is told."""
+    cuda: Any = torch.cuda
+    arriving: Lane = _Stream(cuda.Stream(device))
+    leaving: Lane = _Stream(cuda.Stream(device))
+    return Lanes(arriving=arriving, computing=_Stream(cuda.default_stream(device)), leaving=leaving)
+
+
+def pinned(size: int) -> Tensor:
+    """Give so many bytes of host memory that the device reads and writes by itself."""
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+
+def usable_bytes(device: torch.device) -> int:
+    """Tell how much of the device's memory evaluations may take."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free * _SHARE)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether an error may have spoiled the device for this process.
+
+    CUDA tells of most errors some calls late, and after many of them each further call
+    fails. Only a refused allocation leaves everything as it was.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, torch.AcceleratorError) or (
+        # Libraries of CUDA (cuBLAS) have no class of their own.
+        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    )

@@ -1,0 +1,199 @@
+"""Losses of single elements by native code."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from losswire.server.catalogue.closed_form import InMessage, Native, Options, Places, RowBlock
+from losswire.server.catalogue.shapes import Shape
+from losswire.server.catalogue.value_rules import Array
+from losswire.server.compute.native import binding
+from losswire.server.compute.native.binding import Elements, ElementsMessage
+from losswire.server.compute.native.message import answer_at, evaluate_by, number_of
+from losswire.server.compute.tensors import numpy_type
+
+if TYPE_CHECKING:
+    from losswire.server.compute.work import Work
+
+_WEIGHTS: Final = ("weight", "pos_weight")
+"""The inputs that may repeat along the others."""
+
+
+class _Loss(IntEnum):
+    """The losses; `elements.cc` has the same numbers."""
+
+    MSE = 0
+    L1 = 1
+    SMOOTH_L1 = 2
+    HUBER = 3
+    BCE_WITH_LOGITS = 4
+    BCE_WITH_POSITIVE = 5
+    BCE = 6
+    KL_DIV = 7
+    KL_DIV_LOG = 8
+
+
+_Choose = Callable[[Mapping[str, Array], Options], tuple[_Loss, float]]
+"""Gives which loss to compute, and its option."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Elementwise:
+    """One loss."""
+
+    choose: _Choose
+
+    def rows(self, block: RowBlock, most_vector_bytes: int = binding.WIDEST) -> float:
+        """Compute some elements; gives the sum of their values."""
+        # All arrays are kept alive by being named here.
+        inputs = {name: np.ascontiguousarray(each) for name, each in block.inputs.items()}
+        _unify_weights(inputs)
+        given = next(iter(block.gradients.values()), inputs["input"]).dtype
+        call = _call_of(self, inputs, block.options, given)
+        call.most_vector_bytes = most_vector_bytes
+        call.input, call.target = inputs["input"].ctypes.data, inputs["target"].ctypes.data
+        if "weight" in inputs:
+            call.weight = inputs["weight"].ctypes.data
+        if "pos_weight" in inputs:
+            call.positive = inputs["pos_weight"].ctypes.data
+        if block.removed is not None:
+            call.removed = block.removed.ctypes.data
+        if block.coefficients is not None:
+            call.coefficients = block.coefficients.ctypes.data
+            call.coefficient_step = min(block.coefficients.ndim, 1)
+        if "input" in block.gradients:
+            call.input_gradient = block.gradients["input"].ctypes.data
+        if "target" in block.gradients:
+            call.target_gradient = block.gradients["target"].ctypes.data
+        if block.values is not None:
+            call.values = block.values.ctypes.data
+        binding.compute(call, small=block.small)
+        total: float = call.total
+        return total
+
+    def in_message(self, places: Places) -> InMessage:
+        """Prepare to compute evaluations of one form where their messages lie."""
+        work = places.work
+        gradient_type = numpy_type(work.gradient_type("input"))
+        call = ElementsMessage(
+            answer=answer_at(places),
+            elements=_call_of(self, work.inputs, work.options, gradient_type),
+            input_at=places.inputs["input"],
+            target_at=places.inputs["target"],
+            weight_at=places.inputs.get("weight", -1),
+            positive_at=places.inputs.get("pos_weight", -1),
+            input_gradient_at=places.gradients.get("input", -1),
+            target_gradient_at=places.gradients.get("target", -1),
+        )
+        return evaluate_by(call, places)
+
+
+def native(choose: _Choose) -> Native:
+    """Describe how a loss is computed."""
+    loss = _Elementwise(choose)
+    return Native(
+        rows=loss.rows, fits=_fits, in_message=loss.in_message, fits_message=_fits_message
+    )
+
+
+def _fits(inputs: Mapping[str, Array], options: Options) -> bool:
+    """Tell whether all have one type, and weights repeat without gaps if they do."""
+    del options
+    dtype, shape = inputs["input"].dtype, inputs["input"].shape
+    return (
+        binding.AVAILABLE
+        and all(each.dtype == dtype for each in inputs.values())
+        and all(_repeats(inputs[name].shape, shape) for name in _WEIGHTS if name in inputs)
+    )
+
+
+def _repeats(weight: Shape, shape: Shape) -> bool:
+    """Tell whether elements laid out one after the other take a weight over and over."""
+    lengths = list(weight)
+    while lengths and lengths[0] == 1:
+        del lengths[0]
+    return not lengths or tuple(lengths) == shape[-len(lengths) :]
+
+
+def _unify_weights(inputs: dict[str, Array]) -> None:
+    """Let weights that repeat do so after as many elements."""
+    count = inputs["input"].size
+    repeating = [name for name in _WEIGHTS if name in inputs and inputs[name].size < count]
+    longest = max((inputs[name].size for name in repeating), default=0)
+    for name in repeating:
+        if inputs[name].size < longest:
+            inputs[name] = np.tile(inputs[name].reshape(-1), longest // inputs[name].size)
+
+
+def _call_of(
+    loss: _Elementwise, inputs: Mapping[str, Array], options: Options, gradient: np.dtype[Any]
+) -> Elements:
+    """Describe a computation but for where everything lies."""
+    number, option = loss.choose(inputs, options)
+    given = inputs["input"]
+    sizes = [inputs[name].size if name in inputs else given.size for name in _WEIGHTS]
+    return Elements(
+        count=given.size,
+        line=min(sizes),
+        option=option,
+        loss=number,
+        weight_repeats=sizes[0] < given.size,
+        positive_repeats=sizes[1] < given.size,
+        read_type=number_of(given.dtype),
+        gradient_type=number_of(gradient),
+        most_vector_bytes=binding.WIDEST,
+    )
+
+
+def _fits_message(work: "Work") -> bool:
+    """Tell whether the tensors of an evaluation are read and written there as they are."""
+    inputs = work.inputs
+    count = math.prod(work.values_shape)
+    repeating = {inputs[name].size for name in _WEIGHTS if name in inputs} - {count}
+    natural = (inputs["input"].dtype.name, work.compute_dtype)
+    return len(repeating) <= 1 and work.gradient_type("input") in natural
+
+
+def _always(loss: _Loss) -> _Choose:
+    """Choose one loss, which has no option."""
+
+    def choose(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
+        del inputs, options
+        return loss, 0.0
+
+    return choose
+
+
+def _smooth_l1(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
+    del inputs
+    beta: float = options["beta"]
+    return (_Loss.SMOOTH_L1 if beta else _Loss.L1), beta
+
+
+def _huber(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
+    del inputs
+    return _Loss.HUBER, options["delta"]
+
+
+def _bce_with_logits(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
+    del options
+    weighted = "pos_weight" in inputs
+    return (_Loss.BCE_WITH_POSITIVE if weighted else _Loss.BCE_WITH_LOGITS), 0.0
+
+
+def _kl_div(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
+    del inputs
+    return (_Loss.KL_DIV_LOG if options["log_target"] else _Loss.KL_DIV), 0.0
+
+
+MSE: Final = native(_always(_Loss.MSE))
+L1: Final = native(_always(_Loss.L1))
+SMOOTH_L1: Final = native(_smooth_l1)
+HUBER: Final = native(_huber)
+BCE_WITH_LOGITS: Final = native(_bce_with_logits)
+BCE: Final = native(_always(_Loss.BCE))
+KL_DIV: Final = native(_kl_div)

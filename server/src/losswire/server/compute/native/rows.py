@@ -1,0 +1,261 @@
+"""The path of native rows: evaluations of any size in host memory, cut over threads when large."""
+
+import math
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache, cached_property
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import torch
+
+from losswire.server.catalogue.closed_form import ClosedForm, Factors, Native, RowBlock
+from losswire.server.catalogue.record import Reduction
+from losswire.server.catalogue.value_rules import Array
+from losswire.server.compute.reduce import MEANS, Computed, Totals, loss_of, of_rows, quotient
+from losswire.server.compute.tensors import numpy_type
+from losswire.server.compute.work import SMALL_BYTES, Work
+
+_THREAD_BYTES: Final = 1 << 20
+"""A thread that has fewer bytes of the inputs to itself costs more than it gains."""
+
+_BLOCK_VALUES: Final = 1 << 15
+"""Of so many values at a time there are weights and factors of their own, in float64: few
+enough to stay in the cache."""
+
+_FACTORS: Final = len(Factors._fields)
+
+
+def compute_rows(form: ClosedForm, work: Work, threads: int) -> Computed:
+    """Evaluate by native rows, with dense gradients or a factored one."""
+    if form.native is None:
+        message = "a closed form that has no native rows was chosen for them"
+        raise TypeError(message)
+    # What is too large for its type is infinite, here as in torch.
+    with np.errstate(all="ignore"):
+        return _compute(form, form.native, work, threads)
+
+
+def _compute(form: ClosedForm, native: Native, work: Work, threads: int) -> Computed:
+    known = work.record.denominators.get(work.layout.name)
+    terms = known.terms(work.inputs, work.options) if known else None
+    # Terms that are conditions say what counts, and need not be found twice.
+    conditions = terms is not None and terms.dtype == bool
+    counted = terms if conditions else form.counted(work.inputs, work.options)
+    denominator = work.normalizer
+    if denominator is None:
+        denominator = of_rows(work, _sum_of(terms, work))
+    rows = _Rows(native, work, denominator)
+    total = _run(rows, work, threads)
+    totals = Totals(total, total, _count(counted, work))
+    if rows.values is None:
+        loss = np.array(loss_of(work, totals, denominator), numpy_type(work.compute_dtype))
+    else:
+        loss = rows.values.reshape(work.values_shape)
+    return Computed(
+        loss=loss,
+        sum=total,
+        mean_numerator=total,
+        mean_denominator=denominator,
+        count=totals.count,
+        gradients=rows.gradients_asked_for(),
+        factors=rows.factors_asked_for(),
+    )
+
+
+def threads_of(work: Work, threads: int) -> int:
+    """Tell over how many threads the rows are cut, of those that there are; 0 and 1 cut nothing."""
+    most = min(threads, work.input_bytes // _THREAD_BYTES)
+    return most if most <= 1 else min(most, _length(work))
+
+
+def _length(work: Work) -> int:
+    """Count what can be cut: elements where each is by itself, else rows."""
+    return math.prod(work.values_shape) if _is_flat(work) else work.values_shape[0]
+
+
+def _is_flat(work: Work) -> bool:
+    """Tell whether every element is a row, because all that there is has the values' shape."""
+    weight = work.sample_weight
+    return (weight is None or weight.shape == work.values_shape) and all(
+        array.shape == work.values_shape for array in work.inputs.values()
+    )
+
+
+def _sum_of(terms: Array | None, work: Work) -> float:
+    """Add up the mean's denominators: 1 each without terms."""
+    weight, count = work.sample_weight, float(math.prod(work.values_shape))
+    if terms is None:
+        # Laid over the values, each weight is met as often.
+        return count if weight is None else float(weight.sum(dtype=float)) * (count / weight.size)
+    if weight is None:
+        return float(np.count_nonzero(terms) if terms.dtype == bool else terms.sum(dtype=float))
+    weight = weight.astype(float)
+    return float(np.where(weight == 0, 0.0, terms * weight).sum())
+
+
+def _count(counted: Array | None, work: Work) -> int:
+    """Count the values that torch does not ignore and that have a weight."""
+    weight, count = work.sample_weight, math.prod(work.values_shape)
+    if weight is None:
+        return count if counted is None else int(np.count_nonzero(counted))
+    kept = weight != 0
+    if counted is None:
+        return int(np.count_nonzero(kept)) * (count // weight.size)
+    return int(np.count_nonzero(kept & counted))
+
+
+class _Rows:
+    """One evaluation, whose rows can be computed in parts, by several threads at a time."""
+
+    def __init__(self, native: Native, work: Work, denominator: float) -> None:
+        """Make the places of what there is of each row."""
+        self._native, self._work = native, work
+        wanted = bool(work.gradients_for)
+        dtype = numpy_type(work.compute_dtype)
+        self.small = work.input_bytes < SMALL_BYTES
+        flat = not self.small and len(work.values_shape) > 1 and _is_flat(work)
+        self.shape = (math.prod(work.values_shape),) if flat else work.values_shape
+        """The shape of the values, or that shape made flat."""
+        self._inputs = _flattened(work.inputs) if flat else dict(work.inputs)
+        self._weight: Array | None = None
+        if work.sample_weight is not None:
+            self._weight = np.broadcast_to(work.sample_weight, work.values_shape)
+            self._weight = self._weight.reshape(self.shape)
+        self._upstream = _upstream_of(work, denominator, self.shape) if wanted else None
+        self._asked: dict[str, Array] = {}
+        if not work.factored:
+            self._asked = {name: _place(work, name, dtype) for name in work.gradients_for}
+        self._gradients = _flattened(self._asked) if flat else self._asked
+        self._factors = np.empty((_FACTORS, *work.values_shape)) if work.factored else None
+        self._dtype = dtype
+        self.values = np.empty(self.shape, dtype) if work.reduction is Reduction.NONE else None
+        """The values, where they are the loss."""
+
+    @cached_property
+    def _rows(self) -> dict[str, Array]:
+        """The inputs that have rows."""
+        return {name: self._inputs[name] for name in self._work.row_inputs}
+
+    def run(self, start: int, stop: int) -> float:
+        """Compute some rows; gives the sum of their values."""
+        if self._weight is None and (self._upstream is None or not self._upstream.ndim):
+            return self._block(slice(start, stop))
+        # As of the caller: threads begin with other settings.
+        with np.errstate(all="ignore"):
+            return _sum([self._block(part) for part in self._blocks(start, stop)])
+
+    def _blocks(self, start: int, stop: int) -> Iterator[slice]:
+        step = max(_BLOCK_VALUES // max(math.prod(self.shape[1:]), 1), 1)
+        for first in range(start, stop, step):
+            yield slice(first, min(first + step, stop))
+
+    def _block(self, part: slice) -> float:
+        """Compute rows, all of which are done by one call."""
+        whole = part.stop - part.start == self.shape[0]
+        coefficients = self._upstream
+        if coefficients is not None and coefficients.ndim:
+            coefficients = coefficients[part].astype(np.float64, order="C")
+        values = None if self.values is None else self.values[part]
+        weight = removed = None
+        if self._weight is not None:
+            weight = self._weight[part].astype(np.float64, order="C")
+            removed = (weight == 0).view(np.uint8)
+            if coefficients is not None:
+                coefficients = weight * coefficients
+            if values is None:
+                values = np.empty(weight.shape, self._dtype)
+        total = self._native.rows(
+            RowBlock(
+                inputs=self._inputs if whole else self._inputs | _cut(self._rows, part),
+                options=self._work.options,
+                coefficients=coefficients,
+                removed=removed,
+                gradients=self._gradients if whole else _cut(self._gradients, part),
+                factors=None if self._factors is None else self._factors[:, part],
+                values=values,
+                small=self.small,
+            )
+        )
+        if weight is None or values is None:
+            return total
+        weighted = np.where(weight == 0, 0.0, values * weight)
+        values[...] = weighted
+        return float(weighted.sum())
+
+    def gradients_asked_for(self) -> dict[str, Array]:
+        """Give the gradients in the types asked for."""
+        return {
+            name: array.astype(numpy_type(self._work.gradient_type(name)), copy=False)
+            for name, array in self._asked.items()
+        }
+
+    def factors_asked_for(self) -> dict[str, Factors]:
+        """Give the factors of the gradient, where it is factored."""
+        if self._factors is None:
+            return {}
+        factors = Factors(*torch.from_numpy(self._factors))
+        return dict.fromkeys(self._work.gradients_for, factors)
+
+
+def _cut(arrays: Mapping[str, Array], part: slice) -> dict[str, Array]:
+    return {name: array[part] for name, array in arrays.items()}
+
+
+def _flattened(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array.reshape(-1) for name, array in arrays.items()}
+
+
+def _upstream_of(work: Work, denominator: float, shape: tuple[int, ...]) -> Array:
+    """Give the gradient with respect to each value before its weight; one number in float64."""
+    if work.grad_output is None:
+        return np.array(quotient(1.0, denominator) if work.reduction in MEANS else 1.0)
+    if work.reduction is Reduction.NONE:
+        return work.grad_output.reshape(shape)
+    upstream = work.grad_output.astype(np.float64)
+    # Python's numbers would raise where this divides by 0.
+    return np.asarray(upstream / np.float64(denominator) if work.reduction in MEANS else upstream)
+
+
+def _place(work: Work, name: str, dtype: np.dtype[np.generic]) -> Array:
+    """Give the place of a gradient: the caller's, if its type is one that can be written."""
+    given = work.inputs[name]
+    wanted = numpy_type(work.gradient_type(name))
+    # What is neither the input's type nor the compute type is converted at the end.
+    direct = wanted if wanted in (given.dtype, dtype) else dtype
+    if name in work.destinations and direct == wanted:
+        return work.destinations[name].array
+    return np.empty(given.shape, direct)
+
+
+def _run(rows: _Rows, work: Work, threads: int) -> float:
+    """Compute all rows, a share of them on each of some threads."""
+    count = rows.shape[0]
+    shares = threads_of(work, threads)
+    if shares <= 1:
+        return rows.run(0, count)
+    ends = [count * share // shares for share in range(shares + 1)]
+    first, *others = pairwise(ends)
+    pending: list[Future[float]] = []
+    try:
+        for each in others:
+            pending.append(_helpers(threads - 1).submit(rows.run, *each))  # noqa: PERF401 (one may fail)
+        return _sum([rows.run(*first), *(share.result() for share in pending)])
+    finally:
+        # Whatever fails, nobody may still write when the memory is given back.
+        wait(pending)
+
+
+def _sum(totals: list[float]) -> float:
+    """Add up what was found of some rows, in one rounding; as float64 does where it is infinite."""
+    try:
+        return math.fsum(totals)
+    except (OverflowError, ValueError):
+        return sum(totals)
+
+
+@cache
+def _helpers(count: int) -> ThreadPoolExecutor:
+    """Give the threads that take shares of large evaluations; they begin with the first one."""
+    return ThreadPoolExecutor(count, thread_name_prefix="losswire-rows")

@@ -1,0 +1,1 @@
+"""Who holds how many bytes: the budget, resident tensors, uploads, regions."""

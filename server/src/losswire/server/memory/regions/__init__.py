@@ -1,0 +1,1 @@
+"""Memory that is shared with callers on the same machine."""

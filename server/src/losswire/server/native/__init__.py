@@ -1,1 +1,0 @@
-"""Losses computed by code of our own, where this installation has it (`server/native`)."""

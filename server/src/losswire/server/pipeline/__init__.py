@@ -1,0 +1,1 @@
+"""The straight line: decode, validate, admit, batch, compute, encode."""

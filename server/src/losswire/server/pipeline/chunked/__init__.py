@@ -1,0 +1,1 @@
+"""The straight line, part by part: EvaluateChunked."""

@@ -1,0 +1,1 @@
+"""How an evaluation is answered without decoding it: evaluations that were met before."""

@@ -1,0 +1,187 @@
+"""Large evaluations computed where their messages lie, by the path that all others take.
+
+Their rows are cut over threads, and with them what the sums are added up from.
+"""
+
+import ctypes
+import math
+import struct
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from losswire.server.catalogue.closed_form import InMessage, Places
+from losswire.server.catalogue.value_rules import Array, Context
+from losswire.server.compute.dispatch import compute
+from losswire.server.compute.tensors import numpy_type
+from losswire.server.compute.work import Work
+from losswire.server.memory.regions.memory import Bytes
+from losswire.server.memory.regions.places import Borrow, Destination, Place
+from losswire.server.pipeline.validate import wrong_values
+from losswire.v1 import evaluation_pb2
+
+_CPU: Final = torch.device("cpu")
+_EIGHT_BYTES: Final = 1
+
+_COUNT_BYTES: Final = 5
+_NANOSECONDS_BYTES: Final = 9
+
+
+def _tag(name: str, kind: int = 0) -> int:
+    """Give the tag of a field of a result, one byte because its number is below 16."""
+    described = evaluation_pb2.EvaluationResult.DESCRIPTOR.fields_by_name[name]
+    return described.number << 3 | kind
+
+
+# `message.h` has the same layout.
+_NUMBERS: Final = struct.Struct("<BdBdBdB5sB9sB9s")
+_TAGS: Final = (
+    _tag("sum", _EIGHT_BYTES),
+    _tag("mean_numerator", _EIGHT_BYTES),
+    _tag("mean_denominator", _EIGHT_BYTES),
+    _tag("count"),
+    _tag("queue_nanoseconds"),
+    _tag("compute_nanoseconds"),
+)
+
+
+def numbers(  # noqa: PLR0917 (the fields of a result, in their order)
+    total: float = 0.0,
+    numerator: float = 0.0,
+    denominator: float = 0.0,
+    count: int = 0,
+    queue_nanoseconds: int = 0,
+    compute_nanoseconds: int = 0,
+) -> bytes:
+    """Write the numbers of a result with fixed widths, so that its size follows from its form.
+
+    Protobuf allows integers to have more bytes than they need.
+    """
+    values = (
+        total,
+        numerator,
+        denominator,
+        _padded(count, _COUNT_BYTES),
+        _padded(queue_nanoseconds, _NANOSECONDS_BYTES),
+        _padded(compute_nanoseconds, _NANOSECONDS_BYTES),
+    )
+    return _NUMBERS.pack(*(each for pair in zip(_TAGS, values, strict=True) for each in pair))
+
+
+def _padded(number: int, width: int) -> bytes:
+    """Write a number that is not negative in so many bytes, all but the last of which go on."""
+    digits = [number >> 7 * position & 0x7F | 0x80 for position in range(width)]
+    digits[-1] &= 0x7F
+    return bytes(digits)
+
+
+def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
+    """Prepare to compute evaluations of a form, which keeps no arrays of any of them.
+
+    `borrow` gives the regions that some of its tensors lie in.
+    """
+    return _InPlace(places, form, borrow).evaluate
+
+
+class _InPlace:
+    """Evaluations of one form. Of `places` only numbers are kept: arrays would keep regions."""
+
+    def __init__(self, places: Places, form: Work, borrow: Borrow) -> None:
+        self._form = form
+        self._borrow = borrow
+        self._loss_at, self._numbers_at = places.loss, places.numbers
+        self._inputs = [
+            (name, places.inputs[name], array.dtype, array.size, array.shape)
+            for name, array in form.inputs.items()
+            if name in places.inputs
+        ]
+        # A part of a message would keep all of it, hence numbers here, too.
+        self._shared = [
+            (
+                name,
+                region.region_id,
+                region.offset,
+                form.inputs[name].dtype,
+                form.inputs[name].shape,
+            )
+            for name, region in places.shared.items()
+        ]
+        self._gradients = [
+            (name, start, numpy_type(form.gradient_type(name)), form.inputs[name].shape)
+            for name, start in places.gradients.items()
+        ]
+        self._outside = [
+            (name, each.region.region_id, each.region.offset, each.array.dtype, each.array.shape)
+            for name, each in places.work.destinations.items()
+            if isinstance(each, Destination)
+        ]
+
+    def evaluate(self, message: bytes, start: int, answer: int, waited: int) -> bool:
+        """Compute one, as an `InMessage` does."""
+        form = self._form
+        found = self._arrays(message, start)
+        goals = self._goals(answer)
+        if found is None or goals is None:
+            return False
+        # In the order of the form, which sums are formed in.
+        arrays = {name: found[name] for name in form.inputs}
+        context = Context(form.bindings, form.options, arrays)
+        if any(True for _ in wrong_values(form.record, form.layout, context)):
+            return False
+        work = form.with_arrays(arrays, None, None, resident_bytes=0)
+        outcome = compute(work.written_to(goals), _CPU)
+        _array_at(answer + self._loss_at, (), outcome.loss.dtype)[...] = outcome.loss
+        written = numbers(
+            outcome.sum,
+            outcome.mean_numerator,
+            outcome.mean_denominator,
+            outcome.count,
+            waited,
+            outcome.compute_nanoseconds,
+        )
+        ctypes.memmove(answer + self._numbers_at, written, len(written))
+        return True
+
+    def _arrays(self, message: bytes, start: int) -> dict[str, Array] | None:
+        """Give the inputs where they lie; None when a region is gone."""
+        arrays: dict[str, Array] = {
+            name: np.frombuffer(message, dtype, size, start + at).reshape(shape)
+            for name, at, dtype, size, shape in self._inputs
+        }
+        for name, region_id, offset, dtype, shape in self._shared:
+            lent = _lent(self._borrow(region_id), offset, shape, dtype)
+            if lent is None:
+                return None
+            arrays[name] = lent
+        return arrays
+
+    def _goals(self, answer: int) -> dict[str, Place] | None:
+        """Give the places of the gradients; None when a region is gone."""
+        goals = {
+            name: Place(_array_at(answer + at, shape, dtype))
+            for name, at, dtype, shape in self._gradients
+        }
+        for name, region_id, offset, dtype, shape in self._outside:
+            lent = _lent(self._borrow(region_id), offset, shape, dtype)
+            if lent is None:
+                return None
+            goals[name] = Place(lent)
+        return goals
+
+
+def _lent(
+    memory: Bytes | None, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array | None:
+    """Give an array in a region, where one was found before; None when the region is gone."""
+    # A region keeps its size, and its number is never another one's.
+    if memory is None:
+        return None
+    size = math.prod(shape) * dtype.itemsize
+    return memory[offset : offset + size].view(dtype).reshape(shape)
+
+
+def _array_at(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Give the array at an address, which need not be a multiple of the size of its elements."""
+    memory = (ctypes.c_uint8 * (math.prod(shape) * dtype.itemsize)).from_address(address)
+    return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)

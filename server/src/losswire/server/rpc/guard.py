@@ -1,0 +1,142 @@
+"""The gRPC door: turns bytes into requests and errors into statuses, for every method alike.
+
+gRPC would answer a message that does not parse, or an exception, with UNKNOWN
+and the exception's text. Here every method receives bytes, parses them inside of
+the guard, and an exception becomes the status that the table in errors.py says.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Final
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from losswire.server.errors import Meanings, OverLimitError, call_status, forget_frames
+from losswire.server.rpc.parse import parse
+from losswire.server.rpc.request_id import current_request_id, new_request_id
+from losswire.v1 import loss_service_pb2
+from losswire.wire import ROWS
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+_READERS: Final[Mapping[type[Message], Callable[[bytes], Any]]] = {
+    loss_service_pb2.EvaluateRequest: bytes,
+    loss_service_pb2.EvaluateManyRequest: bytes,
+    loss_service_pb2.EvaluateStreamRequest: bytes,
+    loss_service_pb2.EvaluateChunkedRequest: partial(
+        parse, loss_service_pb2.EvaluateChunkedRequest, reader=ROWS.decode
+    ),
+}
+"""How to read the requests that are not simply parsed. Those that are left as they came are
+known by their bytes, or parsed by the line."""
+
+
+class GuardedServer:
+    """What the generated `add_...Servicer_to_server` functions register with.
+
+    Passes every handler on to the real server, guarded.
+    """
+
+    def __init__(self, server: grpc.aio.Server, services: Sequence[ServiceDescriptor]) -> None:
+        """Take the server and the services that will be registered."""
+        self._server = server
+        self._requests = {
+            (service.full_name, method.name): GetMessageClass(method.input_type)
+            for service in services
+            for method in service.methods
+        }
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:  # noqa: ANN401 (unused)
+        """Ignore the unguarded handlers; the generated code registers the same ones below."""
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
+    ) -> None:
+        """Register all methods of a service, guarded."""
+        guarded = {
+            name: _guard(handler, self._requests[service, name])
+            for name, handler in handlers.items()
+        }
+        generic = grpc.method_handlers_generic_handler(service, guarded)
+        self._server.add_generic_rpc_handlers((generic,))
+
+
+def _guard(
+    handler: "grpc.RpcMethodHandler[Any, Any]", request_type: type[Message]
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Wrap one method, whatever its shape."""
+    reader = _READERS.get(request_type) or partial(parse, request_type)
+    if handler.stream_stream:
+        behavior = _guard_response_stream(handler.stream_stream, reader)
+        make = grpc.stream_stream_rpc_method_handler
+    elif handler.stream_unary:
+        behavior = _guard_response(handler.stream_unary, partial(_read_each, reader))
+        make = grpc.stream_unary_rpc_method_handler
+    else:
+        behavior = _guard_response(handler.unary_unary, reader)
+        make = grpc.unary_unary_rpc_method_handler
+    return make(behavior, response_serializer=partial(_serialize, handler.response_serializer))
+
+
+def _serialize(serializer: Callable[[Any], bytes] | None, response: Any) -> bytes:  # noqa: ANN401 (any message)
+    """Make an answer bytes, unless it is already."""
+    return response if serializer is None or isinstance(response, bytes) else serializer(response)
+
+
+def _guard_response(
+    method: Any,  # noqa: ANN401 (a servicer's method)
+    reader: Callable[[Any], Any],
+) -> Callable[..., Any]:
+    async def behavior(request: Any, context: Context) -> Any:  # noqa: ANN401 (any message)
+        try:
+            return await method(reader(request), context)
+        except Exception as error:  # noqa: BLE001 (the table decides)
+            await _abort(context, error, current_request_id())
+
+    return behavior
+
+
+def _guard_response_stream(
+    method: Any,  # noqa: ANN401 (a servicer's method)
+    reader: Callable[[bytes], Any],
+) -> Callable[..., Any]:
+    async def behavior(requests: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
+        request_id = new_request_id()
+        try:
+            # Closed at once when the caller goes away, not when it is collected.
+            async with aclosing(method(_read_each(reader, requests), context)) as responses:
+                async for response in responses:
+                    yield response
+        except Exception as error:  # noqa: BLE001 (the table decides)
+            await _abort(context, error, request_id)
+
+    return behavior
+
+
+async def _read_each(
+    reader: Callable[[bytes], Any], requests: AsyncIterator[bytes]
+) -> AsyncGenerator[Any]:
+    async for data in requests:
+        yield reader(data)
+
+
+async def _abort(context: Context, error: Exception, request_id: str) -> None:
+    """End the call with the error's status."""
+    meaning = Meanings.of(error)
+    status = call_status(error, request_id)
+    forget_frames(error)
+    metadata: list[tuple[str, str | bytes]] = [
+        ("grpc-status-details-bin", status.SerializeToString()),
+        ("x-request-id", request_id),
+    ]
+    retry_after_ms = getattr(error, "retry_after_ms", None)
+    if isinstance(error, OverLimitError):
+        retry_after_ms = -1
+    if retry_after_ms is not None:
+        metadata.append(("grpc-retry-pushback-ms", str(retry_after_ms)))
+    await context.abort(meaning.code, status.message, tuple(metadata))

@@ -1,0 +1,113 @@
+"""The gRPC services: each method is a step into the line, and nothing else."""
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+import torch
+
+from losswire.server._version import SERVER_VERSION, TORCH_VERSION
+from losswire.server.catalogue.describe import describe
+from losswire.server.errors import NotServedError
+from losswire.server.pipeline.evaluator import Line
+from losswire.server.rpc.handlers import Answers
+from losswire.server.rpc.streaming import pump
+from losswire.server.settings import Settings
+from losswire.v1 import (
+    loss_service_pb2,
+    loss_service_pb2_grpc,
+    server_info_pb2,
+)
+from losswire.wire import MAX_RANK
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def _deadline(context: Context) -> float:
+    """Give the call's deadline on the monotonic clock; infinite when it has none."""
+    remaining: float | None = context.time_remaining()
+    return float("inf") if remaining is None else time.monotonic() + remaining
+
+
+def _not_served(what: str) -> NoReturn:
+    message = f"{what} is not served yet"
+    raise NotServedError(message)
+
+
+class LossService(loss_service_pb2_grpc.LossServiceServicer):
+    """Losses and their gradients."""
+
+    def __init__(self, line: Line, answers: Answers, settings: Settings) -> None:
+        """Take the line, what answers requests by it, and what the server was told."""
+        self._line = line
+        self._answers = answers
+        self._settings = settings
+        self._worker_id = secrets.token_hex(8)
+
+    async def ListLosses(
+        self, request: loss_service_pb2.ListLossesRequest, context: Context
+    ) -> loss_service_pb2.ListLossesResponse:
+        """List every loss."""
+        del request, context
+        return loss_service_pb2.ListLossesResponse(losses=map(describe, self._line.registry))
+
+    async def GetServerInfo(
+        self, request: loss_service_pb2.GetServerInfoRequest, context: Context
+    ) -> loss_service_pb2.GetServerInfoResponse:
+        """Tell versions, device, limits and transports."""
+        del request, context
+        settings, device = self._settings, self._line.engine.device
+        return loss_service_pb2.GetServerInfoResponse(
+            server_version=SERVER_VERSION,
+            torch_version=TORCH_VERSION,
+            device=str(device),
+            device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+            threads=settings.threads,
+            worker_id=self._worker_id,
+            limits=server_info_pb2.Limits(
+                max_message_bytes=settings.max_message_bytes,
+                max_rank=MAX_RANK,
+                max_evaluations_per_call=settings.max_evaluations_per_call,
+                max_in_flight_per_stream=settings.max_in_flight_per_stream,
+                memory_budget_bytes=settings.memory_budget_bytes,
+                preferred_chunk_bytes=settings.chunk_bytes,
+                resident_quota_bytes=settings.resident_quota_bytes,
+            ),
+            transports=server_info_pb2.Transports(
+                chunked=True,
+                resident_tensors=settings.resident_quota_bytes > 0,
+                region_socket=self._line.regions.socket_path,
+            ),
+        )
+
+    def Evaluate(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (a coroutine)
+        """Evaluate one batch."""
+        return self._answers.one(request, lambda: _deadline(context))
+
+    def EvaluateMany(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (a coroutine)
+        """Evaluate many small batches."""
+        return self._answers.many(request, lambda: _deadline(context))
+
+    def EvaluateStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        """Evaluate a sequence of batches, answering each as soon as it is done."""
+        deadline = _deadline(context)
+
+        async def answer(request: bytes) -> bytes | loss_service_pb2.EvaluateStreamResponse:
+            return await self._answers.item(request, deadline)
+
+        return pump(requests, answer, self._settings.max_in_flight_per_stream)
+
+    def EvaluateChunked(
+        self,
+        requests: AsyncIterator[Any],
+        context: Context,
+    ) -> AsyncIterator[Any]:
+        """Evaluate one batch of any size; parts with rows come and go as the door reads them."""
+        return self._line.chunked.evaluate(requests, _deadline(context))
+
+    def SummarizeLosses(self, requests: Any, context: Context) -> NoReturn:  # noqa: ANN401 (unread)
+        """Summarize a loss over a data set."""
+        del requests, context
+        _not_served("SummarizeLosses")

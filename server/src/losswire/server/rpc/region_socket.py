@@ -1,0 +1,181 @@
+"""The unix socket that hands out regions. A connection is the lease of the region it fetched.
+
+The peer sends the token; the server answers with one byte and, beside it, the descriptor. What
+the peer may send from then on are evaluations. When the connection ends, however it does, so does
+the lease.
+"""
+
+import asyncio
+import os
+import socket
+import stat
+import struct
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from losswire.server.memory.regions.store import TOKEN_BYTES, RegionStore
+from losswire.server.rpc.lease_calls import Answer, LeaseCalls
+
+GRANTED: Final = b"\x01"
+"""What comes beside the descriptor."""
+
+_PATIENCE_SECONDS: Final = 2.0
+"""How long a peer may take to present its token."""
+
+_MOST_WAITING: Final = 64
+"""How many peers may be about to present one."""
+
+_CREDENTIALS: Final = struct.Struct("iII")
+"""The kernel's `struct ucred`: process, user and group of the peer."""
+
+_ROOT: Final = 0
+
+
+class RegionSocket:
+    """Listens until it is closed, and then removes what it made in the file system."""
+
+    def __init__(self, store: RegionStore, path: str, answer: Answer, longest: int) -> None:
+        """Listen at a path, or in a new private folder when it is empty.
+
+        `answer` answers the requests that come over leases, of at most `longest` bytes each.
+
+        Raises OSError when that cannot be, for example because another server listens there.
+        """
+        self._store = store
+        self._answer = answer
+        self._longest = longest
+        self._calls: set[LeaseCalls] = set()
+        self._folder = None if path else Path(tempfile.mkdtemp(prefix="losswire-"))
+        self._path = Path(path) if self._folder is None else self._folder / "regions.sock"
+        self._leases: set[asyncio.Task[None]] = set()
+        self._waiting = 0
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._bind()
+        except BaseException:
+            self._listener.close()
+            self._remove_folder()
+            raise
+        self._accepting = asyncio.create_task(self._accept())
+        store.socket_path = str(self._path)
+        store.max_request_bytes = longest
+
+    def _bind(self) -> None:
+        if self._folder is None:
+            _remove_stale(self._path)
+        # Before the node exists, so that nobody else's connection can come in between.
+        os.fchmod(self._listener.fileno(), stat.S_IRUSR | stat.S_IWUSR)
+        self._listener.bind(str(self._path))
+        self._listener.listen()
+        self._listener.setblocking(False)  # noqa: FBT003 - the name says it
+
+    async def close(self, patience: float) -> None:
+        """Answer what is under way, for some seconds, then end all leases and stop listening."""
+        self._accepting.cancel()
+        self._store.retire()
+        for each in self._calls:
+            each.finish()
+        if self._calls:
+            await asyncio.wait([each.ended for each in self._calls], timeout=patience)
+        self._store.close()
+        for lease in self._leases:
+            lease.cancel()
+        await asyncio.gather(self._accepting, *self._leases, return_exceptions=True)
+        self._listener.close()
+        with suppress(OSError):
+            self._path.unlink()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            with suppress(OSError):
+                self._folder.rmdir()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                peer, _ = await loop.sock_accept(self._listener)
+            except OSError:
+                # Out of descriptors, for example: others will be closed.
+                await asyncio.sleep(0.1)
+                continue
+            if self._waiting >= _MOST_WAITING or not _may_fetch(peer):
+                peer.close()
+                continue
+            lease = asyncio.create_task(self._serve(peer))
+            self._leases.add(lease)
+            lease.add_done_callback(self._leases.discard)
+
+    async def _serve(self, peer: socket.socket) -> None:
+        """Serve one peer to the end of its connection."""
+        with peer, suppress(OSError):
+            peer.setblocking(False)  # noqa: FBT003 - the name says it
+            self._waiting += 1
+            try:
+                token = await _read_token(peer)
+            finally:
+                self._waiting -= 1
+            region = self._store.claim(token) if token else None
+            if region is None:
+                return
+            try:
+                socket.send_fds(peer, [GRANTED], [region.memory.caller_descriptor])
+                region.memory.close_caller_descriptor()
+                await self._serve_lease(peer)
+            finally:
+                self._store.end(region)
+
+    async def _serve_lease(self, peer: socket.socket) -> None:
+        """Answer what comes over a connection to its end."""
+        calls = LeaseCalls(self._answer, self._longest)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: calls, peer)
+        self._calls.add(calls)
+        try:
+            await calls.ended
+        finally:
+            self._calls.discard(calls)
+            calls.abort()
+
+
+def _may_fetch(peer: socket.socket) -> bool:
+    """Tell whether the peer is of the server's own user, or root.
+
+    Whoever that is could read the server's memory anyway. Anybody who can reach the gRPC port
+    can ask for a token, which alone is therefore not enough.
+    """
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(credentials)
+    return user in (os.geteuid(), _ROOT)
+
+
+async def _read_token(peer: socket.socket) -> bytes:
+    """Read a token; empty when it does not come in time, or in full."""
+    loop = asyncio.get_running_loop()
+    token = b""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while len(token) < TOKEN_BYTES:
+                part = await loop.sock_recv(peer, TOKEN_BYTES - len(token))
+                if not part:
+                    return b""
+                token += part
+            return token
+    return b""
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a server that is gone; OSError when it is anything else."""
+    if not path.is_socket():
+        return  # what is not a socket makes `bind` fail
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    message = "a server listens there"
+    raise OSError(message)
