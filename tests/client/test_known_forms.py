@@ -106,10 +106,10 @@ def tables(seed: int) -> dict[str, Evaluation]:
 def test_a_known_form_gives_the_same_bytes(name: str) -> None:
     """With other numbers, each form is written as protobuf writes it, byte for byte."""
     first, *others = (tables(seed)[name] for seed in range(4))
-    assert known.known_request(known.form_of(first), known.ALONE) is None
+    assert known.known_request(known.key_of(first), known.ALONE) is None
     assert known.request(first, known.ALONE) == ordinary(first)
     for other in others:
-        assert known.known_request(known.form_of(other), known.ALONE) == ordinary(other)
+        assert known.known_request(known.key_of(other), known.ALONE) == ordinary(other)
         assert known.request(other, known.ALONE) == ordinary(other)
 
 
@@ -281,10 +281,10 @@ def test_every_field_enters_the_form() -> None:
         "gradient_form": "factored",
     }
     assert list(others) == [field.name for field in dataclasses.fields(Evaluation)]
-    key, numbers_of_plain = known.form_of(plain) or ((), [])
+    key, numbers_of_plain = known.key_of(plain) or ((), [])
     assert len(numbers_of_plain) == 1
     for name, value in others.items():
-        form = known.form_of(dataclasses.replace(plain, **{name: value}))
+        form = known.key_of(dataclasses.replace(plain, **{name: value}))
         assert form is not None
         assert form[0] != key, name
 
@@ -326,7 +326,7 @@ def test_large_forms_are_composed_only() -> None:
         draw = np.random.default_rng(seed)
         large = Evaluation("any", {"x": draw.integers(0, 9, known.SMALL_BYTES).astype("i1")})
         assert known.request(large, known.ALONE) == ordinary(large)
-        assert known.known_request(known.form_of(large), known.ALONE) is None
+        assert known.known_request(known.key_of(large), known.ALONE) is None
     assert known._known
 
 

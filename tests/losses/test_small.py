@@ -15,7 +15,7 @@ from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.dispatch import Outcome, compute, compute_together
 from losswire.server.compute.work import SMALL_BYTES, Work
 from losswire.server.pipeline.decode import decode
-from losswire.server.pipeline.validation_cache import Forms
+from losswire.server.pipeline.validation_cache import ValidationCache
 from tests.support.caller import Array, Ask
 from tests.support.exact import same_bits
 from tests.support.sampling import draw_ground, draw_inputs, generator, option_variants
@@ -39,7 +39,7 @@ _STACKED = [
 _COMPANIES = 200
 
 
-def _work(ask: Ask, forms: Forms) -> Work:
+def _work(ask: Ask, forms: ValidationCache) -> Work:
     return forms.validate(decode(ask.message()), _REGISTRY.find(ask.loss))
 
 
@@ -85,7 +85,7 @@ def test_small_evaluations_have_the_bits_of_autograd(
 ) -> None:
     """Values and gradients of each form, option, reduction and type; sums to the last place."""
     taken = 0
-    forms = Forms()
+    forms = ValidationCache()
     for ask in _asks(record, name, dtype):
         work = _work(ask, forms)
         taken += work.small_form is not None
@@ -114,7 +114,7 @@ def test_company_changes_no_bit(record: LossRecord, name: str) -> None:
     """Evaluations computed as one give each what it gets alone, infinite and NaN rows beside it."""
     rng = generator("company", record.name, name)
     layout = next(each for each in record.layouts if each.name == name)
-    forms = Forms()
+    forms = ValidationCache()
     for company in range(_COMPANIES):
         ground = draw_ground(record, layout, rng, groups=())
         ground.bindings.axes.update(N=int(rng.integers(1, 40)), C=int(rng.integers(1, 70)))
@@ -175,8 +175,8 @@ _ELSEWHERE: dict[str, Callable[[Ask], Ask]] = {
 def test_what_the_small_path_cannot_do_it_does_not_take(change: Callable[[Ask], Ask]) -> None:
     """Such evaluations go by autograd, as large ones go by blocks."""
     ask = _classes(6)
-    assert _work(ask, Forms()).small_form is not None
-    changed = _work(change(ask), Forms())
+    assert _work(ask, ValidationCache()).small_form is not None
+    changed = _work(change(ask), ValidationCache())
     assert changed.small_form is None
     assert compute(changed, _CPU).engine == "autograd"
 
@@ -184,5 +184,5 @@ def test_what_the_small_path_cannot_do_it_does_not_take(change: Callable[[Ask], 
 def test_small_ends_at_a_number_of_bytes() -> None:
     """A row more, and an evaluation is not small."""
     rows = SMALL_BYTES // (5 * 4 + 8)
-    assert _work(_classes(rows), Forms()).small_form is not None
-    assert _work(_classes(rows + 1), Forms()).small_form is None
+    assert _work(_classes(rows), ValidationCache()).small_form is not None
+    assert _work(_classes(rows + 1), ValidationCache()).small_form is None

@@ -14,8 +14,8 @@ from torch import Tensor
 from losswire.server.app import App
 from losswire.server.catalogue.record import Input, LossRecord, Terms, floats, layout, loss
 from losswire.server.catalogue.registry import Registry, builtin_registry
-from losswire.server.pipeline.evaluator import Line
-from losswire.server.pipeline.worker import Engine
+from losswire.server.pipeline.evaluator import Evaluator
+from losswire.server.pipeline.worker import ComputeWorker
 from losswire.server.settings import MIB, Settings
 from losswire.v1 import evaluation_pb2, loss_service_pb2_grpc
 from tests.server.harness import UNLIMITED
@@ -142,12 +142,12 @@ def in_server(
 
 
 @contextmanager
-def line(gate: Gate, **changes: Any) -> Iterator[Line]:  # noqa: ANN401 (any setting)
+def line(gate: Gate, **changes: Any) -> Iterator[Evaluator]:  # noqa: ANN401 (any setting)
     """Make the line alone, without any door; at the end the gate is opened."""
-    engine = Engine(torch.device("cpu"), 1)
+    engine = ComputeWorker(torch.device("cpu"), 1)
     engine.start()
     try:
-        yield Line(gate.registry, engine, _settings(**changes))
+        yield Evaluator(gate.registry, engine, _settings(**changes))
     finally:
         gate.open.set()
         engine.stop()

@@ -9,8 +9,8 @@ from google.rpc import error_details_pb2
 from google.rpc import status_pb2 as rpc_status_pb2
 
 from losswire.server.errors import ExpiredError, OverLimitError, OverloadedError
-from losswire.server.pipeline.admit import price
-from losswire.server.pipeline.evaluator import Line
+from losswire.server.pipeline.admit import peak_bytes
+from losswire.server.pipeline.evaluator import Evaluator
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.server.harness import Child
 from tests.server.inside import (
@@ -52,8 +52,8 @@ def _large(number: float) -> evaluation_pb2.Evaluation:
     return numbered(number, 15_000)
 
 
-async def _price(work: Line, item: evaluation_pb2.Evaluation) -> int:
-    return price(await work._prepare(item))
+async def _price(work: Evaluator, item: evaluation_pb2.Evaluation) -> int:
+    return peak_bytes(await work._prepare(item))
 
 
 @pytest.mark.parametrize("end", ["success", "error", "expired", "cancelled"])
@@ -62,7 +62,7 @@ def test_the_budget_is_given_back(end: str) -> None:
     gate = Gate()
     number = FAULTY if end == "error" else 1.0
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         wanted = await _price(work, numbered(number))
         busy = asyncio.create_task(work.evaluate(numbered(CLOSED), _NEVER))
         await until(gate.reached.is_set)
@@ -90,7 +90,7 @@ def test_a_call_of_many_reserves_for_all_of_them() -> None:
     """The price of EvaluateMany is the sum of its items'; refused items cost nothing."""
     gate = Gate()
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         wanted = await _price(work, numbered(CLOSED)) + await _price(work, numbered(1.0, 10))
         items = [numbered(CLOSED), evaluation_pb2.Evaluation(), numbered(1.0, 10)]
         task = asyncio.create_task(work.outcomes(items, _NEVER))
@@ -108,7 +108,7 @@ def test_more_than_the_budget_is_refused_now_or_for_ever() -> None:
     """What fits later is told when to come back; what never fits is told that."""
     gate = Gate()
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         task = asyncio.create_task(work.evaluate(_large(CLOSED), _NEVER))
         await until(gate.reached.is_set)
         reserved = work.admission.reserved_bytes
@@ -133,7 +133,7 @@ def test_more_than_the_budget_is_refused_now_or_for_ever() -> None:
 def test_a_price_covers_what_is_made() -> None:
     """No price is below the inputs, the values and the gradients in the type computed in."""
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         rows, classes = 100, 50
         logits = f32(*[[0.5] * classes] * rows)
         item = evaluation("cross_entropy", {"input": logits, "target": logits})

@@ -21,7 +21,7 @@ from losswire.server.errors import (
 )
 from losswire.server.pipeline.chunked import call
 from losswire.server.pipeline.chunked.call import Part
-from losswire.server.pipeline.evaluator import Line
+from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.rpc.streaming import ahead
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from tests.server.harness import Child
@@ -55,7 +55,7 @@ def test_the_budget_is_given_back(end: str) -> None:
     gate = Gate()
     last = FAULTY if end == "error" else 2.0
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         async def parts() -> AsyncIterator[Part]:
             yield _header(1000, 256, gradients_for=["input"])
             yield _payload(CLOSED, 100, 256)
@@ -90,7 +90,7 @@ def test_a_larger_part_reserves_more() -> None:
     """What is held follows the largest part; a part that never fits is told so."""
     gate = Gate()
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         held: list[int] = []
 
         async def parts() -> AsyncIterator[Part]:
@@ -121,7 +121,7 @@ def test_a_silent_sender_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that sends no more rows does not hold its reservation for ever."""
     monkeypatch.setattr(call, "SILENCE_SECONDS", 0.05)
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         async def parts() -> AsyncIterator[Part]:
             yield _header(1000, 256)
             yield _payload(1.0, 100, 256)
@@ -174,7 +174,7 @@ def test_a_denominator_that_nobody_foresaw_is_refused() -> None:
         """Weigh each number by itself."""
         return Terms(input * 1, denominators=input.detach())
 
-    async def ask(work: Line, **fields: Any) -> list[Any]:  # noqa: ANN401 (any field)
+    async def ask(work: Evaluator, **fields: Any) -> list[Any]:  # noqa: ANN401 (any field)
         async def parts() -> AsyncIterator[Part]:
             yield header_of(evaluation("odd", {"input": f32(1, 2, 3)}, **fields), ["input"])
             yield memoryview(f32(1, 2).tobytes())
@@ -182,7 +182,7 @@ def test_a_denominator_that_nobody_foresaw_is_refused() -> None:
 
         return [each async for each in work.chunked.evaluate(parts(), _NEVER)]
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         work.registry.add(odd)
         with pytest.raises(InvalidEvaluationError, match="normalizer: is required: odd does not"):
             await ask(work, gradients_for=["input"])
@@ -301,7 +301,7 @@ def test_a_caller_that_goes_away_frees_what_was_reserved(tmp_path: Path) -> None
 def test_a_tensor_without_a_type_is_refused_before_its_shape_is_used() -> None:
     """The form of a streamed tensor is judged like any other's."""
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         async def parts() -> AsyncIterator[Part]:
             request = _header(10, 4)
             tensor = request.header.evaluation.inputs["input"]

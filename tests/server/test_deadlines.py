@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from losswire.server.errors import ExpiredError
-from losswire.server.pipeline.evaluator import Line
+from losswire.server.pipeline.evaluator import Evaluator
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.server.inside import CLOSED, PATIENCE, AsyncStub, Gate, in_server, line, numbered, until
 
@@ -40,7 +40,7 @@ async def _queue_behind_gate(
 def test_expired_work_is_never_computed() -> None:
     """Of three that wait, the one whose deadline passes is told so and not computed."""
 
-    async def run(work: Line, gate: Gate) -> None:
+    async def run(work: Evaluator, gate: Gate) -> None:
         now = time.monotonic()
         deadlines = {CLOSED: _NEVER, 1.0: now + PATIENCE, 2.0: now + 0.05, 3.0: _NEVER}
 
@@ -63,7 +63,7 @@ def test_expired_work_is_never_computed() -> None:
 def test_a_deadline_is_looked_at_between_the_items_of_a_call() -> None:
     """When it passes during the first of many, the others are not computed."""
 
-    async def run(work: Line, gate: Gate) -> list[int]:
+    async def run(work: Evaluator, gate: Gate) -> list[int]:
         items = [numbered(number) for number in (CLOSED, 1.0, 2.0)]
         task = asyncio.create_task(work.outcomes(items, time.monotonic() + 0.05))
         await until(gate.reached.is_set)
@@ -80,7 +80,7 @@ def test_a_deadline_is_looked_at_between_the_items_of_a_call() -> None:
 def test_a_deadline_that_has_passed_already_is_refused() -> None:
     """Nothing is computed for a call that came too late."""
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         with pytest.raises(ExpiredError):
             await work.evaluate(numbered(1.0), time.monotonic() - 1)
 
@@ -93,7 +93,7 @@ def test_a_deadline_that_has_passed_already_is_refused() -> None:
 def test_cancelled_work_leaves_the_queue() -> None:
     """It is not computed, and others that wait are not touched."""
 
-    async def run(work: Line, gate: Gate) -> None:
+    async def run(work: Evaluator, gate: Gate) -> None:
         async def evaluate(number: float) -> object:
             return await work.evaluate(numbered(number), _NEVER)
 
@@ -114,7 +114,7 @@ def test_cancelled_work_leaves_the_queue() -> None:
 def test_cancelled_work_gives_its_memory_back_at_once() -> None:
     """Though the engine is busy with another call, what was cancelled is forgotten."""
 
-    async def run(work: Line, gate: Gate) -> None:
+    async def run(work: Evaluator, gate: Gate) -> None:
         busy = asyncio.create_task(work.evaluate(numbered(CLOSED), _NEVER))
         await until(gate.reached.is_set)
         prepared = await work._prepare(numbered(1.0, 100))
@@ -138,7 +138,7 @@ def test_cancelled_work_gives_its_memory_back_at_once() -> None:
 def test_cancelling_a_call_stops_between_its_items() -> None:
     """Of many items, those after the one at work when the call is cancelled are not computed."""
 
-    async def run(work: Line, gate: Gate) -> None:
+    async def run(work: Evaluator, gate: Gate) -> None:
         items = [numbered(number) for number in (CLOSED, 1.0, 2.0)]
         task = asyncio.create_task(work.outcomes(items, _NEVER))
         await until(gate.reached.is_set)

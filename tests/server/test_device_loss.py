@@ -17,7 +17,7 @@ from losswire.server.compute.devices.cuda import is_lost
 from losswire.server.compute.dispatch import Outcome, compute
 from losswire.server.compute.work import Work
 from losswire.server.pipeline import worker as engine
-from losswire.server.pipeline.admit import price
+from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
 from losswire.server.settings import MIB, Settings
@@ -171,5 +171,5 @@ def test_what_is_resident_is_paid_for_on_a_device() -> None:
     resident = work.with_arrays(
         work.inputs, work.grad_output, work.sample_weight, resident_bytes=work.input_bytes
     )
-    assert price(resident) == price(work) - work.input_bytes
-    assert price(resident, copied=True) == price(work)
+    assert peak_bytes(resident) == peak_bytes(work) - work.input_bytes
+    assert peak_bytes(resident, copied=True) == peak_bytes(work)

@@ -1,4 +1,4 @@
-"""Forms that were judged before: only what a caller's numbers can break is judged again."""
+"""What was validated before: only what the numbers can break is checked again."""
 
 import gc
 import weakref
@@ -14,14 +14,14 @@ from losswire.server.errors import InvalidEvaluationError
 from losswire.server.pipeline import validation_cache as forms_module
 from losswire.server.pipeline.decode import Request, decode
 from losswire.server.pipeline.validate import validate
-from losswire.server.pipeline.validation_cache import Forms
+from losswire.server.pipeline.validation_cache import ValidationCache
 from losswire.v1 import evaluation_pb2
 from tests.server.requests import evaluation, f32
 
 _REGISTRY = builtin_registry()
 
 
-def _checked(forms: Forms, message: evaluation_pb2.Evaluation) -> Work:
+def _checked(forms: ValidationCache, message: evaluation_pb2.Evaluation) -> Work:
     return forms.validate(decode(message), _REGISTRY.find(message.loss))
 
 
@@ -44,7 +44,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_form_is_judged_once(judged: list[str]) -> None:
     """What comes later has its own numbers and everything else of the first."""
-    forms = Forms()
+    forms = ValidationCache()
     first = _checked(forms, evaluation("mse_loss", _pair(3)))
     numbers = {"input": f32(1, 2, 3), "target": f32(4, 5, 6)}
     second = _checked(forms, evaluation("mse_loss", numbers))
@@ -83,7 +83,7 @@ _OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("change", _OTHERS.values(), ids=_OTHERS.keys())
 def test_another_form_is_judged_by_itself(judged: list[str], change: dict[str, Any]) -> None:
     """Nothing of a form is taken for that of another."""
-    forms = Forms()
+    forms = ValidationCache()
     _checked(forms, evaluation(**_BASE))
     other = evaluation(**(_BASE | change))
     found = _checked(forms, other)
@@ -96,7 +96,7 @@ def test_another_form_is_judged_by_itself(judged: list[str], change: dict[str, A
 
 def test_zeros_of_both_signs_are_two_options(judged: list[str]) -> None:
     """0.0 and -0.0 are equal, and divide to infinities of either sign."""
-    forms = Forms()
+    forms = ValidationCache()
     for beta in (0.0, -0.0, 0.0):
         work = _checked(forms, evaluation("smooth_l1_loss", _pair(3), {"beta": beta}))
         assert repr(work.options["beta"]) == repr(beta)
@@ -106,7 +106,7 @@ def test_zeros_of_both_signs_are_two_options(judged: list[str]) -> None:
 @pytest.mark.parametrize("target", [[0, 5], [-1, 0], [0, 2**40]])
 def test_values_are_judged_each_time(target: list[int]) -> None:
     """A known form does not make wrong numbers right: they are refused with the same words."""
-    forms = Forms()
+    forms = ValidationCache()
     good = {"input": np.zeros((2, 5), np.float32), "target": np.array([0, 4])}
     bad = evaluation("cross_entropy", good | {"target": np.array(target)})
     with pytest.raises(InvalidEvaluationError) as first:
@@ -120,7 +120,7 @@ def test_values_are_judged_each_time(target: list[int]) -> None:
 
 def test_wrong_forms_are_not_remembered(judged: list[str]) -> None:
     """What was refused is refused again, in full."""
-    forms = Forms()
+    forms = ValidationCache()
     for _ in range(2):
         with pytest.raises(InvalidEvaluationError):
             _checked(forms, evaluation("mse_loss", {"input": f32(1), "target": f32(1, 2)}))
@@ -129,7 +129,7 @@ def test_wrong_forms_are_not_remembered(judged: list[str]) -> None:
 
 def test_a_form_keeps_no_array() -> None:
     """Once an evaluation is over, its arrays are free."""
-    forms = Forms()
+    forms = ValidationCache()
     fields: dict[str, Any] = {
         "gradients_for": ["input"],
         "sample_weight": f32(1, 2, 3),
@@ -145,7 +145,7 @@ def test_a_form_keeps_no_array() -> None:
 
 def test_forms_are_bounded(judged: list[str]) -> None:
     """Who changes shapes all the time makes the server forget forms, not grow."""
-    forms = Forms(most=4)
+    forms = ValidationCache(most=4)
     for length in range(1, 12):
         _checked(forms, evaluation("mse_loss", _pair(length)))
         assert len(forms._known) <= 4

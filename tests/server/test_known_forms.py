@@ -25,10 +25,10 @@ from losswire.server.pipeline import admit
 from losswire.server.pipeline import evaluator as line_module
 from losswire.server.pipeline.decode import Request, decode
 from losswire.server.prepared import cache as known_module
-from losswire.server.prepared.cache import Known
-from losswire.server.prepared.envelope import Sent
+from losswire.server.prepared.cache import PreparedEvaluation
+from losswire.server.prepared.envelope import Slice
 from losswire.server.rpc import handlers as answers_module
-from losswire.server.rpc.handlers import Answers
+from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2, tensor_service_pb2_grpc
 from losswire.wire import varint
 from tests.server.harness import Child
@@ -379,7 +379,7 @@ async def _compared(
 ) -> None:
     """Ask for several numbers, and expect of each what the line says, which knows no forms."""
     for seed in seeds:
-        expected = await doors.app._line.outcome(build(seed), math.inf)
+        expected = await doors.app.evaluator.outcome(build(seed), math.inf)
         answers = await _DOORS[door](doors, build(seed))
         assert _bits(answers) == _bits([expected] * len(answers))
         for each in answers:
@@ -482,7 +482,7 @@ def test_wrong_classes_are_refused_as_by_the_line(build: Build, door: str, targe
 
     async def body(doors: _Doors) -> None:
         bad = [_wrong(build(1), position, target) for position in (0, 7, -1)]
-        expected = [await doors.app._line.outcome(each, math.inf) for each in bad]
+        expected = [await doors.app.evaluator.outcome(each, math.inf) for each in bad]
         assert await _DOORS[door](doors, build(1))
         for each, error in zip(bad, expected, strict=True):
             answers = await _DOORS[door](doors, each)
@@ -518,7 +518,7 @@ def test_wrong_probabilities_are_refused_as_by_the_line(
             numbers = np.frombuffer(bad.inputs[name].data, kind).copy()
             numbers[position] = value
             bad.inputs[name].data = numbers.tobytes()
-            error = await doors.app._line.outcome(bad, math.inf)
+            error = await doors.app.evaluator.outcome(bad, math.inf)
             answers = await _DOORS[door](doors, bad)
             assert answers == [error] * len(answers)
             assert "is not in [0, 1]" in answers[0].error.violations[0].description
@@ -563,7 +563,7 @@ def test_odd_encodings(name: str, large: bool, decoded: list[str]) -> None:  # n
         if not odd.valid:
             return
         parsed = loss_service_pb2.EvaluateRequest.FromString(request).evaluation
-        expected = await doors.app._line.outcome(parsed, math.inf)
+        expected = await doors.app.evaluator.outcome(parsed, math.inf)
         assert _bits(answers[:1]) == _bits([expected])
         decoded.clear()
         await doors.raw("Evaluate", request)
@@ -750,7 +750,7 @@ def test_many_of_all_kinds(name: str, decoded: list[str]) -> None:
 
     async def body(doors: _Doors) -> None:
         await doors.one(_SMALL(1))
-        expected = await doors.app._line.outcomes(items, math.inf)
+        expected = await doors.app.evaluator.outcomes(items, math.inf)
         decoded.clear()
         request = loss_service_pb2.EvaluateManyRequest(evaluations=items).SerializeToString()
         for _ in range(3):
@@ -784,22 +784,22 @@ def test_as_many_as_allowed(count: int, *, fits: bool) -> None:
 def test_many_hold_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """While known evaluations of one call are computed, what all of them need is held."""
     held: list[int] = []
-    result_of = Known.result_of
+    result_of = PreparedEvaluation.result_of
     request = loss_service_pb2.EvaluateManyRequest(evaluations=[_SMALL(1)] * 50)
 
     async def run() -> None:
         async with _answers() as (_, answers):
-            admission = answers._line.admission
+            admission = answers._evaluator.admission
 
-            def spy(known: Known, sent: Sent) -> bytes | None:
+            def spy(known: PreparedEvaluation, sent: Slice) -> bytes | None:
                 held.append(admission.reserved_bytes)
                 return result_of(known, sent)
 
-            monkeypatch.setattr(Known, "result_of", spy)
+            monkeypatch.setattr(PreparedEvaluation, "result_of", spy)
             await answers.one(_request(_SMALL(1)), _no_end)
             await answers.many(request.SerializeToString(), _no_end)
             [known] = _kept(answers)
-            assert held == [50 * known.price] * 50
+            assert held == [50 * known.peak_bytes] * 50
             assert admission.reserved_bytes == 0
 
     asyncio.run(run())
@@ -808,10 +808,10 @@ def test_many_hold_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_many_let_others_have_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The event loop does not compute all known evaluations of a call in one go."""
     turns: list[str] = []
-    result_of = Known.result_of
+    result_of = PreparedEvaluation.result_of
     request = loss_service_pb2.EvaluateManyRequest(evaluations=[_SMALL(1)] * 64)
 
-    def spy(known: Known, sent: Sent) -> bytes | None:
+    def spy(known: PreparedEvaluation, sent: Slice) -> bytes | None:
         turns.append("one of many")
         return result_of(known, sent)
 
@@ -821,7 +821,7 @@ def test_many_let_others_have_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with _answers() as (_, answers):
             await answers.one(_request(_SMALL(1)), _no_end)
-            monkeypatch.setattr(Known, "result_of", spy)
+            monkeypatch.setattr(PreparedEvaluation, "result_of", spy)
             many = asyncio.create_task(answers.many(request.SerializeToString(), _no_end))
             await asyncio.gather(many, other())
             assert 0 < turns.index("another") < 64
@@ -840,7 +840,7 @@ def test_many_together_are_admitted(known: bool) -> None:  # noqa: FBT001
         for _ in range(2):
             with pytest.raises(grpc.RpcError, match="the server's memory budget is"):
                 await doors.raw("EvaluateMany", request.SerializeToString())
-        assert doors.app._line.admission.reserved_bytes == 0
+        assert doors.app.evaluator.admission.reserved_bytes == 0
 
     _run(body, memory_budget_bytes=2 * _MIB)
 
@@ -851,7 +851,7 @@ def test_memory_in_use(build: Build, door: str) -> None:
     """While others use the memory a known form is OVERLOADED as any other, and then it is not."""
 
     async def body(doors: _Doors) -> None:
-        admission = doors.app._line.admission
+        admission = doors.app.evaluator.admission
         await doors.one(build(1))
         await doors.one(build(1))
         with admission.hold(admission.budget_bytes - 1000):
@@ -873,11 +873,11 @@ def test_memory_in_use(build: Build, door: str) -> None:
 @asynccontextmanager
 async def _answers(
     **changes: Any,  # noqa: ANN401 (any setting)
-) -> AsyncIterator[tuple[Gate, Answers]]:
+) -> AsyncIterator[tuple[Gate, EvaluateHandlers]]:
     """Make the answers alone, without a door."""
     gate = Gate()
     with line(gate, **changes) as alone:
-        yield gate, Answers(alone, 64)
+        yield gate, EvaluateHandlers(alone, 64)
 
 
 def _request(message: Evaluation) -> bytes:
@@ -896,7 +896,7 @@ def test_expired_calls_are_not_computed() -> None:
             await answers.one(_request(_LARGE(1)), _no_end)
             with pytest.raises(ExpiredError):
                 await answers.one(_request(_LARGE(1)), lambda: 0.0)
-            assert answers._line.admission.reserved_bytes == 0
+            assert answers._evaluator.admission.reserved_bytes == 0
 
     asyncio.run(run())
 
@@ -904,13 +904,13 @@ def test_expired_calls_are_not_computed() -> None:
 def test_cancelled_calls_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for the engine when its caller goes away never begins, and holds no memory."""
     begun: list[int] = []
-    large_answer_of = Known.large_answer_of
+    large_answer_of = PreparedEvaluation.large_answer_of
 
-    def spy(known: Known, *rest: Any) -> bytes | None:  # noqa: ANN401 (as it takes them)
+    def spy(known: PreparedEvaluation, *rest: Any) -> bytes | None:  # noqa: ANN401 (as it takes them)
         begun.append(1)
         return large_answer_of(known, *rest)
 
-    monkeypatch.setattr(Known, "large_answer_of", spy)
+    monkeypatch.setattr(PreparedEvaluation, "large_answer_of", spy)
 
     async def run() -> None:
         async with _answers() as (gate, answers):
@@ -919,13 +919,13 @@ def test_cancelled_calls_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> No
                 answers.one(_request(numbered(CLOSED, SMALL_BYTES)), _no_end)
             )
             await until(gate.reached.is_set)
-            held = answers._line.admission.reserved_bytes
+            held = answers._evaluator.admission.reserved_bytes
             waiting = asyncio.create_task(answers.one(_request(_LARGE(1)), _no_end))
-            await until(lambda: answers._line.admission.reserved_bytes > held)
+            await until(lambda: answers._evaluator.admission.reserved_bytes > held)
             waiting.cancel()
             await asyncio.wait([waiting])
             assert waiting.cancelled()
-            assert answers._line.admission.reserved_bytes == held
+            assert answers._evaluator.admission.reserved_bytes == held
             gate.open.set()
             await blocking
             assert not begun
@@ -940,7 +940,7 @@ def test_calls_at_once_do_not_mix(build: Build, decoded: list[str]) -> None:
     """Many calls of one form at a time have each its own numbers."""
 
     async def body(doors: _Doors) -> None:
-        line_itself = doors.app._line
+        line_itself = doors.app.evaluator
         expected = [await line_itself.outcome(build(seed), math.inf) for seed in range(8)]
         await doors.one(build(0))
         decoded.clear()
@@ -962,7 +962,7 @@ def test_on_a_gpu_nothing_is_kept(
         with line(Gate()) as alone:
             with monkeypatch.context() as patch:
                 patch.setattr(alone.engine, "device", torch.device("cuda"))
-                answers = Answers(alone, 64)
+                answers = EvaluateHandlers(alone, 64)
             for _ in range(3):
                 await answers.one(_request(build(1)), _no_end)
             assert len(decoded) == 3
@@ -996,7 +996,7 @@ def test_losses_of_others_take_the_line(decoded: list[str]) -> None:
     asyncio.run(run())
 
 
-def _kept(answers: Answers) -> list[Known]:
+def _kept(answers: EvaluateHandlers) -> list[PreparedEvaluation]:
     return [each for group in answers._known._by_size.values() for each in group]
 
 
@@ -1016,7 +1016,7 @@ def test_forms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_answers_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forms are few enough that their answers fit into so many bytes."""
+    """Prepared evaluations are few enough that their answers fit into so many bytes."""
     monkeypatch.setattr(known_module, "_MOST_BYTES", 10_000)
 
     async def run() -> None:
@@ -1031,13 +1031,13 @@ def test_answers_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 def test_forms_of_one_size_are_bounded(monkeypatch: pytest.MonkeyPatch, decoded: list[str]) -> None:
     """A number that changes with each step is a form of its own, of which few are kept."""
     made: list[int] = []
-    keep = known_module.KnownForms._keep
+    keep = known_module.PreparedCache._keep
 
-    def spy(forms: known_module.KnownForms, known: Known) -> None:
+    def spy(forms: known_module.PreparedCache, known: PreparedEvaluation) -> None:
         made.append(1)
         keep(forms, known)
 
-    monkeypatch.setattr(known_module.KnownForms, "_keep", spy)
+    monkeypatch.setattr(known_module.PreparedCache, "_keep", spy)
 
     async def run() -> None:
         async with _answers() as (_, answers):
@@ -1083,7 +1083,7 @@ def test_numbers_are_not_kept(build: Build, monkeypatch: pytest.MonkeyPatch) -> 
 
     def spy(work: Work) -> int:
         watched.extend(weakref.ref(each) for each in work.inputs.values())
-        return admit.price(work)
+        return admit.peak_bytes(work)
 
     monkeypatch.setattr("losswire.server.prepared.cache.price", spy)
 
@@ -1114,7 +1114,7 @@ def test_streams_of_known_forms() -> None:
 
     async def body(doors: _Doors) -> None:
         seeds = range(len(numbers))
-        expected = [await doors.app._line.outcome(_SMALL(seed), math.inf) for seed in seeds]
+        expected = [await doors.app.evaluator.outcome(_SMALL(seed), math.inf) for seed in seeds]
         for _ in range(2):
             answers = [
                 loss_service_pb2.EvaluateStreamResponse.FromString(each)
@@ -1130,9 +1130,9 @@ def test_streams_of_known_forms() -> None:
 def test_a_stream_that_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who sends without reading gets a few answers computed, and others are served meanwhile."""
     computed: list[int] = []
-    result_of = Known.result_of
+    result_of = PreparedEvaluation.result_of
 
-    def spy(known: Known, *rest: Any) -> bytes | None:  # noqa: ANN401 (as result_of takes them)
+    def spy(known: PreparedEvaluation, *rest: Any) -> bytes | None:  # noqa: ANN401 (as result_of takes them)
         computed.append(1)
         return result_of(known, *rest)
 
@@ -1141,7 +1141,7 @@ def test_a_stream_that_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def body(doors: _Doors) -> None:
         await doors.one(message)
-        monkeypatch.setattr(Known, "result_of", spy)
+        monkeypatch.setattr(PreparedEvaluation, "result_of", spy)
         call: Any = doors.channel.stream_stream(_SERVICE + "EvaluateStream")
         stream = call(iter([request] * 2000), timeout=PATIENCE)
         await until(lambda: len(computed) > 4)
@@ -1168,7 +1168,7 @@ def test_tensors_at_odd_addresses(offset: int) -> None:
     async def body(doors: _Doors) -> None:
         for seed in (1, 1, 2):
             parsed = loss_service_pb2.EvaluateRequest.FromString(build(seed)).evaluation
-            expected = await doors.app._line.outcome(parsed, math.inf)
+            expected = await doors.app.evaluator.outcome(parsed, math.inf)
             assert _bits([await _raw_outcome(doors, "Evaluate", build(seed))]) == _bits([expected])
 
     _run(body)

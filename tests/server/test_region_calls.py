@@ -215,7 +215,7 @@ def test_what_has_not_begun_in_time_never_does() -> None:
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
-        running = asyncio.ensure_future(app._line.evaluate(numbered(CLOSED), float("inf")))
+        running = asyncio.ensure_future(app.evaluator.evaluate(numbered(CLOSED), float("inf")))
         await until(gate.reached.is_set)
         held.lease.sendall(_framed(numbered(1), 20))
         await asyncio.sleep(0.05)
@@ -235,16 +235,16 @@ def test_who_leaves_is_not_computed_for() -> None:
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
-        running = asyncio.ensure_future(app._line.evaluate(numbered(CLOSED), float("inf")))
+        running = asyncio.ensure_future(app.evaluator.evaluate(numbered(CLOSED), float("inf")))
         await until(gate.reached.is_set)
-        before = app._line.admission.reserved_bytes
+        before = app.evaluator.admission.reserved_bytes
         held.lease.sendall(_framed(numbered(1)))
-        await until(lambda: app._line.admission.reserved_bytes > before)
+        await until(lambda: app.evaluator.admission.reserved_bytes > before)
         held.close()
-        await until(lambda: app._line.admission.reserved_bytes == before - SIZE)
+        await until(lambda: app.evaluator.admission.reserved_bytes == before - SIZE)
         gate.open.set()
         await running
-        await app._line.evaluate(numbered(2), float("inf"))
+        await app.evaluator.evaluate(numbered(2), float("inf"))
         assert gate.computed == [CLOSED, 2]
 
     sharing(body, gate)
@@ -259,7 +259,7 @@ def test_more_than_one_at_once_ends_the_lease_while_one_waits() -> None:
         held.lease.sendall(_framed(numbered(CLOSED)))
         await until(gate.reached.is_set)
         held.lease.sendall(b"x")
-        await until(lambda: not app._line.regions._regions)
+        await until(lambda: not app.evaluator.regions._regions)
         with pytest.raises(ConnectionError):
             await asyncio.to_thread(receive, held.lease, 1)
         held.close()

@@ -25,8 +25,8 @@ import pytest
 from losswire.server.app import App, StartError
 from losswire.server.memory.regions import store as region_store
 from losswire.server.memory.regions.memory import RegionMemory
-from losswire.server.pipeline.admit import price, reply_bytes
-from losswire.server.prepared.cache import Known, KnownForms
+from losswire.server.pipeline.admit import peak_bytes, reply_bytes
+from losswire.server.prepared.cache import PreparedCache, PreparedEvaluation
 from losswire.server.settings import MIB, Settings
 from losswire.v1 import (
     evaluation_pb2,
@@ -47,7 +47,7 @@ _PROMPT = 1.0
 
 
 def _reserved(app: App) -> int:
-    return app._line.admission.reserved_bytes
+    return app.evaluator.admission.reserved_bytes
 
 
 def _descriptors() -> int:
@@ -57,7 +57,7 @@ def _descriptors() -> int:
 async def _freed(app: App, within: float = _PROMPT) -> None:
     """Wait until nothing is reserved and no region is left."""
     start = time.monotonic()
-    await until(lambda: not _reserved(app) and not app._line.regions.held_bytes)
+    await until(lambda: not _reserved(app) and not app.evaluator.regions.held_bytes)
     assert time.monotonic() - start < within
 
 
@@ -94,10 +94,10 @@ def test_a_known_form_keeps_no_region() -> None:
         item.gradient_destinations["input"].CopyFrom(held.place(held.array((300, 500))))
         for _ in range(3):
             await stub.Evaluate(loss_service_pb2.EvaluateRequest(evaluation=item))
-        assert app._line.regions.held_bytes == 2 << 20
+        assert app.evaluator.regions.held_bytes == 2 << 20
         held.close()
         await _freed(app)
-        assert not app._line.regions.held_bytes
+        assert not app.evaluator.regions.held_bytes
 
     sharing(body)
 
@@ -107,8 +107,8 @@ def test_a_form_is_kept_by_few_bytes(
     unknown: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies in a region is no part of a message, the rest of which has to be short."""
-    made: list[Known] = []
-    monkeypatch.setattr(KnownForms, "_keep", lambda _, known: made.append(known))
+    made: list[PreparedEvaluation] = []
+    monkeypatch.setattr(PreparedCache, "_keep", lambda _, known: made.append(known))
     item = evaluation(
         "cross_entropy",
         {"input": np.zeros((300, 500), np.float32), "target": np.arange(300)},
@@ -133,14 +133,14 @@ def test_what_is_checked_is_not_read_where_its_caller_can_change_it(
     loss: str, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Elements that any loss accepts are known in a region; probabilities are copied each time."""
-    made: list[Known] = []
-    keep = KnownForms._keep
+    made: list[PreparedEvaluation] = []
+    keep = PreparedCache._keep
 
-    def spy(forms: KnownForms, known: Known) -> None:
+    def spy(forms: PreparedCache, known: PreparedEvaluation) -> None:
         made.append(known)
         keep(forms, known)
 
-    monkeypatch.setattr(KnownForms, "_keep", spy)
+    monkeypatch.setattr(PreparedCache, "_keep", spy)
     names = ["input", "target"] if loss == "mse_loss" else ["input"]
     item = evaluation(loss, {}, gradients_for=names)
     draw = np.random.default_rng(3)
@@ -159,7 +159,7 @@ def test_what_is_checked_is_not_read_where_its_caller_can_change_it(
             for name, array in inputs.items():
                 array[...] = draw.random((300, 500))
                 plain.inputs[name].CopyFrom(encode_tensor(array))
-            expected = await app._line.outcome(plain, math.inf)
+            expected = await app.evaluator.outcome(plain, math.inf)
             found = await stub.Evaluate(loss_service_pb2.EvaluateRequest(evaluation=item))
             assert found.result.loss == expected.result.loss
             for name, array in gradients.items():
@@ -222,9 +222,9 @@ def test_a_caller_who_is_killed_leaves_nothing(
                 victim.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(victim.wait)
             if stage == "evaluating":
-                await until(lambda: not app._line.regions._regions)
+                await until(lambda: not app.evaluator.regions._regions)
                 # Torch still reads the memory: it is there, and counts.
-                assert app._line.regions.held_bytes == SIZE
+                assert app.evaluator.regions.held_bytes == SIZE
                 gate.open.set()
             await _freed(app)
         gc.collect()
@@ -288,7 +288,7 @@ def test_a_peer_that_talks_loses_its_lease() -> None:
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
         held.lease.sendall(b"not a request")
-        await until(lambda: not app._line.regions._regions)
+        await until(lambda: not app.evaluator.regions._regions)
         held.close()
         await _freed(app)
 
@@ -304,9 +304,9 @@ def test_contents_stay_as_long_as_somebody_has_them(kept: str) -> None:
         held.memory[:4] = b"mine"
         held.lease.close()
         os.close(held.descriptor) if kept == "mapping" else held.memory.close()
-        await until(lambda: not app._line.regions._regions)
+        await until(lambda: not app.evaluator.regions._regions)
         await asyncio.sleep(3 * region_store._LONGEST_LOOK_SECONDS)
-        assert _reserved(app) == app._line.regions.held_bytes == SIZE
+        assert _reserved(app) == app.evaluator.regions.held_bytes == SIZE
         if kept == "mapping":
             assert held.memory[:4] == b"mine"
             held.memory.close()
@@ -331,7 +331,7 @@ def test_what_children_have_is_held_too() -> None:
         held.lease.close()
         os.close(held.descriptor)
         held.memory.close()
-        await until(lambda: not app._line.regions._regions)
+        await until(lambda: not app.evaluator.regions._regions)
         await asyncio.sleep(3 * region_store._LONGEST_LOOK_SECONDS)
         assert _reserved(app) == SIZE
         child.communicate()
@@ -371,7 +371,7 @@ def test_what_is_held_without_a_lease_takes_its_place(monkeypatch: pytest.Monkey
         held = [await fetch_from(channel, 1) for _ in range(2)]
         for each in held:
             each.lease.close()
-        await until(lambda: not app._line.regions._regions)
+        await until(lambda: not app.evaluator.regions._regions)
         with pytest.raises(grpc.RpcError) as refused:
             await create_from(channel, 1)
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -408,10 +408,10 @@ def test_an_evaluation_goes_on_without_the_lease() -> None:
         numbers = held.array((2,))
         numbers[1] = 5
         item = evaluation("gate", {"input": held.tensor(numbers)}, reduction=3)
-        running = asyncio.ensure_future(app._line.evaluate(item, float("inf")))
+        running = asyncio.ensure_future(app.evaluator.evaluate(item, float("inf")))
         await until(gate.reached.is_set)
         held.lease.close()
-        await until(lambda: not app._line.regions._regions)
+        await until(lambda: not app.evaluator.regions._regions)
         assert _reserved(app) > SIZE
         gate.open.set()
         assert (await running).sum == CLOSED + 5
@@ -431,7 +431,7 @@ def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
             await create_from(channel, 1)
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         held.pop().close()
-        await until(lambda: len(app._line.regions._regions) == 2)
+        await until(lambda: len(app.evaluator.regions._regions) == 2)
         held.append(await fetch_from(channel, 1))
         for each in held:
             each.close()
@@ -453,7 +453,7 @@ def test_a_call_that_is_cancelled_leaves_no_region(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(region_store, "RegionMemory", slowly)
 
     async def body(app: App, _: grpc.aio.Channel) -> None:
-        asking = asyncio.ensure_future(app._line.regions.create(SIZE))
+        asking = asyncio.ensure_future(app.evaluator.regions.create(SIZE))
         await until(begun.is_set)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
@@ -473,7 +473,7 @@ def test_the_socket_is_private_and_goes_with_the_server() -> None:
     folders: list[Path] = []
 
     async def body(app: App, _: grpc.aio.Channel) -> None:
-        path = Path(app._line.regions.socket_path)
+        path = Path(app.evaluator.regions.socket_path)
         assert [_mode(each) for each in (path, path.parent)] == [0o600, 0o700]
         folders.append(path.parent)
 
@@ -533,7 +533,7 @@ def test_other_machines_are_offered_none(tmp_path: Path, path: str, *, shared: b
     chosen = str(tmp_path / path) if path else ""
 
     async def body(app: App, _: grpc.aio.Channel) -> None:
-        assert bool(app._line.regions.socket_path) == shared
+        assert bool(app.evaluator.regions.socket_path) == shared
 
     sharing(body, listen="0.0.0.0:0", allow_insecure=True, region_socket=chosen)
 
@@ -596,13 +596,13 @@ def test_what_lies_in_regions_is_not_paid_for_again() -> None:
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
         moved, gradients = relocate(item, held)
-        plain, shared = (app._line._check(each) for each in (item, moved))
+        plain, shared = (app.evaluator._check(each) for each in (item, moved))
         in_place = inputs["input"].nbytes + gradients["input"].nbytes
-        assert price(shared) == price(plain) - in_place
+        assert peak_bytes(shared) == peak_bytes(plain) - in_place
         assert reply_bytes(shared) == reply_bytes(plain) - gradients["input"].nbytes
         moved.engine = evaluation_pb2.ENGINE_AUTOGRAD
         # Autograd makes a gradient of its own, which is copied.
-        assert price(app._line._check(moved)) == price(plain) - inputs["input"].nbytes
+        assert peak_bytes(app.evaluator._check(moved)) == peak_bytes(plain) - inputs["input"].nbytes
         held.close()
 
     sharing(body)

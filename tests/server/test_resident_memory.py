@@ -15,9 +15,9 @@ from losswire.server.compute.tensors import to_tensor
 from losswire.server.errors import ExpiredError, OverLimitError, OverloadedError
 from losswire.server.memory import uploads
 from losswire.server.memory.residents import TENANT, Key, Resident, ResidentStore
-from losswire.server.pipeline.admit import Admission, price
+from losswire.server.pipeline.admit import Admission, peak_bytes
 from losswire.server.pipeline.decode import decode
-from losswire.server.pipeline.evaluator import Line
+from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.settings import MIB
 from losswire.v1 import (
     evaluation_pb2,
@@ -27,7 +27,7 @@ from losswire.v1 import (
     tensor_service_pb2,
     tensor_service_pb2_grpc,
 )
-from losswire.wire import DATA_TYPES, MalformedTensorError, TensorForm
+from losswire.wire import DATA_TYPES, MalformedTensorError, TensorSpec
 from tests.server.inside import CLOSED, Gate, line, serving_app, until
 from tests.server.requests import Array, evaluation, f32
 from tests.support.chunks import parts_of
@@ -40,7 +40,7 @@ _SUM = evaluation_pb2.REDUCTION_SUM
 
 def _resident(*numbers: float) -> Resident:
     data = np.array(numbers, np.float32).view(np.uint8)
-    return Resident(TensorForm(_F32, (len(numbers),)), data)
+    return Resident(TensorSpec(_F32, (len(numbers),)), data)
 
 
 def _key(name: str) -> Key:
@@ -60,7 +60,7 @@ async def _arriving(sent: Sequence[Part], then: asyncio.Event | None) -> AsyncIt
 
 
 async def _receive(
-    work: Line, sent: Sequence[Part], then: asyncio.Event | None = None
+    work: Evaluator, sent: Sequence[Part], then: asyncio.Event | None = None
 ) -> tensor_service_pb2.PutTensorResponse:
     return await uploads.receive(_arriving(sent, then), work.admission, work.residents)
 
@@ -149,7 +149,7 @@ def test_an_upload_holds_its_declared_size_until_it_ends(end: str) -> None:
     if end == "malformed":
         sent.append(Part(data=b"too much"))
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         if end == "stored before":
             await _receive(work, sent)
         before = work.residents.held_bytes
@@ -178,7 +178,7 @@ def test_an_upload_that_never_ends_displaces_nothing() -> None:
     """What is stored leaves when the new tensor is whole."""
     old, new = noise(2, 200_000), noise(3, 200_000)
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         await _receive(work, list(parts(old)))
         going = asyncio.Event()
         task = asyncio.create_task(_receive(work, list(parts(new)), going))
@@ -198,7 +198,7 @@ def test_a_slow_sender_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "_GRACE_SECONDS", 0.05)
     small = list(parts(f32(1)))
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         for sent in ([], small[:1], small):
             with pytest.raises(ExpiredError, match="did not arrive within"):
                 await _receive(work, sent, asyncio.Event())
@@ -212,7 +212,7 @@ def test_uploads_share_the_budget_of_evaluations() -> None:
     """What does not fit now may come again; what never fits may not, whatever the quota."""
     array = noise(4, MIB // 8)
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         going = asyncio.Event()
         first = asyncio.create_task(_receive(work, list(parts(array)), going))
         await until(lambda: work.admission.reserved_bytes == array.nbytes)
@@ -232,7 +232,7 @@ def test_an_evaluation_keeps_what_it_uses() -> None:
     array = f32(7, 8, 9)
     gate = Gate()
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         await _receive(work, list(parts(array)))
         blocker = evaluation("gate", {"input": f32(CLOSED)}, reduction=_SUM)
         busy = asyncio.create_task(work.evaluate(blocker, _NEVER))
@@ -286,7 +286,7 @@ def test_refused_calls_let_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
             losses = loss_service_pb2_grpc.LossServiceStub(channel)
             tensors = tensor_service_pb2_grpc.TensorServiceStub(channel)
             await tensors.PutTensor(parts(held))
-            stored = app._line.residents._stored[TENANT, identity(held)]
+            stored = app.evaluator.residents._stored[TENANT, identity(held)]
             for item in refused:
                 with pytest.raises(grpc.aio.AioRpcError):
                     await losses.Evaluate(loss_service_pb2.EvaluateRequest(evaluation=item))
@@ -310,7 +310,7 @@ def test_an_upload_that_stalls_on_the_way_frees_its_memory(
 
     async def run() -> None:
         async with serving_app(Gate(), resident_quota_bytes=MIB) as (app, channel):
-            admission = app._line.admission
+            admission = app.evaluator.admission
             tensors = tensor_service_pb2_grpc.TensorServiceStub(channel)
             stalled = _arriving(list(parts(array, 1024))[:9], asyncio.Event())
             call = tensors.PutTensor(stalled, timeout=0.3 if end == "deadline" else None)
@@ -319,7 +319,7 @@ def test_an_upload_that_stalls_on_the_way_frees_its_memory(
                 call.cancel()
             assert (await call.code()).name == codes.get(end, "DEADLINE_EXCEEDED")
             await until(lambda: admission.reserved_bytes == 0)
-            assert app._line.residents.held_bytes == 0
+            assert app.evaluator.residents.held_bytes == 0
             answer = await tensors.PutTensor(parts(array))
             assert answer.id.sha256 == identity(array)
 
@@ -329,11 +329,13 @@ def test_an_upload_that_stalls_on_the_way_frees_its_memory(
 def test_the_price_does_not_count_resident_memory_again() -> None:
     """A resident input costs less than a sent one by its own bytes, and no less than nothing."""
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         array = noise(5, 100, 50)
         await _receive(work, list(parts(array)))
         prices = [
-            price(await work._prepare(evaluation("mse_loss", {"input": each, "target": array})))
+            peak_bytes(
+                await work._prepare(evaluation("mse_loss", {"input": each, "target": array}))
+            )
             for each in (array, named(array))
         ]
         assert prices[0] - prices[1] == array.nbytes
@@ -347,7 +349,7 @@ def test_large_resident_tensors_are_judged_off_the_event_loop() -> None:
     """A small message that names a large tensor is not a small evaluation."""
     threads: set[int] = set()
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         array = noise(6, 70_000)
         await _receive(work, list(parts(array)))
         lend = work.residents.lend
@@ -370,7 +372,7 @@ def test_large_resident_tensors_are_judged_off_the_event_loop() -> None:
 def test_checking_many_large_tensors_is_bounded_by_the_budget() -> None:
     """Naming one tensor often in one call is refused before any value is looked at."""
 
-    async def run(work: Line) -> None:
+    async def run(work: Evaluator) -> None:
         array = noise(7, MIB // 8)
         await _receive(work, list(parts(array)))
         item = evaluation("sigmoid", {"input": named(array)})
@@ -409,7 +411,7 @@ def test_resident_inputs_of_chunked_calls_are_judged_off_the_event_loop(
         async with serving_app(Gate(), resident_quota_bytes=MIB) as (app, channel):
 
             def spy(*arguments: Any) -> Any:  # noqa: ANN401 (what decode takes and gives)
-                held = app._line.admission.reserved_bytes > 0
+                held = app.evaluator.admission.reserved_bytes > 0
                 seen.append((threading.get_ident() == loop_thread, held))
                 return decode(*arguments)
 

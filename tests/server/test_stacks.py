@@ -13,7 +13,7 @@ from losswire.server.compute.work import Work
 from losswire.server.pipeline import worker as engine_module
 from losswire.server.pipeline.batch import stacks
 from losswire.server.pipeline.decode import decode
-from losswire.server.pipeline.validation_cache import Forms
+from losswire.server.pipeline.validation_cache import ValidationCache
 from losswire.v1 import evaluation_pb2
 from tests.server.inside import CLOSED, Gate, line, numbered, until
 from tests.server.requests import Array, evaluation, f32
@@ -34,7 +34,7 @@ def _pair() -> evaluation_pb2.Evaluation:
 
 
 def _works(items: Sequence[evaluation_pb2.Evaluation]) -> list[Work]:
-    forms = Forms()
+    forms = ValidationCache()
     return [forms.validate(decode(each), _REGISTRY.find(each.loss)) for each in items]
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from losswire.server.rpc.streaming import pump
+from losswire.server.rpc.streaming import answer_stream
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.server.harness import Child
 from tests.server.inside import CLOSED, PATIENCE, AsyncStub, Gate, in_server, numbered, until
@@ -156,7 +156,7 @@ def test_the_pump_holds_no_more_than_the_limit(unread: int) -> None:
         return number
 
     async def run() -> None:
-        answers = pump(requests(), answer, _LIMIT)
+        answers = answer_stream(requests(), answer, _LIMIT)
         found = [await anext(answers) for _ in range(unread)]
         if unread:
             await asyncio.sleep(0.05)
@@ -180,7 +180,7 @@ def test_a_slow_item_does_not_hold_up_the_others() -> None:
         return seconds
 
     async def run() -> list[float]:
-        return [each async for each in pump(requests(), answer, _LIMIT)]
+        return [each async for each in answer_stream(requests(), answer, _LIMIT)]
 
     assert asyncio.run(run()) == [0.0, 0.2]
 
@@ -197,7 +197,7 @@ def test_a_broken_source_is_told_after_what_it_gave() -> None:
 
     async def run() -> None:
         with pytest.raises(LookupError):
-            _ = [each async for each in pump(requests(), answer, _LIMIT)]
+            _ = [each async for each in answer_stream(requests(), answer, _LIMIT)]
 
     asyncio.run(run())
 

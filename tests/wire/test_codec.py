@@ -23,7 +23,7 @@ from losswire.wire import (
     decode_tensor,
     encode_option,
     encode_tensor,
-    read_form,
+    read_spec,
     wire_type_of,
 )
 
@@ -89,7 +89,7 @@ def test_the_layout_of_bytes(
     message = tensor_pb2.Tensor(data_type=number, shape=[1, 2], data=bytes.fromhex(data))
     assert encode_tensor(array) == message
     assert _same(decode_tensor(message), array)
-    assert read_form(message, "").size_bytes == len(message.data)
+    assert read_spec(message, "").size_bytes == len(message.data)
 
 
 def test_the_message_as_bytes() -> None:
@@ -255,7 +255,7 @@ def test_tensors_that_are_elsewhere_are_not_decoded(source: str) -> None:
     """A tensor without its data has a form, and nothing to decode."""
     message = tensor_pb2.Tensor(data_type=_F32, shape=[2])
     getattr(message, source).SetInParent()
-    assert read_form(message, "t").size_bytes == 8
+    assert read_spec(message, "t").size_bytes == 8
     with pytest.raises(MalformedTensorError, match="t: has no data"):
         decode_tensor(message, "t")
 

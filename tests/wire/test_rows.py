@@ -14,7 +14,7 @@ from losswire.wire import (
     ROWS,
     MalformedTensorError,
     Packing,
-    TensorForm,
+    TensorSpec,
     bytes_of,
     wire_type_of,
 )
@@ -116,7 +116,7 @@ def _packing(*arrays: npt.NDArray[Any]) -> Packing:
     for array in arrays:
         wire_type = wire_type_of(array.dtype)
         assert wire_type is not None
-        forms.append(TensorForm(wire_type, array.shape))
+        forms.append(TensorSpec(wire_type, array.shape))
     return Packing(tuple(forms))
 
 

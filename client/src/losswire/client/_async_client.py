@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from losswire.client._calls import operations
 from losswire.client._calls.batch import Batch, ChunkedPlan
-from losswire.client._calls.chunked import Calls, Halt, Progress, connect, connect_chunked, transfer
+from losswire.client._calls.chunked import (
+    Calls,
+    Cancellation,
+    Progress,
+    connect,
+    connect_chunked,
+    transfer,
+)
 from losswire.client._calls.retry import Attempts, RetryPolicy
 from losswire.client._calls.session import (
     CHANNEL_OPTIONS,
@@ -158,7 +165,7 @@ class AsyncClient:
         if not self._blocking_channels:
             self._blocking_channels = connect(self._session, self._credentials)
             self._chunked_calls = connect_chunked(self._blocking_channels)
-        halt = Halt()
+        halt = Cancellation()
         work = asyncio.ensure_future(
             asyncio.to_thread(
                 transfer,
@@ -341,7 +348,7 @@ class AsyncClient:
     async def _take(self, step: operations.Step, attempts: Attempts) -> Any:
         if isinstance(step, operations.Operation):
             return await self._call(step, attempts)
-        if isinstance(step, operations.Aside):
+        if isinstance(step, operations.LocalStep):
             return await _aside(step)
         try:
             # One at a time: of many tasks that miss a tensor, one sends it.
@@ -399,7 +406,7 @@ class AsyncClient:
             await asyncio.sleep(attempts.wait_after(error))
 
 
-async def _aside(step: operations.Aside) -> Any:
+async def _aside(step: operations.LocalStep) -> Any:
     """Do something in a thread, to its end even when this task is cancelled meanwhile."""
     work = asyncio.ensure_future(asyncio.to_thread(step.work))
     try:

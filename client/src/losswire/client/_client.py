@@ -14,7 +14,13 @@ import numpy.typing as npt
 from losswire.client._async_client import AsyncClient
 from losswire.client._calls import operations
 from losswire.client._calls.batch import Batch, ChunkedPlan
-from losswire.client._calls.chunked import Halt, Progress, connect, connect_chunked, transfer
+from losswire.client._calls.chunked import (
+    Cancellation,
+    Progress,
+    connect,
+    connect_chunked,
+    transfer,
+)
 from losswire.client._calls.retry import Attempts, RetryPolicy
 from losswire.client._calls.session import DEFAULT_TIMEOUT, LEAST_SECONDS, Clock, open_session
 from losswire.client._errors import (
@@ -171,7 +177,7 @@ class Client:
             plan,
             progress=progress,
             timeout=timeout,
-            halt=Halt(),
+            halt=Cancellation(),
         )
 
     def evaluate_many(
@@ -313,7 +319,7 @@ class Client:
     def _take(self, step: operations.Step, attempts: Attempts) -> Any:
         if isinstance(step, operations.Operation):
             return self._call(step, attempts)
-        if isinstance(step, operations.Aside):
+        if isinstance(step, operations.LocalStep):
             return step.work()
         # One at a time: of many threads that miss a tensor, one sends it.
         if not self._putting.acquire(timeout=attempts.remaining()):

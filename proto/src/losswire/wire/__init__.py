@@ -18,13 +18,13 @@ from losswire.wire._tensor import (
     MAX_AXIS,
     MAX_RANK,
     MalformedTensorError,
-    TensorForm,
+    TensorSpec,
     Violation,
     decode_tensor,
     encode_form,
     encode_tensor,
     read_elements,
-    read_form,
+    read_spec,
 )
 from losswire.wire._varint import SIZE_BYTES, read_varint, varint
 
@@ -42,7 +42,7 @@ __all__ = [
     "Packing",
     "Payload",
     "Template",
-    "TensorForm",
+    "TensorSpec",
     "Violation",
     "WireType",
     "attach",
@@ -58,7 +58,7 @@ __all__ = [
     "find_payloads",
     "new_bytes",
     "read_elements",
-    "read_form",
+    "read_spec",
     "read_varint",
     "varint",
     "wire_type_of",

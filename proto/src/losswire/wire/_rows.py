@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from losswire.v1 import loss_service_pb2
 from losswire.wire._bytes import new_bytes
-from losswire.wire._tensor import TensorForm, read_elements
+from losswire.wire._tensor import TensorSpec, read_elements
 from losswire.wire._varint import SIZE_BYTES, read_varint, varint
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -95,7 +95,7 @@ GRADIENT_ROWS: Final = RowsField(loss_service_pb2.EvaluateChunkedResponse, "grad
 class Packing:
     """How k whole rows of several tensors lie in one payload: k rows of each, one by one."""
 
-    forms: tuple[TensorForm, ...]
+    forms: tuple[TensorSpec, ...]
     """The whole tensors; each has at least one axis, the first of which counts the rows."""
 
     @property
@@ -113,14 +113,14 @@ class Packing:
         arrays, start = [], 0
         for form in self.forms:
             stop = start + count * _row_bytes(form)
-            rows = TensorForm(form.wire_type, (count, *form.shape[1:]))
+            rows = TensorSpec(form.wire_type, (count, *form.shape[1:]))
             arrays.append(read_elements(rows, payload[start:stop], "rows"))
             start = stop
         return arrays
 
 
-def _row_bytes(form: TensorForm) -> int:
-    return TensorForm(form.wire_type, form.shape[1:]).size_bytes
+def _row_bytes(form: TensorSpec) -> int:
+    return TensorSpec(form.wire_type, form.shape[1:]).size_bytes
 
 
 def bytes_of(array: npt.NDArray[Any]) -> memoryview:

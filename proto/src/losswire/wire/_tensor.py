@@ -52,7 +52,7 @@ class MalformedTensorError(ValueError):
 
 
 @dataclass(frozen=True)
-class TensorForm:
+class TensorSpec:
     """The data type and shape of a tensor whose form is right."""
 
     wire_type: WireType
@@ -106,7 +106,7 @@ def _sendable(array: npt.NDArray[Any]) -> WireType:
     return wire_type
 
 
-def read_form(tensor: tensor_pb2.Tensor, path: str) -> TensorForm:
+def read_spec(tensor: tensor_pb2.Tensor, path: str) -> TensorSpec:
     """Read data type and shape, without touching the data.
 
     `path` names the tensor in violations. Raises MalformedTensorError.
@@ -119,7 +119,7 @@ def read_form(tensor: tensor_pb2.Tensor, path: str) -> TensorForm:
 
 
 @lru_cache(maxsize=1024)
-def _form_of(data_type: int, shape: tuple[int, ...]) -> TensorForm | None:
+def _form_of(data_type: int, shape: tuple[int, ...]) -> TensorSpec | None:
     """Give the form of a data type and a shape; None when either is wrong.
 
     A training loop sends the same few forms over and over.
@@ -129,7 +129,7 @@ def _form_of(data_type: int, shape: tuple[int, ...]) -> TensorForm | None:
         return None
     if math.prod(max(length, 1) for length in shape) > _MAX_EXTENT // wire_type.numpy.itemsize:
         return None
-    return TensorForm(wire_type, shape)
+    return TensorSpec(wire_type, shape)
 
 
 def _mistakes_of(data_type: int, shape: tuple[int, ...], path: str) -> list[Violation]:
@@ -163,7 +163,7 @@ def decode_tensor(
     The array is read-only and shares its bytes; a `writable` one has its own. `path` names the
     tensor in violations. Raises MalformedTensorError.
     """
-    form = read_form(tensor, path)
+    form = read_spec(tensor, path)
     if not tensor.HasField("data"):
         raise MalformedTensorError([Violation(path, "has no data")])
     # Each read of a bytes field copies it: read once.
@@ -175,7 +175,7 @@ def decode_tensor(
     return read_elements(form, bytearray(data) if writable else data, f"{path}.data")
 
 
-def read_elements(form: TensorForm, data: Buffer, path: str = "data") -> npt.NDArray[Any]:
+def read_elements(form: TensorSpec, data: Buffer, path: str = "data") -> npt.NDArray[Any]:
     """Read the elements of a tensor, whose bytes must be as many as the form says.
 
     The array shares the bytes and keeps whatever holds them alive. `path` names the

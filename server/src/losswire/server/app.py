@@ -18,11 +18,11 @@ from losswire.server.catalogue.registry import Registry, builtin_registry, recor
 from losswire.server.compute.devices.cuda import usable_bytes
 from losswire.server.compute.native import binding as native
 from losswire.server.memory.regions.memory import HAVE_REGIONS, check_sharing
-from losswire.server.pipeline.evaluator import Line
+from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.pipeline.selftest import evaluate_canary
-from losswire.server.pipeline.worker import Engine
+from losswire.server.pipeline.worker import ComputeWorker
 from losswire.server.rpc.guard import GuardedServer
-from losswire.server.rpc.handlers import Answers
+from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.server.rpc.lease_calls import LONGEST_REQUEST
 from losswire.server.rpc.loss_service import LossService
 from losswire.server.rpc.region_socket import RegionSocket
@@ -122,9 +122,9 @@ class App:
         device = pick_device(settings.device)
         self._settings = fit(settings, device)
         self._registry = registry or load_registry(settings.losses)
-        self._engine = Engine(device, settings.threads)
-        self._line = Line(self._registry, self._engine, self._settings)
-        self._answers = Answers(self._line, self._settings.max_evaluations_per_call)
+        self._engine = ComputeWorker(device, settings.threads)
+        self._evaluator = Evaluator(self._registry, self._engine, self._settings)
+        self._handlers = EvaluateHandlers(self._evaluator, self._settings.max_evaluations_per_call)
         self._on_lost = on_lost
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -157,7 +157,7 @@ class App:
             _log.warning("no native rows in this installation: torch computes instead, and slower")
         self._engine.start(partial(loop.call_soon_threadsafe, self._on_lost))
         try:
-            await evaluate_canary(self._line)
+            await evaluate_canary(self._evaluator)
         except Exception as error:
             await self._end_sharing()
             message = f"{self._engine.device} does not compute: {error}"
@@ -169,6 +169,11 @@ class App:
         if not address.host:
             return address.text
         return f"{address.text.rpartition(':')[0]}:{port}"
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """What evaluates, with its budget, its regions and its resident tensors: to be read."""
+        return self._evaluator
 
     @property
     def device_lost(self) -> bool:
@@ -193,10 +198,10 @@ class App:
         # The generated functions only need what GuardedServer has.
         guarded: Any = GuardedServer(server, _SERVICES)
         loss_service_pb2_grpc.add_LossServiceServicer_to_server(
-            LossService(self._line, self._answers, settings), guarded
+            LossService(self._evaluator, self._handlers, settings), guarded
         )
         tensor_service_pb2_grpc.add_TensorServiceServicer_to_server(
-            TensorService(self._line), guarded
+            TensorService(self._evaluator), guarded
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [each.full_name for each in _SERVICES]
@@ -207,7 +212,7 @@ class App:
 
     def _share_memory(self, address: Address) -> RegionSocket | None:
         """Hand out regions, where that was asked for or only this machine can call."""
-        path, regions = self._settings.region_socket, self._line.regions
+        path, regions = self._settings.region_socket, self._evaluator.regions
         if not self._settings.region_quota_bytes or not (path or address.local):
             return None
         if not HAVE_REGIONS:
@@ -218,7 +223,7 @@ class App:
         try:
             check_sharing()
             longest = min(LONGEST_REQUEST, self._settings.max_message_bytes)
-            return RegionSocket(regions, path, self._answers.one, longest)
+            return RegionSocket(regions, path, self._handlers.one, longest)
         except OSError as error:
             if path:
                 message = f"--region-socket {path}: {error}"

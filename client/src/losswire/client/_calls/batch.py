@@ -26,7 +26,7 @@ from losswire.client._messages.resident import StoredTensor
 from losswire.client._messages.response import EvaluationResult
 from losswire.client._messages.rows import row_inputs
 from losswire.v1 import loss_service_pb2
-from losswire.wire import DATA_TYPES, Packing, TensorForm, wire_type_of
+from losswire.wire import DATA_TYPES, Packing, TensorSpec, wire_type_of
 
 Array = npt.NDArray[Any]
 
@@ -255,8 +255,8 @@ def _header(evaluation: Evaluation, streamed: Sequence[str]) -> bytes:
     return serialize(message)
 
 
-def _form(array: Array) -> TensorForm:
+def _form(array: Array) -> TensorSpec:
     wire_type = wire_type_of(array.dtype)
     if wire_type is None:
         raise TypeError(f"dtype {array.dtype} cannot be sent")
-    return TensorForm(wire_type, array.shape)
+    return TensorSpec(wire_type, array.shape)

@@ -47,7 +47,7 @@ def connect_chunked(channels: Sequence[grpc.Channel]) -> Calls:
     return [channel.stream_stream(path, None, None) for channel in channels]
 
 
-class Halt:
+class Cancellation:
     """Stops a transfer from another thread."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ def transfer(
     *,
     progress: Progress | None,
     timeout: float,
-    halt: Halt,
+    halt: Cancellation,
 ) -> EvaluationResult:
     """Make a chunked call, as a whole as often as the retry policy says."""
     attempts = session.attempts(timeout)

@@ -25,8 +25,8 @@ from losswire.client._messages.template import (
     ALONE,
     AMONG_MANY,
     Form,
-    form_of,
     in_stream,
+    key_of,
     known_request,
     request,
 )
@@ -142,14 +142,14 @@ def _parse(answer: bytes) -> OneAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class LocalStep:
     """Something on this machine that takes long enough to keep it off an event loop."""
 
     work: Callable[[], Any]
     """Does it; once begun, it is never abandoned."""
 
 
-Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...] | Aside
+Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...] | LocalStep
 """What a client is to do next: a call, or to see to it that the server of the last call holds
 some tensors, or something on this machine."""
 
@@ -292,7 +292,7 @@ def create_region(size: int) -> Operation[tensor_service_pb2.CreateRegionRespons
 def stream_item(number: int, evaluation: Evaluation) -> tuple[bytes, Sequence[StoredTensor]]:
     """Make one batch of a stream, ready to be sent as often as needed, and give its residents."""
     before = in_stream(number)
-    known = known_request(form_of(evaluation), before)
+    known = known_request(key_of(evaluation), before)
     message = request(evaluation, before) if known is None else known
     check_contents(evaluation)
     return message, () if known is not None else residents_of(evaluation)

@@ -11,7 +11,7 @@ from losswire.client._calls.batch import Array, Batch
 from losswire.client._calls.lease import Lease
 from losswire.client._calls.operations import EVALUATE, Operation
 from losswire.client._messages.response import EvaluationResult, OneAnswer, read_result
-from losswire.client._messages.template import ALONE, Form, Payload, Template, form_of, is_plain
+from losswire.client._messages.template import ALONE, Form, Payload, Template, is_plain, key_of
 
 _MOST: Final = 256
 """How many are kept; each takes some hundred bytes."""
@@ -46,7 +46,7 @@ class PlacedForms:
     def remember(self, batch: Batch, request: bytes) -> None:
         """Keep the request of a valid evaluation that lies in the caller's regions."""
         evaluation = batch.evaluation
-        form = self._placed(form_of(evaluation), batch.out)
+        form = self._placed(key_of(evaluation), batch.out)
         if form is None or not is_plain(evaluation, form[1]):
             return
         template = Template.of(evaluation, request)

@@ -10,7 +10,7 @@ from typing import Final
 from losswire.client._calls.batch import FITS_ALWAYS, Batch
 from losswire.client._calls.lease import Lease
 from losswire.client._calls.operations import (
-    Aside,
+    LocalStep,
     Operation,
     Steps,
     create_region,
@@ -40,7 +40,7 @@ from losswire.client._memory.region import Region
 from losswire.client._memory.staging import Staging
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.response import EvaluationResult
-from losswire.client._messages.template import form_of
+from losswire.client._messages.template import key_of
 
 _MOST_TRIES: Final = 3
 """How often an evaluation is tried with regions, when a server turns out not to have them."""
@@ -90,7 +90,7 @@ class Regions:
         """Give the one call that an evaluation of a known form is; None when it is not known."""
         if out is not None and not self.own:
             return None
-        leases, form = self.leases, form_of(evaluation)
+        leases, form = self.leases, key_of(evaluation)
         found = known(form, leases) if out is None else None
         if found is None and self.own:
             found = self._placed.find(form, out, leases)
@@ -114,7 +114,7 @@ class Regions:
             intact = False
             try:
                 if memory is not None:
-                    yield Aside(partial(placement.stage, memory))
+                    yield LocalStep(partial(placement.stage, memory))
                 if placement.empty or placement.sent_bytes > FITS_ALWAYS:
                     intact = True
                     return None
@@ -122,7 +122,7 @@ class Regions:
                 operation = placement.operation(leases)
                 result = yield from evaluate(batch.evaluation, operation)
                 if memory is not None:
-                    result = yield Aside(partial(placement.collect, result, memory))
+                    result = yield LocalStep(partial(placement.collect, result, memory))
                 else:
                     self._placed.remember(batch, operation.request)
                 intact = True
@@ -177,11 +177,11 @@ class Regions:
         size, interrupt = size_with_mark(nbytes), self._session.interrupt
         created = yield create_region(size)
         try:
-            memory: SharedMemory = yield Aside(partial(SharedMemory, created, interrupt))
+            memory: SharedMemory = yield LocalStep(partial(SharedMemory, created, interrupt))
         except FailedPreconditionError:
             # The token lasts for seconds, and a busy machine may take longer.
             created = yield create_region(size)
-            memory = yield Aside(partial(SharedMemory, created, interrupt))
+            memory = yield LocalStep(partial(SharedMemory, created, interrupt))
         region = Region(memory, self._forget)
         with self._lock:
             self.own = (*self.own, region)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from losswire.client._calls.operations import Aside, Steps, create_region, get_server_info
+from losswire.client._calls.operations import LocalStep, Steps, create_region, get_server_info
 from losswire.client._calls.session import Session
 from losswire.client._errors import LosswireError
 from losswire.client._memory.mapping import HAVE_REGIONS, SharedMemory, size_with_mark
@@ -188,7 +188,7 @@ def obtain(session: Session, size: int) -> Steps[SharedMemory | None]:
     # What does not fit now is no reason to wait: there is another way.
     created = yield replace(create_region(size), retry=False)
     fetch = partial(SharedMemory, created, session.interrupt, _PATIENCE_SECONDS)
-    memory: SharedMemory = yield Aside(fetch)
+    memory: SharedMemory = yield LocalStep(fetch)
     return memory
 
 

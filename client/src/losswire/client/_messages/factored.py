@@ -20,7 +20,7 @@ from losswire.client._messages.request import float_type
 from losswire.client._messages.resident import StoredTensor
 from losswire.client._messages.response import EvaluationResult
 from losswire.v1 import tensor_pb2
-from losswire.wire import DATA_TYPES, TensorForm
+from losswire.wire import DATA_TYPES, TensorSpec
 
 Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
@@ -77,7 +77,7 @@ class Rebuild:
         self._narrow = not double and self._classes >= _MANY_CLASSES
         self._scratch = np.empty(0, np.float32 if self._narrow else np.float64)
         wire_type = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT64]
-        self.forms = (TensorForm(wire_type, self.values_shape),) * 3
+        self.forms = (TensorSpec(wire_type, self.values_shape),) * 3
         """The factors, in the order in which chunks pack them."""
 
     def rows(self, out: Array, factors: Sequence[Array], start: int = 0) -> None:

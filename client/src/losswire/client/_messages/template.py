@@ -134,7 +134,7 @@ def request(evaluation: Evaluation, before: bytes, prefix: str = "") -> bytes:
 
     `before` is as in `known_request`, `prefix` as in `fill_evaluation`, which says what raises.
     """
-    form = form_of(evaluation)
+    form = key_of(evaluation)
     template = _template_of(form)
     if form is not None and template is not None:
         return template.fill(before, form[1])
@@ -155,7 +155,7 @@ def _template_of(form: Form | None) -> Template | None:
         return None
 
 
-def form_of(evaluation: Evaluation) -> Form | None:
+def key_of(evaluation: Evaluation) -> Form | None:
     """Give what an evaluation's form follows from, and its numbers; None when it has no form.
 
     The numbers are those of the inputs, then of the options, of `grad_output`, of
@@ -243,7 +243,7 @@ def _remember(evaluation: Evaluation, form: Form, written: bytes) -> None:
 
 
 def _names(evaluation: Evaluation) -> Iterator[tuple[int, str]]:
-    """Name the numbers of an evaluation by field and key, in the order of `form_of`."""
+    """Name the numbers of an evaluation by field and key, in the order of `key_of`."""
     yield from ((_INPUT, name) for name in evaluation.inputs)
     yield from ((_OPTION, name) for name, each in evaluation.options.items() if type(each) is float)
     rest = {

@@ -92,7 +92,7 @@ class RowBlock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class MessageOffsets:
     """Where the tensors of an evaluation lie: in its message, and in its answer."""
 
     work: "Work"
@@ -128,7 +128,7 @@ class Native:
     fits: Callable[[Mapping[str, Any], Options], bool]
     """Whether it computes these inputs with these options; of the inputs, it may look at types
     and shapes."""
-    in_message: Callable[[Places], InMessage]
+    in_message: Callable[[MessageOffsets], InMessage]
     """Prepares to compute, as `rows` does on one thread, evaluations of one form where their
     messages lie."""
     fits_message: Callable[["Work"], bool]

@@ -9,12 +9,12 @@ from losswire.server.compute.devices.transfers import transfers_for
 from losswire.server.compute.reduce import (
     MEANS,
     Computed,
-    Totals,
+    Sums,
     Weighting,
     denominator_of,
+    grad_output_of,
     loss_of,
     quotient,
-    upstream_of,
     value_gradients,
 )
 from losswire.server.compute.tensors import to_tensor
@@ -47,9 +47,9 @@ class _Evaluation:
         work, terms = self.work, self.terms
         values = terms.values.detach()
         if work.record.kind is Kind.ACTIVATION:
-            totals, denominator, loss = Totals(), 0.0, values
+            totals, denominator, loss = Sums(), 0.0, values
         else:
-            totals = Totals()
+            totals = Sums()
             totals.add(values, self.weighting, scale=terms.numerator_scale, counted=terms.counted)
             denominator = denominator_of(work, self.weighting, terms.denominators)
             if work.reduction is Reduction.NONE:
@@ -108,12 +108,12 @@ class _Evaluation:
             kept = kept.any(dim=placement.shared)
         return torch.where(kept.reshape(placement.shape), tensor, other)
 
-    def _gradients(self, totals: Totals, denominator: float) -> dict[str, Array]:
+    def _gradients(self, totals: Sums, denominator: float) -> dict[str, Array]:
         """Differentiate the loss with respect to the inputs asked for."""
         work, terms = self.work, self.terms
-        upstream = upstream_of(work, self.device)
+        grad_output = grad_output_of(work, self.device)
         outputs = [terms.values]
-        wanted = value_gradients(work, upstream, denominator, terms.numerator_scale)
+        wanted = value_gradients(work, grad_output, denominator, terms.numerator_scale)
         coefficients = [self._laid_over(terms.values, wanted)]
         denominators = terms.denominators
         if (
@@ -125,7 +125,7 @@ class _Evaluation:
             # The denominator depends on an input too: d(n / d) has a second term.
             mean = quotient(totals.numerator, denominator)
             outputs.append(denominators)
-            coefficients.append(self._laid_over(denominators, -upstream * mean / denominator))
+            coefficients.append(self._laid_over(denominators, -grad_output * mean / denominator))
         leaves = [self.inputs[name] for name in work.gradients_for]
         # Some options leave an input out of torch's graph (triplet_margin_loss
         # with p = 0 counts differences): its gradient is 0.

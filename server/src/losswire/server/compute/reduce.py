@@ -74,7 +74,7 @@ class Weighting:
 
 
 @dataclass(slots=True)
-class Totals:
+class Sums:
     """The sums of the values seen so far."""
 
     total: float = 0.0
@@ -152,14 +152,14 @@ def of_rows(work: Work, denominator: float) -> float:
     return quotient(denominator, values_a_row)
 
 
-def loss_of(work: Work, totals: Totals, denominator: float) -> float:
+def loss_of(work: Work, totals: Sums, denominator: float) -> float:
     """Form the loss of a reduction other than NONE."""
     if work.reduction is Reduction.SUM:
         return totals.total
     return quotient(totals.numerator, denominator)
 
 
-def upstream_of(work: Work, device: torch.device) -> Tensor:
+def grad_output_of(work: Work, device: torch.device) -> Tensor:
     """Give the gradient of the caller's objective with respect to the loss, in float64."""
     if work.grad_output is None:
         return torch.ones((), dtype=torch.float64, device=device)
@@ -167,15 +167,15 @@ def upstream_of(work: Work, device: torch.device) -> Tensor:
 
 
 def value_gradients(
-    work: Work, upstream: Tensor, denominator: float, scale: Tensor | None = None
+    work: Work, grad_output: Tensor, denominator: float, scale: Tensor | None = None
 ) -> Tensor:
     """Give the gradient with respect to each value before its sample weight, in float64.
 
     A scalar where it is the same for all.
     """
     if work.reduction not in MEANS:
-        return upstream
-    shared = upstream / denominator
+        return grad_output
+    shared = grad_output / denominator
     return shared if scale is None else shared * scale
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.errors import NotServedError, OverLimitError, OverloadedError
-from losswire.wire import TensorForm, read_elements
+from losswire.wire import TensorSpec, read_elements
 
 TENANT: Final = ""
 """Whose tensors they are, as long as callers have no names."""
@@ -28,7 +28,7 @@ _RETRY_AFTER_MS: Final = 200
 class Resident:
     """One tensor, whose bytes nobody changes any more."""
 
-    def __init__(self, form: TensorForm, data: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, form: TensorSpec, data: npt.NDArray[np.uint8]) -> None:
         """Take the form and the bytes; MalformedTensorError when they do not go together."""
         data.flags.writeable = False
         self.form = form
@@ -127,7 +127,7 @@ class ResidentStore:
             self._stored.move_to_end(key)
             return resident.lend()
 
-    def form(self, key: Key) -> TensorForm | None:
+    def form(self, key: Key) -> TensorSpec | None:
         """Tell the form of a tensor, without any effect; None when it is not stored."""
         with self._lock:
             resident = self._stored.get(key)

@@ -13,10 +13,10 @@ from losswire.v1 import tensor_pb2, tensor_service_pb2
 from losswire.wire import (
     ID_BYTES,
     MalformedTensorError,
-    TensorForm,
+    TensorSpec,
     Violation,
     begin_identity,
-    read_form,
+    read_spec,
 )
 
 _OFF_LOOP_BYTES: Final = 64 * 1024
@@ -75,13 +75,13 @@ async def receive(
     )
 
 
-def _read_header(part: tensor_service_pb2.PutTensorRequest | None) -> TensorForm:
+def _read_header(part: tensor_service_pb2.PutTensorRequest | None) -> TensorSpec:
     if part is None or part.WhichOneof("part") != "header":
         text = "is missing; it must be the first part"
         raise MalformedTensorError([Violation("header", text)])
     header = part.header
     declared = tensor_pb2.Tensor(data_type=header.data_type, shape=header.shape)
-    return read_form(declared, "header")
+    return read_spec(declared, "header")
 
 
 class _Upload:
@@ -90,7 +90,7 @@ class _Upload:
     They can be had when every one of them was written, never before.
     """
 
-    def __init__(self, form: TensorForm) -> None:
+    def __init__(self, form: TensorSpec) -> None:
         self._form = form
         try:
             self._data = np.empty(form.size_bytes, np.uint8)

@@ -23,7 +23,7 @@ _MOST_REPLY_BYTES: Final = (2 << 30) - (16 << 20)
 """What protobuf can serialize, less room for everything besides the tensors."""
 
 
-def price(work: Work, *, copied: bool = False) -> int:
+def peak_bytes(work: Work, *, copied: bool = False) -> int:
     """Estimate the peak memory of an evaluation, in bytes, from its record.
 
     Resident tensors and what lies in regions are in memory already, whatever is computed;
@@ -78,7 +78,7 @@ class Admission:
     def __init__(
         self, budget_bytes: int, most_steps: int = _MOST_STEPS, *, copied: bool = False
     ) -> None:
-        """Take the budget, how many steps one call may take, and how to `price`."""
+        """Take the budget, how many steps one call may take, and how to `peak_bytes`."""
         self.budget_bytes = budget_bytes
         self.most_steps = most_steps
         self.reserved_bytes = 0
@@ -105,7 +105,7 @@ class Admission:
         if sum(map(reply_bytes, works)) > _MOST_REPLY_BYTES:
             message = "the answer would be larger than one message can be (2 GiB)"
             raise OverLimitError(message)
-        wanted = sum([price(each, copied=self._copied) for each in works])
+        wanted = sum([peak_bytes(each, copied=self._copied) for each in works])
         if wanted > self.budget_bytes:
             raise OverLimitError(_too_much(wanted, self.budget_bytes))
         return wanted

@@ -13,10 +13,10 @@ from losswire.server.errors import (
     MissingResidentError,
 )
 from losswire.server.memory.regions.places import (
-    Borrow,
     Extent,
+    MapRegion,
     UnknownRegionError,
-    borrow_nothing,
+    map_nothing,
     read_region,
 )
 from losswire.v1 import evaluation_pb2, tensor_pb2
@@ -27,7 +27,7 @@ from losswire.wire import (
     Violation,
     decode_option,
     decode_tensor,
-    read_form,
+    read_spec,
 )
 
 Find = Callable[[bytes], Array | None]
@@ -36,7 +36,7 @@ Find = Callable[[bytes], Array | None]
 Detached = Mapping[str, memoryview]
 """The elements of tensors that stand beside their message, by the tensors' paths in it."""
 
-ATTACHED: Detached = {}
+NOTHING_DETACHED: Detached = {}
 
 _MOST_ENTRIES = 64
 """The most inputs, options or gradients of one evaluation; no loss has nearly as many."""
@@ -92,7 +92,7 @@ class _Found:
     """What comes up while the tensors of an evaluation are read."""
 
     find: Find
-    borrow: Borrow
+    map_region: MapRegion
     detached: Detached
     violations: list[Violation] = field(default_factory=list)
     missing: list[Violation] = field(default_factory=list)
@@ -105,10 +105,10 @@ def decode(
     evaluation: evaluation_pb2.Evaluation,
     find: Find = find_nothing,
     streamed: Collection[str] = (),
-    borrow: Borrow = borrow_nothing,
-    detached: Detached = ATTACHED,
+    map_region: MapRegion = map_nothing,
+    detached: Detached = NOTHING_DETACHED,
 ) -> Request:
-    """Read an evaluation, its resident tensors with `find` and its regions with `borrow`.
+    """Read an evaluation, its resident tensors with `find` and its regions with `map_region`.
 
     `detached` are the elements that stand beside it.
 
@@ -122,7 +122,7 @@ def decode(
     MissingRegionError when nothing is wrong but that tensors are not stored or regions are gone.
     """
     _refuse_floods(evaluation)
-    found = _Found(find, borrow, detached)
+    found = _Found(find, map_region, detached)
     violations = found.violations
     if evaluation.gradient_form not in _GRADIENT_FORMS:
         text = f"is {evaluation.gradient_form}; expected GRADIENT_FORM_DENSE or "
@@ -240,7 +240,7 @@ def _resident(tensor: tensor_pb2.Tensor, where: str, found: _Found) -> Array | N
 
     Raises MalformedTensorError when it is not what the message says.
     """
-    form = read_form(tensor, where)
+    form = read_spec(tensor, where)
     sha256 = tensor.resident.sha256
     if len(sha256) != ID_BYTES:
         text = f"has {len(sha256)} bytes; a SHA-256 has {ID_BYTES}"
@@ -269,7 +269,7 @@ def _shared(tensor: tensor_pb2.Tensor, where: str, found: _Found) -> Array | Non
     Raises MalformedTensorError when it does not lie inside of the region.
     """
     try:
-        array, extent = read_region(tensor, where, found.borrow, own=where in _LOOKED_AT)
+        array, extent = read_region(tensor, where, found.map_region, own=where in _LOOKED_AT)
     except UnknownRegionError:
         found.missing_regions.append(Violation(f"{where}.region", MissingRegionError.TEXT))
         return None
@@ -280,7 +280,7 @@ def _shared(tensor: tensor_pb2.Tensor, where: str, found: _Found) -> Array | Non
 def _stand_in(tensor: tensor_pb2.Tensor, where: str, found: _Found) -> Array | None:
     """Make an array of a tensor's type and shape, or note what is wrong with it and give None."""
     try:
-        form = read_form(tensor, where)
+        form = read_spec(tensor, where)
     except MalformedTensorError as error:
         found.violations.extend(error.violations)
         return None

@@ -15,11 +15,15 @@ from losswire.server.memory.regions.store import RegionStore
 from losswire.server.memory.residents import TENANT, ResidentStore
 from losswire.server.pipeline.admit import Admission
 from losswire.server.pipeline.chunked.call import ChunkedDoor
-from losswire.server.pipeline.decode import ATTACHED, Detached, decode
+from losswire.server.pipeline.decode import NOTHING_DETACHED, Detached, decode
 from losswire.server.pipeline.encode import Encoded
-from losswire.server.pipeline.resolve_regions import own_checked, place_gradients, weigh
-from losswire.server.pipeline.validation_cache import Forms
-from losswire.server.pipeline.worker import Engine
+from losswire.server.pipeline.resolve_regions import (
+    copied_bytes_of,
+    copy_checked_inputs,
+    place_gradients,
+)
+from losswire.server.pipeline.validation_cache import ValidationCache
+from losswire.server.pipeline.worker import ComputeWorker
 from losswire.server.rpc.request_id import current_request_id
 from losswire.server.settings import Settings
 from losswire.v1 import evaluation_pb2
@@ -32,7 +36,7 @@ _OFF_LOOP_EVALUATIONS = 32
 
 ResultT = TypeVar("ResultT")
 
-Met = Callable[[int, Work, Encoded], object]
+OnEvaluated = Callable[[int, Work, Encoded], object]
 """Hears of an evaluation that was computed: its position in the call, and its result."""
 
 
@@ -45,10 +49,10 @@ _CHECKING = 2
 Of tensors that were sent, the size of a message bounds it."""
 
 
-class Line:
+class Evaluator:
     """Evaluates what the doors bring in."""
 
-    def __init__(self, registry: Registry, engine: Engine, settings: Settings) -> None:
+    def __init__(self, registry: Registry, engine: ComputeWorker, settings: Settings) -> None:
         """Take the catalogue, the engine and the limits."""
         self.registry = registry
         self.engine = engine
@@ -59,28 +63,31 @@ class Line:
         self.chunked = ChunkedDoor(
             registry=registry,
             find=self.find,
-            borrow=self.regions.borrow,
-            judge=self.judge,
+            map_region=self.regions.map_region,
+            run_checks=self.run_checks,
             engine=engine,
             admission=self.admission,
             settings=settings,
         )
-        self._forms = Forms()
+        self._forms = ValidationCache()
         self._most = settings.max_evaluations_per_call
 
     async def evaluate(
-        self, evaluation: evaluation_pb2.Evaluation, deadline: float, met: Met = _forget
+        self,
+        evaluation: evaluation_pb2.Evaluation,
+        deadline: float,
+        on_evaluated: OnEvaluated = _forget,
     ) -> evaluation_pb2.EvaluationResult:
-        """Evaluate one batch; raises whatever is wrong with it. `met` hears what it was."""
-        encoded = await self.encoded(evaluation, deadline, met)
+        """Evaluate one batch; raises whatever is wrong with it. `on_evaluated` is called then."""
+        encoded = await self.encoded(evaluation, deadline, on_evaluated)
         return encoded.whole()
 
     async def encoded(
         self,
         evaluation: evaluation_pb2.Evaluation,
         deadline: float,
-        met: Met = _forget,
-        detached: Detached = ATTACHED,
+        on_evaluated: OnEvaluated = _forget,
+        detached: Detached = NOTHING_DETACHED,
     ) -> Encoded:
         """Evaluate one batch, whose tensors' elements may stand beside it, as `evaluate` does."""
         work = await self._prepare(evaluation, detached)
@@ -88,15 +95,18 @@ class Line:
             [answer] = await self.engine.evaluate([work], deadline)
         if isinstance(answer, Exception):
             raise answer
-        met(0, work, answer)
+        on_evaluated(0, work, answer)
         return answer
 
     async def outcome(
-        self, evaluation: evaluation_pb2.Evaluation, deadline: float, met: Met = _forget
+        self,
+        evaluation: evaluation_pb2.Evaluation,
+        deadline: float,
+        on_evaluated: OnEvaluated = _forget,
     ) -> evaluation_pb2.EvaluationOutcome:
         """Evaluate one batch; what is wrong with it becomes its outcome."""
         try:
-            return _outcome(await self.encoded(evaluation, deadline, met))
+            return _outcome(await self.encoded(evaluation, deadline, on_evaluated))
         except Exception as error:  # noqa: BLE001 (the item's error is its answer)
             return _outcome(error)
 
@@ -104,7 +114,7 @@ class Line:
         self,
         evaluations: Sequence[evaluation_pb2.Evaluation],
         deadline: float,
-        met: Met = _forget,
+        on_evaluated: OnEvaluated = _forget,
     ) -> list[evaluation_pb2.EvaluationOutcome]:
         """Evaluate many batches in one visit to the engine; each gets its own outcome."""
         if len(evaluations) > self._most:
@@ -117,26 +127,30 @@ class Line:
         answers = [next(computed) if isinstance(each, Work) else each for each in prepared]
         for position, (work, answer) in enumerate(zip(prepared, answers, strict=True)):
             if isinstance(work, Work) and not isinstance(answer, Exception):
-                met(position, work, answer)
+                on_evaluated(position, work, answer)
         return list(map(_outcome, answers))
 
     async def _prepare(
-        self, evaluation: evaluation_pb2.Evaluation, detached: Detached = ATTACHED
+        self, evaluation: evaluation_pb2.Evaluation, detached: Detached = NOTHING_DETACHED
     ) -> Work:
         """Decode and validate."""
         beside = sum(each.nbytes for each in detached.values())
-        return await self.judge([evaluation], lambda: self._check(evaluation, detached), beside)
+        return await self.run_checks(
+            [evaluation], lambda: self._check(evaluation, detached), beside
+        )
 
     async def _prepare_all(
         self, evaluations: Sequence[evaluation_pb2.Evaluation]
     ) -> list[Work | Exception]:
         """Decode and validate many."""
-        return await self.judge(evaluations, lambda: [self._checked(each) for each in evaluations])
+        return await self.run_checks(
+            evaluations, lambda: [self._checked(each) for each in evaluations]
+        )
 
-    async def judge(
+    async def run_checks(
         self,
         evaluations: Sequence[evaluation_pb2.Evaluation],
-        judgement: Callable[[], ResultT],
+        checks: Callable[[], ResultT],
         beside: int = 0,
     ) -> ResultT:
         """Judge some evaluations, off the event loop when there is much to look at.
@@ -150,8 +164,8 @@ class Line:
         size = beside + resident + copied + sum(each.ByteSize() for each in evaluations)
         with self.admission.hold(resident * _CHECKING + copied * (1 + _CHECKING)):
             if size < _OFF_LOOP_BYTES and len(evaluations) < _OFF_LOOP_EVALUATIONS:
-                return judgement()
-            return await asyncio.to_thread(judgement)
+                return checks()
+            return await asyncio.to_thread(checks)
 
     def _checked(self, evaluation: evaluation_pb2.Evaluation) -> Work | Exception:
         try:
@@ -162,11 +176,13 @@ class Line:
             return error
         return work
 
-    def _check(self, evaluation: evaluation_pb2.Evaluation, detached: Detached = ATTACHED) -> Work:
+    def _check(
+        self, evaluation: evaluation_pb2.Evaluation, detached: Detached = NOTHING_DETACHED
+    ) -> Work:
         record = self.registry.find(evaluation.loss)
-        request = decode(evaluation, self.find, (), self.regions.borrow, detached)
-        work = self._forms.validate(own_checked(request, record), record)
-        return place_gradients(work, request, self.regions.borrow)
+        request = decode(evaluation, self.find, (), self.regions.map_region, detached)
+        work = self._forms.validate(copy_checked_inputs(request, record), record)
+        return place_gradients(work, request, self.regions.map_region)
 
     def find(self, sha256: bytes) -> Array | None:
         """Give a resident tensor of the caller's; None when it is not stored."""
@@ -176,7 +192,9 @@ class Line:
         """Count the bytes that are copied out of regions to be checked."""
         if not self.regions.held_bytes or evaluation.loss not in self.registry:
             return 0
-        return weigh(evaluation, self.registry.find(evaluation.loss), self.regions.borrow)
+        return copied_bytes_of(
+            evaluation, self.registry.find(evaluation.loss), self.regions.map_region
+        )
 
     def _resident_bytes(self, evaluation: evaluation_pb2.Evaluation) -> int:
         """Count the bytes of the resident tensors that an evaluation names."""

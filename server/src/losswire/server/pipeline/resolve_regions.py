@@ -6,22 +6,22 @@ from losswire.server.catalogue.record import LossRecord
 from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError, MissingRegionError
 from losswire.server.memory.regions.places import (
-    Borrow,
     Destination,
     Extent,
+    MapRegion,
     UnknownRegionError,
     copied_bytes,
     cut,
     extent_of,
-    form_of,
     own_copy,
+    spec_of,
 )
 from losswire.server.pipeline.decode import Request, path
 from losswire.v1 import evaluation_pb2
 from losswire.wire import MalformedTensorError, Violation
 
 
-def own_checked(request: Request, record: LossRecord) -> Request:
+def copy_checked_inputs(request: Request, record: LossRecord) -> Request:
     """Copy those inputs in regions whose values are checked, before anything is."""
     if not request.in_place:
         return request
@@ -43,20 +43,22 @@ def _is_checked(record: LossRecord, name: str) -> bool:
     return record.inputs[name].rule_for(real=True).enforced
 
 
-def weigh(evaluation: evaluation_pb2.Evaluation, record: LossRecord, borrow: Borrow) -> int:
+def copied_bytes_of(
+    evaluation: evaluation_pb2.Evaluation, record: LossRecord, map_region: MapRegion
+) -> int:
     """Count the bytes that reading an evaluation copies out of regions."""
     size = 0
     for name, tensor in evaluation.inputs.items():
         if tensor.HasField("region"):
             in_place = name not in record.inputs or not _is_checked(record, name)
-            size += copied_bytes(tensor, borrow, in_place=in_place)
+            size += copied_bytes(tensor, map_region, in_place=in_place)
     for tensor in (evaluation.grad_output, evaluation.sample_weight):
         if tensor.HasField("region"):
-            size += copied_bytes(tensor, borrow, in_place=False)
+            size += copied_bytes(tensor, map_region, in_place=False)
     return size
 
 
-def place_gradients(work: Work, request: Request, borrow: Borrow) -> Work:
+def place_gradients(work: Work, request: Request, map_region: MapRegion) -> Work:
     """Find the places that gradients go to, each of its gradient's type and shape.
 
     Raises InvalidEvaluationError where a place does not fit or is taken by something else
@@ -70,9 +72,9 @@ def place_gradients(work: Work, request: Request, borrow: Borrow) -> Work:
     missing: list[Violation] = []
     for name, place in request.destinations.items():
         where = path("gradient_destinations", name)
-        form = form_of(work.gradient_type(name), work.inputs[name].shape)
+        form = spec_of(work.gradient_type(name), work.inputs[name].shape)
         try:
-            part = cut(place, form, where, borrow)
+            part = cut(place, form, where, map_region)
         except MalformedTensorError as error:
             wrong.extend(error.violations)
             continue

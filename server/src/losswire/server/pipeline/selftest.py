@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from losswire.server.pipeline.evaluator import Line
+from losswire.server.pipeline.evaluator import Evaluator
 from losswire.v1 import evaluation_pb2
 from losswire.wire import decode_tensor, encode_tensor
 
@@ -21,7 +21,7 @@ class CanaryError(Exception):
     """The device does not compute what it should."""
 
 
-async def evaluate_canary(line: Line) -> None:
+async def evaluate_canary(line: Evaluator) -> None:
     """Evaluate cross-entropy of [[2, 1], [1, 2]] against [1, 0]; CanaryError if it is wrong."""
     evaluation = evaluation_pb2.Evaluation(
         loss="cross_entropy",

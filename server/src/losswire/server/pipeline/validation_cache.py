@@ -1,4 +1,4 @@
-"""Forms: what is known of an evaluation before its numbers are looked at, judged once.
+"""What is known of an evaluation before its numbers are looked at, checked once.
 
 A training loop sends the same loss, shapes, types and options over and over. The
 first of them is judged in full; those that follow differ in their numbers only, and
@@ -31,7 +31,7 @@ class _Form:
     """The rules that values can break, each with the input's name."""
 
 
-class Forms:
+class ValidationCache:
     """The forms that were found valid so far. May be used by any thread."""
 
     def __init__(self, most: int = _MOST_FORMS) -> None:

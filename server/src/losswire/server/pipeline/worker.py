@@ -80,7 +80,7 @@ def _nobody() -> None:
     """Hear that the device is lost, where nobody wants to know."""
 
 
-class Engine:
+class ComputeWorker:
     """Computes on one device; the event loop only ever waits for it, or computes what is small."""
 
     def __init__(self, device: torch.device, threads: int) -> None:
@@ -220,11 +220,11 @@ class Engine:
             else:
                 answers.append(self._attempt(part, wait))
         if works:
-            answers = self._answers(works, waited)
+            answers = self._handlers(works, waited)
         for (job, position, _), answer in zip(live, answers, strict=True):
             job.settle(position, answer)
 
-    def _answers(self, works: Sequence[Work], waited: Sequence[int]) -> list[Answer]:
+    def _handlers(self, works: Sequence[Work], waited: Sequence[int]) -> list[Answer]:
         """Compute works of one form."""
         if len(works) > 1 and not self.device_lost:
             try:

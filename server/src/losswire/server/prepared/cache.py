@@ -10,14 +10,14 @@ Whatever is unusual about one, such as a value that is refused, takes the line.
 import ctypes
 from typing import Final
 
-from losswire.server.catalogue.closed_form import ClosedForm, InMessage, Places
+from losswire.server.catalogue.closed_form import ClosedForm, InMessage, MessageOffsets
 from losswire.server.catalogue.record import Reduction
 from losswire.server.compute.native.rows import threads_of
 from losswire.server.compute.work import SMALL_BYTES, Work
-from losswire.server.memory.regions.places import Borrow
-from losswire.server.pipeline.admit import price
+from losswire.server.memory.regions.places import MapRegion
+from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.encode import Encoded
-from losswire.server.prepared.envelope import Sent, before_one_result
+from losswire.server.prepared.envelope import Slice, result_prefix
 from losswire.server.prepared.in_message import in_place, numbers
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from losswire.wire import Template, find_payloads, new_bytes
@@ -42,7 +42,7 @@ _MOST_BESIDES: Final = 4096
 _REDUCED: Final = (Reduction.MEAN, Reduction.SUM)
 
 
-class Known:
+class PreparedEvaluation:
     """One form: what its messages have in common, and its answer."""
 
     __slots__ = (
@@ -52,7 +52,7 @@ class Known:
         "_head",
         "_memory",
         "kept_bytes",
-        "price",
+        "peak_bytes",
         "small",
         "template",
         "writes_regions",
@@ -62,20 +62,20 @@ class Known:
         self, template: Template, work: Work, compute: InMessage, answer: Template
     ) -> None:
         self.template = template
-        self.price = price(work)
+        self.peak_bytes = peak_bytes(work)
         self.small = work.input_bytes < SMALL_BYTES
         """Whether it takes a moment only."""
         self.writes_regions = bool(work.destinations)
         """Whether gradients go to memory that the caller shares."""
         self._compute = compute
         self._answer = answer
-        self._head = before_one_result(answer.size)
+        self._head = result_prefix(answer.size)
         self.kept_bytes = len(self._head) + answer.size if self.small else 0
         """The bytes of the answer that is kept."""
         self._memory = ctypes.create_string_buffer(self.kept_bytes) if self.small else None
         self._address = self._lay_out(ctypes.addressof(self._memory)) if self._memory else 0
 
-    def answer_of(self, sent: Sent) -> bytes | None:
+    def answer_of(self, sent: Slice) -> bytes | None:
         """Compute what is small: gives the EvaluateResponse. Belongs to one thread.
 
         None when the line has to look at this one.
@@ -85,12 +85,12 @@ class Known:
             return None
         return memory.raw
 
-    def result_of(self, sent: Sent) -> bytes | None:
+    def result_of(self, sent: Slice) -> bytes | None:
         """Compute what is small: gives its result alone, as `answer_of` does."""
         answer = self.answer_of(sent)
         return None if answer is None else answer[len(self._head) :]
 
-    def large_answer_of(self, sent: Sent, waited: int) -> bytes | None:
+    def large_answer_of(self, sent: Slice, waited: int) -> bytes | None:
         """Compute what is large: gives the EvaluateResponse. Belongs to one thread.
 
         It waited so many nanoseconds. None when the line has to look at this one.
@@ -108,26 +108,26 @@ class Known:
         return address
 
 
-class KnownForms:
+class PreparedCache:
     """The forms that were met so far, of evaluations that native rows compute.
 
     Belongs to the event loop.
     """
 
-    def __init__(self, threads: int, borrow: Borrow) -> None:
+    def __init__(self, threads: int, map_region: MapRegion) -> None:
         """Begin without any; large evaluations are computed by so many threads.
 
-        `borrow` gives the regions that some of their tensors lie in.
+        `map_region` gives the regions that some of their tensors lie in.
         """
         self._threads = threads
-        self._borrow = borrow
-        self._by_size: dict[int, list[Known]] = {}
+        self._borrow = map_region
+        self._by_size: dict[int, list[PreparedEvaluation]] = {}
         self._count = 0
         self._kept_bytes = 0
         self._left_out = 0
         """How many forms were not kept for others of the same size."""
 
-    def find(self, sent: Sent) -> Known | None:
+    def find(self, sent: Slice) -> PreparedEvaluation | None:
         """Give the form of an evaluation; None when it is not known."""
         request, start, stop = sent
         for known in self._by_size.get(stop - start, ()):
@@ -137,7 +137,7 @@ class KnownForms:
 
     def learn(
         self,
-        sent: Sent,
+        sent: Slice,
         evaluation: evaluation_pb2.Evaluation,
         work: Work,
         result: Encoded,
@@ -158,8 +158,8 @@ class KnownForms:
             self._keep(known)
 
     def _known_form(
-        self, sent: Sent, evaluation: evaluation_pb2.Evaluation, work: Work, result: Encoded
-    ) -> Known | None:
+        self, sent: Slice, evaluation: evaluation_pb2.Evaluation, work: Work, result: Encoded
+    ) -> PreparedEvaluation | None:
         """Find what the messages of a form have in common, and prepare to compute them."""
         found, message = result.message, sent.message
         bare = evaluation_pb2.EvaluationResult(
@@ -177,7 +177,7 @@ class KnownForms:
         if {each.path for each in payloads} != inside:
             return None
         starts = {each.path: each.start for each in placed}
-        places = Places(
+        places = MessageOffsets(
             work=work,
             inputs={names[each.path]: each.start for each in payloads},
             shared={
@@ -196,9 +196,13 @@ class KnownForms:
         )
         compute = self._prepare(places)
         answer = Template(tensors + numbers(), placed)
-        return Known(Template(message, payloads), work, compute, answer) if compute else None
+        return (
+            PreparedEvaluation(Template(message, payloads), work, compute, answer)
+            if compute
+            else None
+        )
 
-    def _prepare(self, places: Places) -> InMessage | None:
+    def _prepare(self, places: MessageOffsets) -> InMessage | None:
         """Choose what computes evaluations of a form, with the same bits as the line."""
         work, form = places.work, places.work.native_form
         if form is None or work.form is None:
@@ -208,7 +212,7 @@ class KnownForms:
             return form.native.in_message(places)
         return in_place(places, work.form, self._borrow)
 
-    def _keep(self, known: Known) -> None:
+    def _keep(self, known: PreparedEvaluation) -> None:
         """Keep a form, in the place of others if there are very many."""
         if self._count >= _MOST or self._kept_bytes + known.kept_bytes > _MOST_BYTES:
             # Who changes forms all the time gains nothing from any of them.

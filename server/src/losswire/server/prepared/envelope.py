@@ -14,7 +14,7 @@ from losswire.wire import SIZE_BYTES, read_varint, varint
 _LENGTH_DELIMITED: Final = 2
 
 
-class Sent(NamedTuple):
+class Slice(NamedTuple):
     """An `Evaluation` in the bytes of a request."""
 
     request: bytes
@@ -43,29 +43,29 @@ _ANSWER_ID: Final = _tag(loss_service_pb2.EvaluateStreamResponse, "id", 0)
 _ANSWER_OUTCOME: Final = _tag(loss_service_pb2.EvaluateStreamResponse, "outcome")
 
 
-def one_evaluation(request: bytes) -> Sent | None:
+def one_evaluation(request: bytes) -> Slice | None:
     """Find the evaluation in an EvaluateRequest; None when that is not all there is."""
     return _only(request, 0, _EVALUATION)
 
 
-def before_one_result(size: int) -> bytes:
+def result_prefix(size: int) -> bytes:
     """Give what stands before a result of a size in an EvaluateResponse."""
     return _RESULT + varint(size)
 
 
-def many_evaluations(request: bytes, most: int) -> list[Sent]:
+def many_evaluations(request: bytes, most: int) -> list[Slice]:
     """Find the evaluations in an EvaluateManyRequest; none when they are not all there is.
 
     Or when they are more than `most`.
     """
-    found: list[Sent] = []
+    found: list[Slice] = []
     start, size = 0, len(request)
     try:
         while start < size and len(found) < most:
             if not request.startswith(_ONE_OF_MANY, start):
                 return []
             length, start = read_varint(request, start + 1, SIZE_BYTES)
-            found.append(Sent(request, start, start + length))
+            found.append(Slice(request, start, start + length))
             start += length
     except ValueError:
         return []
@@ -82,7 +82,7 @@ def many_results(results: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def streamed_evaluation(request: bytes) -> tuple[int, Sent | None]:
+def streamed_evaluation(request: bytes) -> tuple[int, Slice | None]:
     """Find number and evaluation in an EvaluateStreamRequest; None when they are not all."""
     if not request.startswith(_ITEM_ID):
         return 0, _only(request, 0, _ITEM_EVALUATION)
@@ -101,7 +101,7 @@ def streamed_result(number: int, result: bytes) -> bytes:
     return b"".join((*head, _ANSWER_OUTCOME, outer, _OUTCOME_RESULT, inner, result))
 
 
-def _only(message: bytes, start: int, tag: bytes) -> Sent | None:
+def _only(message: bytes, start: int, tag: bytes) -> Slice | None:
     """Find the value of the field that is the rest of a message; None when there is another."""
     if not message.startswith(tag, start):
         return None
@@ -110,4 +110,4 @@ def _only(message: bytes, start: int, tag: bytes) -> Sent | None:
     except ValueError:
         return None
     stop = begin + length
-    return Sent(message, begin, stop) if stop == len(message) else None
+    return Slice(message, begin, stop) if stop == len(message) else None

@@ -11,13 +11,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from losswire.server.catalogue.closed_form import InMessage, Places
+from losswire.server.catalogue.closed_form import InMessage, MessageOffsets
 from losswire.server.catalogue.value_rules import Array, Context
 from losswire.server.compute.dispatch import compute
 from losswire.server.compute.tensors import numpy_type
 from losswire.server.compute.work import Work
 from losswire.server.memory.regions.memory import Bytes
-from losswire.server.memory.regions.places import Borrow, Destination, Place
+from losswire.server.memory.regions.places import Destination, MapRegion, Place
 from losswire.server.pipeline.validate import wrong_values
 from losswire.v1 import evaluation_pb2
 
@@ -76,20 +76,20 @@ def _padded(number: int, width: int) -> bytes:
     return bytes(digits)
 
 
-def in_place(places: Places, form: Work, borrow: Borrow) -> InMessage:
+def in_place(places: MessageOffsets, form: Work, map_region: MapRegion) -> InMessage:
     """Prepare to compute evaluations of a form, which keeps no arrays of any of them.
 
-    `borrow` gives the regions that some of its tensors lie in.
+    `map_region` gives the regions that some of its tensors lie in.
     """
-    return _InPlace(places, form, borrow).evaluate
+    return _InPlace(places, form, map_region).evaluate
 
 
 class _InPlace:
     """Evaluations of one form. Of `places` only numbers are kept: arrays would keep regions."""
 
-    def __init__(self, places: Places, form: Work, borrow: Borrow) -> None:
+    def __init__(self, places: MessageOffsets, form: Work, map_region: MapRegion) -> None:
         self._form = form
-        self._borrow = borrow
+        self._borrow = map_region
         self._loss_at, self._numbers_at = places.loss, places.numbers
         self._inputs = [
             (name, places.inputs[name], array.dtype, array.size, array.shape)

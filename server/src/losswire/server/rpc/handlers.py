@@ -6,16 +6,16 @@ from functools import partial
 from typing import Final
 
 from losswire.server.compute.work import Work
-from losswire.server.pipeline.decode import ATTACHED, Detached
+from losswire.server.pipeline.decode import NOTHING_DETACHED, Detached
 from losswire.server.pipeline.encode import Encoded
-from losswire.server.pipeline.evaluator import Line, Met
-from losswire.server.prepared.cache import Known, KnownForms
+from losswire.server.pipeline.evaluator import Evaluator, OnEvaluated
+from losswire.server.prepared.cache import PreparedCache, PreparedEvaluation
 from losswire.server.prepared.envelope import (
-    Sent,
-    before_one_result,
+    Slice,
     many_evaluations,
     many_results,
     one_evaluation,
+    result_prefix,
     streamed_evaluation,
     streamed_result,
 )
@@ -33,14 +33,14 @@ Deadline = Callable[[], float]
 """Tells when a call has to be answered, on the monotonic clock."""
 
 
-class Answers:
+class EvaluateHandlers:
     """Answers the requests that hold whole evaluations."""
 
-    def __init__(self, line: Line, most: int) -> None:
+    def __init__(self, line: Evaluator, most: int) -> None:
         """Take the line, and how many evaluations one call may hold."""
-        self._line = line
+        self._evaluator = line
         self._most = most
-        self._known = KnownForms(line.engine.threads, line.regions.borrow)
+        self._known = PreparedCache(line.engine.threads, line.regions.map_region)
         self._learns = line.engine.device.type == "cpu"
 
     async def one(
@@ -58,13 +58,13 @@ class Answers:
                 return answer
         message, detached = _parse_one(request)
         evaluation = message.evaluation
-        encoded = await self._line.encoded(
+        encoded = await self._evaluator.encoded(
             evaluation, deadline(), self._learner([sent], [evaluation]), detached
         )
         if not encoded.apart:
             return loss_service_pb2.EvaluateResponse(result=encoded.message)
         parts = encoded.parts()
-        return b"".join((before_one_result(sum(map(len, parts))), *parts))
+        return b"".join((result_prefix(sum(map(len, parts))), *parts))
 
     async def many(
         self, request: bytes, deadline: Deadline
@@ -77,7 +77,7 @@ class Answers:
         message: loss_service_pb2.EvaluateManyRequest
         message = parse(loss_service_pb2.EvaluateManyRequest, request)
         evaluations = message.evaluations
-        outcomes = await self._line.outcomes(
+        outcomes = await self._evaluator.outcomes(
             evaluations, deadline(), self._learner(sent, evaluations)
         )
         return loss_service_pb2.EvaluateManyResponse(outcomes=outcomes)
@@ -93,33 +93,35 @@ class Answers:
             return streamed_result(number, result)
         message: loss_service_pb2.EvaluateStreamRequest
         message = parse(loss_service_pb2.EvaluateStreamRequest, request)
-        outcome = await self._line.outcome(
+        outcome = await self._evaluator.outcome(
             message.evaluation, deadline, self._learner([sent], [message.evaluation])
         )
         return loss_service_pb2.EvaluateStreamResponse(id=message.id, outcome=outcome)
 
-    def _fits(self, known: Known) -> bool:
+    def _fits(self, known: PreparedEvaluation) -> bool:
         """Tell whether an evaluation is small and there is memory for it."""
-        if known.writes_regions and not self._line.engine.is_idle:
+        if known.writes_regions and not self._evaluator.engine.is_idle:
             return False  # the engine says why
         # Nothing else runs until it is done: what is free now is free until then.
-        return known.small and known.price <= self._line.admission.free_bytes
+        return known.small and known.peak_bytes <= self._evaluator.admission.free_bytes
 
-    async def _by_engine(self, known: Known, sent: Sent, deadline: float) -> bytes | None:
+    async def _by_engine(
+        self, known: PreparedEvaluation, sent: Slice, deadline: float
+    ) -> bytes | None:
         """Compute what is large on the engine's thread; None when the line has to look at it."""
-        with self._line.admission.hold(known.price):
+        with self._evaluator.admission.hold(known.peak_bytes):
             task = partial(known.large_answer_of, sent)
-            return await self._line.engine.run(task, deadline)
+            return await self._evaluator.engine.run(task, deadline)
 
-    async def _known_results(self, sent: Sequence[Sent]) -> list[bytes]:
+    async def _known_results(self, sent: Sequence[Slice]) -> list[bytes]:
         """Give the results of many evaluations, if all of them are small and known."""
-        found: list[Known] = []
+        found: list[PreparedEvaluation] = []
         for each in sent:
             known = self._known.find(each)
             if known is None or not known.small or known.writes_regions:
                 return []
             found.append(known)
-        admission, wanted = self._line.admission, sum(known.price for known in found)
+        admission, wanted = self._evaluator.admission, sum(known.peak_bytes for known in found)
         if wanted > admission.free_bytes:
             return []
         results: list[bytes] = []
@@ -134,8 +136,8 @@ class Answers:
         return results
 
     def _learner(
-        self, sent: Sequence[Sent | None], evaluations: Sequence[evaluation_pb2.Evaluation]
-    ) -> Met:
+        self, sent: Sequence[Slice | None], evaluations: Sequence[evaluation_pb2.Evaluation]
+    ) -> OnEvaluated:
         """Give what keeps the forms of evaluations, where they were found in the request."""
         left = _LEARNED_AT_ONCE
 
@@ -153,7 +155,7 @@ class Answers:
 def _parse_one(request: bytes) -> tuple[loss_service_pb2.EvaluateRequest, Detached]:
     """Parse an EvaluateRequest, a large one without having protobuf copy its tensors."""
     if len(request) < DETACHED_FROM:
-        return parse(loss_service_pb2.EvaluateRequest, request), ATTACHED
+        return parse(loss_service_pb2.EvaluateRequest, request), NOTHING_DETACHED
     reader = partial(detach, message_type=loss_service_pb2.EvaluateRequest)
     message, found = parse(loss_service_pb2.EvaluateRequest, request, reader)
     return message, {path.removeprefix("evaluation."): each for path, each in found.items()}

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from losswire.server.errors import call_status, forget_frames
 from losswire.server.rpc.request_id import new_request_id
-from losswire.server.rpc.streaming import resumed
+from losswire.server.rpc.streaming import drive_started
 
 HEADER: Final = struct.Struct("<II")
 """Of a request: how many bytes follow, and how many milliseconds it may take (0: any). Of an
@@ -88,7 +88,7 @@ class LeaseCalls(asyncio.Protocol):
 
     async def _write_later(self, responding: Coroutine[Any, Any, bytes], awaited: object) -> None:
         try:
-            answer = await resumed(responding, awaited)
+            answer = await drive_started(responding, awaited)
         except asyncio.CancelledError:
             # The connection is lost. The task would keep the error, the error the frames and
             # what they hold of the region, and the frames this object, which has the task.

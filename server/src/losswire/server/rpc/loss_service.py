@@ -11,9 +11,9 @@ import torch
 from losswire.server._version import SERVER_VERSION, TORCH_VERSION
 from losswire.server.catalogue.describe import describe
 from losswire.server.errors import NotServedError
-from losswire.server.pipeline.evaluator import Line
-from losswire.server.rpc.handlers import Answers
-from losswire.server.rpc.streaming import pump
+from losswire.server.pipeline.evaluator import Evaluator
+from losswire.server.rpc.handlers import EvaluateHandlers
+from losswire.server.rpc.streaming import answer_stream
 from losswire.server.settings import Settings
 from losswire.v1 import (
     loss_service_pb2,
@@ -39,10 +39,10 @@ def _not_served(what: str) -> NoReturn:
 class LossService(loss_service_pb2_grpc.LossServiceServicer):
     """Losses and their gradients."""
 
-    def __init__(self, line: Line, answers: Answers, settings: Settings) -> None:
+    def __init__(self, line: Evaluator, answers: EvaluateHandlers, settings: Settings) -> None:
         """Take the line, what answers requests by it, and what the server was told."""
-        self._line = line
-        self._answers = answers
+        self._evaluator = line
+        self._handlers = answers
         self._settings = settings
         self._worker_id = secrets.token_hex(8)
 
@@ -51,14 +51,14 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
     ) -> loss_service_pb2.ListLossesResponse:
         """List every loss."""
         del request, context
-        return loss_service_pb2.ListLossesResponse(losses=map(describe, self._line.registry))
+        return loss_service_pb2.ListLossesResponse(losses=map(describe, self._evaluator.registry))
 
     async def GetServerInfo(
         self, request: loss_service_pb2.GetServerInfoRequest, context: Context
     ) -> loss_service_pb2.GetServerInfoResponse:
         """Tell versions, device, limits and transports."""
         del request, context
-        settings, device = self._settings, self._line.engine.device
+        settings, device = self._settings, self._evaluator.engine.device
         return loss_service_pb2.GetServerInfoResponse(
             server_version=SERVER_VERSION,
             torch_version=TORCH_VERSION,
@@ -78,26 +78,26 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
             transports=server_info_pb2.Transports(
                 chunked=True,
                 resident_tensors=settings.resident_quota_bytes > 0,
-                region_socket=self._line.regions.socket_path,
+                region_socket=self._evaluator.regions.socket_path,
             ),
         )
 
     def Evaluate(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (a coroutine)
         """Evaluate one batch."""
-        return self._answers.one(request, lambda: _deadline(context))
+        return self._handlers.one(request, lambda: _deadline(context))
 
     def EvaluateMany(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (a coroutine)
         """Evaluate many small batches."""
-        return self._answers.many(request, lambda: _deadline(context))
+        return self._handlers.many(request, lambda: _deadline(context))
 
     def EvaluateStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """Evaluate a sequence of batches, answering each as soon as it is done."""
         deadline = _deadline(context)
 
         async def answer(request: bytes) -> bytes | loss_service_pb2.EvaluateStreamResponse:
-            return await self._answers.item(request, deadline)
+            return await self._handlers.item(request, deadline)
 
-        return pump(requests, answer, self._settings.max_in_flight_per_stream)
+        return answer_stream(requests, answer, self._settings.max_in_flight_per_stream)
 
     def EvaluateChunked(
         self,
@@ -105,7 +105,7 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
         context: Context,
     ) -> AsyncIterator[Any]:
         """Evaluate one batch of any size; parts with rows come and go as the door reads them."""
-        return self._line.chunked.evaluate(requests, _deadline(context))
+        return self._evaluator.chunked.evaluate(requests, _deadline(context))
 
     def SummarizeLosses(self, requests: Any, context: Context) -> NoReturn:  # noqa: ANN401 (unread)
         """Summarize a loss over a data set."""

@@ -118,7 +118,7 @@ class RegionSocket:
                 token = await _read_token(peer)
             finally:
                 self._waiting -= 1
-            region = self._store.claim(token) if token else None
+            region = self._store.redeem(token) if token else None
             if region is None:
                 return
             try:

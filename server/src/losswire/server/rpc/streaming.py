@@ -11,7 +11,7 @@ RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
 
 
-async def pump(
+async def answer_stream(
     requests: AsyncIterator[RequestT],
     answer: Callable[[RequestT], Coroutine[Any, Any, AnswerT]],
     most_in_flight: int,
@@ -26,7 +26,7 @@ async def pump(
     free = asyncio.Semaphore(most_in_flight)
 
     async def answer_later(answering: Coroutine[Any, Any, AnswerT], awaited: Any) -> None:  # noqa: ANN401
-        answers.put_nowait(await resumed(answering, awaited))
+        answers.put_nowait(await drive_started(answering, awaited))
 
     async def read() -> None:
         try:
@@ -55,7 +55,7 @@ async def pump(
 
 
 @types.coroutine
-def resumed(
+def drive_started(
     started: Coroutine[Any, Any, AnswerT],
     awaited: Any,  # noqa: ANN401 (what event loops pass around)
 ) -> Generator[Any, Any, AnswerT]:

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 
 from losswire.server.memory.uploads import key_of, receive
-from losswire.server.pipeline.evaluator import Line
+from losswire.server.pipeline.evaluator import Evaluator
 from losswire.v1 import tensor_service_pb2, tensor_service_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -15,7 +15,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TensorService(tensor_service_pb2_grpc.TensorServiceServicer):
     """Tensors that stay on the server, and memory that callers share with it."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Evaluator) -> None:
         """Take the line, which has the tensors and the memory budget."""
         self._admission = line.admission
         self._residents = line.residents

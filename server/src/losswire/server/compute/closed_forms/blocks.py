@@ -13,12 +13,12 @@ from losswire.server.compute.devices.transfers import transfers_for
 from losswire.server.compute.reduce import (
     MEANS,
     Computed,
-    Totals,
+    Sums,
     Weighting,
     denominator_of,
+    grad_output_of,
     loss_of,
     quotient,
-    upstream_of,
     value_gradients,
 )
 from losswire.server.compute.tensors import to_array, to_tensor
@@ -95,7 +95,7 @@ class _Walk:
         work = self.work
         denominator = denominator_of(work, self.weighting, self._denominators())
         gradient = self._value_gradients(denominator)
-        totals = Totals()
+        totals = Sums()
         unreduced = work.reduction is Reduction.NONE
         values = torch.empty(self.shape if unreduced else (), dtype=self.dtype, device=self.device)
         for start, stop in self._blocks():
@@ -137,7 +137,7 @@ class _Walk:
         if work.grad_output is None:
             shared = quotient(1.0, denominator) if work.reduction in MEANS else 1.0
             return torch.full((), shared, dtype=torch.float64, device=self.device)
-        gradient = value_gradients(work, upstream_of(work, self.device), denominator)
+        gradient = value_gradients(work, grad_output_of(work, self.device), denominator)
         return gradient.reshape(self.shape) if gradient.ndim else gradient
 
     def _counted(self, start: int, stop: int) -> Tensor | None:

@@ -38,9 +38,9 @@ def cross_entropy(block: Block) -> Tensor:
     gradient = block.gradients.get("input")
     if gradient is None:
         return _nll(block, log_softmax, None)
-    upstream = block.scratch("upstream", logits)
-    values = _nll(block, log_softmax, upstream)
-    _LOG_SOFTMAX_BACKWARD(upstream, log_softmax, _CLASSES, logits.dtype, out=gradient)
+    grad_output = block.scratch("upstream", logits)
+    values = _nll(block, log_softmax, grad_output)
+    _LOG_SOFTMAX_BACKWARD(grad_output, log_softmax, _CLASSES, logits.dtype, out=gradient)
     return values
 
 

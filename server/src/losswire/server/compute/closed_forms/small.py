@@ -18,7 +18,7 @@ from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.reduce import (
     MEANS,
     Computed,
-    Totals,
+    Sums,
     loss_of,
     of_rows,
     quotient,
@@ -79,7 +79,7 @@ class _Stack:
         slopes = {name: self._gradient(name, each) for name, each in gradients.items()}
         results = []
         for position, total in enumerate(self._sums(values)):
-            totals = Totals(total, total, int(counts[position]))
+            totals = Sums(total, total, int(counts[position]))
             denominator = denominators[position]
             loss = losses[position]
             if first.reduction is not Reduction.NONE:
@@ -127,14 +127,14 @@ class _Stack:
             given = [work.grad_output for work in self.works if work.grad_output is not None]
             found = np.concatenate(given).astype(dtype)
         else:
-            upstream = [
+            grad_output = [
                 1.0 if work.grad_output is None else float(work.grad_output) for work in self.works
             ]
             if first.reduction in MEANS:
-                upstream = list(map(quotient, upstream, denominators))
+                grad_output = list(map(quotient, grad_output, denominators))
             # Rounded from float64 once, whatever it is divided by.
-            found = np.empty((len(upstream), self.values), dtype)
-            found[...] = np.array(upstream)[:, np.newaxis]
+            found = np.empty((len(grad_output), self.values), dtype)
+            found[...] = np.array(grad_output)[:, np.newaxis]
             found = found.reshape(shape)
         tensor = torch.from_numpy(found)
         return tensor if self.device.type == "cpu" else tensor.to(self.device)

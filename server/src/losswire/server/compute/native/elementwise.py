@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from losswire.server.catalogue.closed_form import InMessage, Native, Options, Places, RowBlock
+from losswire.server.catalogue.closed_form import (
+    InMessage,
+    MessageOffsets,
+    Native,
+    Options,
+    RowBlock,
+)
 from losswire.server.catalogue.shapes import Shape
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.native import binding
@@ -75,7 +81,7 @@ class _Elementwise:
         total: float = call.total
         return total
 
-    def in_message(self, places: Places) -> InMessage:
+    def in_message(self, places: MessageOffsets) -> InMessage:
         """Prepare to compute evaluations of one form where their messages lie."""
         work = places.work
         gradient_type = numpy_type(work.gradient_type("input"))

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from losswire.server.catalogue.closed_form import InMessage, Places
+from losswire.server.catalogue.closed_form import InMessage, MessageOffsets
 from losswire.server.catalogue.record import Reduction
 from losswire.server.compute.native.binding import Answer, Message, in_message
 from losswire.wire import wire_type_of
 
 
-def answer_at(places: Places) -> Answer:
+def answer_at(places: MessageOffsets) -> Answer:
     """Say where the parts of the answer go, and how the loss is formed."""
     work = places.work
     return Answer(
@@ -24,7 +24,7 @@ def answer_at(places: Places) -> Answer:
     )
 
 
-def evaluate_by(call: Message, places: Places) -> InMessage:
+def evaluate_by(call: Message, places: MessageOffsets) -> InMessage:
     """Prepare to compute evaluations by a structure, which describes all of them."""
     work = places.work
     address, compute = ctypes.addressof(call), in_message(type(call), small=places.small)

@@ -13,7 +13,7 @@ import torch
 from losswire.server.catalogue.closed_form import ClosedForm, Factors, Native, RowBlock
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.value_rules import Array
-from losswire.server.compute.reduce import MEANS, Computed, Totals, loss_of, of_rows, quotient
+from losswire.server.compute.reduce import MEANS, Computed, Sums, loss_of, of_rows, quotient
 from losswire.server.compute.tensors import numpy_type
 from losswire.server.compute.work import SMALL_BYTES, Work
 
@@ -48,7 +48,7 @@ def _compute(form: ClosedForm, native: Native, work: Work, threads: int) -> Comp
         denominator = of_rows(work, _sum_of(terms, work))
     rows = _Rows(native, work, denominator)
     total = _run(rows, work, threads)
-    totals = Totals(total, total, _count(counted, work))
+    totals = Sums(total, total, _count(counted, work))
     if rows.values is None:
         loss = np.array(loss_of(work, totals, denominator), numpy_type(work.compute_dtype))
     else:
@@ -123,7 +123,7 @@ class _Rows:
         if work.sample_weight is not None:
             self._weight = np.broadcast_to(work.sample_weight, work.values_shape)
             self._weight = self._weight.reshape(self.shape)
-        self._upstream = _upstream_of(work, denominator, self.shape) if wanted else None
+        self._grad_output = _grad_output_of(work, denominator, self.shape) if wanted else None
         self._asked: dict[str, Array] = {}
         if not work.factored:
             self._asked = {name: _place(work, name, dtype) for name in work.gradients_for}
@@ -140,7 +140,7 @@ class _Rows:
 
     def run(self, start: int, stop: int) -> float:
         """Compute some rows; gives the sum of their values."""
-        if self._weight is None and (self._upstream is None or not self._upstream.ndim):
+        if self._weight is None and (self._grad_output is None or not self._grad_output.ndim):
             return self._block(slice(start, stop))
         # As of the caller: threads begin with other settings.
         with np.errstate(all="ignore"):
@@ -154,7 +154,7 @@ class _Rows:
     def _block(self, part: slice) -> float:
         """Compute rows, all of which are done by one call."""
         whole = part.stop - part.start == self.shape[0]
-        coefficients = self._upstream
+        coefficients = self._grad_output
         if coefficients is not None and coefficients.ndim:
             coefficients = coefficients[part].astype(np.float64, order="C")
         values = None if self.values is None else self.values[part]
@@ -207,15 +207,17 @@ def _flattened(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: array.reshape(-1) for name, array in arrays.items()}
 
 
-def _upstream_of(work: Work, denominator: float, shape: tuple[int, ...]) -> Array:
+def _grad_output_of(work: Work, denominator: float, shape: tuple[int, ...]) -> Array:
     """Give the gradient with respect to each value before its weight; one number in float64."""
     if work.grad_output is None:
         return np.array(quotient(1.0, denominator) if work.reduction in MEANS else 1.0)
     if work.reduction is Reduction.NONE:
         return work.grad_output.reshape(shape)
-    upstream = work.grad_output.astype(np.float64)
+    grad_output = work.grad_output.astype(np.float64)
     # Python's numbers would raise where this divides by 0.
-    return np.asarray(upstream / np.float64(denominator) if work.reduction in MEANS else upstream)
+    return np.asarray(
+        grad_output / np.float64(denominator) if work.reduction in MEANS else grad_output
+    )
 
 
 def _place(work: Work, name: str, dtype: np.dtype[np.generic]) -> Array:

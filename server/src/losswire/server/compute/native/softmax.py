@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from losswire.server.catalogue.closed_form import InMessage, Native, Options, Places, RowBlock
+from losswire.server.catalogue.closed_form import (
+    InMessage,
+    MessageOffsets,
+    Native,
+    Options,
+    RowBlock,
+)
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.closed_forms.factors import refuse_negative
 from losswire.server.compute.native import binding
@@ -89,17 +95,17 @@ def fits_message(work: "Work") -> bool:
     )
 
 
-def cross_entropy_in_message(places: Places) -> InMessage:
+def cross_entropy_in_message(places: MessageOffsets) -> InMessage:
     """Prepare to compute evaluations of one form where their messages lie."""
     return _in_message(places, likelihood=False)
 
 
-def nll_in_message(places: Places) -> InMessage:
+def nll_in_message(places: MessageOffsets) -> InMessage:
     """Prepare to compute evaluations of one form where their messages lie."""
     return _in_message(places, likelihood=True)
 
 
-def _in_message(places: Places, *, likelihood: bool) -> InMessage:
+def _in_message(places: MessageOffsets, *, likelihood: bool) -> InMessage:
     work = places.work
     logits = work.inputs["input"]
     rows, classes = logits.shape

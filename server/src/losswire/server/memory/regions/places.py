@@ -17,20 +17,20 @@ from losswire.v1 import tensor_pb2
 from losswire.wire import (
     DATA_TYPES,
     MalformedTensorError,
-    TensorForm,
+    TensorSpec,
     Violation,
     WireType,
     read_elements,
-    read_form,
+    read_spec,
 )
 
-Borrow = Callable[[int], Bytes | None]
+MapRegion = Callable[[int], Bytes | None]
 """Gives the memory of a region by its number; None when there is no such region."""
 
 _WIRE_TYPES = {each.name: each for each in DATA_TYPES.values()}
 
 
-def borrow_nothing(region_id: int) -> Bytes | None:
+def map_nothing(region_id: int) -> Bytes | None:
     """Find no region: there are none."""
     del region_id
     return None
@@ -83,26 +83,26 @@ class Destination(Place):
         )
 
 
-def form_of(dtype: str, shape: tuple[int, ...]) -> TensorForm:
+def spec_of(dtype: str, shape: tuple[int, ...]) -> TensorSpec:
     """Give the form of an array of a type by name."""
-    return TensorForm(_WIRE_TYPES[dtype], shape)
+    return TensorSpec(_WIRE_TYPES[dtype], shape)
 
 
-def extent_of(place: tensor_pb2.Region, form: TensorForm) -> Extent:
+def extent_of(place: tensor_pb2.Region, form: TensorSpec) -> Extent:
     """Tell which bytes a tensor takes."""
     return Extent(place.region_id, place.offset, place.offset + form.size_bytes)
 
 
 def read_region(
-    tensor: tensor_pb2.Tensor, where: str, borrow: Borrow, *, own: bool
+    tensor: tensor_pb2.Tensor, where: str, map_region: MapRegion, *, own: bool
 ) -> tuple[Array, Extent]:
     """Read a tensor that lies in a region: a private copy if `own`, else what lies there.
 
     What is not of a floating type is copied in any case: it is checked, or may be.
     Raises MalformedTensorError and UnknownRegionError.
     """
-    form = read_form(tensor, where)
-    part = cut(tensor.region, form, f"{where}.region", borrow)
+    form = read_spec(tensor, where)
+    part = cut(tensor.region, form, f"{where}.region", map_region)
     if own or form.wire_type.name not in FLOATS:
         part = part.copy()
     array = read_elements(form, part, where)
@@ -110,12 +110,12 @@ def read_region(
     return array, extent_of(tensor.region, form)
 
 
-def cut(place: tensor_pb2.Region, form: TensorForm, where: str, borrow: Borrow) -> Bytes:
+def cut(place: tensor_pb2.Region, form: TensorSpec, where: str, map_region: MapRegion) -> Bytes:
     """Give the bytes of a place; exact, whatever the numbers are.
 
     Raises MalformedTensorError and UnknownRegionError.
     """
-    memory = borrow(place.region_id)
+    memory = map_region(place.region_id)
     if memory is None:
         raise UnknownRegionError
     if problem := _problem(place.offset, form, memory.size, form.wire_type):
@@ -123,7 +123,7 @@ def cut(place: tensor_pb2.Region, form: TensorForm, where: str, borrow: Borrow) 
     return memory[place.offset : place.offset + form.size_bytes]
 
 
-def _problem(offset: int, form: TensorForm, size: int, wire_type: WireType) -> str | None:
+def _problem(offset: int, form: TensorSpec, size: int, wire_type: WireType) -> str | None:
     if offset % wire_type.numpy.itemsize:
         return f"is {offset}; it must be a multiple of the item size, {wire_type.numpy.itemsize}"
     if offset > size or form.size_bytes > size - offset:
@@ -131,7 +131,7 @@ def _problem(offset: int, form: TensorForm, size: int, wire_type: WireType) -> s
     return None
 
 
-def copied_bytes(tensor: tensor_pb2.Tensor, borrow: Borrow, *, in_place: bool) -> int:
+def copied_bytes(tensor: tensor_pb2.Tensor, map_region: MapRegion, *, in_place: bool) -> int:
     """Count the bytes that will be copied of a tensor; 0 when it is not in a region.
 
     `in_place` tells whether floating numbers are read where they lie.
@@ -142,10 +142,10 @@ def copied_bytes(tensor: tensor_pb2.Tensor, borrow: Borrow, *, in_place: bool) -
     if wire_type is None or (in_place and wire_type.name in FLOATS):
         return 0
     try:
-        form = read_form(tensor, "")
+        form = read_spec(tensor, "")
     except MalformedTensorError:
         return 0
-    memory = borrow(tensor.region.region_id)
+    memory = map_region(tensor.region.region_id)
     # A place outside of the region is refused, and nothing of it is copied.
     return 0 if memory is None or form.size_bytes > memory.size else form.size_bytes
 

@@ -151,7 +151,7 @@ class RegionStore:
         region.timer = loop.call_later(TOKEN_SECONDS, self.end, region)
         return region
 
-    def claim(self, token: bytes) -> Region | None:
+    def redeem(self, token: bytes) -> Region | None:
         """Give the region of a token, which is then used up; None when there is none."""
         found = None
         for region in self._regions.values():
@@ -171,7 +171,7 @@ class RegionStore:
         self._ended.add(region)
         region.bytes = None
 
-    def borrow(self, region_id: int) -> Bytes | None:
+    def map_region(self, region_id: int) -> Bytes | None:
         """Give a region's memory, from any thread; it stays for as long as any view of it."""
         region = self._regions.get(region_id)
         return None if region is None else region.bytes

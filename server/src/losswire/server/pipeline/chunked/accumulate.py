@@ -9,10 +9,10 @@ import torch
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.dispatch import Outcome, compute
-from losswire.server.compute.reduce import MEANS, Totals, denominator_ahead, loss_of
+from losswire.server.compute.reduce import MEANS, Sums, denominator_ahead, loss_of
 from losswire.server.compute.tensors import to_array
 from losswire.server.compute.work import Work
-from losswire.server.memory.regions.places import Place, form_of
+from losswire.server.memory.regions.places import Place, spec_of
 from losswire.server.pipeline.admit import FACTORS, factor_bytes
 from losswire.server.pipeline.chunked.plan import Plan, dtype_of
 from losswire.server.pipeline.encode import encode
@@ -38,13 +38,13 @@ def size_of(plan: Plan) -> int:
     return size
 
 
-class Gathering:
+class Accumulator:
     """One chunked call's sums so far. Everything but the construction runs on the engine."""
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
         self._plan = plan
         self._device = device
-        self._totals = Totals()
+        self._totals = Sums()
         self._denominator = 0.0
         self._known: float | None = plan.whole.normalizer
         # Native rows write gradients where they are sent from, at whatever address; torch does not.
@@ -131,7 +131,7 @@ class Gathering:
     def _answer_to(self, part: Work) -> tuple[bytes, dict[str, Place]]:
         """Make the message of a part's gradients, and the places for them in it."""
         forms = {
-            name: form_of(part.gradient_type(name), part.inputs[name].shape)
+            name: spec_of(part.gradient_type(name), part.inputs[name].shape)
             for name in self._plan.streamed_gradients
         }
         message, memory = GRADIENT_ROWS.reserve(sum(each.size_bytes for each in forms.values()))

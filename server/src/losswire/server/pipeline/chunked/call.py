@@ -9,12 +9,12 @@ from typing import Final
 
 from losswire.server.catalogue.registry import Registry
 from losswire.server.errors import ExpiredError, InvalidEvaluationError
-from losswire.server.memory.regions.places import Borrow
+from losswire.server.memory.regions.places import MapRegion
 from losswire.server.pipeline.admit import Admission, Reservation
-from losswire.server.pipeline.chunked.accumulate import Gathering, size_of
+from losswire.server.pipeline.chunked.accumulate import Accumulator, size_of
 from losswire.server.pipeline.chunked.plan import Plan, make_plan
 from losswire.server.pipeline.decode import Find
-from losswire.server.pipeline.worker import Engine
+from losswire.server.pipeline.worker import ComputeWorker
 from losswire.server.rpc.streaming import ahead
 from losswire.server.settings import Settings
 from losswire.v1 import evaluation_pb2, loss_service_pb2
@@ -32,7 +32,7 @@ SILENCE_SECONDS: Final = 60.0
 because the answers to others are not taken does not count."""
 
 Judge = Callable[[Sequence[evaluation_pb2.Evaluation], Callable[[], Plan]], Awaitable[Plan]]
-"""Judges evaluations where that blocks nobody, holding what it takes; see Line.judge."""
+"""Judges evaluations where that blocks nobody, holding what it takes; see Evaluator.run_checks."""
 
 Computing = asyncio.Future[list[bytes | None]]
 """A part at the engine, which gives its message of gradients."""
@@ -47,9 +47,9 @@ class ChunkedDoor:
 
     registry: Registry
     find: Find
-    borrow: Borrow
-    judge: Judge
-    engine: Engine
+    map_region: MapRegion
+    run_checks: Judge
+    engine: ComputeWorker
     admission: Admission
     settings: Settings
 
@@ -61,7 +61,7 @@ class ChunkedDoor:
         Raises whatever is wrong with the header or a part.
         """
         plan = await self._plan(parts)
-        gathering = Gathering(plan, self.engine.device)
+        gathering = Accumulator(plan, self.engine.device)
         with self.admission.reservation() as reservation:
             first = min(plan.count, self._preferred_rows(plan))
             self._reserve(reservation, plan, first)
@@ -108,8 +108,8 @@ class ChunkedDoor:
         header = first.header
         record = self.registry.find(header.evaluation.loss)
         most = self.settings.max_message_bytes
-        make = partial(make_plan, header, record, self.find, most, self.borrow)
-        return await self.judge([header.evaluation], make)
+        make = partial(make_plan, header, record, self.find, most, self.map_region)
+        return await self.run_checks([header.evaluation], make)
 
     def _preferred_rows(self, plan: Plan) -> int:
         """Count the rows of a part of the size that is recommended."""

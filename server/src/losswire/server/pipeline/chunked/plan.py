@@ -18,16 +18,16 @@ from losswire.server.catalogue.value_rules import Array, Context
 from losswire.server.compute.reduce import MEANS
 from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError
-from losswire.server.memory.regions.places import Borrow, borrow_nothing
+from losswire.server.memory.regions.places import MapRegion, map_nothing
 from losswire.server.pipeline.decode import Find, decode
-from losswire.server.pipeline.resolve_regions import own_checked
+from losswire.server.pipeline.resolve_regions import copy_checked_inputs
 from losswire.server.pipeline.validate import validate, wrong_values
 from losswire.v1 import loss_service_pb2
 from losswire.wire import (
     DATA_TYPES,
     MalformedTensorError,
     Packing,
-    TensorForm,
+    TensorSpec,
     Violation,
     wire_type_of,
 )
@@ -102,7 +102,7 @@ class Plan:
     def sized(self, count: int) -> Work:
         """Make an evaluation of so many rows without any values, to be priced."""
         whole = self.whole
-        upstream, weight = whole.grad_output, whole.sample_weight
+        grad_output, weight = whole.grad_output, whole.sample_weight
         inputs = dict(whole.inputs)
         for name in self.with_rows:
             inputs[name] = whole.inputs[name][:count]
@@ -111,7 +111,9 @@ class Plan:
             whole=whole,
             inputs=inputs,
             bindings=self._bindings(count),
-            grad_output=upstream[:count] if upstream is not None and upstream.ndim else upstream,
+            grad_output=grad_output[:count]
+            if grad_output is not None and grad_output.ndim
+            else grad_output,
             sample_weight=None if weight is None else weight[:count],
             values_shape=(count, *whole.values_shape[1:]),
         )
@@ -132,10 +134,12 @@ class Plan:
         inputs = dict(whole.inputs)
         for name in self.with_rows:
             inputs[name] = rows[name] if name in rows else whole.inputs[name][start:stop]
-        upstream, weight = whole.grad_output, whole.sample_weight
+        grad_output, weight = whole.grad_output, whole.sample_weight
         return form.with_arrays(
             inputs,
-            upstream[start:stop] if upstream is not None and upstream.ndim else upstream,
+            grad_output[start:stop]
+            if grad_output is not None and grad_output.ndim
+            else grad_output,
             None if weight is None else weight[start:stop],
             resident_bytes=whole.resident_bytes,
         )
@@ -158,19 +162,19 @@ def make_plan(
     record: LossRecord,
     find: Find,
     most_value_bytes: int,
-    borrow: Borrow = borrow_nothing,
+    map_region: MapRegion = map_nothing,
 ) -> Plan:
     """Make a plan of a header; InvalidEvaluationError says what is wrong or cannot stream.
 
-    `find` gives the resident tensors that the header names, `borrow` the regions.
+    `find` gives the resident tensors that the header names, `map_region` the regions.
     `most_value_bytes` is how much the values of an unreduced loss may take.
     """
     names = tuple(header.streamed_inputs)
     wrong = [*_wrong_names(names, header), *_unfit(record)]
     if wrong:
         raise InvalidEvaluationError(wrong)
-    request = decode(header.evaluation, find, names, borrow)
-    whole = validate(own_checked(request, record), record)
+    request = decode(header.evaluation, find, names, map_region)
+    whole = validate(copy_checked_inputs(request, record), record)
     wrong = [*_rowless(whole, names), *_unanswerable(whole, names, most_value_bytes)]
     if wrong:
         raise InvalidEvaluationError(wrong)
@@ -269,12 +273,12 @@ def _unanswerable(whole: Work, names: tuple[str, ...], most_value_bytes: int) ->
     ]
 
 
-def _form(array: Array) -> TensorForm:
+def _form(array: Array) -> TensorSpec:
     wire_type = wire_type_of(array.dtype)
     if wire_type is None:
         message = f"no data type of the wire is {array.dtype}"
         raise TypeError(message)
-    return TensorForm(wire_type, array.shape)
+    return TensorSpec(wire_type, array.shape)
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
