@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from losswire.client import AsyncClient, Client
-from tests.client.scripted import Scripted, serving
+from tests.support.scripted import Scripted, serving
 
 Call = Callable[..., Any]
 """Makes one call with a client of its own: (address, method, *arguments, settings, **options)."""

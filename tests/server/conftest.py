@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from tests.server.harness import Child
-from tests.server.requests import Stub
+from tests.support.harness import Child
+from tests.support.requests import Stub
 
 
 @pytest.fixture(scope="session")

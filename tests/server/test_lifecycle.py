@@ -17,8 +17,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from losswire.server.cli import main
 from losswire.v1 import loss_service_pb2
-from tests.server.harness import UNLIMITED, Child, path_with
-from tests.server.requests import (
+from tests.support.harness import UNLIMITED, Child, path_with
+from tests.support.requests import (
     GOLDEN,
     TIMEOUT,
     Stub,

@@ -1,0 +1,253 @@
+"""Arrays in shared memory: whose contents they are, and what is said when those are gone."""
+
+import asyncio
+import gc
+import mmap
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from losswire.client import (
+    AsyncClient,
+    CancelledError,
+    Client,
+    DeadlineExceededError,
+    Evaluation,
+    FailedPreconditionError,
+)
+from tests.support.harness import Child
+
+Array = npt.NDArray[Any]
+
+_SHAPE = (300, 500)
+_DRAW = np.random.default_rng(11)
+_INPUT = _DRAW.standard_normal(_SHAPE, dtype=np.float32)
+_TARGET = _DRAW.standard_normal(_SHAPE, dtype=np.float32)
+_BYTES = 4 * _INPUT.nbytes
+
+
+@pytest.fixture(scope="module")
+def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    """A server with regions, as by default."""
+    with Child(tmp_path_factory.mktemp("contents") / "log", "--memory-budget-mib=256") as child:
+        yield child
+
+
+@contextmanager
+def _stopped(child: Child) -> Iterator[None]:
+    """Keep the server from running."""
+    child.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        child.process.send_signal(signal.SIGCONT)
+
+
+def _regions(process: int) -> int:
+    """Count the regions of a process, by its descriptors."""
+    found = Path(f"/proc/{process}/fd")
+    links = [each.readlink() for each in found.iterdir() if each.is_symlink()]
+    return sum("losswire-region" in str(each) for each in links)
+
+
+def _eventually(condition: Callable[[], bool], seconds: float = 1.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def _empty_all_regions() -> None:
+    """Do what a server must not: punch the pages out of all regions that this process has."""
+    for each in tuple(Path("/proc/self/fd").iterdir()):
+        if each.is_symlink() and "losswire-region" in str(each.readlink()):
+            descriptor = os.open(each, os.O_RDWR)
+            with mmap.mmap(descriptor, os.fstat(descriptor).st_size) as memory:
+                memory.madvise(mmap.MADV_REMOVE)
+            os.close(descriptor)
+
+
+def _evaluate(client: Client, logits: Array, out: Array) -> object:
+    inputs = {"input": logits, "target": _TARGET}
+    return client.evaluate("mse_loss", inputs, gradients=["input"], out={"input": out})
+
+
+def _inline(client: Client, logits: Array, _: Array) -> object:
+    inputs = {"input": logits[:2], "target": _TARGET[:2]}
+    return client.evaluate("mse_loss", inputs)
+
+
+def _transposed(client: Client, logits: Array, _: Array) -> object:
+    return client.evaluate("mse_loss", {"input": logits.T, "target": _TARGET.T})
+
+
+def _in_chunks(client: Client, logits: Array, out: Array) -> object:
+    inputs = {"input": logits, "target": _TARGET}
+    return client.evaluate(
+        "mse_loss",
+        inputs,
+        gradients=["input"],
+        out={"input": out},
+        progress=lambda _, __: None,
+    )
+
+
+def _many(client: Client, logits: Array, _: Array) -> object:
+    item = Evaluation("mse_loss", {"input": logits[:2], "target": _TARGET[:2]})
+    return client.evaluate_many([item])
+
+
+def _in_stream(client: Client, logits: Array, _: Array) -> object:
+    item = Evaluation("mse_loss", {"input": logits[:2], "target": _TARGET[:2]})
+    with client.stream() as stream:
+        return stream.submit(item).result()
+
+
+def _weight(client: Client, logits: Array, _: Array) -> object:
+    inputs = {"input": _INPUT, "target": _TARGET}
+    return client.evaluate("mse_loss", inputs, sample_weight=logits)
+
+
+def _put(client: Client, logits: Array, _: Array) -> object:
+    return client.put(logits)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize(
+    "use",
+    [_evaluate, _inline, _transposed, _in_chunks, _many, _in_stream, _weight, _put],
+)
+def test_an_array_whose_contents_are_gone_is_refused(
+    child: Child, use: Callable[[Client, Array, Array], object], *, closed: bool
+) -> None:
+    """Whatever takes it, by whatever way, from an open region or a closed one."""
+    with Client(child.address) as client:
+        region = client.region(_BYTES)
+        logits, out = region.array(_SHAPE), region.array(_SHAPE)
+        logits[...] = _INPUT
+        use(client, logits, out)
+        if closed:
+            region.close()
+        _empty_all_regions()
+        for _ in range(2):
+            with pytest.raises(FailedPreconditionError, match="contents are gone") as caught:
+                use(client, logits, out)
+            assert caught.value.reason == "REGION_CONTENTS_GONE"
+        # Others are as good as before.
+        fine = client.evaluate("mse_loss", {"input": _INPUT, "target": _TARGET})
+        np.testing.assert_allclose(fine.loss, np.mean((_INPUT - _TARGET) ** 2), rtol=1e-5)
+
+
+def test_the_client_for_asyncio_refuses_it_too(child: Child) -> None:
+    """With the same error."""
+
+    async def run() -> None:
+        async with AsyncClient(child.address) as client:
+            region = await client.region(_BYTES)
+            logits = region.array(_SHAPE)
+            logits[...] = _INPUT
+            _empty_all_regions()
+            with pytest.raises(FailedPreconditionError, match="contents are gone"):
+                await client.evaluate("mse_loss", {"input": logits, "target": _TARGET})
+            with pytest.raises(FailedPreconditionError, match="contents are gone"):
+                await client.put(logits)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("nbytes", [1, 4095, 4096, 4097, 1 << 20])
+def test_all_of_a_region_is_the_callers(child: Child, nbytes: int) -> None:
+    """What the SDK keeps in it is no part of what was asked for."""
+    with Client(child.address) as client, client.region(nbytes) as region:
+        assert region.nbytes == -(-nbytes // 4096) * 4096
+        whole = region.array(region.nbytes, np.uint8)
+        assert not whole.any()
+        whole[...] = 255
+    assert (whole == 255).all()
+
+
+@pytest.mark.parametrize("use", [_evaluate, _inline])
+def test_closing_ends_a_call_and_nothing_else(
+    tmp_path: Path, use: Callable[[Client, Array, Array], object]
+) -> None:
+    """The caller hears of it as from any other call, and its arrays keep their contents."""
+    with Child(tmp_path / "log") as child:
+        client = Client(child.address)
+        region = client.region(_BYTES)
+        logits, out = region.array(_SHAPE), region.array(_SHAPE)
+        logits[...] = _INPUT
+        for _ in range(10):
+            use(client, logits, out)
+        reasons: list[str] = []  # an error would keep the arrays of its frames
+
+        def call(logits: Array, out: Array) -> None:
+            try:
+                use(client, logits, out)
+            except CancelledError as error:
+                reasons.append(error.reason)
+
+        with _stopped(child):
+            calling = threading.Thread(target=call, args=(logits, out))
+            calling.start()
+            time.sleep(0.05)
+            client.close()
+            calling.join(5)
+            del calling
+        assert reasons == ["CLIENT_CLOSED"]
+        del region
+        gc.collect()
+        time.sleep(0.1)
+        np.testing.assert_array_equal(logits, _INPUT)
+        assert _regions(child.process.pid)
+        del logits, out
+        gc.collect()
+        assert _eventually(lambda: not _regions(child.process.pid))
+
+
+def test_a_timeout_changes_nothing(child: Child) -> None:
+    """Calls go on in the region and over the lease of which an answer was owed."""
+    with Client(child.address) as client, client.region(_BYTES) as region:
+        logits, out = region.array(_SHAPE), region.array(_SHAPE)
+        logits[...] = _INPUT
+        _evaluate(client, logits, out)
+        inputs = {"input": logits, "target": _TARGET}
+        for _ in range(5):
+            with _stopped(child), pytest.raises(DeadlineExceededError):
+                client.evaluate("mse_loss", inputs, gradients=["input"], timeout=0.02)
+            found = client.evaluate("mse_loss", inputs, gradients=["input"])
+            np.testing.assert_allclose(
+                found.gradients["input"], 2 * (_INPUT - _TARGET) / _INPUT.size, rtol=1e-4, atol=1e-9
+            )
+            np.testing.assert_array_equal(logits, _INPUT)
+        assert client.evaluate("mse_loss", inputs).transport == "region"
+
+
+def test_a_child_keeps_nothing_but_its_arrays(child: Child) -> None:
+    """It has its parent's contents, no connection of its parent's, and no memory of the SDK's."""
+    with Client(child.address) as client:
+        region = client.region(_BYTES)
+        logits = region.array(_SHAPE)
+        logits[...] = _INPUT
+        client.evaluate("mse_loss", {"input": _INPUT, "target": _TARGET}, gradients=["input"])
+        for _ in range(10):
+            client.evaluate("mse_loss", {"input": _INPUT[:2], "target": _TARGET[:2]})
+        gc.collect()  # what earlier tests left
+        pid = os.fork()
+        if not pid:
+            regions = _regions(os.getpid())
+            same = np.array_equal(logits, _INPUT)
+            os._exit(0 if same and regions == 1 else 10 + regions)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        found = client.evaluate("mse_loss", {"input": logits, "target": _TARGET})
+        assert found.transport == "region"

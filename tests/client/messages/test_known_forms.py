@@ -1,0 +1,385 @@
+"""Requests of known forms: the same bytes as without any memory, whatever was sent before."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import grpc
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from losswire.client import Client, Evaluation
+from losswire.client._calls.batch import FITS_ALWAYS, STAGED_FROM
+from losswire.client._messages import template as known
+from losswire.client._messages.request import fill_evaluation
+from losswire.v1 import evaluation_pb2, loss_service_pb2
+from losswire.wire import DATA_TYPES
+from tests.client.conftest import Call
+from tests.support.scripted import Scripted, echo, fail, serving
+
+Array = npt.NDArray[Any]
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """Begin without any form."""
+    known._known.clear()
+    yield
+    known._known.clear()
+
+
+def ordinary(evaluation: Evaluation) -> bytes:
+    """Compose a request field by field, by protobuf alone."""
+    message = loss_service_pb2.EvaluateRequest()
+    fill_evaluation(message.evaluation, evaluation)
+    return message.SerializeToString()
+
+
+def numbers(seed: int, dtype: npt.DTypeLike = "f4", shape: tuple[int, ...] = (3, 2)) -> Array:
+    """Make an array of any type."""
+    drawn = np.random.default_rng(seed).integers(0, 2, shape)
+    return np.asarray(drawn).astype(dtype)
+
+
+def tables(seed: int) -> dict[str, Evaluation]:
+    """Make evaluations of all forms that are kept, with numbers that follow from the seed."""
+    one = numbers(seed)
+    real = seed * 0.1
+    found = {
+        "nothing": Evaluation("any", {}),
+        "gradients": Evaluation("any", {"input": one, "target": one}, gradients=["target"]),
+        "tuple": Evaluation("any", {"input": one}, gradients=("input", "input")),
+        "many": Evaluation("any", {name: numbers(seed, shape=(len(name),)) for name in dir(known)}),
+        "names": Evaluation("än\x00y", {"": one, "ä" * 200: one}, gradients=["ä" * 200]),
+        "options": Evaluation(
+            "any", {"x": one}, {"a": real, "b": -1, "c": True, "d": "ö", "": 0.0}
+        ),
+        "int": Evaluation("any", {}, {"a": 2**63 - 1, "b": -(2**63), "c": 0}),
+        "zero": Evaluation("any", {}, {"a": -0.0, "b": False, "c": ""}),
+        "nan": Evaluation("any", {}, {"a": float("nan"), "b": float("inf")}),
+        "output": Evaluation("any", {"x": one}, grad_output=numbers(seed, "f8", ())),
+        "weight": Evaluation("any", {"x": one}, sample_weight=numbers(seed, "f2", (3,))),
+        "both": Evaluation("any", {"x": one}, grad_output=one, sample_weight=one),
+        "normalizer": Evaluation("any", {"x": one}, normalizer=real + 0.5),
+        "whole": Evaluation("any", {"x": one}, normalizer=seed),
+        "numpy": Evaluation("any", {"x": one}, normalizer=np.float32(real)),  # type: ignore[arg-type]
+        "types": Evaluation("any", {}, gradient_dtype="float16", compute_dtype=np.float64),
+        "kinds": Evaluation("any", {}, gradient_dtype=np.dtype(">f4"), compute_dtype=float),
+        "empty": Evaluation(
+            "any", {"x": numbers(seed, shape=(0, 4)), "y": numbers(seed, shape=())}
+        ),
+        "strided": Evaluation(
+            "any", {"x": one.T, "y": one[::2], "z": np.broadcast_to(one[0], (9, 2))}
+        ),
+        "all": Evaluation(
+            "any",
+            {"input": one, "target": one.astype("i8")},
+            {"smoothing": real, "index": -100},
+            reduction="none",
+            gradients=["input"],
+            grad_output=one[:, 0],
+            sample_weight=one[:, 1],
+            normalizer=real,
+            gradient_dtype="bfloat16",
+            compute_dtype="float32",
+            engine="autograd",
+        ),
+    }
+    for wire_type in DATA_TYPES.values():
+        found[wire_type.name] = Evaluation("any", {"x": numbers(seed, wire_type.numpy)})
+    for rank in range(9):
+        found[f"rank {rank}"] = Evaluation("any", {"x": numbers(seed, "i1", (1,) * rank)})
+    for reduction in ("none", "mean", "sum", "batchmean"):
+        found[reduction] = Evaluation("any", {"x": one}, reduction=reduction)
+    return found
+
+
+@pytest.mark.parametrize("name", tables(0))
+def test_a_known_form_gives_the_same_bytes(name: str) -> None:
+    """With other numbers, each form is written as protobuf writes it, byte for byte."""
+    first, *others = (tables(seed)[name] for seed in range(4))
+    assert known.known_request(known.key_of(first), known.ALONE) is None
+    assert known.request(first, known.ALONE) == ordinary(first)
+    for other in others:
+        assert known.known_request(known.key_of(other), known.ALONE) == ordinary(other)
+        assert known.request(other, known.ALONE) == ordinary(other)
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 2**31, 2**64 - 1])
+def test_an_item_of_a_stream(number: int) -> None:
+    """Items have their number in front, as protobuf writes it."""
+    evaluation = tables(1)["all"]
+    message = loss_service_pb2.EvaluateStreamRequest(id=number)
+    fill_evaluation(message.evaluation, evaluation)
+    for _ in range(2):
+        written = known.request(evaluation, known.in_stream(number))
+        assert written == message.SerializeToString()
+
+
+def test_many_items() -> None:
+    """Evaluations of one message stand in it one after the other, as protobuf writes them."""
+    evaluations = [tables(seed)["all"] for seed in range(3)]
+    message = loss_service_pb2.EvaluateManyRequest()
+    for evaluation in evaluations:
+        fill_evaluation(message.evaluations.add(), evaluation)
+    written = [known.request(each, known.AMONG_MANY) for each in evaluations]
+    assert b"".join(written) == message.SerializeToString()
+
+
+class Named(np.ndarray):
+    """An array that may mean something else by its numbers."""
+
+
+UNKNOWN = {
+    "list": Evaluation("any", {"x": [1.0]}),
+    "number": Evaluation("any", {"x": 1.0}),
+    "scalar": Evaluation("any", {"x": np.float32(1)}),
+    "torch": Evaluation("any", {"x": torch.ones(2)}),
+    "subclass": Evaluation("any", {"x": np.ones(2).view(Named)}),
+    "big-endian": Evaluation("any", {"x": np.zeros(2, ">f4")}),
+    "torch weight": Evaluation("any", {}, sample_weight=torch.ones(2)),
+    "numpy option": Evaluation("any", {}, {"a": np.float32(1)}),  # type: ignore[dict-item]
+    "torch dtype": Evaluation("any", {}, gradient_dtype=torch.float32),
+    "set": Evaluation("any", {"x": np.ones(2)}, gradients={"x"}),  # type: ignore[arg-type]
+    "factored": Evaluation("any", {}, gradient_form="factored"),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_has_no_form(name: str) -> None:
+    """Anything but plain arrays is composed anew each time."""
+    for _ in range(3):
+        assert known.request(UNKNOWN[name], known.ALONE) == ordinary(UNKNOWN[name])
+    assert not known._known
+
+
+ONE = np.ones(2, "f4")
+ALIKE = [
+    *[
+        Evaluation("any", {"x": ONE}, {"a": each})
+        for each in (1, True, 1.0, "1", 0, False, 0.0, "")
+    ],
+    *[Evaluation("any", {"x": ONE}, {each: 1.0}) for each in ("", "b", "x")],
+    *[Evaluation("any", {"x": ONE}, gradients=each) for each in (["x"], ["x", "x"], [""])],
+    *[Evaluation(each, {"x": ONE}) for each in ("any", "", "x")],
+    *[Evaluation("any", {each: ONE}) for each in ("", "a", "any")],
+    *[Evaluation("any", {"x": ONE.astype(each)}) for each in ("i4", "u1", "i1", "?", "f2", "i2")],
+    *[Evaluation("any", {"x": ONE.reshape(each)}) for each in ((1, 2), (2, 1), (2, 1, 1))],
+    *[Evaluation("any", {"x": ONE}, normalizer=each) for each in (1, 2.0)],
+    *[Evaluation("any", {"x": ONE}, reduction=each) for each in ("mean", "sum", "none")],
+    *[Evaluation("any", {"x": ONE}, gradient_dtype=each) for each in ("float32", float, "float16")],
+    *[Evaluation("any", {"x": ONE}, compute_dtype=each) for each in ("float32", float, "float16")],
+    Evaluation("any", {"x": ONE}, engine="autograd"),
+    Evaluation("any", {"x": ONE}, gradient_form="factored"),
+    Evaluation("any", {"x": ONE}, grad_output=ONE),
+    Evaluation("any", {"x": ONE}, sample_weight=ONE),
+    Evaluation("any", {"x": ONE}, grad_output=ONE, sample_weight=ONE),
+    Evaluation("any", {"x": ONE, "y": ONE}),
+    Evaluation("any", {}),
+]
+
+
+@pytest.mark.parametrize("first", range(len(ALIKE)))
+def test_what_is_alike_is_told_apart(first: int) -> None:
+    """Forms that differ in one thing have each their own bytes, whichever was first."""
+    for second in ALIKE:
+        known._known.clear()
+        for evaluation in (ALIKE[first], second, ALIKE[first]):
+            assert known.request(evaluation, known.ALONE) == ordinary(evaluation)
+
+
+ZEROS: list[Any] = [0, False, 0.0, -0.0, np.float64(0), np.int64(0), "0", "", float("nan"), 1, True]
+ARRAYS: list[Any] = [
+    np.zeros(shape, dtype)
+    for shape in [(), (0,), (1,), (2,), (1, 2), (2, 1)]
+    for dtype in [
+        "f4",
+        ">f4",
+        "i4",
+        "u1",
+        "i1",
+        "?",
+        "f2",
+        "i2",
+        ml_dtypes.bfloat16,
+        "f8",
+        "i8",
+        "c8",
+    ]
+]
+TENSORS = st.sampled_from([*ARRAYS, [0.0], 0.0, torch.zeros(1), np.ma.zeros(1), "text"])
+NAMES = st.sampled_from(["a", "b", "", "ä", np.str_("a"), 1])
+TYPES = st.sampled_from(
+    [
+        *["float32", "f4", np.float32, np.dtype("f4"), np.dtype(">f4"), float, "float64", True, 1],
+        *[np.float32(1), torch.float32, torch.bfloat16, "bfloat16", "int64", None, [], "none"],
+    ]
+)
+
+
+def rarely(strategy: st.SearchStrategy[Any], default: object) -> st.SearchStrategy[Any]:
+    """Leave most fields as they are, so that forms meet."""
+    return st.one_of(st.just(default), st.just(default), strategy)
+
+
+EVALUATIONS = st.builds(
+    Evaluation,
+    NAMES,
+    st.dictionaries(NAMES, TENSORS, max_size=2),
+    st.dictionaries(NAMES, st.sampled_from(ZEROS), max_size=2),
+    reduction=rarely(st.sampled_from(["mean", "sum", "", 0, np.str_("mean")]), None),
+    gradients=st.sampled_from([[], (), ["a"], ("a",), ["b", "a"], "a", {"a"}, [1], [[]], None]),
+    grad_output=rarely(TENSORS, None),
+    sample_weight=rarely(TENSORS, None),
+    normalizer=rarely(st.sampled_from([*ZEROS, "1", 10**400]), None),
+    gradient_dtype=rarely(TYPES, None),
+    compute_dtype=rarely(TYPES, None),
+    engine=rarely(st.sampled_from(["autograd", "", 1]), "auto"),
+    gradient_form=rarely(st.sampled_from(["factored", 1]), "dense"),
+)
+
+
+def outcome(make: Any, evaluation: Evaluation) -> object:  # noqa: ANN401 - any function
+    """Give what a function makes of an evaluation: bytes, or an error."""
+    try:
+        return make(evaluation)
+    except (TypeError, ValueError, OverflowError) as error:
+        return type(error), str(error)
+
+
+@given(st.lists(EVALUATIONS, min_size=8, max_size=30))
+def test_what_differs_never_shares(evaluations: list[Evaluation]) -> None:
+    """Whatever was sent before, each evaluation gives its own bytes, or its own error."""
+    for evaluation in evaluations:
+        found = outcome(lambda each: known.request(each, known.ALONE), evaluation)
+        assert found == outcome(ordinary, evaluation)
+
+
+def test_every_field_enters_the_form() -> None:
+    """An evaluation that differs in any one field has another form."""
+    plain = Evaluation("any", {"x": ONE})
+    others: dict[str, Any] = {
+        "loss": "other",
+        "inputs": {"y": ONE},
+        "options": {"a": 1},
+        "reduction": "sum",
+        "gradients": ["x"],
+        "grad_output": ONE,
+        "sample_weight": ONE,
+        "normalizer": 1.0,
+        "gradient_dtype": "float16",
+        "compute_dtype": "float16",
+        "engine": "autograd",
+        "gradient_form": "factored",
+    }
+    assert list(others) == [field.name for field in dataclasses.fields(Evaluation)]
+    key, numbers_of_plain = known.key_of(plain) or ((), [])
+    assert len(numbers_of_plain) == 1
+    for name, value in others.items():
+        form = known.key_of(dataclasses.replace(plain, **{name: value}))
+        assert form is not None
+        assert form[0] != key, name
+
+
+def test_forms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many forms in many threads, the oldest make room."""
+    monkeypatch.setattr(known, "MOST_FORMS", 5)
+
+    def work(seed: int) -> bool:
+        forms = [numbers(seed, shape=(1 + (seed + each) % 13,)) for each in range(40)]
+        return all(
+            known.request(evaluation, known.ALONE) == ordinary(evaluation)
+            for evaluation in (Evaluation("any", {"x": each}) for each in forms)
+        )
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert all(threads.map(work, range(40)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert 0 < len(known._known) <= 5
+
+
+def test_long_texts_are_not_kept() -> None:
+    """What would be kept of a form is bounded: a form with a long text is none."""
+    long = Evaluation("any", {"x": np.ones(2)}, {"a": "b" * known.SMALL_BYTES})
+    for _ in range(2):
+        assert known.request(long, known.ALONE) == ordinary(long)
+    assert not known._known
+
+
+def test_large_forms_are_composed_only() -> None:
+    """Which way a large evaluation goes is decided each time, however well its form is known."""
+    assert known.SMALL_BYTES * 5 <= STAGED_FROM
+    assert known.SMALL_BYTES <= FITS_ALWAYS
+    for seed in range(2):
+        draw = np.random.default_rng(seed)
+        large = Evaluation("any", {"x": draw.integers(0, 9, known.SMALL_BYTES).astype("i1")})
+        assert known.request(large, known.ALONE) == ordinary(large)
+        assert known.known_request(known.key_of(large), known.ALONE) is None
+    assert known._known
+
+
+def test_each_call_carries_its_own_numbers(call: Call, echoing: Scripted) -> None:
+    """Three evaluations of one form are three evaluations."""
+    for seed in range(3):
+        result = call(echoing.address, "evaluate", "any", {"x": numbers(seed)}, gradients=["x"])
+        np.testing.assert_array_equal(result.gradients["x"], numbers(seed))
+        assert result.gradients["x"].flags.writeable
+    one, other = echoing.evaluations[1:]
+    assert one.inputs["x"].data != other.inputs["x"].data
+    for each, following in pairwise(echoing.evaluations):
+        each.inputs["x"].ClearField("data")
+        following.inputs["x"].ClearField("data")
+        assert each == following
+
+
+def test_a_known_form_is_tried_again(call: Call) -> None:
+    """Retries are those of any other call."""
+    failures = [False, True, True, False]
+
+    def flaky(
+        evaluation: evaluation_pb2.Evaluation, context: grpc.ServicerContext
+    ) -> evaluation_pb2.EvaluationResult:
+        if failures.pop(0):
+            fail(context, grpc.StatusCode.UNAVAILABLE)
+        return echo(evaluation)
+
+    with serving(Scripted(flaky)) as service:
+        for seed in (1, 2):
+            result = call(service.address, "evaluate", "any", {"x": numbers(seed)})
+            np.testing.assert_array_equal(result.gradients["x"], numbers(seed))
+    assert failures == []
+
+
+def test_a_known_form_may_have_an_output(echoing: Scripted) -> None:
+    """`out` is filled, whatever is known."""
+    with Client(echoing.address) as client:
+        for seed in range(3):
+            array = numbers(seed)
+            out = np.empty_like(array)
+            plain = client.evaluate("any", {"x": array}, gradients=["x"])
+            given = client.evaluate("any", {"x": array}, gradients=["x"], out={"x": out})
+            np.testing.assert_array_equal(out, array)
+            assert given.gradients["x"] is out
+            assert plain.gradients["x"] is not out
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf")])
+def test_a_known_form_needs_a_timeout_like_any_other(
+    call: Call, echoing: Scripted, seconds: float
+) -> None:
+    """A timeout that cannot be right is a ValueError."""
+    call(echoing.address, "evaluate", "any", {"x": numbers(1)})
+    with pytest.raises(ValueError, match="timeout"):
+        call(echoing.address, "evaluate", "any", {"x": numbers(1)}, timeout=seconds)

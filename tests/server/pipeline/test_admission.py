@@ -1,0 +1,219 @@
+"""Memory is reserved before it is used, given back whatever happens, and never overbooked."""
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from google.rpc import status_pb2 as rpc_status_pb2
+
+from losswire.server.errors import ExpiredError, OverLimitError, OverloadedError
+from losswire.server.pipeline.admit import peak_bytes
+from losswire.server.pipeline.evaluator import Evaluator
+from losswire.v1 import evaluation_pb2, loss_service_pb2
+from tests.support.harness import Child
+from tests.support.inside import (
+    CLOSED,
+    FAULTY,
+    PATIENCE,
+    AsyncStub,
+    Gate,
+    in_server,
+    line,
+    numbered,
+    until,
+)
+from tests.support.requests import (
+    GOLDEN,
+    TIMEOUT,
+    Stub,
+    by_call,
+    by_many,
+    by_stream,
+    details,
+    evaluation,
+    f32,
+    is_golden,
+    item_status,
+    trailing,
+)
+
+Request = loss_service_pb2.EvaluateRequest
+Response = loss_service_pb2.EvaluateResponse
+
+_NEVER = float("inf")
+_KIB = 1024
+_ENDS = {"success": type(None), "error": ZeroDivisionError, "expired": ExpiredError}
+
+
+def _large(number: float) -> evaluation_pb2.Evaluation:
+    """Ask the gate for a number, in an evaluation that takes more than half of 1 MiB."""
+    return numbered(number, 15_000)
+
+
+async def _price(work: Evaluator, item: evaluation_pb2.Evaluation) -> int:
+    return peak_bytes(await work._prepare(item))
+
+
+@pytest.mark.parametrize("end", ["success", "error", "expired", "cancelled"])
+def test_the_budget_is_given_back(end: str) -> None:
+    """Reserved while the evaluation waits and is computed, and 0 after every kind of end."""
+    gate = Gate()
+    number = FAULTY if end == "error" else 1.0
+
+    async def run(work: Evaluator) -> None:
+        wanted = await _price(work, numbered(number))
+        busy = asyncio.create_task(work.evaluate(numbered(CLOSED), _NEVER))
+        await until(gate.reached.is_set)
+        assert work.admission.reserved_bytes == wanted > 0
+        deadline = 0.0 if end == "expired" else _NEVER
+        waiting = asyncio.create_task(work.evaluate(numbered(number), deadline))
+        await until(lambda: work.admission.reserved_bytes == 2 * wanted)
+        if end == "cancelled":
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert work.admission.reserved_bytes == wanted
+        gate.open.set()
+        await asyncio.wait([busy, waiting])
+        assert work.admission.reserved_bytes == 0
+        if end == "cancelled":
+            assert waiting.cancelled()
+        else:
+            assert type(waiting.exception()) is _ENDS[end]
+
+    with line(gate) as work:
+        asyncio.run(run(work))
+
+
+def test_a_call_of_many_reserves_for_all_of_them() -> None:
+    """The price of EvaluateMany is the sum of its items'; refused items cost nothing."""
+    gate = Gate()
+
+    async def run(work: Evaluator) -> None:
+        wanted = await _price(work, numbered(CLOSED)) + await _price(work, numbered(1.0, 10))
+        items = [numbered(CLOSED), evaluation_pb2.Evaluation(), numbered(1.0, 10)]
+        task = asyncio.create_task(work.outcomes(items, _NEVER))
+        await until(gate.reached.is_set)
+        assert work.admission.reserved_bytes == wanted
+        gate.open.set()
+        assert [each.error.code for each in await task] == [0, 5, 0]
+        assert work.admission.reserved_bytes == 0
+
+    with line(gate) as work:
+        asyncio.run(run(work))
+
+
+def test_more_than_the_budget_is_refused_now_or_for_ever() -> None:
+    """What fits later is told when to come back; what never fits is told that."""
+    gate = Gate()
+
+    async def run(work: Evaluator) -> None:
+        task = asyncio.create_task(work.evaluate(_large(CLOSED), _NEVER))
+        await until(gate.reached.is_set)
+        reserved = work.admission.reserved_bytes
+        with pytest.raises(OverloadedError) as overloaded:
+            await work.evaluate(_large(1.0), _NEVER)
+        assert overloaded.value.retry_after_ms == 50
+        with pytest.raises(OverLimitError):
+            await work.evaluate(numbered(1.0, 100_000), _NEVER)
+        await until(lambda: work.admission.reserved_bytes == reserved)
+        small = asyncio.create_task(work.evaluate(numbered(2.0), _NEVER))
+        await until(lambda: work.admission.reserved_bytes > reserved)
+        gate.open.set()
+        await asyncio.gather(task, small)
+        await work.evaluate(_large(3.0), _NEVER)
+        assert work.admission.reserved_bytes == 0
+
+    with line(gate, memory_budget_bytes=_KIB * _KIB) as work:
+        asyncio.run(run(work))
+    assert gate.computed == [CLOSED, 2.0, 3.0]
+
+
+def test_a_price_covers_what_is_made() -> None:
+    """No price is below the inputs, the values and the gradients in the type computed in."""
+
+    async def run(work: Evaluator) -> None:
+        rows, classes = 100, 50
+        logits = f32(*[[0.5] * classes] * rows)
+        item = evaluation("cross_entropy", {"input": logits, "target": logits})
+        assert await _price(work, item) >= 4 * 2 * rows * classes + 8 * rows
+        loss_only = await _price(work, item)
+        item.gradients_for.extend(["input", "target"])
+        assert await _price(work, item) >= loss_only + 4 * 2 * rows * classes
+        hollow = evaluation("cross_entropy", {"input": logits[:, :0], "target": logits[:, :0]})
+        assert await _price(work, hollow) >= 8 * rows
+
+    with line(Gate()) as work:
+        asyncio.run(run(work))
+
+
+def test_a_tiny_server_refuses_what_never_fits(tmp_path: Path) -> None:
+    """With 1 MiB to spend: pushback -1, no RetryInfo, at every door; small work is done."""
+    item = evaluation("sigmoid", {"input": f32(*[0.5] * 100_000)})
+    request = loss_service_pb2.EvaluateRequest(evaluation=item)
+    with (
+        Child(tmp_path / "log", "--memory-budget-mib", "1") as child,
+        child.channel() as channel,
+    ):
+        stub = Stub(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Evaluate(request, timeout=TIMEOUT)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert trailing(refused.value)["grpc-retry-pushback-ms"] == "-1"
+        assert item_status(refused.value).reason == "OVER_LIMIT"
+        assert error_details_pb2.RetryInfo not in details(refused.value)[1]
+        for door in (by_stream, by_many):
+            error = door(stub, item).error
+            assert (error.code, error.reason) == (8, "OVER_LIMIT")
+            assert not error.HasField("retry_after_ms")
+        assert is_golden(by_call(stub, GOLDEN).result)
+
+
+def test_a_busy_server_tells_when_to_come_back() -> None:
+    """OVERLOADED carries RetryInfo and the pushback that gRPC's own retries understand."""
+    gate = Gate()
+
+    async def run(stub: AsyncStub) -> None:
+        def call(number: float) -> "grpc.aio.UnaryUnaryCall[Request, Response]":
+            request = Request(evaluation=_large(number))
+            return stub.Evaluate(request, timeout=PATIENCE)
+
+        first = call(CLOSED)
+        await until(gate.reached.is_set)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(1.0)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        metadata = dict(refused.value.trailing_metadata())
+        assert metadata["grpc-retry-pushback-ms"] == "50"
+        info = _retry_info(metadata["grpc-status-details-bin"])
+        assert info.retry_delay.ToMilliseconds() == 50
+        gate.open.set()
+        await first
+        await call(2.0)
+
+    in_server(gate, run, memory_budget_bytes=_KIB * _KIB)
+    assert gate.computed == [CLOSED, 2.0]
+
+
+def _retry_info(binary: str | bytes) -> error_details_pb2.RetryInfo:
+    """Find RetryInfo in a call's rich status."""
+    assert isinstance(binary, bytes)
+    info = error_details_pb2.RetryInfo()
+    found = [each.Unpack(info) for each in rpc_status_pb2.Status.FromString(binary).details]
+    assert found.count(True) == 1
+    return info
+
+
+def test_too_many_items_are_refused_for_ever(stub: Stub) -> None:
+    """4096 evaluations in one call are taken, one more is OVER_LIMIT with pushback -1."""
+    limits = stub.GetServerInfo(loss_service_pb2.GetServerInfoRequest(), timeout=TIMEOUT).limits
+    empty = evaluation_pb2.Evaluation()
+    most = limits.max_evaluations_per_call
+    request = loss_service_pb2.EvaluateManyRequest(evaluations=[empty] * most)
+    assert len(stub.EvaluateMany(request, timeout=TIMEOUT).outcomes) == most == 4096
+    request.evaluations.append(empty)
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.EvaluateMany(request, timeout=TIMEOUT)
+    assert item_status(refused.value).message == "4097 evaluations in one call; at most 4096"
+    assert trailing(refused.value)["grpc-retry-pushback-ms"] == "-1"
