@@ -97,7 +97,7 @@ class Torch:
     def __post_init__(self) -> None:
         ask, ground = self.cell.ask, self.cell.ground
         self.reference = REFERENCES[ask.loss]
-        real = {ask.inputs[name].dtype.name for name in ground.real(list(ask.inputs))}
+        real = {ask.inputs[name].dtype.name for name in ground.floating(list(ask.inputs))}
         self.dtype = ask.compute_dtype or default_compute_dtype(real)
         self.inputs = {name: self._leaf(name, array) for name, array in ask.inputs.items()}
         self.values = self.reference.call(self.inputs, ask.options, "none")
@@ -105,7 +105,7 @@ class Torch:
 
     def _leaf(self, name: str, array: Array) -> Tensor:
         tensor = to_tensor(array)
-        if self.cell.ground.layout.inputs[name].real:
+        if self.cell.ground.layout.inputs[name].is_float:
             tensor = tensor.to(getattr(torch, self.dtype))
         return tensor.requires_grad_(name in self.cell.ask.gradients_for)
 

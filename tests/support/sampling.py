@@ -51,9 +51,9 @@ class Ground:
         """The shape of the values."""
         return self.layout.values.resolve(self.bindings)
 
-    def real(self, names: Sequence[str]) -> list[str]:
+    def floating(self, names: Sequence[str]) -> list[str]:
         """Give those of the inputs that are computed with."""
-        return [name for name in names if self.layout.inputs[name].real]
+        return [name for name in names if self.layout.inputs[name].is_float]
 
     def differentiable(self, names: Sequence[str]) -> list[str]:
         """Give those of the inputs that have a gradient here."""
@@ -128,12 +128,12 @@ def dtype_assignments(ground: Ground, names: Sequence[str]) -> Iterator[dict[str
     may differ from the others in a type that does.
     """
     specs = {name: ground.layout.inputs[name] for name in names}
-    real = ground.real(names)
+    real = ground.floating(names)
     for dtype in dict.fromkeys(dtype for name in real for dtype in specs[name].dtypes):
         yield {name: _nearest(spec, dtype) for name, spec in specs.items()}
     base = {name: _nearest(spec, "float32") for name, spec in specs.items()}
     for name, spec in specs.items():
-        if not spec.real:
+        if not spec.is_float:
             yield from ({**base, name: dtype} for dtype in spec.dtypes[1:])
     for name in real[1:]:
         for own, other in _MIXED if ground.record.inputs[name].promotes else ():
@@ -150,7 +150,7 @@ def _nearest(spec: Spec, dtype: str) -> str:
 
 def compute_dtypes(ground: Ground, dtypes: Mapping[str, str]) -> list[str | None]:
     """Give the compute types to ask for: none and, for half precision, the inputs' own."""
-    real = {dtypes[name] for name in ground.real(list(dtypes))}
+    real = {dtypes[name] for name in ground.floating(list(dtypes))}
     if not real & set(FLOATS):
         return [None, *FLOATS] if ground.record.promotes_integers else [*FLOATS]
     own = widest(real)
@@ -233,7 +233,7 @@ def draw_inputs(
     for name, dtype in dtypes.items():
         spec = ground.layout.inputs[name]
         shape = _draw_shape(spec.axes, bindings, rng)
-        rule = record.inputs[name].rule_for(real=spec.real)
+        rule = record.inputs[name].rule_for(is_float=spec.is_float)
         drawn = np.asarray(rule.example(rng, shape, Context(bindings, filled, arrays)))
         if isinstance(rule, ClassIndices) and rule.or_option is not None:
             given = filled[rule.or_option]
@@ -289,4 +289,4 @@ def draw_grad_output(
 def doubles(ground: Ground, names: Sequence[str]) -> dict[str, str]:
     """Give float64 to inputs that are computed with, and the others their first type."""
     specs = {name: ground.layout.inputs[name] for name in names}
-    return {n: _nearest(s, "float64") if s.real else s.dtypes[0] for n, s in specs.items()}
+    return {n: _nearest(s, "float64") if s.is_float else s.dtypes[0] for n, s in specs.items()}

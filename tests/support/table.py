@@ -142,7 +142,7 @@ def _cell(
     normalizer: float | None = None,
     gradient_dtype: str | None = None,
 ) -> Cell:
-    real = {inputs[name].dtype.name for name in ground.real(list(inputs))}
+    real = {inputs[name].dtype.name for name in ground.floating(list(inputs))}
     dtype = compute_dtype or default_compute_dtype(real)
     grad_output = draw_grad_output(ground, reduction, dtype, rng) if gradients else None
     ask = Ask(

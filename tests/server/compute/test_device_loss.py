@@ -94,6 +94,7 @@ def test_a_lost_device_ends_the_server(tmp_path: Path) -> None:
     assert "illegal memory access" in critical["exception"]
 
 
+@pytest.mark.usefixtures("stacked_as_on_gpu")
 @pytest.mark.parametrize("error", [error for error, _ in _ERRORS.values()], ids=_ERRORS.keys())
 def test_nothing_is_tried_on_a_lost_device(
     monkeypatch: pytest.MonkeyPatch, error: Exception

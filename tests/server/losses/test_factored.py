@@ -99,7 +99,7 @@ def _asks(layout: str, dtype: str, sizes: Sequence[Mapping[str, int]] = _MANY) -
         for position, options in enumerate(option_variants(ground, rng)):
             names = spec.inputs if position % 2 else sorted(_RECORD.required_inputs)
             dtypes = {
-                each: dtype if spec.inputs[each].real else "int64"
+                each: dtype if spec.inputs[each].is_float else "int64"
                 for each in _RECORD.inputs
                 if each in names
             }

@@ -75,7 +75,7 @@ def _asks(record: LossRecord, layout: Layout) -> list[Ask]:
     """Give smooth points with all inputs present: every option value and every reduction."""
     ground, rng = _ground(record, layout)
     dtypes = {
-        name: "float64" if layout.inputs[name].real else layout.inputs[name].dtypes[0]
+        name: "float64" if layout.inputs[name].is_float else layout.inputs[name].dtypes[0]
         for name in presences(ground)[-1]
     }
     gradients = gradient_choices(ground, dtypes)[-1]

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from losswire.server import thresholds
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.dispatch import Outcome, compute
 from losswire.server.compute.native import binding
-from losswire.server.compute.native import rows as driver
 from losswire.server.compute.native.binding import AVAILABLE
 from losswire.server.compute.native.rows import compute_rows
+from losswire.server.compute.paths import native_form
 from losswire.server.compute.work import Work
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
@@ -286,7 +287,7 @@ def test_weights_repeat_as_they_broadcast(
         gradients_for=("input",),
         engine="auto",
     )
-    assert _work(ask).native_form is not None
+    assert native_form(_work(ask)) is not None
     laid = {name: np.broadcast_to(each, shape).copy() for name, each in inputs.items()}
     for one in (ask, replace(ask, sample_weight=rng.random(shape[0]).astype(np.float32))):
         found, full = _evaluate(one), _evaluate(replace(one, inputs=laid))
@@ -301,9 +302,9 @@ def test_the_number_of_threads_changes_no_bit(
     loss: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values and gradients, elements removed, one row or many; sums to the last place."""
-    monkeypatch.setattr(driver, "_THREAD_BYTES", 1)
-    monkeypatch.setattr(driver, "SMALL_BYTES", 1)
-    monkeypatch.setattr(driver, "_BLOCK_VALUES", 11)
+    monkeypatch.setattr(thresholds, "THREAD_BYTES", 1)
+    monkeypatch.setattr(thresholds, "SMALL_BYTES", 1)
+    monkeypatch.setattr(thresholds, "WEIGHTED_VALUES", 11)
     rng = generator("threads", loss)
     count = int(np.prod(shape))
     for drawn in draw(rng, loss, count, "float32"):
@@ -322,7 +323,7 @@ def test_the_number_of_threads_changes_no_bit(
                 grad_output=output,
             )
             work = _work(ask)
-            form = work.native_form
+            form = native_form(work)
             assert form is not None
             alone = compute_rows(form, work, 1)
             for threads in (2, 3, 60):
@@ -365,8 +366,8 @@ def test_torchs_own_path_is_never_replaced() -> None:
         engine="auto",
     )
     mse = replace(bce, loss="mse_loss", gradients_for=("input", "target"))
-    assert (_work(bce).native_form is not None) is AVAILABLE
-    assert (_work(mse).native_form is not None) is AVAILABLE
+    assert (native_form(_work(bce)) is not None) is AVAILABLE
+    assert (native_form(_work(mse)) is not None) is AVAILABLE
     others = [
         replace(mse, engine="autograd"),
         replace(mse, compute_dtype="float64"),
@@ -379,4 +380,4 @@ def test_torchs_own_path_is_never_replaced() -> None:
         replace(bce, inputs=_pair((4, 3), weight=np.ones((4, 1)))),
         replace(bce, inputs=_pair((4, 3), pos_weight=np.ones((4, 1)))),
     ]
-    assert [_work(each).native_form for each in others] == [None] * len(others)
+    assert [native_form(_work(each)) for each in others] == [None] * len(others)

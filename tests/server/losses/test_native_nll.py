@@ -11,7 +11,7 @@ from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.dispatch import Outcome, compute
 from losswire.server.compute.native.binding import AVAILABLE
-from losswire.server.compute.native.softmax import nll
+from losswire.server.compute.native.softmax import NLL
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
 from tests.support.caller import Array, Ask
@@ -70,7 +70,7 @@ def test_all_numbers_of_classes_follow_the_formula(dtype: str, gradient_dtype: s
             gradient = Guarded(rows.logits.shape, NUMPY[kind], classes % 16)
             values = Guarded(rows.target.shape, rows.dtype, classes % 16)
             block = block_of(part, gradient.array, values.array)
-            total = nll(block, WIDTHS[classes % 3])
+            total = NLL.rows(block, WIDTHS[classes % 3])
             assert gradient.intact
             assert values.intact
             expected = _exact(part)
@@ -150,10 +150,10 @@ def test_a_row_has_its_bits_in_any_company() -> None:
     for rows in variants(rng, draw_rows(rng, 10, 41, "float32")):
         part = replace(rows, smoothing=0.0)
         gradient = np.empty((10, 41), np.float32)
-        nll(block_of(part, gradient))
+        NLL.rows(block_of(part, gradient))
         for row in range(10):
             alone = np.empty((1, 41), np.float32)
-            nll(block_of(part.part(slice(row, row + 1)), alone))
+            NLL.rows(block_of(part.part(slice(row, row + 1)), alone))
             assert same_bits(alone, gradient[row : row + 1])
 
 
@@ -164,5 +164,5 @@ def test_a_wrong_class_is_an_error_and_writes_nothing_of_its_row(target: int) ->
     rows.target[0] = target
     gradient = Guarded((1, 7), np.float32)
     with pytest.raises(IndexError):
-        nll(block_of(rows, gradient.array))
+        NLL.rows(block_of(rows, gradient.array))
     assert gradient.untouched

@@ -2,18 +2,19 @@
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
-from losswire.server.catalogue.closed_form import ClosedForm, RowBlock
+from losswire.server import thresholds
+from losswire.server.catalogue.closed_form import ClosedForm, Options, RowBlock
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.registry import builtin_registry
-from losswire.server.compute.native import rows as driver
 from losswire.server.compute.native.binding import AVAILABLE
 from losswire.server.compute.native.rows import compute_rows
+from losswire.server.compute.paths import native_form
 from losswire.server.compute.work import Work
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
@@ -28,7 +29,7 @@ _RECORD = builtin_registry().find("cross_entropy")
 
 @pytest.fixture(autouse=True)
 def _few_bytes_are_enough_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "_THREAD_BYTES", 1)
+    monkeypatch.setattr(thresholds, "THREAD_BYTES", 1)
 
 
 def _work(logits: Array, target: Array, **fields: object) -> Work:
@@ -42,15 +43,28 @@ def _work(logits: Array, target: Array, **fields: object) -> Work:
 
 
 def _form(work: Work) -> ClosedForm:
-    assert work.native_form is not None
-    return work.native_form
+    form = native_form(work)
+    assert form is not None
+    return form
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Stands for a loss in C++."""
+
+    compute: Callable[[RowBlock], float]
+
+    def rows(self, block: RowBlock) -> float:
+        return self.compute(block)
+
+    def fits(self, inputs: Mapping[str, Array], options: Options) -> bool:
+        del inputs, options
+        return True
 
 
 def _form_by(work: Work, rows: Callable[[RowBlock], float]) -> ClosedForm:
     """Give the form with other code for its rows."""
-    form = _form(work)
-    assert form.native is not None
-    return replace(form, native=replace(form.native, rows=rows))
+    return replace(_form(work), native=_Rows(rows))
 
 
 @needs_library
@@ -140,20 +154,20 @@ def test_the_first_share_waits_for_the_others_too(monkeypatch: pytest.MonkeyPatc
 def test_there_are_never_more_threads_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the number of shares, the same ones take them; the one that asks is one of them."""
     monkeypatch.setattr("losswire.server.compute.native.binding.AVAILABLE", True)
-    driver._helpers.cache_clear()
-    before = set(threading.enumerate())
     seen: set[threading.Thread] = set()
 
-    def rows(block: RowBlock) -> float:
-        del block
-        seen.add(threading.current_thread())
-        time.sleep(0.01)
-        return 0.0
-
     for count in (2, 3, 4, 9):
+        together = threading.Barrier(min(count, 4))
+
+        def rows(block: RowBlock, together: threading.Barrier = together) -> float:
+            del block
+            seen.add(threading.current_thread())
+            together.wait(60)
+            return 0.0
+
         work = _work(np.zeros((count, 3), np.float32), np.arange(count) % 3)
         compute_rows(_form_by(work, rows), work, 4)
+    names = {each.name for each in seen - {threading.current_thread()}}
     assert threading.current_thread() in seen
     assert len(seen) == 4
-    names = {each.name for each in set(threading.enumerate()) - before}
     assert names == {f"losswire-rows_{number}" for number in range(3)}

@@ -31,7 +31,7 @@ def _asks(record: LossRecord) -> Iterator[Ask]:
             ground = draw_ground(record, layout, rng)
             for names in presences(ground):
                 specs = {name: layout.inputs[name] for name in names}
-                dtypes = {n: "float64" if s.real else s.dtypes[0] for n, s in specs.items()}
+                dtypes = {n: "float64" if s.is_float else s.dtypes[0] for n, s in specs.items()}
                 for options in option_variants(ground, rng):
                     inputs = draw_inputs(ground, dtypes, options, rng)
                     for reduction in record.reductions:

@@ -170,12 +170,12 @@ def _poisoned(ground: Ground, ask: Ask, removed: Array, poison: float) -> Ask:
     options = {n: f.default for n, f in ground.record.option_fields.items()} | dict(ask.options)
     inputs = dict(ask.inputs)
     for name, axis in axes.items():
-        if not ground.layout.inputs[name].real:
+        if not ground.layout.inputs[name].is_float:
             continue
         place = [1] * inputs[name].ndim
         place[axis] = -1
         changed = np.where(removed.reshape(place), poison, inputs[name])
-        rule = ground.record.inputs[name].rule_for(real=True)
+        rule = ground.record.inputs[name].rule_for(is_float=True)
         context = Context(ground.bindings, options, inputs)
         if rule.violation(changed, context) is None:
             inputs[name] = changed

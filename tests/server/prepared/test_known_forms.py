@@ -19,7 +19,7 @@ import torch
 
 from losswire.server.app import App
 from losswire.server.compute.native import binding
-from losswire.server.compute.work import SMALL_BYTES, Work
+from losswire.server.compute.work import Work
 from losswire.server.errors import ExpiredError
 from losswire.server.pipeline import admit
 from losswire.server.pipeline import evaluator as line_module
@@ -29,6 +29,7 @@ from losswire.server.prepared.cache import PreparedEvaluation
 from losswire.server.prepared.envelope import Slice
 from losswire.server.rpc import handlers as answers_module
 from losswire.server.rpc.handlers import EvaluateHandlers
+from losswire.server.thresholds import SMALL_BYTES
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2, tensor_service_pb2_grpc
 from losswire.wire import varint
 from tests.support import resident

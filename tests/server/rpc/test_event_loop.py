@@ -12,6 +12,10 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.compute.native.binding import AVAILABLE
+from losswire.server.compute.work import Work
+from losswire.server.pipeline import worker
 from losswire.server.pipeline.decode import decode
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.support.harness import Child
@@ -79,21 +83,29 @@ def _small(
     ],
     ids=["one", "a few", "many", "large", "autograd", "no closed form", "one of them large"],
 )
-@pytest.mark.usefixtures("by_torch")
+@pytest.mark.skipif(not AVAILABLE, reason="compiled where there was no compiler")
 def test_only_a_few_small_evaluations_run_on_the_event_loop(
-    items: list[evaluation_pb2.Evaluation], *, on_the_loop: bool
+    items: list[evaluation_pb2.Evaluation], monkeypatch: pytest.MonkeyPatch, *, on_the_loop: bool
 ) -> None:
-    """Those of a handful of torch's operators; the engine's thread computes all others."""
+    """Those that native rows compute; the worker's thread computes all others."""
+    threads: set[int] = set()
+
+    def spy(work: Work, device: torch.device) -> Outcome:
+        threads.add(threading.get_ident())
+        return compute(work, device)
 
     async def run(stub: AsyncStub) -> None:
         calls.seen.clear()  # the server has checked itself before
+        threads.clear()
         many = loss_service_pb2.EvaluateManyRequest(evaluations=items)
         outcomes = (await stub.EvaluateMany(many, timeout=PATIENCE)).outcomes
         assert {each.result.count for each in outcomes} <= {10, 10_000}
 
+    monkeypatch.setattr(worker, "compute", spy)
     with _Calls() as calls:
         in_server(Gate(), run)
-    assert bool(calls.seen) == on_the_loop
+    assert calls.seen == []
+    assert (threading.get_ident() in threads) is on_the_loop
 
 
 def test_other_torch_calls_run_in_one_thread() -> None:

@@ -57,7 +57,9 @@ def _describe_input(record: LossRecord, name: str) -> loss_info_pb2.InputInfo:
     described = record.inputs[name]
     specs = [each.inputs[name] for each in record.layouts if name in each.inputs]
     dtypes = dict.fromkeys(dtype for spec in specs for dtype in spec.dtypes)
-    rules = {rule.rule: rule for rule in (described.rule_for(real=each.real) for each in specs)}
+    rules = {
+        rule.rule: rule for rule in (described.rule_for(is_float=each.is_float) for each in specs)
+    }
     return loss_info_pb2.InputInfo(
         name=name,
         description=described.meaning,

@@ -18,7 +18,7 @@ class Spec:
     dtypes: tuple[str, ...]
 
     @property
-    def real(self) -> bool:
+    def is_float(self) -> bool:
         """Whether it is computed with, and so converted to the compute type; else an index."""
         return self.dtypes[0] in FLOATS
 

@@ -109,9 +109,9 @@ class Input:
     values: tuple[Values, ...] = (REALS,)
     """The rules of its values: for floats, then (where a layout has them) for indices."""
 
-    def rule_for(self, *, real: bool) -> Values:
+    def rule_for(self, *, is_float: bool) -> Values:
         """Give the rule for values of this kind."""
-        return self.values[0] if real else self.values[-1]
+        return self.values[0] if is_float else self.values[-1]
 
 
 @dataclass(frozen=True, kw_only=True)

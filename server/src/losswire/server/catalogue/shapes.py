@@ -105,7 +105,7 @@ class Axes:
         """Give the token that the outermost axis belongs to; None of a scalar."""
         return next((each for each in self.tokens if Axes(each).resolve(bindings)), None)
 
-    def place(self, values: "Axes", shape: Shape, bindings: Bindings) -> "Placement":
+    def broadcast_from(self, values: "Axes", shape: Shape, bindings: Bindings) -> "Broadcast":
         """Tell where an array over `values` stands in an array of this shape.
 
         Over values `N *D` of shape (8, 5), an input `N C *D` of shape (8, 3, 5)
@@ -114,7 +114,7 @@ class Axes:
         (1,) and is shared along both. Axes that both have stand in one order.
         """
         if self.broadcasts:
-            return _place_broadcast(values.resolve(bindings), shape)
+            return _broadcast_shape(values.resolve(bindings), shape)
         shared: list[int] = []
         rank = 0
         for token in values.tokens:
@@ -126,11 +126,11 @@ class Axes:
         for token in self.tokens:
             own = Axes(token).resolve(bindings)
             lengths.extend(own if token in values.tokens else (1 for _ in own))
-        return Placement(tuple(shared), tuple(lengths))
+        return Broadcast(tuple(shared), tuple(lengths))
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class Broadcast:
     """How the elements of an input belong to the values."""
 
     shared: tuple[int, ...]
@@ -139,7 +139,7 @@ class Placement:
     """The shape in which an array over the other axes broadcasts to the input's."""
 
 
-def _place_broadcast(values: Shape, shape: Shape) -> Placement:
+def _broadcast_shape(values: Shape, shape: Shape) -> Broadcast:
     """Place what broadcasts to the values."""
     padded = (1,) * (len(values) - len(shape)) + shape
     missing = len(values) - len(shape)
@@ -148,7 +148,7 @@ def _place_broadcast(values: Shape, shape: Shape) -> Placement:
         for axis, (own, wanted) in enumerate(zip(padded, values, strict=True))
         if axis < missing or own != wanted
     )
-    return Placement(tuple(shared), shape)
+    return Broadcast(tuple(shared), shape)
 
 
 def _broadcasts_to(shape: Shape, target: Shape) -> bool:

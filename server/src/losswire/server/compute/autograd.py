@@ -85,7 +85,7 @@ class _Evaluation:
     def _input(self, name: str, array: Array) -> Tensor:
         """Make an input a tensor of the compute type, ready for autograd if it is asked for."""
         tensor = self.transfers.bring(to_tensor(array))
-        if not self.work.layout.inputs[name].real:
+        if not self.work.layout.inputs[name].is_float:
             return tensor
         # 1 is harmless to every loss; what the caller sent there may not be.
         tensor = self._keep(name, tensor.to(self.dtype), 1.0)
@@ -101,12 +101,12 @@ class _Evaluation:
         if self.weighting.removed is None or kept is None:
             return tensor
         layout = self.work.layout
-        placement = layout.inputs[name].axes.place(
+        broadcast = layout.inputs[name].axes.broadcast_from(
             layout.values, self.work.inputs[name].shape, self.work.bindings
         )
-        if placement.shared:
-            kept = kept.any(dim=placement.shared)
-        return torch.where(kept.reshape(placement.shape), tensor, other)
+        if broadcast.shared:
+            kept = kept.any(dim=broadcast.shared)
+        return torch.where(kept.reshape(broadcast.shape), tensor, other)
 
     def _gradients(self, totals: Sums, denominator: float) -> dict[str, Array]:
         """Differentiate the loss with respect to the inputs asked for."""

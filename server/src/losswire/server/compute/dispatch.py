@@ -1,4 +1,4 @@
-"""Compute: chooses the path of an evaluation, and computes those together that can be."""
+"""Compute evaluations, each by the path that is chosen for it, and stacks of them together."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,21 +7,23 @@ from dataclasses import dataclass, field
 
 import torch
 
+from losswire.server.catalogue.closed_form import ClosedForm
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.autograd import compute_autograd
 from losswire.server.compute.closed_forms.blocks import compute_closed
 from losswire.server.compute.closed_forms.factored import compute_factored, factor_arrays
-from losswire.server.compute.closed_forms.small import compute_small
+from losswire.server.compute.devices.stacking.stack import compute_stack
 from losswire.server.compute.devices.transfers import transfers_for
 from losswire.server.compute.native.rows import compute_rows
+from losswire.server.compute.paths import Path, is_small, path_of
 from losswire.server.compute.reduce import Computed
-from losswire.server.compute.work import SMALL_BYTES, Work
+from losswire.server.compute.work import Work
 from losswire.server.memory.regions.places import Destination
 
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What an evaluation gives, in host memory."""
+    """The result of an evaluation, in host memory."""
 
     loss: Array
     sum: float
@@ -42,37 +44,41 @@ class Outcome:
 
 
 def compute(work: Work, device: torch.device) -> Outcome:
-    """Evaluate: by the record's closed form where it has one and may, else by torch's autograd."""
+    """Compute an evaluation by its path."""
     [outcome] = compute_together([work], device)
     return outcome
 
 
 def compute_together(works: Sequence[Work], device: torch.device) -> list[Outcome]:
-    """Evaluate some works of one form, which has to be `stackable` where they are several."""
+    """Compute works of one skeleton, which have to be `stackable` where there are several."""
     start = time.perf_counter_ns()
-    first = works[0]
-    on_cpu = device.type == "cpu"
-    native = first.native_form if on_cpu else None
-    closed = first.closed_form if on_cpu else None
-    by_form = native or first.factored or first.small_form or closed
-    engine = "closed_form" if by_form else "autograd"
-    with _threads_for(first, engine), transfers_for(device):
-        if native is not None:
-            threads = torch.get_num_threads()
-            found = [compute_rows(native, work, threads) for work in works]
-        elif first.factored:
-            found = [compute_factored(work, device) for work in works]
-        elif first.small_form is not None:
-            found = compute_small(first.small_form, works, device)
-        elif closed is not None:
-            found = [compute_closed(closed, work) for work in works]
-        else:
-            found = [compute_autograd(work, device) for work in works]
+    path, form = path_of(works[0], device.type)
+    engine = "autograd" if path is Path.AUTOGRAD else "closed_form"
+    with _threads_for(works[0], engine), transfers_for(device):
+        found = _computed(path, form, works, device)
     share = (time.perf_counter_ns() - start) // len(works)
     return [
         _outcome(work, each, share, str(device), engine)
         for work, each in zip(works, found, strict=True)
     ]
+
+
+def _computed(
+    path: Path, form: ClosedForm | None, works: Sequence[Work], device: torch.device
+) -> list[Computed]:
+    """Compute works by a path."""
+    match path, form:
+        case Path.NATIVE, ClosedForm():
+            threads = torch.get_num_threads()
+            return [compute_rows(form, work, threads) for work in works]
+        case Path.FACTORED, _:
+            return [compute_factored(work, device) for work in works]
+        case Path.STACKED, ClosedForm():
+            return compute_stack(form, works, device)
+        case Path.BLOCKS, ClosedForm():
+            return [compute_closed(form, work) for work in works]
+        case _:
+            return [compute_autograd(work, device) for work in works]
 
 
 def _outcome(work: Work, computed: Computed, nanoseconds: int, device: str, engine: str) -> Outcome:
@@ -98,14 +104,14 @@ def _outcome(work: Work, computed: Computed, nanoseconds: int, device: str, engi
 
 @contextmanager
 def _threads_for(work: Work, engine: str) -> Iterator[None]:
-    """Let one thread compute what is small, and closed forms of parts of chunked calls.
+    """Limit torch to one thread for small evaluations and closed forms of parts of chunked calls.
 
     A part is computed faster than the next one arrives, and the other processors are busy
     moving it: waiting for them takes longer than the work that they could take over.
     """
-    alone = work.input_bytes < SMALL_BYTES or (work.whole is not None and engine == "closed_form")
+    single = is_small(work) or (work.whole is not None and engine == "closed_form")
     threads = torch.get_num_threads()
-    if not alone or threads == 1:
+    if not single or threads == 1:
         yield
         return
     torch.set_num_threads(1)

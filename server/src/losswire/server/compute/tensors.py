@@ -1,4 +1,4 @@
-"""Arrays of a request as torch tensors, and back."""
+"""Arrays of a request as torch tensors, and back; dtypes by name and by number."""
 
 import warnings
 from typing import Any, Final
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from losswire.server.catalogue.value_rules import Array
-from losswire.wire import DATA_TYPES
+from losswire.wire import DATA_TYPES, wire_type_of
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -24,19 +24,25 @@ _NUMPY_TYPES: Final = {each.name: each.numpy for each in DATA_TYPES.values()}
 
 
 def numpy_type(name: str) -> np.dtype[Any]:
-    """Give the numpy type of a data type's name."""
+    """Return the numpy dtype of a dtype's name."""
     return _NUMPY_TYPES[name]
 
 
+def number_of(dtype: np.dtype[Any]) -> int:
+    """Return the number of a dtype on the wire; 0 if it has none."""
+    known = wire_type_of(dtype)
+    return known.data_type if known else 0
+
+
 def to_tensor(array: Array) -> Tensor:
-    """Make an array a CPU tensor that shares its memory."""
+    """Return a CPU tensor that shares the memory of an array."""
     if array.dtype == _BFLOAT16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
 def to_array(tensor: Tensor) -> Array:
-    """Make a tensor an array in host memory."""
+    """Return a tensor as an array in host memory."""
     if tensor.requires_grad or not tensor.is_cpu:
         tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:

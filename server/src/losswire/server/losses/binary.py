@@ -6,7 +6,8 @@ from torch import Tensor
 from losswire.server.catalogue.closed_form import ClosedForm
 from losswire.server.catalogue.record import Input, Terms, floats, layout, loss
 from losswire.server.catalogue.value_rules import DISTRIBUTION, UNIT
-from losswire.server.compute.closed_forms import bernoulli, operators
+from losswire.server.compute.closed_forms import bernoulli
+from losswire.server.compute.devices.stacking import operators
 from losswire.server.compute.native import elementwise as native
 
 _WEIGHT = "A factor for each element; broadcasts to the input."
@@ -32,7 +33,7 @@ _WEIGHT = "A factor for each element; broadcasts to the input."
         "weight": Input(meaning=_WEIGHT),
     },
     closed_forms={
-        "elementwise": ClosedForm(block=bernoulli.bce, small=bernoulli.bce, native=native.BCE)
+        "elementwise": ClosedForm(block=bernoulli.bce, stacked=bernoulli.bce, native=native.BCE)
     },
     source="torch.nn.functional.binary_cross_entropy",
 )
@@ -71,7 +72,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     closed_forms={
         "elementwise": ClosedForm(
             block=bernoulli.bce_with_logits,
-            small=operators.bce_with_logits,
+            stacked=operators.bce_with_logits,
             native=native.BCE_WITH_LOGITS,
         )
     },

@@ -21,7 +21,8 @@ from losswire.server.catalogue.value_rules import (
     REALS,
     ClassIndices,
 )
-from losswire.server.compute.closed_forms import operators, softmax
+from losswire.server.compute.closed_forms import softmax
+from losswire.server.compute.devices.stacking import operators
 from losswire.server.compute.native import softmax as native
 
 _CLASS_DENOMINATORS = Denominators(inputs=("target", "weight"), terms=softmax.index_denominators)
@@ -84,9 +85,8 @@ _INDEX_DENOMINATOR = (
         "batched": ClosedForm(
             block=softmax.cross_entropy_with_indices,
             counted=softmax.index_counted,
-            small=operators.cross_entropy,
-            fits=operators.takes_rows_of_classes,
-            row_stable_on=("cpu", "cuda"),
+            stacked=operators.cross_entropy,
+            fits_stacked=operators.takes_rows_of_classes,
             native=native.CROSS_ENTROPY,
             factored="input",
             single="unbatched",
@@ -156,9 +156,8 @@ def cross_entropy(
         "batched": ClosedForm(
             block=softmax.nll,
             counted=softmax.index_counted,
-            small=operators.nll,
-            fits=operators.takes_rows_of_classes,
-            row_stable_on=("cpu", "cuda"),
+            stacked=operators.nll,
+            fits_stacked=operators.takes_rows_of_classes,
             native=native.NLL,
         )
     },

@@ -37,7 +37,7 @@ from losswire.server.compute.native import elementwise as native
     mean_denominator="the number of values; with batchmean, the length of the first axis",
     closed_forms={
         "elementwise": ClosedForm(
-            block=bernoulli.kl_div, small=bernoulli.kl_div, native=native.KL_DIV
+            block=bernoulli.kl_div, stacked=bernoulli.kl_div, native=native.KL_DIV
         )
     },
     source="torch.nn.functional.kl_div",

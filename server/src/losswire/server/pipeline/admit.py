@@ -6,6 +6,7 @@ from typing import Final, Self
 
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.value_rules import Context
+from losswire.server.compute.paths import block_form, native_form
 from losswire.server.compute.work import Work
 from losswire.server.errors import OverLimitError, OverloadedError
 from losswire.wire import DATA_TYPES
@@ -41,7 +42,7 @@ def peak_bytes(work: Work, *, copied: bool = False) -> int:
 
 def _written_in_place(work: Work) -> int:
     """Count the bytes of the gradients that are computed where they go."""
-    if not work.destinations or not (work.native_form or work.closed_form):
+    if not work.destinations or not (native_form(work) or block_form(work)):
         return 0
     return sum(each.array.nbytes for each in work.destinations.values())
 

@@ -40,7 +40,7 @@ def copy_checked_inputs(request: Request, record: LossRecord) -> Request:
 
 def _is_checked(record: LossRecord, name: str) -> bool:
     """Tell whether an input of floating numbers is looked at before it is computed with."""
-    return record.inputs[name].rule_for(real=True).enforced
+    return record.inputs[name].rule_for(is_float=True).enforced
 
 
 def copied_bytes_of(

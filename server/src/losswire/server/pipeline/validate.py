@@ -167,7 +167,7 @@ class _Validator:
         real = [
             name
             for name, array in arrays.items()
-            if layout.inputs[name].real and array.dtype.name in FLOATS
+            if layout.inputs[name].is_float and array.dtype.name in FLOATS
         ]
         if not real:
             return
@@ -246,7 +246,7 @@ class _Validator:
         asked = self.float_type("compute_data_type", self.request.compute_data_type)
         if layout is None:
             return None
-        real = [array.dtype.name for name, array in arrays.items() if layout.inputs[name].real]
+        real = [array.dtype.name for name, array in arrays.items() if layout.inputs[name].is_float]
         floating = [name for name in real if name in FLOATS]
         own = _widest(floating)
         if asked is None:
@@ -369,7 +369,7 @@ def wrong_values(record: LossRecord, layout: Layout, context: Context) -> Iterat
     """Find the inputs whose values are outside of their rules."""
     for name, array in context.inputs.items():
         described: Input = record.inputs[name]
-        rule = described.rule_for(real=layout.inputs[name].real)
+        rule = described.rule_for(is_float=layout.inputs[name].is_float)
         if problem := rule.violation(array, context):
             yield Violation(path("inputs", name), problem)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from losswire.server.catalogue.record import LossRecord
 from losswire.server.catalogue.value_rules import Array, Context, Values
+from losswire.server.compute.paths import remember
 from losswire.server.compute.work import Work
 from losswire.server.pipeline.decode import Request
 from losswire.server.pipeline.validate import validate
@@ -92,7 +93,7 @@ def _shape_of(array: Array | None) -> Any:  # noqa: ANN401 (part of a key)
 def _form_of(work: Work) -> _Form:
     """Take out of the first evaluation of a form what the others share, and no array."""
     rules = [
-        (name, work.record.inputs[name].rule_for(real=work.layout.inputs[name].real))
+        (name, work.record.inputs[name].rule_for(is_float=work.layout.inputs[name].is_float))
         for name in work.inputs
     ]
     shared = replace(
@@ -102,7 +103,7 @@ def _form_of(work: Work) -> _Form:
         sample_weight=None if work.sample_weight is None else _stand_in(work.sample_weight),
         resident_bytes=0,
     )
-    shared.remember()
+    remember(shared)
     return _Form(
         work=shared,
         rules=[

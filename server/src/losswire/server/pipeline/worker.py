@@ -12,11 +12,12 @@ from typing import Any, Final, TypeVar
 import torch
 
 from losswire.server.compute.devices.cuda import is_lost
+from losswire.server.compute.devices.stacking.stacks import stacks
 from losswire.server.compute.dispatch import compute, compute_together
-from losswire.server.compute.work import SMALL_BYTES, Work
+from losswire.server.compute.paths import is_small, native_form
+from losswire.server.compute.work import Work
 from losswire.server.errors import DeviceLostError, ExpiredError, OverloadedError
 from losswire.server.memory.allocator import give_back
-from losswire.server.pipeline.batch import stacks
 from losswire.server.pipeline.encode import Encoded, encode_apart
 
 _log = logging.getLogger(__name__)
@@ -267,9 +268,7 @@ class ComputeWorker:
 
 
 def _takes_a_moment(work: Work) -> bool:
-    if work.native_form is not None:
-        return work.input_bytes < SMALL_BYTES
-    return work.small_form is not None
+    return native_form(work) is not None and is_small(work)
 
 
 def _expired() -> ExpiredError:

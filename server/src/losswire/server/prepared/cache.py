@@ -10,10 +10,12 @@ Whatever is unusual about one, such as a value that is refused, takes the line.
 import ctypes
 from typing import Final
 
-from losswire.server.catalogue.closed_form import ClosedForm, InMessage, MessageOffsets
 from losswire.server.catalogue.record import Reduction
+from losswire.server.compute.native.message import fits_message, prepare
+from losswire.server.compute.native.places import InMessage, MessageOffsets
 from losswire.server.compute.native.rows import threads_of
-from losswire.server.compute.work import SMALL_BYTES, Work
+from losswire.server.compute.paths import is_small, native_form
+from losswire.server.compute.work import Work
 from losswire.server.memory.regions.places import MapRegion
 from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.encode import Encoded
@@ -63,7 +65,7 @@ class PreparedEvaluation:
     ) -> None:
         self.template = template
         self.peak_bytes = peak_bytes(work)
-        self.small = work.input_bytes < SMALL_BYTES
+        self.small = is_small(work)
         """Whether it takes a moment only."""
         self.writes_regions = bool(work.destinations)
         """Whether gradients go to memory that the caller shares."""
@@ -192,7 +194,7 @@ class PreparedCache:
             },
             loss=starts["loss"],
             numbers=len(tensors),
-            small=work.input_bytes < SMALL_BYTES,
+            small=is_small(work),
         )
         compute = self._prepare(places)
         answer = Template(tensors + numbers(), placed)
@@ -204,13 +206,12 @@ class PreparedCache:
 
     def _prepare(self, places: MessageOffsets) -> InMessage | None:
         """Choose what computes evaluations of a form, with the same bits as the line."""
-        work, form = places.work, places.work.native_form
-        if form is None or work.form is None:
+        work = places.work
+        if native_form(work) is None or work.form is None:
             return None
         alone = threads_of(work, self._threads) <= 1 and not (places.shared or work.destinations)
-        if alone and form.native is not None and form.native.fits_message(work):
-            return form.native.in_message(places)
-        return in_place(places, work.form, self._borrow)
+        inside = prepare(places) if alone else None
+        return inside or in_place(places, work.form, self._borrow)
 
     def _keep(self, known: PreparedEvaluation) -> None:
         """Keep a form, in the place of others if there are very many."""
@@ -229,12 +230,12 @@ class PreparedCache:
 
 def _is_simple(evaluation: evaluation_pb2.Evaluation, work: Work) -> bool:
     """Tell whether an evaluation has nothing that only the line can do."""
-    large = work.input_bytes >= SMALL_BYTES
+    large = not is_small(work)
     return (
-        work.native_form is not None
+        native_form(work) is not None
         and work.form is not None
         # What is computed around the rows is little only where they are many.
-        and (large or _fits_message(work.native_form, work))
+        and (large or fits_message(work))
         and work.reduction in _REDUCED
         and work.grad_output is None
         and work.sample_weight is None
@@ -248,9 +249,5 @@ def _is_simple_source(work: Work, name: str, tensor: tensor_pb2.Tensor) -> bool:
     # It may name several sources, the last of which counts.
     source = tensor.WhichOneof("source")
     # What is checked is copied out of a region, where its caller could still change it.
-    checked = work.record.inputs[name].rule_for(real=work.layout.inputs[name].real).enforced
+    checked = work.record.inputs[name].rule_for(is_float=work.layout.inputs[name].is_float).enforced
     return source == "data" or (source == "region" and not checked)
-
-
-def _fits_message(form: ClosedForm, work: Work) -> bool:
-    return form.native is not None and form.native.fits_message(work)

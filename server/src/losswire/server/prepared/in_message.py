@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from losswire.server.catalogue.closed_form import InMessage, MessageOffsets
 from losswire.server.catalogue.value_rules import Array, Context
 from losswire.server.compute.dispatch import compute
+from losswire.server.compute.native.places import InMessage, MessageOffsets
 from losswire.server.compute.tensors import numpy_type
 from losswire.server.compute.work import Work
 from losswire.server.memory.regions.memory import Bytes

@@ -6,6 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from losswire.server import thresholds
 from losswire.server.catalogue.closed_form import Block, ClosedForm, Factors
 from losswire.server.catalogue.record import Reduction
 from losswire.server.compute.closed_forms.factors import no_factors
@@ -23,10 +24,6 @@ from losswire.server.compute.reduce import (
 )
 from losswire.server.compute.tensors import to_array, to_tensor
 from losswire.server.compute.work import Work
-
-_BLOCK_BYTES: Final = 2 << 20
-"""The size of a block of the largest input: large enough to hide the cost of a
-call, small enough to stay in the cache between one pass and the next."""
 
 _HOST: Final = torch.device("cpu")
 
@@ -149,10 +146,10 @@ class _Walk:
         return torch.from_numpy(counted).to(self.device)
 
     def _blocks(self) -> list[tuple[int, int]]:
-        """Cut the rows so that a block of the largest input has about `_BLOCK_BYTES`."""
+        """Cut the rows so that a block of the largest input has about `BLOCK_BYTES`."""
         count = self.shape[0]
         widest = max(tensor.numel() // count for tensor in self.rows.values())
-        step = max(1, _BLOCK_BYTES // max(1, widest * self.dtype.itemsize))
+        step = max(1, thresholds.BLOCK_BYTES // max(1, widest * self.dtype.itemsize))
         return [(start, min(start + step, count)) for start in range(0, count, step)]
 
     def _block(self, start: int, stop: int, gradient: Tensor, weighting: Weighting) -> Block:
@@ -181,7 +178,7 @@ class _Walk:
     def _converted(self, name: str, rows: Tensor) -> Tensor:
         """Give rows of an input, those of numbers in the compute type."""
         rows = transfers_for(self.device).bring(rows)
-        if not self.work.layout.inputs[name].real or rows.dtype == self.dtype:
+        if not self.work.layout.inputs[name].is_float or rows.dtype == self.dtype:
             return rows
         like = rows.new_empty((), dtype=self.dtype).expand(rows.shape)
         return self.buffers("from " + name, like).copy_(rows)

@@ -25,8 +25,8 @@ def weight_denominators(inputs: Mapping[str, Tensor], options: Options) -> Tenso
 
 
 def closed_form(block: Callable[[Block], Tensor], native: Native) -> ClosedForm:
-    """Describe one of these, which computes small evaluations with torch's bits too."""
-    return ClosedForm(block=block, gradients=("input", "target"), small=block, native=native)
+    """Describe one of these; on a GPU it computes stacks of small evaluations, too."""
+    return ClosedForm(block=block, gradients=("input", "target"), stacked=block, native=native)
 
 
 def mse(block: Block) -> Tensor:

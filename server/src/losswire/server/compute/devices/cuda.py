@@ -1,15 +1,12 @@
 """What staging, memory limits and errors need of CUDA."""
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from losswire.server import thresholds
 from losswire.server.compute.devices.pinned_staging import Lane, Lanes, Mark
-
-_SHARE: Final = 0.9
-"""How much of the memory that is free at the start may be used. Libraries take workspaces of
-their own, and freed blocks are not always of the size that is asked for next."""
 
 
 class _Stream:
@@ -53,7 +50,7 @@ def pinned(size: int) -> Tensor:
 def usable_bytes(device: torch.device) -> int:
     """Tell how much of the device's memory evaluations may take."""
     free, _ = torch.cuda.mem_get_info(device)
-    return int(free * _SHARE)
+    return int(free * thresholds.USABLE_SHARE)
 
 
 def is_lost(error: BaseException) -> bool:

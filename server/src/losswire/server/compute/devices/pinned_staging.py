@@ -8,22 +8,14 @@ used in turn: while the device copies one, the processor copies the next.
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from losswire.server import thresholds
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.tensors import to_array, to_tensor
-
-_SMALLEST: Final = 64 << 10
-"""Below this size a plain copy is done before its own preparations would be."""
-
-_SLAB_BYTES: Final = 4 << 20
-"""Large enough to hide the cost of a copy, small enough for both copies to overlap."""
-
-_SLABS: Final = 8
-"""How many slabs there are each way, 64 MiB in all."""
 
 
 class Mark(Protocol):
@@ -112,9 +104,9 @@ class Staging:
         lanes: Lanes,
         pinned: Callable[[int], Tensor],
         *,
-        slabs: int = _SLABS,
-        slab_bytes: int = _SLAB_BYTES,
-        smallest: int = _SMALLEST,
+        slabs: int = thresholds.SLAB_COUNT,
+        slab_bytes: int = thresholds.SLAB_BYTES,
+        smallest: int = thresholds.STAGED_BYTES,
     ) -> None:
         """Take the lanes, and what makes so many bytes of pinned memory; it is used only here.
 

@@ -1,36 +1,28 @@
-"""Losses of single elements by native code."""
+"""Losses of single elements in C++."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
-from losswire.server.catalogue.closed_form import (
-    InMessage,
-    MessageOffsets,
-    Native,
-    Options,
-    RowBlock,
-)
+from losswire.server.catalogue.closed_form import Options, RowBlock
 from losswire.server.catalogue.shapes import Shape
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.native import binding
 from losswire.server.compute.native.binding import Elements, ElementsMessage
-from losswire.server.compute.native.message import answer_at, evaluate_by, number_of
-from losswire.server.compute.tensors import numpy_type
-
-if TYPE_CHECKING:
-    from losswire.server.compute.work import Work
+from losswire.server.compute.native.places import InMessage, MessageOffsets, answer_at, evaluate_by
+from losswire.server.compute.tensors import number_of, numpy_type
+from losswire.server.compute.work import Work
 
 _WEIGHTS: Final = ("weight", "pos_weight")
 """The inputs that may repeat along the others."""
 
 
-class _Loss(IntEnum):
-    """The losses; `elements.cc` has the same numbers."""
+class LossNumber(IntEnum):
+    """The losses by number; `elements.cc` has the same numbers."""
 
     MSE = 0
     L1 = 1
@@ -43,19 +35,29 @@ class _Loss(IntEnum):
     KL_DIV_LOG = 8
 
 
-_Choose = Callable[[Mapping[str, Array], Options], tuple[_Loss, float]]
-"""Gives which loss to compute, and its option."""
+_Choose = Callable[[Mapping[str, Array], Options], tuple[LossNumber, float]]
+"""Returns the loss to compute, and its option."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Elementwise:
-    """One loss."""
+class ElementLoss:
+    """A loss that has a value for each element."""
 
     choose: _Choose
 
+    def fits(self, inputs: Mapping[str, Array], options: Options) -> bool:
+        """Return whether all inputs have one dtype and weights, if they repeat, do so evenly."""
+        del options
+        dtype, shape = inputs["input"].dtype, inputs["input"].shape
+        return (
+            binding.AVAILABLE
+            and all(each.dtype == dtype for each in inputs.values())
+            and all(_repeats(inputs[name].shape, shape) for name in _WEIGHTS if name in inputs)
+        )
+
     def rows(self, block: RowBlock, most_vector_bytes: int = binding.WIDEST) -> float:
-        """Compute some elements; gives the sum of their values."""
-        # All arrays are kept alive by being named here.
+        """Compute some elements; returns the sum of their values."""
+        # Named here to keep them alive during the call.
         inputs = {name: np.ascontiguousarray(each) for name, each in block.inputs.items()}
         _unify_weights(inputs)
         given = next(iter(block.gradients.values()), inputs["input"]).dtype
@@ -81,8 +83,16 @@ class _Elementwise:
         total: float = call.total
         return total
 
+    def fits_message(self, work: Work) -> bool:
+        """Return whether the tensors are read and written in a message as they are."""
+        inputs = work.inputs
+        count = math.prod(work.values_shape)
+        repeating = {inputs[name].size for name in _WEIGHTS if name in inputs} - {count}
+        natural = (inputs["input"].dtype.name, work.compute_dtype)
+        return len(repeating) <= 1 and work.gradient_type("input") in natural
+
     def in_message(self, places: MessageOffsets) -> InMessage:
-        """Prepare to compute evaluations of one form where their messages lie."""
+        """Prepare to compute evaluations of one skeleton where their messages are."""
         work = places.work
         gradient_type = numpy_type(work.gradient_type("input"))
         call = ElementsMessage(
@@ -98,27 +108,8 @@ class _Elementwise:
         return evaluate_by(call, places)
 
 
-def native(choose: _Choose) -> Native:
-    """Describe how a loss is computed."""
-    loss = _Elementwise(choose)
-    return Native(
-        rows=loss.rows, fits=_fits, in_message=loss.in_message, fits_message=_fits_message
-    )
-
-
-def _fits(inputs: Mapping[str, Array], options: Options) -> bool:
-    """Tell whether all have one type, and weights repeat without gaps if they do."""
-    del options
-    dtype, shape = inputs["input"].dtype, inputs["input"].shape
-    return (
-        binding.AVAILABLE
-        and all(each.dtype == dtype for each in inputs.values())
-        and all(_repeats(inputs[name].shape, shape) for name in _WEIGHTS if name in inputs)
-    )
-
-
 def _repeats(weight: Shape, shape: Shape) -> bool:
-    """Tell whether elements laid out one after the other take a weight over and over."""
+    """Return whether a weight repeats without gaps along elements in row-major order."""
     lengths = list(weight)
     while lengths and lengths[0] == 1:
         del lengths[0]
@@ -126,7 +117,7 @@ def _repeats(weight: Shape, shape: Shape) -> bool:
 
 
 def _unify_weights(inputs: dict[str, Array]) -> None:
-    """Let weights that repeat do so after as many elements."""
+    """Tile weights that repeat, so that all of them repeat after the same number of elements."""
     count = inputs["input"].size
     repeating = [name for name in _WEIGHTS if name in inputs and inputs[name].size < count]
     longest = max((inputs[name].size for name in repeating), default=0)
@@ -136,9 +127,9 @@ def _unify_weights(inputs: dict[str, Array]) -> None:
 
 
 def _call_of(
-    loss: _Elementwise, inputs: Mapping[str, Array], options: Options, gradient: np.dtype[Any]
+    loss: ElementLoss, inputs: Mapping[str, Array], options: Options, gradient: np.dtype[Any]
 ) -> Elements:
-    """Describe a computation but for where everything lies."""
+    """Describe a computation, all but the addresses."""
     number, option = loss.choose(inputs, options)
     given = inputs["input"]
     sizes = [inputs[name].size if name in inputs else given.size for name in _WEIGHTS]
@@ -155,51 +146,42 @@ def _call_of(
     )
 
 
-def _fits_message(work: "Work") -> bool:
-    """Tell whether the tensors of an evaluation are read and written there as they are."""
-    inputs = work.inputs
-    count = math.prod(work.values_shape)
-    repeating = {inputs[name].size for name in _WEIGHTS if name in inputs} - {count}
-    natural = (inputs["input"].dtype.name, work.compute_dtype)
-    return len(repeating) <= 1 and work.gradient_type("input") in natural
+def _always(loss: LossNumber) -> _Choose:
+    """Return the choice of one loss that has no option."""
 
-
-def _always(loss: _Loss) -> _Choose:
-    """Choose one loss, which has no option."""
-
-    def choose(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
+    def choose(inputs: Mapping[str, Array], options: Options) -> tuple[LossNumber, float]:
         del inputs, options
         return loss, 0.0
 
     return choose
 
 
-def _smooth_l1(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
+def _smooth_l1(inputs: Mapping[str, Array], options: Options) -> tuple[LossNumber, float]:
     del inputs
     beta: float = options["beta"]
-    return (_Loss.SMOOTH_L1 if beta else _Loss.L1), beta
+    return (LossNumber.SMOOTH_L1 if beta else LossNumber.L1), beta
 
 
-def _huber(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
+def _huber(inputs: Mapping[str, Array], options: Options) -> tuple[LossNumber, float]:
     del inputs
-    return _Loss.HUBER, options["delta"]
+    return LossNumber.HUBER, options["delta"]
 
 
-def _bce_with_logits(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
+def _bce_with_logits(inputs: Mapping[str, Array], options: Options) -> tuple[LossNumber, float]:
     del options
     weighted = "pos_weight" in inputs
-    return (_Loss.BCE_WITH_POSITIVE if weighted else _Loss.BCE_WITH_LOGITS), 0.0
+    return (LossNumber.BCE_WITH_POSITIVE if weighted else LossNumber.BCE_WITH_LOGITS), 0.0
 
 
-def _kl_div(inputs: Mapping[str, Array], options: Options) -> tuple[_Loss, float]:
+def _kl_div(inputs: Mapping[str, Array], options: Options) -> tuple[LossNumber, float]:
     del inputs
-    return (_Loss.KL_DIV_LOG if options["log_target"] else _Loss.KL_DIV), 0.0
+    return (LossNumber.KL_DIV_LOG if options["log_target"] else LossNumber.KL_DIV), 0.0
 
 
-MSE: Final = native(_always(_Loss.MSE))
-L1: Final = native(_always(_Loss.L1))
-SMOOTH_L1: Final = native(_smooth_l1)
-HUBER: Final = native(_huber)
-BCE_WITH_LOGITS: Final = native(_bce_with_logits)
-BCE: Final = native(_always(_Loss.BCE))
-KL_DIV: Final = native(_kl_div)
+MSE: Final = ElementLoss(_always(LossNumber.MSE))
+L1: Final = ElementLoss(_always(LossNumber.L1))
+SMOOTH_L1: Final = ElementLoss(_smooth_l1)
+HUBER: Final = ElementLoss(_huber)
+BCE_WITH_LOGITS: Final = ElementLoss(_bce_with_logits)
+BCE: Final = ElementLoss(_always(LossNumber.BCE))
+KL_DIV: Final = ElementLoss(_kl_div)

@@ -10,19 +10,14 @@ from typing import Final
 import numpy as np
 import torch
 
+from losswire.server import thresholds
 from losswire.server.catalogue.closed_form import ClosedForm, Factors, Native, RowBlock
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.value_rules import Array
+from losswire.server.compute.paths import is_small
 from losswire.server.compute.reduce import MEANS, Computed, Sums, loss_of, of_rows, quotient
 from losswire.server.compute.tensors import numpy_type
-from losswire.server.compute.work import SMALL_BYTES, Work
-
-_THREAD_BYTES: Final = 1 << 20
-"""A thread that has fewer bytes of the inputs to itself costs more than it gains."""
-
-_BLOCK_VALUES: Final = 1 << 15
-"""Of so many values at a time there are weights and factors of their own, in float64: few
-enough to stay in the cache."""
+from losswire.server.compute.work import Work
 
 _FACTORS: Final = len(Factors._fields)
 
@@ -66,7 +61,7 @@ def _compute(form: ClosedForm, native: Native, work: Work, threads: int) -> Comp
 
 def threads_of(work: Work, threads: int) -> int:
     """Tell over how many threads the rows are cut, of those that there are; 0 and 1 cut nothing."""
-    most = min(threads, work.input_bytes // _THREAD_BYTES)
+    most = min(threads, work.input_bytes // thresholds.THREAD_BYTES)
     return most if most <= 1 else min(most, _length(work))
 
 
@@ -114,7 +109,7 @@ class _Rows:
         self._native, self._work = native, work
         wanted = bool(work.gradients_for)
         dtype = numpy_type(work.compute_dtype)
-        self.small = work.input_bytes < SMALL_BYTES
+        self.small = is_small(work)
         flat = not self.small and len(work.values_shape) > 1 and _is_flat(work)
         self.shape = (math.prod(work.values_shape),) if flat else work.values_shape
         """The shape of the values, or that shape made flat."""
@@ -147,7 +142,7 @@ class _Rows:
             return _sum([self._block(part) for part in self._blocks(start, stop)])
 
     def _blocks(self, start: int, stop: int) -> Iterator[slice]:
-        step = max(_BLOCK_VALUES // max(math.prod(self.shape[1:]), 1), 1)
+        step = max(thresholds.WEIGHTED_VALUES // max(math.prod(self.shape[1:]), 1), 1)
         for first in range(start, stop, step):
             yield slice(first, min(first + step, stop))
 

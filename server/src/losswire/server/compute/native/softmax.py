@@ -1,53 +1,79 @@
-"""Cross entropy and the negative log-likelihood of classes by the native rows."""
+"""Cross entropy and the negative log-likelihood of classes in C++."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from losswire.server.catalogue.closed_form import (
-    InMessage,
-    MessageOffsets,
-    Native,
-    Options,
-    RowBlock,
-)
+from losswire.server.catalogue.closed_form import Options, RowBlock
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.closed_forms.factors import refuse_negative
 from losswire.server.compute.native import binding
 from losswire.server.compute.native.binding import SoftmaxMessage, SoftmaxRows
-from losswire.server.compute.native.message import answer_at, evaluate_by, number_of
-from losswire.server.compute.tensors import numpy_type, to_tensor
-
-if TYPE_CHECKING:
-    from losswire.server.compute.work import Work
+from losswire.server.compute.native.places import InMessage, MessageOffsets, answer_at, evaluate_by
+from losswire.server.compute.tensors import number_of, numpy_type, to_tensor
+from losswire.server.compute.work import Work
 
 _MATRIX: Final = 2
 _FLOAT32: Final = np.dtype(np.float32)
 _FLOAT64: Final = np.dtype(np.float64)
 
 
-def fits(inputs: Mapping[str, Array], options: Options) -> bool:
-    """Tell whether these are (N, C), and the library is here."""
-    del options
-    return binding.AVAILABLE and inputs["input"].ndim == _MATRIX
+@dataclass(frozen=True, slots=True)
+class SoftmaxLoss:
+    """A loss over classes: of logits, or with `likelihood` of log-probabilities."""
+
+    likelihood: bool
+
+    def fits(self, inputs: Mapping[str, Array], options: Options) -> bool:
+        """Return whether the inputs are (N, C), and the library is here."""
+        del options
+        return binding.AVAILABLE and inputs["input"].ndim == _MATRIX
+
+    def rows(self, block: RowBlock, most_vector_bytes: int = binding.WIDEST) -> float:
+        """Compute some rows; returns the sum of their values."""
+        return _compute(block, most_vector_bytes, likelihood=self.likelihood)
+
+    def fits_message(self, work: Work) -> bool:
+        """Return whether the tensors have the dtypes that are read and written in a message."""
+        weight, gradient_type = work.inputs.get("weight"), work.gradient_type("input")
+        return (
+            work.inputs["target"].dtype == np.int64
+            and (weight is None or weight.dtype == numpy_type(work.compute_dtype))
+            and gradient_type in (work.inputs["input"].dtype.name, work.compute_dtype)
+        )
+
+    def in_message(self, places: MessageOffsets) -> InMessage:
+        """Prepare to compute evaluations of one skeleton where their messages are."""
+        work = places.work
+        logits = work.inputs["input"]
+        rows, classes = logits.shape
+        call = SoftmaxMessage(
+            answer=answer_at(places),
+            rows=SoftmaxRows(
+                rows=rows,
+                classes=classes,
+                ignore_index=work.options["ignore_index"],
+                smoothing=work.options.get("label_smoothing", 0.0),
+                read_type=number_of(logits.dtype),
+                gradient_type=number_of(numpy_type(work.gradient_type("input"))),
+                most_vector_bytes=binding.WIDEST,
+                likelihood=self.likelihood,
+            ),
+            logits_at=places.inputs["input"],
+            target_at=places.inputs["target"],
+            weight_at=places.inputs.get("weight", -1),
+            gradient_at=places.gradients.get("input", -1),
+        )
+        return evaluate_by(call, places)
 
 
-def cross_entropy(block: RowBlock, most_vector_bytes: int = binding.WIDEST) -> float:
-    """Compute cross entropy with class indices; gives the sum of the values."""
-    return _rows(block, most_vector_bytes, likelihood=False)
-
-
-def nll(block: RowBlock, most_vector_bytes: int = binding.WIDEST) -> float:
-    """Compute the negative log-likelihood of classes; gives the sum of the values."""
-    return _rows(block, most_vector_bytes, likelihood=True)
-
-
-def _rows(block: RowBlock, most_vector_bytes: int, *, likelihood: bool) -> float:
+def _compute(block: RowBlock, most_vector_bytes: int, *, likelihood: bool) -> float:
     logits, weight = block.inputs["input"], block.inputs.get("weight")
     smoothing: float = block.options.get("label_smoothing", 0.0)
     dtype = _FLOAT64 if logits.dtype == _FLOAT64 else _FLOAT32
-    # All of these are kept alive by being named here.
+    # Named here to keep them alive during the call.
     logits = np.ascontiguousarray(logits)
     target = np.ascontiguousarray(block.inputs["target"], np.int64)
     coefficients, gradient = block.coefficients, block.gradients.get("input")
@@ -85,54 +111,5 @@ def _rows(block: RowBlock, most_vector_bytes: int, *, likelihood: bool) -> float
     return total
 
 
-def fits_message(work: "Work") -> bool:
-    """Tell whether the tensors of an evaluation have the types that are read and written there."""
-    weight, gradient_type = work.inputs.get("weight"), work.gradient_type("input")
-    return (
-        work.inputs["target"].dtype == np.int64
-        and (weight is None or weight.dtype == numpy_type(work.compute_dtype))
-        and gradient_type in (work.inputs["input"].dtype.name, work.compute_dtype)
-    )
-
-
-def cross_entropy_in_message(places: MessageOffsets) -> InMessage:
-    """Prepare to compute evaluations of one form where their messages lie."""
-    return _in_message(places, likelihood=False)
-
-
-def nll_in_message(places: MessageOffsets) -> InMessage:
-    """Prepare to compute evaluations of one form where their messages lie."""
-    return _in_message(places, likelihood=True)
-
-
-def _in_message(places: MessageOffsets, *, likelihood: bool) -> InMessage:
-    work = places.work
-    logits = work.inputs["input"]
-    rows, classes = logits.shape
-    call = SoftmaxMessage(
-        answer=answer_at(places),
-        rows=SoftmaxRows(
-            rows=rows,
-            classes=classes,
-            ignore_index=work.options["ignore_index"],
-            smoothing=work.options.get("label_smoothing", 0.0),
-            read_type=number_of(logits.dtype),
-            gradient_type=number_of(numpy_type(work.gradient_type("input"))),
-            most_vector_bytes=binding.WIDEST,
-            likelihood=likelihood,
-        ),
-        logits_at=places.inputs["input"],
-        target_at=places.inputs["target"],
-        weight_at=places.inputs.get("weight", -1),
-        gradient_at=places.gradients.get("input", -1),
-    )
-    return evaluate_by(call, places)
-
-
-CROSS_ENTROPY: Final = Native(
-    rows=cross_entropy,
-    fits=fits,
-    in_message=cross_entropy_in_message,
-    fits_message=fits_message,
-)
-NLL: Final = Native(rows=nll, fits=fits, in_message=nll_in_message, fits_message=fits_message)
+CROSS_ENTROPY: Final = SoftmaxLoss(likelihood=False)
+NLL: Final = SoftmaxLoss(likelihood=True)

@@ -9,6 +9,7 @@ import torch
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.compute.paths import native_form
 from losswire.server.compute.reduce import MEANS, Sums, denominator_ahead, loss_of
 from losswire.server.compute.tensors import to_array
 from losswire.server.compute.work import Work
@@ -50,7 +51,7 @@ class Accumulator:
         # Native rows write gradients where they are sent from, at whatever address; torch does not.
         self._direct = (
             device.type == "cpu"
-            and plan.whole.native_form is not None
+            and native_form(plan.whole) is not None
             and bool(plan.streamed_gradients)
             and not plan.whole.factored
         )

@@ -15,6 +15,7 @@ import numpy as np
 from losswire.server.catalogue.record import Kind, LossRecord, Reduction
 from losswire.server.catalogue.shapes import Bindings
 from losswire.server.catalogue.value_rules import Array, Context
+from losswire.server.compute.paths import native_form, remember
 from losswire.server.compute.reduce import MEANS
 from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError
@@ -88,7 +89,7 @@ class Plan:
             arrays = self.packing.split(payload)
         except MalformedTensorError as error:
             raise InvalidEvaluationError(error.violations) from None
-        if self.whole.native_form is None:
+        if native_form(self.whole) is None:
             # torch reads numbers at multiples of their size only.
             arrays = [each if each.flags.aligned else each.copy() for each in arrays]
         rows = dict(zip(self.streamed, arrays, strict=True))
@@ -128,7 +129,7 @@ class Plan:
             form = self.sized(count)
             if denominator is not None:
                 form = replace(form, normalizer=denominator)
-            form.remember()
+            remember(form)
             self._forms.clear()
             self._forms[count] = form
         inputs = dict(whole.inputs)

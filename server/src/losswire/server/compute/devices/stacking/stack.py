@@ -1,17 +1,17 @@
-"""The path of small evaluations: one block each, or several of one form in one block.
+"""The path of small evaluations on a GPU: those of one skeleton are computed as one block.
 
-A call of torch costs more than the arithmetic here, so that everything besides the
-loss itself is done with Python's numbers.
+A call of torch costs more than the arithmetic here, so everything besides the loss itself is done
+on the host with Python's numbers.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from losswire.server import thresholds
 from losswire.server.catalogue.closed_form import Block, ClosedForm
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.value_rules import Array
@@ -27,32 +27,29 @@ from losswire.server.compute.reduce import (
 from losswire.server.compute.tensors import numpy_type, to_array, to_tensor
 from losswire.server.compute.work import Work
 
-_FEW_VALUES: Final = 1024
-"""Up to so many values, adding them up one by one takes less time than calling torch."""
 
-
-def compute_small(form: ClosedForm, works: Sequence[Work], device: torch.device) -> list[Computed]:
-    """Evaluate some works of one form, which has to be `stackable` where they are several."""
+def compute_stack(form: ClosedForm, works: Sequence[Work], device: torch.device) -> list[Computed]:
+    """Compute works of one skeleton, which have to be `stackable` where there are several."""
     with torch.no_grad():
         return _Stack(form, works, device).run()
 
 
 class _Stack:
-    """Some evaluations of one form, each a slice of the rows."""
+    """Evaluations of one skeleton, each a slice of the rows."""
 
     def __init__(self, form: ClosedForm, works: Sequence[Work], device: torch.device) -> None:
-        if form.small is None:
-            message = "a closed form that does not compute small evaluations was chosen for one"
+        if form.stacked is None:
+            message = "a closed form that does not compute stacks was chosen for one"
             raise TypeError(message)
         self.form = form
-        self.small = form.small
+        self.compute = form.stacked
         self.works = works
         self.first = works[0]
         self.device = device
         self.dtype: torch.dtype = getattr(torch, self.first.compute_dtype)
         self.arrays = {name: self._rows(name) for name in self.first.inputs}
         self.values = math.prod(self.first.values_shape)
-        """How many values each evaluation has."""
+        """The number of values of each evaluation."""
 
     def run(self) -> list[Computed]:
         """Compute all of them."""
@@ -73,10 +70,10 @@ class _Stack:
             factors=None,
             scratch=_new,
         )
-        values = self.small(block)
+        values = self.compute(block)
         counts = [self.values] * len(self.works) if counted is None else self._each(counted)
         losses = self._parts(to_array(values))
-        slopes = {name: self._gradient(name, each) for name, each in gradients.items()}
+        derivatives = {name: self._gradient(name, each) for name, each in gradients.items()}
         results = []
         for position, total in enumerate(self._sums(values)):
             totals = Sums(total, total, int(counts[position]))
@@ -91,26 +88,22 @@ class _Stack:
                     mean_numerator=total,
                     mean_denominator=denominator,
                     count=totals.count,
-                    gradients={name: each[position] for name, each in slopes.items()},
+                    gradients={name: each[position] for name, each in derivatives.items()},
                 )
             )
         return results
 
     def _rows(self, name: str) -> Array:
-        """Make an input of all evaluations one array."""
-        arrays = [work.inputs[name] for work in self.works]
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        """Concatenate an input of all evaluations."""
+        return np.concatenate([work.inputs[name] for work in self.works])
 
     def _input(self, name: str, array: Array) -> Tensor:
-        """Make an input a tensor, numbers in the compute type."""
-        tensor = to_tensor(array)
-        if self.device.type != "cpu":
-            tensor = tensor.to(self.device)
-        real = self.first.layout.inputs[name].real and tensor.dtype is not self.dtype
-        return tensor.to(self.dtype) if real else tensor
+        """Copy an input to the device, numbers in the compute dtype."""
+        tensor = to_tensor(array).to(self.device)
+        return tensor.to(self.dtype) if self.first.layout.inputs[name].is_float else tensor
 
     def _denominators(self, terms: Array | None) -> list[float]:
-        """Form the denominator of each evaluation's mean."""
+        """Return the denominator of each evaluation's mean."""
         first = self.first
         if first.normalizer is not None:
             return [first.normalizer] * len(self.works)
@@ -119,7 +112,7 @@ class _Stack:
         return [of_rows(first, each) for each in self._each(terms)]
 
     def _coefficients(self, denominators: Sequence[float]) -> Tensor:
-        """Give the gradient with respect to each value, in the compute type."""
+        """Return the gradient with respect to each value, in the compute dtype."""
         first = self.first
         shape = (len(self.works) * first.values_shape[0], *first.values_shape[1:])
         dtype = numpy_type(first.compute_dtype)
@@ -136,13 +129,10 @@ class _Stack:
             found = np.empty((len(grad_output), self.values), dtype)
             found[...] = np.array(grad_output)[:, np.newaxis]
             found = found.reshape(shape)
-        tensor = torch.from_numpy(found)
-        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+        return torch.from_numpy(found).to(self.device)
 
     def _each(self, terms: Array) -> list[float]:
-        """Add up what belongs to each evaluation, in float64."""
-        if len(self.works) == 1 and terms.dtype == bool:
-            return [float(np.count_nonzero(terms))]
+        """Add up the terms of each evaluation, in float64."""
         rows = terms.reshape(len(self.works), -1)
         sums: list[float] = np.add.reduce(rows, axis=1, dtype=np.float64).tolist()
         return sums
@@ -150,30 +140,30 @@ class _Stack:
     def _sums(self, values: Tensor) -> list[float]:
         """Add up the values of each evaluation."""
         rows = values.reshape(len(self.works), -1)
-        if self.values > _FEW_VALUES:
+        if self.values > thresholds.SUMMED_IN_PYTHON:
             return [sum64(row) for row in rows]
         return [_sum(row) for row in rows.tolist()]
 
     def _gradient(self, name: str, found: Tensor) -> Array:
-        """Bring a gradient to the host in the type asked for, cut into evaluations."""
+        """Copy a gradient to the host in the dtype asked for, cut into evaluations."""
         name = self.first.gradient_type(name)
         if name != self.first.compute_dtype:
             found = found.to(getattr(torch, name))
         return self._parts(to_array(found))
 
     def _parts(self, array: Array) -> Array:
-        """Cut rows into those of each evaluation: a first axis more."""
+        """Cut rows into those of each evaluation, along a new first axis."""
         return array.reshape(len(self.works), -1, *array.shape[1:])
 
 
 def _new(name: str, like: Tensor) -> Tensor:
-    """Give memory that is used once."""
+    """Return memory that is used once."""
     del name
     return torch.empty_like(like)
 
 
 def _sum(values: list[float]) -> float:
-    """Add up without any rounding but the last; as numpy does where that is infinite or NaN."""
+    """Add up in one rounding; as numpy does where the sum is infinite or NaN."""
     try:
         return math.fsum(values)
     except (OverflowError, ValueError):

@@ -1,6 +1,6 @@
-"""Small evaluations by the operators that torch's functions and their gradients are made of.
+"""Losses by the operators that torch's functions and their gradients are made of.
 
-They give torch's bits, without a graph.
+They return torch's bits without building a graph.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _NLL_BACKWARD = torch.ops.aten.nll_loss_backward.grad_input
 
 
 def takes_rows_of_classes(inputs: Mapping[str, Array], options: Options) -> bool:
-    """Tell whether these are (N, C) without smoothing: others are made of further operators."""
+    """Return whether these are (N, C) without smoothing; others are made of more operators."""
     return inputs["input"].ndim == _MATRIX and not options.get("label_smoothing")
 
 
@@ -38,7 +38,7 @@ def cross_entropy(block: Block) -> Tensor:
     gradient = block.gradients.get("input")
     if gradient is None:
         return _nll(block, log_softmax, None)
-    grad_output = block.scratch("upstream", logits)
+    grad_output = block.scratch("grad_output", logits)
     values = _nll(block, log_softmax, grad_output)
     _LOG_SOFTMAX_BACKWARD(grad_output, log_softmax, _CLASSES, logits.dtype, out=gradient)
     return values
@@ -70,7 +70,7 @@ def bce_with_logits(block: Block) -> Tensor:
 
 
 def _nll(block: Block, inputs: Tensor, gradient: Tensor | None) -> Tensor:
-    """Compute the negative log-likelihood of classes and, where there is a place, its gradient."""
+    """Compute the negative log-likelihood of classes and, if it is asked for, its gradient."""
     target = block.inputs["target"].long()
     options = (target, block.inputs.get("weight"), _NONE, block.options["ignore_index"])
     values, total = _NLL_FORWARD(inputs, *options)
