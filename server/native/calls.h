@@ -1,4 +1,4 @@
-// What all calls of the library have in common: types, results, and code for each register's width.
+// Shared by all calls of the library: dtypes, results, and code for each register width.
 #pragma once
 
 #include "processor.h"
@@ -9,7 +9,7 @@ namespace losswire {
 // The numbers of the wire's DataType.
 enum Type : int32_t { kFloat16 = 7, kBfloat16 = 8, kFloat32 = 9, kFloat64 = 10 };
 
-// `native/binding.py` says what they mean.
+// `native/binding.py` has the same numbers and their texts.
 enum Result : int32_t {
   kDone = 0,
   kUnknownType = 1,
@@ -19,17 +19,17 @@ enum Result : int32_t {
   kWrongValue = 5
 };
 
-// Read as Read, computed in Computed, gradients written as Written.
+// The types of a call: read as Read, computed in Computed, gradients written as Written.
 template <class Read, class Computed, class Written>
 struct Types {};
 
-// How wide the registers are, in bytes.
+// The width of the registers, in bytes.
 template <int B>
 struct Width {};
 
 constexpr int32_t both(Type read, Type written) { return read * 16 + written; }
 
-// Calls `run(call, types, width)`, which each kind of call has.
+// Calls `run(call, types, width)`, which exists for each kind of call.
 template <class Call, int B>
 ALWAYS_INLINE int32_t dispatch(Call& call, Width<B> width) {
   switch (call.read_type * 16 + call.gradient_type) {

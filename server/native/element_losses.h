@@ -1,8 +1,8 @@
 // Losses of single elements: a value and its derivative, for a register of each.
 //
-// The derivative is that with respect to the input; with respect to the target it is the negative,
-// where a loss has one. Nothing here knows of weights, sums or memory. What is not finite comes out
-// as from torch, whose order of comparisons this follows.
+// The derivative is with respect to the input; with respect to the target it is the negative, where
+// a loss has one. Weights, sums and memory are handled elsewhere. Infinities and NaN give torch's
+// results, whose order of comparisons this follows.
 #pragma once
 
 #include "logarithms.h"
@@ -13,10 +13,10 @@ namespace losswire {
 template <class V>
 struct Found {
   V value;
-  V slope;
+  V derivative;
 };
 
-// What a loss may look at.
+// The inputs of a loss.
 template <class V>
 struct Given {
   V input;
@@ -39,11 +39,11 @@ struct Mse {
 struct L1 {
   static constexpr bool kPositive = false;
 
-  // |x - y|, whose derivative is 0 at 0 and where there is no number.
+  // |x - y|, whose derivative is 0 at 0 and at NaN.
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
-    const V difference = given.input - given.target, none = V{}, one = splat<V>(T(1));
-    return {size_of<B>(difference), difference > none ? one : difference < none ? -one : none};
+    const V difference = given.input - given.target, zero = V{}, one = splat<V>(T(1));
+    return {absolute_of<B>(difference), difference > zero ? one : difference < zero ? -one : zero};
   }
 };
 
@@ -54,7 +54,7 @@ struct SmoothL1 {
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
     const V difference = given.input - given.target, one = splat<V>(T(1));
-    const V size = size_of<B>(difference), beta = given.option;
+    const V size = absolute_of<B>(difference), beta = given.option;
     const V square = T(0.5) * size * size / beta, line = size - T(0.5) * beta;
     const V near = difference / beta;
     return {size < beta ? square : line,
@@ -69,20 +69,20 @@ struct Huber {
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
     const V difference = given.input - given.target, delta = given.option;
-    const V size = size_of<B>(difference);
+    const V size = absolute_of<B>(difference);
     const V square = T(0.5) * size * size, line = delta * (size - T(0.5) * delta);
     return {size <= delta ? square : line,
             difference <= -delta ? -delta : difference >= delta ? delta : difference};
   }
 };
 
-// Binary cross entropy of logits. With e = exp(-|x|), the logarithm of 1 + e, and q = e / (1 + e),
-// which is the smaller one of sigmoid(x) and 1 - sigmoid(x):
+// Binary cross entropy of logits. With e = exp(-|x|) and q = e / (1 + e), which is the smaller of
+// sigmoid(x) and 1 - sigmoid(x):
 //
-//   x >= 0:  value = (1 - y) |x| + l log(1 + e)    slope =  (1 - y) - l q
-//   x < 0:   value =     p y |x| + l log(1 + e)    slope = -(p y - l q)
+//   x >= 0:  value = (1 - y) |x| + l log(1 + e)    derivative =  (1 - y) - l q
+//   x < 0:   value =     p y |x| + l log(1 + e)    derivative = -(p y - l q)
 //
-// with l = 1 - y + p y. So nothing of the size of x cancels out.
+// with l = 1 - y + p y. So no terms as large as x cancel.
 template <bool kWeighted>
 struct BceWithLogits {
   static constexpr bool kPositive = kWeighted;
@@ -91,7 +91,7 @@ struct BceWithLogits {
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
     const V logit = given.input, no = T(1) - given.target;
     const V yes = kWeighted ? given.positive * given.target : given.target;
-    const V size = size_of<B>(logit);
+    const V size = absolute_of<B>(logit);
     const V power = exp_below_0<B>(-size);
     Log<V> log = log_above_1<T, B>(power);
     V share = power / (power + 1);
@@ -100,19 +100,19 @@ struct BceWithLogits {
       log = {log.large * both, log.small * both};
       share *= both;
     }
-    const V none = V{};
-    const V rest = (logit < none ? yes : no) * size;
-    // What rounding takes from the sum is as large as the error of what is left.
+    const V zero = V{};
+    const V rest = (logit < zero ? yes : no) * size;
+    // The rounding error of the sum is as large as that of its terms, so it is added back.
     const V sum = rest + log.large, second = sum - rest;
     const V tail = (rest - (sum - second)) + (log.large - second);
-    const V value = sum + (log.small + (sum - sum == none ? tail : none));
+    const V value = sum + (log.small + (sum - sum == zero ? tail : zero));
     // torch subtracts infinities here.
-    const V nothing = splat<V>(T(NAN)), lowest = splat<V>(T(-INFINITY));
-    return {logit == lowest ? nothing : value, logit < none ? share - yes : no - share};
+    const V not_a_number = splat<V>(T(NAN)), lowest = splat<V>(T(-INFINITY));
+    return {logit == lowest ? not_a_number : value, logit < zero ? share - yes : no - share};
   }
 };
 
-// Binary cross entropy of probabilities. Logarithms are not below -100, nor is x (1 - x) below 1e-12
+// Binary cross entropy of probabilities. Logarithms are at least -100, and x (1 - x) at least 1e-12
 // in the derivative.
 struct Bce {
   static constexpr bool kPositive = false;
@@ -130,11 +130,11 @@ struct Bce {
   }
 
  private:
-  // Gives -100 for the logarithm of what is below exp(-100).
+  // Returns -100 as the logarithm of numbers below exp(-100).
   template <class T, class V>
   ALWAYS_INLINE Log<V> bounded(const Log<V>& log, V number) {
-    const V least = splat<V>(T(3.720075976020836e-44)), lowest = splat<V>(T(-100)), none = V{};
-    return {number < least ? lowest : log.large, number < least ? none : log.small};
+    const V least = splat<V>(T(3.720075976020836e-44)), lowest = splat<V>(T(-100)), zero = V{};
+    return {number < least ? lowest : log.large, number < least ? zero : log.small};
   }
 };
 
@@ -144,14 +144,14 @@ struct KlDiv {
   // y log(y) - y x, where 0 log(0) is 0
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
-    const V share = given.target, none = V{}, nothing = splat<V>(T(NAN));
+    const V share = given.target, zero = V{}, not_a_number = splat<V>(T(NAN));
     const V infinite = splat<V>(T(INFINITY));
     const Log<V> log = log_of<T, B>(share);
-    // Of numbers of 16 bits this product is exact, and a difference from x would not be.
+    // Of 16-bit numbers this product is exact; a difference from x would not be.
     const V product = share * given.input;
     V value = share * (log.large + log.small) - product;
-    value = share == none || share == infinite ? share - product : value;
-    return {share < none ? nothing : value, -share};
+    value = share == zero || share == infinite ? share - product : value;
+    return {share < zero ? not_a_number : value, -share};
   }
 };
 
@@ -166,7 +166,7 @@ struct KlDivLog {
   }
 
  private:
-  // What is too large is so in any case.
+  // Clamped above the range: the result overflows to infinity in any case.
   template <class T, int B, class V>
   ALWAYS_INLINE V exp_of(V x) {
     const V most = splat<V>(T(sizeof(T) == sizeof(double) ? 710 : 89));

@@ -1,8 +1,8 @@
 // Losses of single elements, such as mse_loss: values and gradients.
 //
 // An element's value is w f(x, y), its gradient c w f'(x, y), where c is the gradient with respect
-// to the value. Every element is read once and its gradient written once. None depends on another
-// one, nor on where it stands: what is left at the end is computed as a whole step, too.
+// to the value. Every element is read once and its gradient written once. No element depends on
+// another or on its position: the remainder at the end is computed as a whole step, too.
 #include "calls.h"
 #include "element_losses.h"
 #include "exact.h"
@@ -26,14 +26,14 @@ enum Loss : int32_t {
 // One call. `native/binding.py` has the same structure.
 struct Elements {
   int64_t count;
-  int64_t line;                // after so many elements, weights that repeat begin again
+  int64_t line;                // the number of elements after which weights repeat
   const void* input;           // (count) of read_type
   const void* target;          // (count) of read_type
   const void* weight;          // (count), or (line) if it repeats, of read_type; or null
   const void* positive;        // as weight: pos_weight
-  const void* removed;         // (count) of bytes: what is not 0 gives 0; or null
+  const void* removed;         // (count) of bytes: not 0 gives 0; or null
   const void* coefficients;    // double, one for each element or one for all; null: no gradient
-  int64_t coefficient_step;    // from one element's to the next one's: 1 or 0
+  int64_t coefficient_step;    // from one element to the next: 1 or 0
   void* input_gradient;        // (count) of gradient_type, or null
   void* target_gradient;       // as input_gradient
   void* values;                // (count) of the type computed in, or null
@@ -44,16 +44,16 @@ struct Elements {
   int32_t read_type;
   int32_t gradient_type;
   int32_t most_vector_bytes;   // the widest registers to use
-  double total;                // found: the sum of the values
+  double total;                // result: the sum of the values
 };
 
-// Sums of every eighth value, with what rounding took from them.
-struct Totals {
-  double sums[8];
+// Sums of every eighth value, each with the part that rounding removed.
+struct Sums {
+  double values[8];
   double tails[8];
 };
 
-// Some elements of the type computed in, whole steps of them.
+// Elements of the type computed in, in whole steps.
 template <class T>
 struct Piece {
   int64_t count;
@@ -61,8 +61,8 @@ struct Piece {
   const void* target;
   const void* weight;        // or null
   const void* positive;      // or null
-  const void* removed;       // of T: what is not 0 gives 0; or null
-  const void* coefficients;  // of T; null: `coefficient` is all of them
+  const void* removed;       // of T: not 0 gives 0; or null
+  const void* coefficients;  // of T; null: all are `coefficient`
   void* input_gradient;      // or null
   void* target_gradient;     // or null
   void* values;              // or null
@@ -79,30 +79,30 @@ ALWAYS_INLINE void add_exactly(V& sum, V& tail, V number) {
 }
 
 template <int B>
-ALWAYS_INLINE void add_sum(Totals& totals, const Sum<B>& sum) {
+ALWAYS_INLINE void add_sum(Sums& sums, const Sum<B>& sum) {
   constexpr int lanes = lanes_of<double, B>;
   typedef Vector<double, B> V;
   UNROLL for (int part = 0; part < Sum<B>::kParts; part++) {
-    V whole = load_bytes<V>(totals.sums + part * lanes, 0);
-    V tail = load_bytes<V>(totals.tails + part * lanes, 0);
+    V whole = load_bytes<V>(sums.values + part * lanes, 0);
+    V tail = load_bytes<V>(sums.tails + part * lanes, 0);
     add_exactly(whole, tail, sum.parts[part]);
-    store_bytes(totals.sums + part * lanes, 0, whole);
-    store_bytes(totals.tails + part * lanes, 0, tail);
+    store_bytes(sums.values + part * lanes, 0, whole);
+    store_bytes(sums.tails + part * lanes, 0, tail);
   }
 }
 
-ALWAYS_INLINE double total_of(const Totals& totals) {
-  Exact total = {totals.sums[0], totals.tails[0]};
+ALWAYS_INLINE double total_of(const Sums& sums) {
+  Exact total = {sums.values[0], sums.tails[0]};
   for (int k = 1; k < 8; k++) {
-    const Exact next = sum_of(total.value, totals.sums[k]);
-    total = {next.value, total.tail + next.tail + totals.tails[k]};
+    const Exact next = sum_of(total.value, sums.values[k]);
+    total = {next.value, total.tail + next.tail + sums.tails[k]};
   }
   return Exact::rounded(total);
 }
 
-// One register of elements: gives their values and writes what there is a place for.
+// Computes one register of elements: returns their values and writes what has a pointer.
 template <class F, class T, int B>
-ALWAYS_INLINE Vector<T, B> take_register(const Piece<T>& piece, int64_t at) {
+ALWAYS_INLINE Vector<T, B> compute_register(const Piece<T>& piece, int64_t at) {
   typedef Vector<T, B> V;
   typedef Stored<T> Memory;
   const V positive = F::kPositive ? Memory::template load<B>(piece.positive, at) : V{};
@@ -110,31 +110,31 @@ ALWAYS_INLINE Vector<T, B> take_register(const Piece<T>& piece, int64_t at) {
                           Memory::template load<B>(piece.target, at), positive,
                           splat<V>(piece.option)};
   const Found<V> found = F::template of<T, B>(given);
-  const V none = V{};
+  const V zero = V{};
   V value = found.value;
   const V weight = piece.weight ? Memory::template load<B>(piece.weight, at) : V{};
   if (piece.weight) value *= weight;
-  const V removed = piece.removed ? Memory::template load<B>(piece.removed, at) : none;
-  if (piece.removed) value = removed == none ? value : none;
+  const V removed = piece.removed ? Memory::template load<B>(piece.removed, at) : zero;
+  if (piece.removed) value = removed == zero ? value : zero;
   if (piece.values) Memory::template store<B>(piece.values, at, value);
   if (!piece.input_gradient && !piece.target_gradient) return value;
   V coefficient = piece.coefficients ? Memory::template load<B>(piece.coefficients, at)
                                      : splat<V>(piece.coefficient);
   if (piece.weight) coefficient *= weight;
-  V slope = found.slope * coefficient, opposite = -slope;
+  V derivative = found.derivative * coefficient, opposite = -derivative;
   if (piece.removed) {
-    slope = removed == none ? slope : none;
-    opposite = removed == none ? opposite : none;
+    derivative = removed == zero ? derivative : zero;
+    opposite = removed == zero ? opposite : zero;
   }
-  if (piece.input_gradient) Memory::template store<B>(piece.input_gradient, at, slope);
+  if (piece.input_gradient) Memory::template store<B>(piece.input_gradient, at, derivative);
   if (piece.target_gradient) Memory::template store<B>(piece.target_gradient, at, opposite);
   return value;
 }
 
 template <class F, class T, int B>
-ALWAYS_INLINE void take_elements(const Piece<T>& piece, Totals& totals) {
+ALWAYS_INLINE void compute_elements(const Piece<T>& piece, Sums& sums) {
   constexpr int lanes = lanes_of<T, B>, step = lanes_of<T, kStepBytes>;
-  // Few numbers of float lose nothing in double.
+  // The sum of a few floats is exact in double.
   constexpr int64_t together = sizeof(T) == sizeof(double) ? step : 16 * step;
   int64_t i = 0;
   while (i < piece.count) {
@@ -142,47 +142,47 @@ ALWAYS_INLINE void take_elements(const Piece<T>& piece, Totals& totals) {
     Sum<B> sum;
     for (; i < stop; i += step) {
       UNROLL for (int part = 0; part < kStepBytes / B; part++) {
-        Sum<B>::take(sum, part, take_register<F, T, B>(piece, i + part * lanes));
+        Sum<B>::add(sum, part, compute_register<F, T, B>(piece, i + part * lanes));
       }
     }
-    add_sum<B>(totals, sum);
+    add_sum<B>(sums, sum);
   }
 }
 
 template <class T, int B>
-ALWAYS_INLINE void take_loss(int32_t loss, const Piece<T>& piece, Totals& totals) {
+ALWAYS_INLINE void compute_loss(int32_t loss, const Piece<T>& piece, Sums& sums) {
   switch (loss) {
-    case kMse: return take_elements<Mse, T, B>(piece, totals);
-    case kL1: return take_elements<L1, T, B>(piece, totals);
-    case kSmoothL1: return take_elements<SmoothL1, T, B>(piece, totals);
-    case kHuber: return take_elements<Huber, T, B>(piece, totals);
-    case kBceWithLogits: return take_elements<BceWithLogits<false>, T, B>(piece, totals);
-    case kBceWithPositive: return take_elements<BceWithLogits<true>, T, B>(piece, totals);
-    case kBce: return take_elements<Bce, T, B>(piece, totals);
-    case kKlDiv: return take_elements<KlDiv, T, B>(piece, totals);
-    case kKlDivLog: return take_elements<KlDivLog, T, B>(piece, totals);
+    case kMse: return compute_elements<Mse, T, B>(piece, sums);
+    case kL1: return compute_elements<L1, T, B>(piece, sums);
+    case kSmoothL1: return compute_elements<SmoothL1, T, B>(piece, sums);
+    case kHuber: return compute_elements<Huber, T, B>(piece, sums);
+    case kBceWithLogits: return compute_elements<BceWithLogits<false>, T, B>(piece, sums);
+    case kBceWithPositive: return compute_elements<BceWithLogits<true>, T, B>(piece, sums);
+    case kBce: return compute_elements<Bce, T, B>(piece, sums);
+    case kKlDiv: return compute_elements<KlDiv, T, B>(piece, sums);
+    case kKlDivLog: return compute_elements<KlDivLog, T, B>(piece, sums);
   }
 }
 
-// Apart from what converts, so that there is one of each for all types that are read and written.
+// Separate from the conversions, so that all types read and written share one instance.
 #if defined(__x86_64__)
 template <class T>
-AVX512 void take(int32_t loss, const Piece<T>& piece, Totals& totals, Width<64>) {
-  take_loss<T, 64>(loss, piece, totals);
+AVX512 void compute_piece(int32_t loss, const Piece<T>& piece, Sums& sums, Width<64>) {
+  compute_loss<T, 64>(loss, piece, sums);
 }
 
 template <class T>
-AVX2 void take(int32_t loss, const Piece<T>& piece, Totals& totals, Width<32>) {
-  take_loss<T, 32>(loss, piece, totals);
+AVX2 void compute_piece(int32_t loss, const Piece<T>& piece, Sums& sums, Width<32>) {
+  compute_loss<T, 32>(loss, piece, sums);
 }
 #endif
 
 template <class T>
-void take(int32_t loss, const Piece<T>& piece, Totals& totals, Width<16>) {
-  take_loss<T, 16>(loss, piece, totals);
+void compute_piece(int32_t loss, const Piece<T>& piece, Sums& sums, Width<16>) {
+  compute_loss<T, 16>(loss, piece, sums);
 }
 
-// So many elements are converted, or made whole steps, at a time.
+// The number of elements that are converted, or padded to whole steps, at a time.
 constexpr int kBlock = 512;
 
 template <class T>
@@ -191,7 +191,7 @@ struct Buffers {
   T removed[kBlock], input_gradient[kBlock], target_gradient[kBlock], values[kBlock];
 };
 
-// Fills a buffer with elements of another type, and 0 up to a whole step.
+// Fills a buffer with converted elements, and with 0 up to a whole step.
 template <class S, class T, int B>
 ALWAYS_INLINE void fill(T* buffer, const void* base, int64_t at, int64_t count, int64_t whole) {
   constexpr int lanes = lanes_of<T, B>;
@@ -203,7 +203,7 @@ ALWAYS_INLINE void fill(T* buffer, const void* base, int64_t at, int64_t count, 
   for (; i < whole; i++) buffer[i] = T(0);
 }
 
-// Writes elements of a buffer where they go.
+// Writes the elements of a buffer to their destination, converted.
 template <class T, class G, int B>
 ALWAYS_INLINE void empty(const T* buffer, void* base, int64_t at, int64_t count) {
   constexpr int lanes = lanes_of<T, B>;
@@ -217,10 +217,11 @@ ALWAYS_INLINE void empty(const T* buffer, void* base, int64_t at, int64_t count)
   Rest<G, lanes>::store(rest, base, at + i, count - i);
 }
 
-// Some elements, at most a block, by way of buffers. `phase` is where weights that repeat stand.
+// Computes at most a block of elements through buffers. `phase` is the offset into weights that
+// repeat.
 template <class S, class T, class G, int B>
-ALWAYS_INLINE void take_block(const Elements& call, int64_t at, int64_t phase, int64_t count,
-                              Piece<T> piece, Buffers<T>& buffers, Totals& totals) {
+ALWAYS_INLINE void compute_block(const Elements& call, int64_t at, int64_t phase, int64_t count,
+                              Piece<T> piece, Buffers<T>& buffers, Sums& sums) {
   constexpr int step = lanes_of<T, kStepBytes>;
   const int64_t whole = (count + step - 1) / step * step;
   piece.count = whole;
@@ -253,7 +254,7 @@ ALWAYS_INLINE void take_block(const Elements& call, int64_t at, int64_t phase, i
   if (call.input_gradient) piece.input_gradient = buffers.input_gradient;
   if (call.target_gradient) piece.target_gradient = buffers.target_gradient;
   if (call.values) piece.values = buffers.values;
-  take(call.loss, piece, totals, Width<B>{});
+  compute_piece(call.loss, piece, sums, Width<B>{});
   if (call.input_gradient) {
     empty<T, G, B>(buffers.input_gradient, call.input_gradient, at, count);
   }
@@ -273,10 +274,10 @@ ALWAYS_INLINE void* moved(void* base, int64_t at) {
   return base ? static_cast<char*>(base) + at * sizeof(T) : nullptr;
 }
 
-// Whole steps of elements where they lie.
+// Computes whole steps of elements without copying them.
 template <class T, int B>
-ALWAYS_INLINE void take_there(const Elements& call, int64_t at, int64_t phase, int64_t count,
-                              Piece<T> piece, Totals& totals) {
+ALWAYS_INLINE void compute_in_place(const Elements& call, int64_t at, int64_t phase, int64_t count,
+                              Piece<T> piece, Sums& sums) {
   piece.count = count;
   piece.input = moved<T>(call.input, at);
   piece.target = moved<T>(call.target, at);
@@ -285,26 +286,26 @@ ALWAYS_INLINE void take_there(const Elements& call, int64_t at, int64_t phase, i
   piece.input_gradient = moved<T>(call.input_gradient, at);
   piece.target_gradient = moved<T>(call.target_gradient, at);
   piece.values = moved<T>(call.values, at);
-  take(call.loss, piece, totals, Width<B>{});
+  compute_piece(call.loss, piece, sums, Width<B>{});
 }
 
-// The elements of a line, which begins at `start`.
+// Computes the elements of a line that begins at `start`.
 template <class S, class T, class G, int B>
-ALWAYS_INLINE void take_line(const Elements& call, int64_t start, int64_t count,
-                             const Piece<T>& piece, Buffers<T>& buffers, Totals& totals) {
+ALWAYS_INLINE void compute_line(const Elements& call, int64_t start, int64_t count,
+                             const Piece<T>& piece, Buffers<T>& buffers, Sums& sums) {
   constexpr int step = lanes_of<T, kStepBytes>;
   int64_t done = 0;
   if (sizeof(S) == sizeof(T) && sizeof(G) == sizeof(T) && !call.removed && !call.coefficient_step) {
     done = count / step * step;
-    if (done) take_there<T, B>(call, start, 0, done, piece, totals);
+    if (done) compute_in_place<T, B>(call, start, 0, done, piece, sums);
   }
   for (int64_t next; done < count; done = next) {
     next = count - done < kBlock ? count : done + kBlock;
-    take_block<S, T, G, B>(call, start + done, done, next - done, piece, buffers, totals);
+    compute_block<S, T, G, B>(call, start + done, done, next - done, piece, buffers, sums);
   }
 }
 
-// Writes a weight that repeats several times in a row.
+// Writes several copies of a repeating weight, one after the other.
 template <class S>
 ALWAYS_INLINE const void* repeat(S* place, const void* weight, int64_t line, int64_t times) {
   for (int64_t i = 0; i < times; i++) memcpy(place + i * line, weight, line * sizeof(S));
@@ -317,15 +318,17 @@ ALWAYS_INLINE int32_t run(Elements& given, Types<S, T, G>, Width<B>) {
   Elements call = given;
   Buffers<T> buffers;
   S weights[kBlock], positives[kBlock];
-  // Lines that are short take longer than what they are made of.
+  // The overhead of a short line exceeds its arithmetic.
   if ((call.weight_repeats || call.positive_repeats) && 2 * call.line <= kBlock) {
     const int64_t times = kBlock / call.line;
     if (call.weight_repeats) call.weight = repeat<S>(weights, call.weight, call.line, times);
-    if (call.positive_repeats) call.positive = repeat<S>(positives, call.positive, call.line, times);
+    if (call.positive_repeats) {
+      call.positive = repeat<S>(positives, call.positive, call.line, times);
+    }
     call.line *= times;
   }
   if (!call.coefficients) call.coefficient_step = 0;
-  Totals totals = {};
+  Sums sums = {};
   Piece<T> piece = {};
   piece.option = static_cast<T>(call.option);
   if (call.coefficients && !call.coefficient_step) {
@@ -334,9 +337,9 @@ ALWAYS_INLINE int32_t run(Elements& given, Types<S, T, G>, Width<B>) {
   for (int64_t start = 0; start < call.count; start += call.line) {
     const int64_t left = call.count - start;
     const int64_t count = left < call.line ? left : call.line;
-    take_line<S, T, G, B>(call, start, count, piece, buffers, totals);
+    compute_line<S, T, G, B>(call, start, count, piece, buffers, sums);
   }
-  given.total = total_of(totals);
+  given.total = total_of(sums);
   return kDone;
 }
 

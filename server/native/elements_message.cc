@@ -1,4 +1,4 @@
-// Losses of single elements of a small evaluation whose tensors lie in the message that brought them.
+// Losses of single elements, read from the request message and written into the answer.
 #include "message.h"
 
 namespace losswire {
@@ -7,26 +7,26 @@ namespace {
 // `native/binding.py` has the same structure.
 struct ElementsMessage {
   Answer answer;
-  Elements elements;  // all that does not depend on the message
-  int64_t input_at;   // where each tensor begins in the evaluation
+  Elements elements;  // everything that does not depend on the message
+  int64_t input_at;   // offset of each tensor in the evaluation
   int64_t target_at;
   int64_t weight_at;  // -1: there is none
   int64_t positive_at;
-  int64_t input_gradient_at;  // where each begins in the answer; -1: there is none
+  int64_t input_gradient_at;  // offsets in the answer; -1: there is none
   int64_t target_gradient_at;
 };
 
-// Tells whether all numbers lie in [0, 1], which what is no number does not.
+// Returns whether all numbers are in [0, 1]; NaN is not.
 template <class S, class T>
 bool are_probabilities(const void* base, int64_t count) {
   typedef Vector<T, 16> V;
   constexpr int lanes = lanes_of<T, 16>;
-  const V none = V{}, all = splat<V>(T(1));
-  auto inside = none == none;
+  const V zero = V{}, all = splat<V>(T(1));
+  auto inside = zero == zero;
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
     const V x = Stored<S>::template load<16>(base, i);
-    inside &= (x >= none) & (x <= all);
+    inside &= (x >= zero) & (x <= all);
   }
   bool rest = true;
   for (; i < count; i++) {
@@ -46,7 +46,7 @@ bool are_probabilities(const void* base, const Elements& elements) {
   }
 }
 
-// Tells whether a loss accepts its numbers; most do so whatever they are.
+// Returns whether a loss accepts its numbers; most accept any.
 bool are_accepted(const Elements& elements) {
   return elements.loss != kBce || (are_probabilities(elements.input, elements) &&
                                    are_probabilities(elements.target, elements));
@@ -55,7 +55,7 @@ bool are_accepted(const Elements& elements) {
 }  // namespace
 }  // namespace losswire
 
-// Computes the evaluation that begins at `start` of a message into the answer at `answer`.
+// Computes the evaluation at offset `start` of a message into the answer at `answer`.
 extern "C" __attribute__((visibility("default")))
 int32_t losswire_elements_message(const losswire::ElementsMessage* call, const char* message,
                                   int64_t start, char* answer) {
@@ -66,12 +66,12 @@ int32_t losswire_elements_message(const losswire::ElementsMessage* call, const c
   elements.input = evaluation + call->input_at;
   elements.target = evaluation + call->target_at;
   if (!are_accepted(elements)) return kWrongValue;
-  elements.weight = at_or_null(evaluation, call->weight_at);
-  elements.positive = at_or_null(evaluation, call->positive_at);
-  elements.input_gradient = at_or_null(answer, call->input_gradient_at);
-  elements.target_gradient = at_or_null(answer, call->target_gradient_at);
+  elements.weight = address_or_null(evaluation, call->weight_at);
+  elements.positive = address_or_null(evaluation, call->positive_at);
+  elements.input_gradient = address_or_null(answer, call->input_gradient_at);
+  elements.target_gradient = address_or_null(answer, call->target_gradient_at);
   const bool gradient = elements.input_gradient || elements.target_gradient;
   return elements.read_type == kFloat64
-             ? answer_with<double>(call->answer, elements, gradient, elements.count, began, answer)
-             : answer_with<float>(call->answer, elements, gradient, elements.count, began, answer);
+             ? write_answer<double>(call->answer, elements, gradient, elements.count, began, answer)
+             : write_answer<float>(call->answer, elements, gradient, elements.count, began, answer);
 }

@@ -1,7 +1,7 @@
-// Numbers in double with what rounding took from them.
+// Sums and logarithms in double, with the part that rounding removed.
 //
-// The C library's logarithm differs from one processor to the next where there are fused
-// multiplications, and this one does not.
+// The C library's logarithm differs between processors with and without fused multiplications; this
+// one does not.
 #pragma once
 
 #include "vectors.h"
@@ -10,9 +10,9 @@ namespace losswire {
 
 struct Exact {
   double value;
-  double tail;  // what there is beside the value
+  double tail;  // the part that rounding removed from the value
 
-  // Where the value is infinite, the tail is not a number.
+  // Where the value is infinite, the tail is NaN.
   ALWAYS_INLINE double rounded(const Exact& exact) {
     return isfinite(exact.value) ? exact.value + exact.tail : exact.value;
   }
@@ -25,9 +25,10 @@ ALWAYS_INLINE Exact sum_of(double a, double b) {
   return {sum, (a - (sum - second)) + (b - second)};
 }
 
-// The logarithm, its tail to within 1e-17, of x of at least 1, or what is not a number. x = 2^k (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)],
-// and log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2)) with s = f / (2 + f); R is the polynomial of
-// Sun's fdlibm, off by less than 2^-58. log 2 is in two parts of which k times the first is exact.
+// The logarithm of x >= 1 or NaN, its tail to within 1e-17. x = 2^k (1 + f) with 1 + f in
+// [sqrt(1/2), sqrt(2)], and log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2)) with s = f / (2 + f); R is
+// the polynomial of Sun's fdlibm, off by less than 2^-58. log 2 is in two parts of which k times the
+// first is exact.
 ALWAYS_INLINE Exact logarithm_of(double x) {
   if (x != x) return {x, x};
   const int64_t bits = read<int64_t>(&x, 0);

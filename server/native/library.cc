@@ -3,3 +3,4 @@
 #include "softmax_message.cc"
 #include "elements.cc"
 #include "elements_message.cc"
+#include "layout.cc"

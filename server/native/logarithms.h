@@ -1,12 +1,12 @@
-// Logarithms of vectors, in two parts of which only the sum is rounded. The same bits everywhere.
+// Logarithms of vectors, in two parts whose sum is rounded once. The same bits everywhere.
 #pragma once
 
 #include "vectors.h"
 
 namespace losswire {
 
-// Both add up to the logarithm: a multiple of log 2 that is exact but for a few last places of the
-// smaller part, and what is less than 0.7 away from it.
+// The parts add up to the logarithm: a multiple of log 2, exact but for a few last places of the
+// smaller part, and a remainder below 0.7.
 template <class V>
 struct Log {
   V large;
@@ -39,7 +39,7 @@ ALWAYS_INLINE Vector<double, B> log_series(Vector<double, B> z) {
   return p * z + 0.6666666666666666689;
 }
 
-// log(1 + f) of f in [-1/2, 1]: 2s = f - s f has not the rounding of s.
+// log(1 + f) of f in [-1/2, 1]: written as f - s f, 2s does not have the rounding of s.
 template <int B, class V>
 ALWAYS_INLINE V log_near_1(V f) {
   const V s = f / (f + 2);
@@ -68,20 +68,21 @@ struct Scale<double> {
   static constexpr Word kBias = 1023, kRoot = 0x3FF0000000000000 - 0x3FE6A09E667F3BCD;
   static constexpr Word kInteger = 0x4338000000000000;
   static constexpr double kShift = 6755399441055744.0, kLeast = 0x1p-1022, kUp = 0x1p54;
-  static constexpr double kLog2 = 6.93147180369123816490e-01, kLog2Tail = 1.90821492927058770002e-10;
+  static constexpr double kLog2 = 6.93147180369123816490e-01;
+  static constexpr double kLog2Tail = 1.90821492927058770002e-10;
 };
 
-// The logarithm of a positive number; of what is none, any number.
+// The logarithm of a positive number; of any other, an unspecified number.
 template <class T, int B>
 ALWAYS_INLINE Log<Vector<T, B>> log_of(Vector<T, B> x) {
   typedef Vector<T, B> V;
   typedef Scale<T> S;
   typedef Vector<typename S::Word, B> Words;
-  const V least = splat<V>(S::kLeast), none = V{}, up = splat<V>(T(54));
+  const V least = splat<V>(S::kLeast), zero = V{}, up = splat<V>(T(54));
   const Words bits = (Words)(x < least ? x * S::kUp : x);
   const Words power = ((bits + S::kRoot) >> S::kBits) - S::kBias;
   const V near = (V)(bits - (power << S::kBits)) - 1;
-  const V k = (V)(power + S::kInteger) - S::kShift - (x < least ? up : none);
+  const V k = (V)(power + S::kInteger) - S::kShift - (x < least ? up : zero);
   return {k * S::kLog2, log_near_1<B>(near) + k * S::kLog2Tail};
 }
 
@@ -90,20 +91,20 @@ template <class T, int B>
 ALWAYS_INLINE Log<Vector<T, B>> log_above_1(Vector<T, B> x) {
   typedef Vector<T, B> V;
   typedef Scale<T> S;
-  const V none = V{}, half = splat<V>(T(0.5));
+  const V zero = V{}, half = splat<V>(T(0.5));
   // (x - 1) / 2 is exact from 1/2 on.
   const V log = log_near_1<B>(x < half ? x : (x - 1) * half);
-  return {x < half ? none : splat<V>(S::kLog2), x < half ? log : log + S::kLog2Tail};
+  return {x < half ? zero : splat<V>(S::kLog2), x < half ? log : log + S::kLog2Tail};
 }
 
-// log(1 - x) of x in [0, 1); of 1, any number.
+// log(1 - x) of x in [0, 1); of 1, an unspecified number.
 template <class T, int B>
 ALWAYS_INLINE Log<Vector<T, B>> log_below_1(Vector<T, B> x) {
   typedef Vector<T, B> V;
-  const V none = V{}, half = splat<V>(T(0.5));
+  const V zero = V{}, half = splat<V>(T(0.5));
   // 1 - x is exact from 1/2 on.
   const Log<V> far = log_of<T, B>(1 - x);
-  return {x < half ? none : far.large, x < half ? log_near_1<B>(-x) : far.small};
+  return {x < half ? zero : far.large, x < half ? log_near_1<B>(-x) : far.small};
 }
 
 }  // namespace losswire

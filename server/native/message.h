@@ -1,7 +1,8 @@
-// Evaluations whose tensors lie in the message that brought them: what is the same for all losses.
+// Evaluations read from the request message and written into the answer: the part that all losses
+// share.
 //
-// What `closed_forms/rows.py` does around the rows (the mean's denominator, the gradient with
-// respect to each value, the reduction), for the evaluations that need no more of it.
+// It repeats what `native/rows.py` does around the rows (the mean's denominator, the gradient with
+// respect to each value, the reduction) for evaluations without weights of their own.
 #pragma once
 
 #include <time.h>
@@ -10,25 +11,26 @@
 
 namespace losswire {
 
-// Where each part of the answer begins, and how the loss is formed. `native/binding.py` has the
+// The offset of each part of the answer, and how the loss is formed. `native/binding.py` has the
 // same structure.
 struct Answer {
   int64_t loss_at;
-  int64_t numbers_at;         // as `Numbers` lays them out
+  int64_t numbers_at;         // in the layout of `Numbers`
   int64_t queue_nanoseconds;
-  double denominator;         // of the mean, if it is given; else it is the count
+  double denominator;         // of the mean, if it is given; else the count is
   int32_t given;
   int32_t mean;               // whether the loss is the mean; else the sum
 };
 
-// How the numbers of a result are written: tags, which are there, between values of fixed widths.
-// `in_place.py` has the same layout.
+// Offsets and widths of the numbers of a result; the tags between them are already written.
+// `prepared/in_message.py` has the same layout.
 struct Numbers {
-  static constexpr int sum = 1, numerator = 10, denominator = 19, count = 28, queue = 34, compute = 44;
+  static constexpr int sum = 1, numerator = 10, denominator = 19;
+  static constexpr int count = 28, queue = 34, compute = 44;
   static constexpr int count_width = 5, nanoseconds_width = 9;
 };
 
-// A varint that says of each byte but the last that another one follows, whether it needs it or not.
+// Writes a varint of a fixed width: every byte but the last says that another one follows.
 ALWAYS_INLINE void write_varint(char* place, int64_t number, int width) {
   for (int i = 0; i < width; i++) {
     place[i] = static_cast<char>((number & 0x7F) | (i + 1 < width ? 0x80 : 0));
@@ -42,10 +44,10 @@ inline int64_t now() {
   return static_cast<int64_t>(time.tv_sec) * 1000000000 + time.tv_nsec;
 }
 
-// Computes `call`, whose tensors are in place and whose `count` values count, and writes what
-// comes of it but the gradients, which the call has the places of. The computation began at `start`.
+// Computes `call`, of which `count` values count, and writes the loss and the numbers of the
+// result; the call itself writes the gradients. The computation began at `start`.
 template <class T, class Call>
-int32_t answer_with(const Answer& given, Call& call, bool gradient, int64_t count, int64_t start,
+int32_t write_answer(const Answer& given, Call& call, bool gradient, int64_t count, int64_t start,
                     char* answer) {
   const double denominator = given.given ? given.denominator : static_cast<double>(count);
   const double coefficient = given.mean ? 1.0 / denominator : 1.0;
@@ -64,11 +66,11 @@ int32_t answer_with(const Answer& given, Call& call, bool gradient, int64_t coun
   return kDone;
 }
 
-// The place of what begins at `at`; null where that is -1, because there is none.
-ALWAYS_INLINE const char* at_or_null(const char* base, int64_t at) {
+// The address at an offset; null for the offset -1, which stands for an absent tensor.
+ALWAYS_INLINE const char* address_or_null(const char* base, int64_t at) {
   return at < 0 ? nullptr : base + at;
 }
 
-ALWAYS_INLINE char* at_or_null(char* base, int64_t at) { return at < 0 ? nullptr : base + at; }
+ALWAYS_INLINE char* address_or_null(char* base, int64_t at) { return at < 0 ? nullptr : base + at; }
 
 }  // namespace losswire

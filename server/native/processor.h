@@ -1,6 +1,7 @@
-// How wide the registers are that this processor has and its system keeps, in bytes.
+// The widest registers that the processor has and the system saves, in bytes.
 //
-// What compilers offer for this asks a library that says no to everything in some of them.
+// Asks the processor itself: the builtins of compilers call a runtime library, which in some of
+// them reports no feature at all.
 #pragma once
 
 #if defined(__x86_64__)

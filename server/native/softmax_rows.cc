@@ -1,14 +1,14 @@
-// Cross entropy of rows of logits with class indices: values, gradients and factors. And the negative
-// log-likelihood of rows of log-probabilities, which is what is left of it without the softmax.
+// Cross entropy of rows of logits with class indices: values, gradients and factors. And the
+// negative log-likelihood of rows of log-probabilities, which is the same without the softmax.
 //
 // With lse = log(sum(exp(x))) of a row x of C classes, target t, class weights w, smoothing e:
 //
 //   value    = (1 - e) w_t (lse - x_t) + e / C sum_j w_j (lse - x_j)
 //   gradient = c ((1 - e) w_t + e / C sum_j w_j) exp(x - lse) - c e / C w - c (1 - e) w_t at t
 //
-// where c is the gradient with respect to the value. What there is one of in a row is kept in
-// double; nothing is formed that grows with x. Each row is read into the cache once and its
-// gradient written once. No row depends on another one, nor on where it stands.
+// where c is the gradient with respect to the value. A row's own numbers (logarithm, value,
+// factors) are kept in double; nothing is formed that grows with x. Each row is read into the cache
+// once and its gradient written once. No row depends on another row or on its position.
 #include <stdlib.h>
 
 #include "calls.h"
@@ -24,9 +24,9 @@ struct SoftmaxRows {
   const void* logits;         // (rows, classes) of read_type; or log-probabilities
   const void* target;         // (rows) of int64: a class or ignore_index
   const void* weight;         // (classes) of the type computed in, or null
-  const void* removed;        // (rows) of bytes: what is not 0 counts as ignored; or null
+  const void* removed;        // (rows) of bytes: not 0 counts as ignored; or null
   const void* coefficients;   // double, one for each row or one for all; null: no gradient
-  int64_t coefficient_step;   // from one row's to the next one's: 1 or 0
+  int64_t coefficient_step;   // from one row to the next: 1 or 0
   void* gradient;             // (rows, classes) of gradient_type, or null
   void* values;               // (rows) of the type computed in, or null
   void* factors;              // 3 x (rows) of double, `factor_step` apart: lse, scale, lse_tail
@@ -37,7 +37,7 @@ struct SoftmaxRows {
   int32_t gradient_type;
   int32_t most_vector_bytes;  // the widest registers to use
   int32_t likelihood;         // whether these are log-probabilities: no smoothing, no factors
-  double total;               // found: the sum of the values
+  double total;               // result: the sum of the values
 };
 
 template <class T, class G>
@@ -74,14 +74,14 @@ ALWAYS_INLINE T highest_of(const void* logits, int64_t count) {
   return found;
 }
 
-// Adds exp(x - highest) of one step up, and keeps each where there is a place.
+// Adds up exp(x - highest) of one step, and stores each in `kept` if kKeep.
 template <class S, class T, int B, bool kKeep>
-ALWAYS_INLINE void take_powers(Sum<B>& sum, const void* logits, int64_t i, T highest, void* kept) {
+ALWAYS_INLINE void add_powers(Sum<B>& sum, const void* logits, int64_t i, T highest, void* kept) {
   UNROLL for (int part = 0; part < kStepBytes / B; part++) {
     const int64_t at = i + part * lanes_of<T, B>;
     const Vector<T, B> power = exp_below_0<B>(Stored<S>::template load<B>(logits, at) - highest);
     if (kKeep) Stored<T>::template store<B>(kept, at, power);
-    Sum<B>::take(sum, part, power);
+    Sum<B>::add(sum, part, power);
   }
 }
 
@@ -91,20 +91,20 @@ ALWAYS_INLINE double powers_of(const void* logits, int64_t count, T highest, voi
   Sum<B> sum;
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    take_powers<S, T, B, kKeep>(sum, logits, i, highest, kept);
+    add_powers<S, T, B, kKeep>(sum, logits, i, highest, kept);
   }
   if (i < count) {
     // exp(-infinity) adds nothing.
     Rest<S, lanes> rest;
     Rest<T, lanes> powers;
     Rest<S, lanes>::load(rest, logits, i, count - i, Stored<S>::lowest());
-    take_powers<S, T, B, kKeep>(sum, rest.elements, 0, highest, powers.elements);
+    add_powers<S, T, B, kKeep>(sum, rest.elements, 0, highest, powers.elements);
     if (kKeep) Rest<T, lanes>::store(powers, kept, i, count - i);
   }
   return Sum<B>::total(sum);
 }
 
-// Adds w (highest - x) up, which is never large where the logits are near each other.
+// Adds up w (highest - x), which is small where the logits are near each other.
 template <class S, class T, int B>
 ALWAYS_INLINE double spread_of(const void* logits, int64_t count, const void* weight, T highest) {
   constexpr int lanes = lanes_of<T, B>, parts = kStepBytes / B;
@@ -114,7 +114,7 @@ ALWAYS_INLINE double spread_of(const void* logits, int64_t count, const void* we
     UNROLL for (int part = 0; part < parts; part++) {
       const int64_t at = i + part * lanes;
       const Vector<T, B> below = highest - Stored<S>::template load<B>(logits, at);
-      Sum<B>::take(sum, part, weight ? below * Stored<T>::template load<B>(weight, at) : below);
+      Sum<B>::add(sum, part, weight ? below * Stored<T>::template load<B>(weight, at) : below);
     }
   }
   if (i < count) {
@@ -124,7 +124,7 @@ ALWAYS_INLINE double spread_of(const void* logits, int64_t count, const void* we
       if (weight) below[k] *= read<T>(weight, i + k);
     }
     UNROLL for (int part = 0; part < parts; part++) {
-      Sum<B>::take(sum, part, Stored<T>::template load<B>(below, part * lanes));
+      Sum<B>::add(sum, part, Stored<T>::template load<B>(below, part * lanes));
     }
   }
   return Sum<B>::total(sum);
@@ -137,18 +137,18 @@ ALWAYS_INLINE void write_gradient(
   constexpr int lanes = lanes_of<T, B>;
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    Vector<T, B> slope = Stored<T>::template load<B>(kept, i) * scale;
+    Vector<T, B> derivative = Stored<T>::template load<B>(kept, i) * scale;
     if (kSmooth && weight) {
-      slope -= evenly * Stored<T>::template load<B>(weight, i);
+      derivative -= evenly * Stored<T>::template load<B>(weight, i);
     } else if (kSmooth) {
-      slope -= evenly;
+      derivative -= evenly;
     }
-    Stored<G>::template store<B>(gradient, i, slope);
+    Stored<G>::template store<B>(gradient, i, derivative);
   }
   for (; i < count; i++) {
-    T slope = read<T>(kept, i) * scale;
-    if (kSmooth) slope -= weight ? evenly * read<T>(weight, i) : evenly;
-    write_one<T, G>(gradient, i, slope);
+    T derivative = read<T>(kept, i) * scale;
+    if (kSmooth) derivative -= weight ? evenly * read<T>(weight, i) : evenly;
+    write_one<T, G>(gradient, i, derivative);
   }
 }
 
@@ -159,7 +159,7 @@ ALWAYS_INLINE void write_factors(
   write<double>(call.factors, 2 * call.factor_step + row, tail);
 }
 
-// What all rows of a call have in common.
+// Numbers shared by all rows of a call.
 struct Common {
   double share;    // of the target itself: 1 - e
   double even;     // of each class: e / C
@@ -177,14 +177,14 @@ ALWAYS_INLINE Common common_of(const SoftmaxRows& call) {
   return common;
 }
 
-// Where a row has its numbers.
+// The addresses of a row.
 struct Place {
   const char* logits;
   char* gradient;  // or null
-  void* kept;      // the powers, where there is a gradient
+  void* kept;      // where powers are stored if there is a gradient
 };
 
-// A row that is selected away: 0 whatever the logits are. exp(x - infinity) is 0 for any number.
+// Writes 0 for a removed row, whatever its logits are: exp(x - infinity) is 0 for any number.
 template <class T, class G>
 ALWAYS_INLINE void remove_row(const SoftmaxRows& call, int64_t row, const Place& place) {
   if (call.values) write<T>(call.values, row, 0);
@@ -192,11 +192,12 @@ ALWAYS_INLINE void remove_row(const SoftmaxRows& call, int64_t row, const Place&
   if (call.factors) write_factors(call, row, INFINITY, 0.0, 0.0);
 }
 
-// A row; what is ignored gets what torch gives: the value 0, and 0 times a softmax that may not be
-// a number. The class is below the number of classes unless it is ignored.
+// Computes a row. An ignored row gets torch's results: the value 0, and 0 times a softmax, which
+// may be NaN. The class is below the number of classes unless the row is ignored.
 template <class S, class T, class G, int B>
-ALWAYS_INLINE T take_row(
-    const SoftmaxRows& call, int64_t row, const Common& common, const Place& place, int64_t target) {
+ALWAYS_INLINE T compute_row(
+    const SoftmaxRows& call, int64_t row, const Common& common, const Place& place,
+    int64_t target) {
   const bool ignored = target == call.ignore_index;
   if (ignored && !call.coefficients) return 0;
   const int64_t classes = call.classes;
@@ -237,15 +238,15 @@ ALWAYS_INLINE T take_row(
     write_gradient<T, G, B, false>(place.gradient, classes, place.kept, each, 0, nullptr);
   }
   if (ignored) return 0;
-  double slope = scale * (power / sum) - coefficient * on_target;
-  if (smooth) slope -= evenly * (call.weight ? read<T>(call.weight, target) : T(1));
-  write_one<T, G>(place.gradient, target, static_cast<T>(slope));
+  double derivative = scale * (power / sum) - coefficient * on_target;
+  if (smooth) derivative -= evenly * (call.weight ? read<T>(call.weight, target) : T(1));
+  write_one<T, G>(place.gradient, target, static_cast<T>(derivative));
   return static_cast<T>(value);
 }
 
-// The negative log-likelihood of a row: all classes but the target have no part in it.
+// The negative log-likelihood of a row, to which only the class of the target contributes.
 template <class S, class T, class G>
-ALWAYS_INLINE T take_likelihood(
+ALWAYS_INLINE T compute_likelihood(
     const SoftmaxRows& call, int64_t row, const Place& place, int64_t target) {
   if (place.gradient) memset(place.gradient, 0, call.classes * sizeof(G));
   if (target == call.ignore_index) return 0;
@@ -270,8 +271,8 @@ ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
       const int64_t target = read<int64_t>(call.target, row);
       const bool outside = target < 0 || target >= call.classes;
       if (outside && target != call.ignore_index) return kWrongClass;
-      const T value = call.likelihood ? take_likelihood<S, T, G>(call, row, place, target)
-                                      : take_row<S, T, G, B>(call, row, common, place, target);
+      const T value = call.likelihood ? compute_likelihood<S, T, G>(call, row, place, target)
+                                      : compute_row<S, T, G, B>(call, row, common, place, target);
       if (call.values) write<T>(call.values, row, value);
       const Exact next = sum_of(total.value, value);
       total = {next.value, total.tail + next.tail};
@@ -285,7 +286,7 @@ ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
 
 template <class S, class T, class G, int B>
 ALWAYS_INLINE Result run(SoftmaxRows& call, Types<S, T, G>, Width<B>) {
-  // Powers are kept where the gradient goes, unless its numbers are shorter.
+  // Powers are stored in the gradient's memory, unless its elements are narrower.
   void* scratch = nullptr;
   if (call.gradient && sizeof(T) != sizeof(G) && !call.likelihood) {
     scratch = malloc(call.classes * sizeof(T));

@@ -1,9 +1,9 @@
 // Vectors of numbers of a row: loading, storing, exp and sums. The same bits on every processor.
 //
 // Every operation is one that IEEE 754 defines for each number alone, so that the width of the
-// registers, B bytes, makes no difference; only sums depend on an order, which is the same for all.
-// Compile without contraction (-ffp-contract=off): a fused multiplication would round otherwise
-// where there is one.
+// registers, B bytes, makes no difference; only sums depend on an order, which is the same for all
+// widths. Compile without contraction (-ffp-contract=off): fused multiplications round differently,
+// and not every processor has them.
 #pragma once
 
 #include <math.h>
@@ -36,7 +36,7 @@ ALWAYS_INLINE void write(void* base, int64_t index, T value) {
 enum class Bfloat16 : uint16_t {};
 enum class Float16 : uint16_t {};
 
-// What is added up at a time, whatever the width of the registers.
+// The bytes that are added up at a time, whatever the width of the registers.
 constexpr int kStepBytes = 64;
 
 template <class T, int kBytes>
@@ -74,7 +74,7 @@ ALWAYS_INLINE Vector<float, B> from_bfloat16(Vector<uint32_t, B> bits) {
   return (Vector<float, B>)(bits << 16);
 }
 
-// Rounds to nearest, ties to even; what is not a number stays so.
+// Rounds to nearest, ties to even; NaN stays NaN.
 template <int B>
 ALWAYS_INLINE Vector<uint32_t, B> to_bfloat16(Vector<float, B> values) {
   const Vector<uint32_t, B> bits = (Vector<uint32_t, B>)values;
@@ -82,7 +82,7 @@ ALWAYS_INLINE Vector<uint32_t, B> to_bfloat16(Vector<float, B> values) {
   return values == values ? rounded : (bits >> 16) | 0x40;
 }
 
-// The exponent is moved by a multiplication, which is exact and takes subnormal numbers along.
+// A multiplication moves the exponent; it is exact, for subnormal numbers too.
 template <int B>
 ALWAYS_INLINE Vector<float, B> from_float16(Vector<uint32_t, B> bits) {
   typedef Vector<uint32_t, B> Words;
@@ -91,7 +91,7 @@ ALWAYS_INLINE Vector<float, B> from_float16(Vector<uint32_t, B> bits) {
   return (Vector<float, B>)((Words)moved | not_finite | ((bits & 0x8000) << 16));
 }
 
-// Rounds to nearest, ties to even. Adding 0.5 to what is below 2^-14 rounds as subnormal numbers do.
+// Rounds to nearest, ties to even. Adding 0.5 to numbers below 2^-14 rounds them as subnormal.
 template <int B>
 ALWAYS_INLINE Vector<uint32_t, B> to_float16(Vector<float, B> values) {
   typedef Vector<uint32_t, B> Words;
@@ -164,7 +164,7 @@ struct Stored<Float16> {
   }
 };
 
-// The last elements of a row, where there are fewer than a vector has.
+// The last elements of a row, fewer than a vector holds.
 template <class S, int kCount>
 struct Rest {
   S elements[kCount];
@@ -181,10 +181,9 @@ struct Rest {
 
 // -- exp of numbers that are not above 0, to within a unit in the last place.
 // exp(x) = 2^n * exp(r) with r = x - n log 2 in [-log(2)/2, log(2)/2], log 2 in two parts of which
-// n times the first is exact. What is not a number stays so; -infinity gives 0.
+// n times the first is exact. NaN stays NaN; -infinity gives 0.
 
-// value * 2^n from n + 2 * 127 (2 * 1023), in two factors because 2^n itself may be below what a
-// normal number can be.
+// value * 2^n from n + 2 * 127 (2 * 1023), in two factors because 2^n itself may be subnormal.
 template <int B>
 ALWAYS_INLINE Vector<float, B> times_power(Vector<float, B> value, Vector<uint32_t, B> n) {
   const Vector<uint32_t, B> half = n >> 1;
@@ -241,15 +240,15 @@ ALWAYS_INLINE Vector<double, B> exp_below_0(Vector<double, B> x) {
   return times_power<B>(p * (r * r) + r + 1.0, power);
 }
 
-// -- Sizes.
+// -- Absolute values.
 
 template <int B>
-ALWAYS_INLINE Vector<float, B> size_of(Vector<float, B> x) {
+ALWAYS_INLINE Vector<float, B> absolute_of(Vector<float, B> x) {
   return (Vector<float, B>)((Vector<uint32_t, B>)x & 0x7FFFFFFFu);
 }
 
 template <int B>
-ALWAYS_INLINE Vector<double, B> size_of(Vector<double, B> x) {
+ALWAYS_INLINE Vector<double, B> absolute_of(Vector<double, B> x) {
   return (Vector<double, B>)((Vector<uint64_t, B>)x & 0x7FFFFFFFFFFFFFFFu);
 }
 
@@ -260,15 +259,15 @@ struct Sum {
   static constexpr int kParts = kStepBytes / B;
   Vector<double, B> parts[kParts] = {};
 
-  // Takes the numbers of a register, whose place in the step is `part`.
-  ALWAYS_INLINE void take(Sum& sum, int part, Vector<float, B> v) {
+  // Adds the numbers of a register, which is number `part` of the step.
+  ALWAYS_INLINE void add(Sum& sum, int part, Vector<float, B> v) {
     Vector<float, B / 2> halves[2];
     memcpy(halves, &v, sizeof v);
     sum.parts[2 * part % kParts] += __builtin_convertvector(halves[0], Vector<double, B>);
     sum.parts[(2 * part + 1) % kParts] += __builtin_convertvector(halves[1], Vector<double, B>);
   }
 
-  ALWAYS_INLINE void take(Sum& sum, int part, Vector<double, B> v) { sum.parts[part] += v; }
+  ALWAYS_INLINE void add(Sum& sum, int part, Vector<double, B> v) { sum.parts[part] += v; }
 
   ALWAYS_INLINE double total(const Sum& sum) {
     double all[8];

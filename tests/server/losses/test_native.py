@@ -1,8 +1,10 @@
 """Native rows: the same bits wherever and with whomever, near the formula, torch's in corners."""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -358,8 +360,9 @@ def test_without_the_library_torch_computes_and_the_receipt_says_how(rows: int, 
     np.testing.assert_allclose(found.gradients["input"], torchs.gradients["input"], 1e-5, 1e-9)
 
 
-def test_a_library_that_is_not_there_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loading finds none, and a call says so."""
-    monkeypatch.setattr(binding, "_FREE", None)
+def test_a_missing_library_is_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading returns none, and a call raises."""
+    assert binding.load(ctypes.CDLL, tmp_path / "librows.so") is None
+    monkeypatch.setattr(binding, "RELEASING", None)
     with pytest.raises(RuntimeError, match="no native rows"):
         binding.compute(binding.SoftmaxRows(), small=False)

@@ -1,20 +1,41 @@
-"""The compiled library of rows, and its calls."""
+"""The compiled library, its structures and its calls.
+
+A test compares them with the layout that the library exports.
+"""
 
 import ctypes
 from collections.abc import Callable
+from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar, Final
 
 _MISSING: Final = "this installation has no native rows"
-_PATH: Final = Path(__file__).with_name("librows.so")
+PATH: Final = Path(__file__).with_name("librows.so")
+"""The library, where it could be compiled."""
 
-_RESULTS: Final[dict[int, tuple[type[Exception], str]]] = {
-    1: (TypeError, "the types of inputs and gradients do not go together"),
-    2: (IndexError, "a class is neither below the number of classes nor ignore_index"),
-    3: (MemoryError, "there is no memory for a row"),
-    4: (TypeError, "there is no such loss of single elements"),
+
+class Result(IntEnum):
+    """The result of a call; `calls.h` has the same numbers."""
+
+    DONE = 0
+    UNKNOWN_TYPE = 1
+    WRONG_CLASS = 2
+    NO_MEMORY = 3
+    UNKNOWN_LOSS = 4
+    WRONG_VALUE = 5
+    """Of calls by messages only, which check values."""
+
+
+_ERRORS: Final[dict[int, tuple[type[Exception], str]]] = {
+    Result.UNKNOWN_TYPE: (TypeError, "the types of inputs and gradients do not go together"),
+    Result.WRONG_CLASS: (
+        IndexError,
+        "a class is neither below the number of classes nor ignore_index",
+    ),
+    Result.NO_MEMORY: (MemoryError, "there is no memory for a row"),
+    Result.UNKNOWN_LOSS: (TypeError, "there is no such loss of single elements"),
 }
-"""What the numbers mean that rows give, other than 0; 5, a wrong value, is of messages alone."""
+"""The errors of calls by arrays."""
 
 
 class SoftmaxRows(ctypes.Structure):
@@ -73,7 +94,7 @@ class Elements(ctypes.Structure):
 
 
 class Answer(ctypes.Structure):
-    """Where the parts of an answer go; `message.h` describes each field."""
+    """The offsets of the parts of an answer; `message.h` describes each field."""
 
     _fields_ = (
         ("loss_at", ctypes.c_int64),
@@ -116,7 +137,7 @@ class ElementsMessage(ctypes.Structure):
 
 
 WIDEST: Final = 64
-"""The widest registers to use, in bytes; the processor may have narrower ones."""
+"""The widest registers to use, in bytes; the processor may have narrower ones only."""
 
 Rows = SoftmaxRows | Elements
 Message = SoftmaxMessage | ElementsMessage
@@ -124,10 +145,10 @@ Message = SoftmaxMessage | ElementsMessage
 _IN_MESSAGE: Final = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p)
 
 
-def _load(kind: type[ctypes.CDLL]) -> ctypes.CDLL | None:
-    """Load the library; None where there is none for this system."""
+def load(kind: type[ctypes.CDLL], path: Path = PATH) -> ctypes.CDLL | None:
+    """Load the library and declare its functions; None where this system cannot load it."""
     try:
-        library = kind(str(_PATH))
+        library = kind(str(path))
     except OSError:
         return None
     for rows in (SoftmaxRows, Elements):
@@ -139,38 +160,37 @@ def _load(kind: type[ctypes.CDLL]) -> ctypes.CDLL | None:
     return library
 
 
-_FREE: Final = _load(ctypes.CDLL)
-"""Lets other threads run meanwhile."""
-_HOLDING: Final = _load(ctypes.PyDLL)
-"""Keeps the interpreter, which for a moment takes less time than getting it back."""
+RELEASING: Final = load(ctypes.CDLL)
+"""The library, called without the interpreter's lock, so that other threads run meanwhile."""
+HOLDING: Final = load(ctypes.PyDLL)
+"""The library, called with the lock held: for a moment, faster than taking the lock again."""
 
-AVAILABLE: Final = _FREE is not None
-"""Whether this installation has it, and this system can load it."""
+AVAILABLE: Final = RELEASING is not None
+"""Whether this installation has the library, and this system can load it."""
 
 
 def compute(call: Rows, *, small: bool) -> None:
-    """Compute some rows; `small` if that takes a moment only.
+    """Compute rows; `small` if that takes a moment only.
 
-    Raises IndexError when a class is wrong, TypeError when it does not compute these types or
-    this loss, and MemoryError. None of them leaves anything written elsewhere than in the call's
-    places.
+    Raises IndexError when a class is wrong, TypeError when it does not compute these dtypes or
+    this loss, and MemoryError. In all cases, nothing is written outside of the call's arrays.
     """
-    library = _HOLDING if small else _FREE
+    library = HOLDING if small else RELEASING
     if library is None:
         raise RuntimeError(_MISSING)
     result = getattr(library, call.function)(call)
     if result:
-        kind, text = _RESULTS[result]
+        kind, text = _ERRORS[result]
         raise kind(text)
 
 
 def in_message(kind: type[Message], *, small: bool) -> Callable[[int, bytes, int, int], int]:
-    """Give what computes, by such a structure at an address, what lies in a message.
+    """Return the function that computes an evaluation inside a message by such a structure.
 
-    It takes that address, the message, where the evaluation begins in it, and the address of
-    the answer; it gives 0, or why it cannot. Raises RuntimeError where there is no library.
+    It takes the structure's address, the message, the offset of the evaluation in it, and the
+    address of the answer; it returns a `Result`. Raises RuntimeError without the library.
     """
-    library = _HOLDING if small else _FREE
+    library = HOLDING if small else RELEASING
     if library is None:
         raise RuntimeError(_MISSING)
     found: Callable[[int, bytes, int, int], int] = getattr(library, kind.function)
