@@ -1,1 +1,1 @@
-"""What a loss's record is, and which losses there are."""
+"""The record of a loss, its parts, and the registry of losses."""

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numpy.typing as npt
 from torch import Tensor
 
-Array = npt.NDArray[Any]
+from losswire.server.catalogue.value_rules import Array
 
 Options = Mapping[str, Any]
 """The options of an evaluation, each of the type in its record."""

@@ -1,12 +1,12 @@
-"""The catalogue as the contract describes it: from records to `LossInfo`."""
+"""The catalogue in terms of the contract: a `LossInfo` of each record."""
 
 from collections.abc import Sequence
 
 from losswire.server.catalogue.record import Kind, LossRecord, Reduction
-from losswire.server.pipeline.encode import NUMBERS
 from losswire.v1 import evaluation_pb2, loss_info_pb2
-from losswire.wire import encode_option
+from losswire.wire import DATA_TYPES, encode_option
 
+_NUMBERS = {each.name: each.data_type for each in DATA_TYPES.values()}
 _KINDS = {
     Kind.LOSS: loss_info_pb2.LOSS_KIND_LOSS,
     Kind.ACTIVATION: loss_info_pb2.LOSS_KIND_ACTIVATION,
@@ -26,7 +26,7 @@ _REDUCTIONS = {
 
 
 def describe(record: LossRecord) -> loss_info_pb2.LossInfo:
-    """Describe a loss completely."""
+    """Return the complete description of a loss."""
     return loss_info_pb2.LossInfo(
         name=record.name,
         kind=_KINDS[record.kind],
@@ -63,7 +63,7 @@ def _describe_input(record: LossRecord, name: str) -> loss_info_pb2.InputInfo:
     return loss_info_pb2.InputInfo(
         name=name,
         description=described.meaning,
-        data_types=[NUMBERS[dtype] for dtype in dtypes],
+        data_types=[_NUMBERS[dtype] for dtype in dtypes],
         required=name in record.required_inputs,
         differentiable_in=record.differentiable_in(name),
         value_rules=[text for text, rule in rules.items() if text and rule.enforced],
@@ -74,7 +74,7 @@ def _describe_input(record: LossRecord, name: str) -> loss_info_pb2.InputInfo:
 
 
 def _types(dtypes: Sequence[str]) -> loss_info_pb2.DataTypeList:
-    return loss_info_pb2.DataTypeList(data_types=[NUMBERS[each] for each in dtypes])
+    return loss_info_pb2.DataTypeList(data_types=[_NUMBERS[each] for each in dtypes])
 
 
 def _describe_option(record: LossRecord, name: str) -> loss_info_pb2.OptionInfo:

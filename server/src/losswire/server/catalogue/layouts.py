@@ -1,4 +1,4 @@
-"""The accepted combinations of shapes and data types of a loss."""
+"""The accepted combinations of shapes and dtypes of a loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,34 +12,34 @@ INTEGERS: Final = ("uint8", "int8", "int16", "int32", "int64")
 
 @dataclass(frozen=True)
 class Spec:
-    """What one input is in one layout: its axes and its data types."""
+    """One input in one layout: its axes and its dtypes."""
 
     axes: Axes
     dtypes: tuple[str, ...]
 
     @property
     def is_float(self) -> bool:
-        """Whether it is computed with, and so converted to the compute type; else an index."""
+        """Whether it is converted to the compute dtype; else it holds indices."""
         return self.dtypes[0] in FLOATS
 
 
 def floats(axes: str) -> Spec:
-    """Describe an input of any floating type."""
+    """Describe an input of any floating dtype."""
     return Spec(Axes(axes), FLOATS)
 
 
 def doubles(axes: str) -> Spec:
-    """Describe an input of a type that torch has where it lacks half precision."""
+    """Describe an input of float32 or float64, for losses that torch lacks in half precision."""
     return Spec(Axes(axes), ("float32", "float64"))
 
 
 def numbers(axes: str) -> Spec:
-    """Describe an input of any floating or integer type."""
+    """Describe an input of any floating or integer dtype."""
     return Spec(Axes(axes), FLOATS + INTEGERS)
 
 
 def signed(axes: str) -> Spec:
-    """Describe an input of any type that holds negative numbers."""
+    """Describe an input of any dtype that holds negative numbers."""
     return Spec(Axes(axes), tuple(each for each in FLOATS + INTEGERS if each != "uint8"))
 
 
@@ -50,7 +50,7 @@ def indices(axes: str, dtypes: tuple[str, ...] = ("int64", "uint8")) -> Spec:
 
 @dataclass(frozen=True)
 class Layout:
-    """One accepted combination of shapes and types."""
+    """One accepted combination of shapes and dtypes."""
 
     name: str
     inputs: Mapping[str, Spec]

@@ -1,4 +1,4 @@
-"""The options of a loss and the rules that their values follow."""
+"""The options of a loss and the rules of their values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from losswire.wire import OptionScalar
 
 @dataclass(frozen=True, slots=True)
 class OptionContext:
-    """What an option's rule may look at."""
+    """The facts that an option's rule may look at."""
 
     layout: Layout | None
-    """The layout that matched; None when none did."""
+    """The layout that matched; None: none did."""
     bindings: Bindings
 
 
@@ -26,7 +26,7 @@ class OptionRule(Protocol):
         """The rule in words."""
 
     def violation(self, value: Any, context: OptionContext) -> str | None:  # noqa: ANN401 (any option)
-        """Say what is wrong with the value; None when nothing is."""
+        """Return the text of the error of a value; None: it is accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,13 @@ class Range:
 
     @property
     def rule(self) -> str:
-        """The interval as mathematicians write it."""
+        """The interval in mathematical notation."""
         left = "(" if self.open_low or self.low == -float("inf") else "["
         right = ")" if self.open_high or self.high == float("inf") else "]"
         return f"{left}{self.low:g}, {self.high:g}{right}"
 
     def violation(self, value: float, context: OptionContext) -> str | None:
-        """Refuse what is outside, and NaN."""
+        """Refuse NaN and numbers outside of the interval."""
         del context
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
@@ -103,7 +103,7 @@ class IndexOf:
         return f"an index in [0, {self.axis})"
 
     def violation(self, value: int, context: OptionContext) -> str | None:
-        """Refuse an index that is not there; that an axis is empty is said of its input."""
+        """Refuse an index out of range; an empty axis is an error of its input instead."""
         length = context.bindings.axes.get(self.axis)
         if not length or 0 <= value < length:
             return None
@@ -140,7 +140,7 @@ class AxisOf:
         return "an axis of the input, in [-rank, rank)"
 
     def violation(self, value: int, context: OptionContext) -> str | None:
-        """Refuse an axis that is not there; a scalar counts as one axis, as in torch."""
+        """Refuse an axis out of range; a scalar counts as one axis, as in torch."""
         lengths = context.bindings.groups.get(self.group)
         if lengths is None:
             return None
@@ -150,32 +150,32 @@ class AxisOf:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What an option does; its type and default stand in the signature."""
+    """The meaning and rules of an option; its type and default are in the signature."""
 
     meaning: str
     """One sentence."""
     rules: tuple[OptionRule, ...] = ()
     choices: tuple[str, ...] = ()
-    """The accepted names of an option that is text."""
+    """The accepted values of a text option; empty: it is not a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptionField:
-    """An option as the signature has it."""
+    """The type and default of an option, from the signature."""
 
     type: type[OptionScalar]
     default: OptionScalar | None
     required: bool
 
     def typed(self, value: OptionScalar | None) -> OptionScalar | None:
-        """Give a value in the option's own type; None when it is of another kind."""
+        """Return a value in the option's type; None: it has another type."""
         if self.type is float and type(value) is int:
             return float(value)
         return value if type(value) is self.type else None
 
     @property
     def kind(self) -> str:
-        """Name the type, and the field of the message that has it."""
+        """The name of the type, and of its field in the message."""
         return _KIND_NAMES[self.type]
 
 

@@ -1,7 +1,7 @@
-"""The record of a loss: what one decorated function says about it, and nothing else does.
+"""The record of a loss: everything that one decorated function declares about it.
 
-Validation, ListLosses, the documentation, the batching key and the tests all
-follow from the record. `losses/` holds the functions.
+Validation, ListLosses, the documentation and the parameters of the tests all follow from the
+record. The functions are in `losses/`.
 """
 
 import inspect
@@ -74,11 +74,11 @@ __all__ = [
     "numbers",
     "signed",
 ]
-"""All that a module of losses is written with, besides the rules in values.py."""
+"""The names that a module of losses needs, besides the rules in `value_rules`."""
 
 
 class Reduction(Enum):
-    """How values become the result; the names are torch's."""
+    """How values are reduced to the loss; the names are torch's."""
 
     NONE = "none"
     MEAN = "mean"
@@ -90,7 +90,7 @@ LOSS_REDUCTIONS: Final = (Reduction.NONE, Reduction.MEAN, Reduction.SUM)
 
 
 class Kind(Enum):
-    """What a record describes."""
+    """The kind of function that a record describes."""
 
     LOSS = "loss"
     ACTIVATION = "activation"
@@ -98,55 +98,55 @@ class Kind(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """What an input is in every layout."""
+    """One input in all layouts."""
 
     meaning: str
     """One sentence."""
     differentiable: bool | tuple[str, ...] = False
-    """Whether torch gives a gradient: in all layouts, in none, or in those named."""
+    """Whether it has a gradient: in all layouts, in none, or in those named."""
     promotes: bool = False
-    """Whether its floating type may differ from that of the other inputs."""
+    """Whether its floating dtype may differ from that of the other inputs."""
     values: tuple[Values, ...] = (REALS,)
     """The rules of its values: for floats, then (where a layout has them) for indices."""
 
     def rule_for(self, *, is_float: bool) -> Values:
-        """Give the rule for values of this kind."""
+        """Return the rule for floats or for indices."""
         return self.values[0] if is_float else self.values[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What an evaluation takes, as far as admission must know it beforehand."""
+    """The memory and work of an evaluation, as admission estimates them beforehand."""
 
     buffers: float = 4.0
-    """Peak memory, in multiples of all inputs in the compute type, loss only."""
+    """Peak memory, in multiples of all inputs in the compute dtype, loss only."""
     buffers_with_gradients: float = 8.0
     """The same, with gradients."""
     scratch: Callable[[Context], int] | None = None
-    """The elements of what is much larger than the inputs, such as logits made of
-    two matrices; counted like elements of the inputs. None: there is no such thing."""
+    """The number of elements of temporaries much larger than the inputs, such as logits made of
+    two matrices; counted like elements of the inputs. None: there are none."""
     steps: Callable[[Context], int] | None = None
-    """The work with gradients where it grows faster than the memory, in steps of about
-    a nanosecond on a CPU. None: it does not."""
+    """The work with gradients, if it grows faster than the memory, in steps of about a
+    nanosecond on a CPU. None: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a loss function returns: the values and how their mean is formed."""
+    """The result of a loss function: the values and how their mean is formed."""
 
     values: Tensor
     """The loss of each element, unreduced."""
     numerator_scale: Tensor | None = None
     """The factor by which each value enters the mean; None: 1. In the values' shape."""
     denominators: Tensor | None = None
-    """What each value adds to the mean's denominator; None: 1. In the values' shape."""
+    """The share of each value in the mean's denominator; None: 1. In the values' shape."""
     counted: Tensor | None = None
     """Which values torch itself does not ignore; None: all. In the values' shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossRecord:
-    """Everything there is to know about one loss."""
+    """All facts about one loss."""
 
     function: Callable[..., Terms]
     kind: Kind
@@ -166,12 +166,12 @@ class LossRecord:
 
     @property
     def name(self) -> str:
-        """The name, which is the function's."""
+        """The name of the function."""
         return self.function.__name__
 
     @property
     def default_reduction(self) -> Reduction:
-        """What an evaluation gets that names no reduction."""
+        """The reduction of an evaluation that names none."""
         return Reduction.NONE if self.kind is Kind.ACTIVATION else Reduction.MEAN
 
     @cached_property
@@ -185,14 +185,14 @@ class LossRecord:
         return self.description.partition("\n")[0]
 
     def differentiable_in(self, name: str) -> tuple[str, ...]:
-        """Give the names of the layouts in which an input has a gradient."""
+        """Return the names of the layouts in which an input has a gradient."""
         where = self.inputs[name].differentiable
         if isinstance(where, bool):
             return tuple(each.name for each in self.layouts if name in each.inputs and where)
         return where
 
     def factored_in(self, name: str) -> tuple[str, ...]:
-        """Give the names of the layouts in which an input's gradient can be factored."""
+        """Return the names of the layouts in which an input's gradient can be factored."""
         forms = {key: each for key, each in self.closed_forms.items() if each.factored == name}
         names = {*forms, *(each.single for each in forms.values())}
         return tuple(each.name for each in self.layouts if each.name in names)
@@ -220,7 +220,7 @@ def loss(
     closed_forms: Mapping[str, ClosedForm] | None = None,
     source: str,
 ) -> Callable[[Callable[..., Terms]], LossRecord]:
-    """Make a function of tensors the record of a loss.
+    """Turn a function of tensors into the record of a loss.
 
     The function's parameters are the inputs (annotated `Tensor`, or
     `Tensor | None = None` when optional) and then the options (annotated `bool`,
@@ -257,7 +257,7 @@ def activation(
     promotes_integers: bool = False,
     source: str,
 ) -> Callable[[Callable[..., Terms]], LossRecord]:
-    """Make a function of tensors the record of an activation, which has no reduction.
+    """Turn a function of tensors into the record of an activation, which has no reduction.
 
     `promotes_integers`: whether integer inputs are computed in float32 without
     being asked to, as torch does for some functions.
@@ -313,7 +313,7 @@ def _read_signature(
 
 
 def _check_agreement(record: LossRecord) -> None:
-    """Compare the decorator with the signature."""
+    """Check that the decorator agrees with the signature."""
     parameters = list(inspect.signature(record.function).parameters)
     described = [*record.inputs, *record.options]
     if parameters != described:

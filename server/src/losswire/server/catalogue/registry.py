@@ -1,4 +1,4 @@
-"""The catalogue of losses."""
+"""The registry of losses, by name."""
 
 import difflib
 import importlib
@@ -11,26 +11,26 @@ from losswire.server.catalogue.record import LossRecord
 from losswire.server.errors import UnknownLossError
 
 _LONGEST_NAME = 64
-"""How much of an unknown name is compared with the known ones."""
+"""Characters of an unknown name that are compared with the known names."""
 
 
 class Registry:
     """The losses that a server has, by name."""
 
     def __init__(self, records: Iterable[LossRecord] = ()) -> None:
-        """Take the first records."""
+        """Begin with some records."""
         self._records: dict[str, LossRecord] = {}
         for record in records:
             self.add(record)
 
     def add(self, record: LossRecord) -> None:
-        """Add a loss; ValueError when another one has its name."""
+        """Add a loss. Raises ValueError when another loss has its name."""
         if self._records.setdefault(record.name, record) is not record:
             message = f"there are two losses named {record.name}"
             raise ValueError(message)
 
     def find(self, name: str) -> LossRecord:
-        """Give a loss; UnknownLossError with the nearest names when there is none."""
+        """Return a loss. Raises UnknownLossError, with the nearest names, when there is none."""
         record = self._records.get(name)
         if record is None:
             # A caller's name may be as long as a message.
@@ -39,21 +39,21 @@ class Registry:
         return record
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether there is a loss of this name."""
+        """Return whether there is a loss of this name."""
         return name in self._records
 
     def __iter__(self) -> Iterator[LossRecord]:
-        """Give all losses, ordered by name."""
+        """Return all losses, ordered by name."""
         return iter(sorted(self._records.values(), key=lambda record: record.name))
 
 
 def records_in(module: ModuleType) -> Iterator[LossRecord]:
-    """Give the losses that a module defines."""
+    """Return the losses that a module defines."""
     return (each for each in vars(module).values() if isinstance(each, LossRecord))
 
 
 def builtin_registry() -> Registry:
-    """Make the catalogue of every loss in `losswire.server.losses`."""
+    """Return a registry of every loss in `losswire.server.losses`."""
     registry = Registry()
     for found in pkgutil.iter_modules(losses.__path__, losses.__name__ + "."):
         for record in records_in(importlib.import_module(found.name)):

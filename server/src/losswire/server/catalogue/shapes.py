@@ -1,9 +1,8 @@
-"""The language of shapes: `N C *D` and how lengths are matched to it.
+"""The notation of shapes, such as `N C *D`, and the matching of lengths to it.
 
-A spec is a list of axes separated by spaces. `N` is an axis whose length is the
-same wherever the letter stands; `*D` is any number of axes, likewise the same
-everywhere; `#*S` is anything that broadcasts to `*S`; a number is that length;
-the empty text is a scalar. The notation is jaxtyping's.
+A shape is a list of axes separated by spaces. `N` is an axis of the same length in all inputs;
+`*D` is any number of axes, also the same in all inputs; `#*S` is any shape that broadcasts to
+`*S`; a number is that length; the empty text is a scalar. The notation is jaxtyping's.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ Shape = tuple[int, ...]
 
 @dataclass(slots=True)
 class Bindings:
-    """The lengths that the axes of one evaluation have turned out to have."""
+    """The lengths of the axes of one evaluation, as its arrays bind them."""
 
     axes: dict[str, int] = field(default_factory=dict)
     """The length of each single axis: `{"N": 32, "C": 10}`."""
@@ -35,7 +34,7 @@ class Axes:
 
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
-        """The single axes before the group, the group's name, those behind it."""
+        """The single axes before the group, the group's name, the single axes after it."""
         for position, token in enumerate(self.tokens):
             if token.startswith("*"):
                 return self.tokens[:position], token[1:], self.tokens[position + 1 :]
@@ -43,11 +42,11 @@ class Axes:
 
     @property
     def broadcasts(self) -> bool:
-        """Whether this is a `#*S`: anything that broadcasts to `*S`."""
+        """Whether this is a `#*S`: any shape that broadcasts to `*S`."""
         return self.text.startswith("#")
 
     def match(self, shape: Shape, bindings: Bindings) -> bool:
-        """Tell whether a shape fits, and if so bind the axes that were free."""
+        """Return whether a shape fits, and if so bind the axes that were free."""
         if self.broadcasts:
             return _broadcasts_to(shape, bindings.groups.get(self.text[2:], ()))
         before, group, behind = self._split
@@ -70,7 +69,7 @@ class Axes:
         return True
 
     def resolve(self, bindings: Bindings) -> Shape:
-        """Give the lengths; every axis must be bound. A `#*S` resolves to `*S`."""
+        """Return the lengths; every axis must be bound. A `#*S` resolves to `*S`."""
         lengths: list[int] = []
         for token in self.tokens:
             if token.startswith(("*", "#")):
@@ -80,7 +79,7 @@ class Axes:
         return tuple(lengths)
 
     def describe(self, bindings: Bindings) -> str:
-        """Say what is expected, with numbers where they are known: `[32, C]`."""
+        """Return the expected shape in words, with the lengths that are known: `[32, C]`."""
         parts: list[str] = []
         for token in self.tokens:
             if token.startswith("#"):
@@ -94,7 +93,7 @@ class Axes:
         return f"[{', '.join(parts)}]"
 
     def has_rows(self, values: "Axes", shape: Shape, bindings: Bindings) -> bool:
-        """Tell whether an array of this shape is cut along its first axis, as `values` are."""
+        """Return whether an array of this shape is cut along its first axis, as `values` are."""
         if self.broadcasts:
             wanted = values.resolve(bindings)
             return bool(wanted) and len(shape) == len(wanted) and shape[0] == wanted[0]
@@ -102,16 +101,16 @@ class Axes:
         return first is not None and self.first(bindings) == first
 
     def first(self, bindings: Bindings) -> str | None:
-        """Give the token that the outermost axis belongs to; None of a scalar."""
+        """Return the token of the outermost axis; None for a scalar."""
         return next((each for each in self.tokens if Axes(each).resolve(bindings)), None)
 
     def broadcast_from(self, values: "Axes", shape: Shape, bindings: Bindings) -> "Broadcast":
-        """Tell where an array over `values` stands in an array of this shape.
+        """Return how an array over `values` broadcasts to an array of this shape.
 
-        Over values `N *D` of shape (8, 5), an input `N C *D` of shape (8, 3, 5)
-        gives the shape (8, 1, 5) and shares nothing; an input `N F` of shape
-        (8, 2) gives (8, 1) and is shared along axis 1; a class weight `C` gives
-        (1,) and is shared along both. Axes that both have stand in one order.
+        Over values `N *D` of shape (8, 5), an input `N C *D` of shape (8, 3, 5) has the broadcast
+        shape (8, 1, 5) and shares nothing; an input `N F` of shape (8, 2) has (8, 1) and is shared
+        along axis 1; a class weight `C` has (1,) and is shared along both. Axes that both have are
+        in the same order.
         """
         if self.broadcasts:
             return _broadcast_shape(values.resolve(bindings), shape)
@@ -131,16 +130,16 @@ class Axes:
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """How the elements of an input belong to the values."""
+    """How an array over the values broadcasts to an input."""
 
     shared: tuple[int, ...]
-    """The axes of the values along which they share an element of the input."""
+    """The axes of the values along which all values share an element of the input."""
     shape: Shape
-    """The shape in which an array over the other axes broadcasts to the input's."""
+    """The shape in which an array over the other axes broadcasts to the input's shape."""
 
 
 def _broadcast_shape(values: Shape, shape: Shape) -> Broadcast:
-    """Place what broadcasts to the values."""
+    """Return the broadcast of an input that itself broadcasts to the values."""
     padded = (1,) * (len(values) - len(shape)) + shape
     missing = len(values) - len(shape)
     shared = (
@@ -152,7 +151,7 @@ def _broadcast_shape(values: Shape, shape: Shape) -> Broadcast:
 
 
 def _broadcasts_to(shape: Shape, target: Shape) -> bool:
-    """Tell whether torch can expand `shape` to `target`."""
+    """Return whether torch can expand `shape` to `target`."""
     if len(shape) > len(target):
         return False
     inner = target[len(target) - len(shape) :]

@@ -1,4 +1,4 @@
-"""What the values of an input may be: each rule describes, checks and exemplifies itself."""
+"""The rules of the values of inputs: each describes itself, checks values and draws examples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ Options = Mapping[str, OptionScalar | None]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a rule may look at besides the values of its own input."""
+    """The facts that a rule may look at, besides the values of its own input."""
 
     bindings: Bindings
     options: Options
     inputs: Mapping[str, Array]
     """Of a request, all inputs; of the header of a chunked call, those that do not stream;
-    while examples are drawn, those that stand before this one."""
+    while examples are drawn, those before this one."""
     first_row: int = 0
-    """Which row of the whole the first row of the inputs is, in a part of a chunked call."""
+    """The offset of the first row in the whole input, in a part of a chunked call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Values:
-    """Any number. The base of all rules, and the rule of inputs that have none."""
+    """Any number: the base class of all rules, and the rule of inputs without another."""
 
     @property
     def rule(self) -> str:
@@ -40,14 +40,14 @@ class Values:
 
     @property
     def enforced(self) -> bool:
-        """Whether a value outside of the rule is refused; else torch's result stands."""
+        """Whether a value outside of the rule is refused; else torch computes with it."""
         return False
 
     def violation(self, array: Array, context: Context) -> str | None:
-        """Say what is wrong with the values; None when nothing is.
+        """Return the text of the error of the values; None: they are accepted.
 
-        Runs on private host memory before anything is computed: torch itself
-        reads outside of its buffers, or loses the device, on some of these.
+        Runs on private host memory before anything is computed: with some wrong values torch
+        reads outside of its buffers, or loses the device.
         """
         del array, context
         return None
@@ -63,12 +63,12 @@ REALS = Values()
 
 @dataclass(frozen=True, kw_only=True)
 class ClassIndices(Values):
-    """Indices into an axis, or the value of an option that marks what to ignore."""
+    """Indices into an axis, or the value of an option that marks ignored rows."""
 
     axis: str = "C"
     or_option: str | None = None
     option_default: int = -100
-    """What the option is when it is left out and its absence is its default."""
+    """The value of the option if it is left out and its default is None."""
 
     @property
     def rule(self) -> str:
@@ -78,13 +78,13 @@ class ClassIndices(Values):
 
     @property
     def enforced(self) -> bool:
-        """Always: torch indexes memory with these."""
+        """Always: torch indexes memory with these numbers."""
         return True
 
     def violation(self, array: Array, context: Context) -> str | None:
-        """Name the first index that is out of range."""
+        """Return an error that names the first index out of range."""
         classes = context.bindings.axes[self.axis]
-        # One pass over unsigned numbers finds both ends: negatives wrap to huge.
+        # One pass over unsigned numbers finds both ends: negative numbers wrap to huge ones.
         wrong = array.view(_UNSIGNED[array.dtype.itemsize]) >= classes
         if not wrong.any():
             return None
@@ -99,7 +99,7 @@ class ClassIndices(Values):
         return text if mark is None else f"{text} and is not {self.or_option} ({mark})"
 
     def _mark(self, options: Options) -> OptionScalar | None:
-        """Give the index that stands for no class; None when every index must be a class."""
+        """Return the index that marks ignored rows; None: every index must be a class."""
         if self.or_option is None:
             return None
         given = options[self.or_option]
@@ -118,7 +118,7 @@ class Within(Values):
     high: float
     meaning: str
     refused: bool = True
-    """Whether others are refused, because torch refuses them (on CUDA, fatally)."""
+    """Whether other numbers are refused, because torch refuses them (on CUDA, fatally)."""
     nan: bool = False
     """Whether NaN passes."""
 
@@ -129,11 +129,11 @@ class Within(Values):
 
     @property
     def enforced(self) -> bool:
-        """Whether others are refused."""
+        """Whether other numbers are refused."""
         return self.refused
 
     def violation(self, array: Array, context: Context) -> str | None:
-        """Name the first value that is outside or NaN."""
+        """Return an error that names the first value outside, or NaN."""
         if not self.refused or not array.size:
             return None
         inside = (array >= self.low) & (array <= self.high)  # false for NaN
@@ -154,7 +154,7 @@ class Within(Values):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassLists(Values):
-    """Indices into an axis, which end at the first -1."""
+    """Lists of indices into an axis, which end at the first -1."""
 
     axis: str = "C"
 
@@ -165,11 +165,11 @@ class ClassLists(Values):
 
     @property
     def enforced(self) -> bool:
-        """Always: torch indexes memory with these."""
+        """Always: torch indexes memory with these numbers."""
         return True
 
     def violation(self, array: Array, context: Context) -> str | None:
-        """Name the first index that is out of range; torch looks behind the -1 too."""
+        """Return an error that names the first index out of range, after the -1, too."""
         classes = context.bindings.axes[self.axis]
         wrong = (array < -1) | (array >= classes)
         if not wrong.any():
@@ -203,7 +203,7 @@ class Signs(Values):
 
 @dataclass(frozen=True, kw_only=True)
 class Counts(Values):
-    """How often something happened."""
+    """Numbers of events."""
 
     @property
     def rule(self) -> str:
@@ -242,7 +242,7 @@ LOG_PROBABILITIES = Within(low=-float("inf"), high=0.0, meaning="log-probabiliti
 
 
 def position(where: tuple[Any, ...], first_row: int = 0) -> str:
-    """Write an index as `[0, 3]`; `first_row` is the number of the first row."""
+    """Format an index as `[0, 3]`; `first_row` is the offset of the first row."""
     numbers = [int(each) for each in where]
     if numbers:
         numbers[0] += first_row

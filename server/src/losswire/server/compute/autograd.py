@@ -1,4 +1,4 @@
-"""The path of torch's own functions: the values by the record's function, the rest by autograd."""
+"""The path of autograd: values by the record's function, gradients by torch."""
 
 import torch
 from torch import Tensor
@@ -24,13 +24,13 @@ from losswire.wire import Violation
 
 
 def compute_autograd(work: Work, device: torch.device) -> Computed:
-    """Evaluate by torch's function, and its autograd when gradients are wanted."""
+    """Compute by torch's function, and its autograd if gradients are asked for."""
     with torch.set_grad_enabled(bool(work.gradients_for)):
         return _Evaluation(work, device).run()
 
 
 class _Evaluation:
-    """One evaluation on its way through values, reduction and gradients."""
+    """One evaluation: its values, their reduction and the gradients."""
 
     def __init__(self, work: Work, device: torch.device) -> None:
         self.work = work
@@ -40,10 +40,10 @@ class _Evaluation:
         self.weighting = Weighting(work, device, work.values_shape)
         self.inputs = {name: self._input(name, array) for name, array in work.inputs.items()}
         self.terms: Terms = work.record.function(**self.inputs, **work.options)
-        self._refuse_denominators_unforeseen()
+        self._check_denominator_known()
 
     def run(self) -> Computed:
-        """Form the loss and the gradients."""
+        """Return the loss and the gradients."""
         work, terms = self.work, self.terms
         values = terms.values.detach()
         if work.record.kind is Kind.ACTIVATION:
@@ -65,8 +65,8 @@ class _Evaluation:
             gradients=self._gradients(totals, denominator) if work.gradients_for else {},
         )
 
-    def _refuse_denominators_unforeseen(self) -> None:
-        """Refuse gradients of a mean whose denominator was taken to be known, and is not."""
+    def _check_denominator_known(self) -> None:
+        """Refuse gradients of a mean in a chunked call whose denominator is not known ahead."""
         whole, terms = self.work.whole, self.terms
         if (
             whole is not None
@@ -83,19 +83,18 @@ class _Evaluation:
             raise InvalidEvaluationError([Violation("normalizer", text)])
 
     def _input(self, name: str, array: Array) -> Tensor:
-        """Make an input a tensor of the compute type, ready for autograd if it is asked for."""
+        """Return an input as a tensor of the compute dtype, with `requires_grad` if asked for."""
         tensor = self.transfers.bring(to_tensor(array))
         if not self.work.layout.inputs[name].is_float:
             return tensor
-        # 1 is harmless to every loss; what the caller sent there may not be.
-        tensor = self._keep(name, tensor.to(self.dtype), 1.0)
+        # 1 is harmless to every loss; the number that the caller sent may not be.
+        tensor = self._replace_removed(name, tensor.to(self.dtype), 1.0)
         return tensor.requires_grad_(name in self.work.gradients_for)
 
-    def _keep(self, name: str, tensor: Tensor, other: float) -> Tensor:
-        """Put another number where an input, or its gradient, belongs to removed values only.
+    def _replace_removed(self, name: str, tensor: Tensor, other: float) -> Tensor:
+        """Replace elements of an input, or its gradient, that belong to removed values only.
 
-        What is shared between values (a class weight) stays as it is while any of
-        them is kept.
+        An element that several values share (a class weight) stays while one of them is kept.
         """
         kept = self.weighting.kept
         if self.weighting.removed is None or kept is None:
@@ -109,12 +108,12 @@ class _Evaluation:
         return torch.where(kept.reshape(broadcast.shape), tensor, other)
 
     def _gradients(self, totals: Sums, denominator: float) -> dict[str, Array]:
-        """Differentiate the loss with respect to the inputs asked for."""
+        """Return the gradients of the loss with respect to the inputs asked for."""
         work, terms = self.work, self.terms
         grad_output = grad_output_of(work, self.device)
         outputs = [terms.values]
         wanted = value_gradients(work, grad_output, denominator, terms.numerator_scale)
-        coefficients = [self._laid_over(terms.values, wanted)]
+        coefficients = [self._weighted(terms.values, wanted)]
         denominators = terms.denominators
         if (
             work.reduction in MEANS
@@ -125,7 +124,7 @@ class _Evaluation:
             # The denominator depends on an input too: d(n / d) has a second term.
             mean = quotient(totals.numerator, denominator)
             outputs.append(denominators)
-            coefficients.append(self._laid_over(denominators, -grad_output * mean / denominator))
+            coefficients.append(self._weighted(denominators, -grad_output * mean / denominator))
         leaves = [self.inputs[name] for name in work.gradients_for]
         # Some options leave an input out of torch's graph (triplet_margin_loss
         # with p = 0 counts differences): its gradient is 0.
@@ -135,15 +134,16 @@ class _Evaluation:
             for name, gradient in zip(work.gradients_for, found, strict=True)
         }
 
-    def _laid_over(self, outputs: Tensor, gradient: Tensor) -> Tensor:
-        """Give the gradient of each output, its sample weight included."""
+    def _weighted(self, outputs: Tensor, gradient: Tensor) -> Tensor:
+        """Return the gradient of each output, its sample weight included."""
         weighted = self.weighting(gradient.expand(outputs.shape))
         return weighted.to(outputs.dtype).contiguous()
 
     def _finish(self, name: str, gradient: Tensor) -> Array:
-        """Clear what belongs to removed values and convert to the type asked for."""
+        """Clear elements of removed values and convert to the dtype asked for."""
         dtype = getattr(torch, self.work.gradient_type(name))
         place = self.work.destinations.get(name)
         return self.transfers.fetch(
-            self._keep(name, gradient, 0.0).to(dtype), None if place is None else place.array
+            self._replace_removed(name, gradient, 0.0).to(dtype),
+            None if place is None else place.array,
         )

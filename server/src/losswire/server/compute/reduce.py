@@ -1,8 +1,7 @@
-"""Reduce: from values to loss, and from the loss back to each value. The only place for both.
+"""The reduction: from values to the loss, and from the loss back to each value.
 
 The loss is `sum(numerators) / sum(denominators)` in float64, whatever the type of
-the values. A value of sample weight 0 is selected away, never multiplied away:
-0 x inf is NaN.
+the values. A value of sample weight 0 is replaced by 0, not multiplied: 0 x inf is NaN.
 """
 
 import math
@@ -27,10 +26,10 @@ MEANS = (Reduction.MEAN, Reduction.BATCHMEAN)
 
 @dataclass(slots=True, kw_only=True)
 class Computed:
-    """What a path of computation gives, in host memory."""
+    """The result of a path of computation, in host memory."""
 
     loss: Array
-    """In the type computed in."""
+    """In the compute dtype."""
     sum: float
     mean_numerator: float
     mean_denominator: float
@@ -41,16 +40,16 @@ class Computed:
 
 
 class Weighting:
-    """The sample weight of one evaluation, laid over its values."""
+    """The sample weight of one evaluation, broadcast to its values."""
 
     def __init__(self, work: Work, device: torch.device, shape: Shape) -> None:
-        """Take the weight; `shape` is the values' shape, or that shape made flat."""
+        """Broadcast the weight; `shape` is the values' shape, or that shape flattened."""
         self.weight: Tensor | None = None
         """The weight of each value, in float64; None: 1."""
         self.kept: Tensor | None = None
-        """Which weights are not 0; None: all, because there are none."""
+        """Which weights are not 0; None: there are no weights."""
         self.removed: Tensor | None = None
-        """Which weights are 0, where some are."""
+        """Which weights are 0; None: none is."""
         if work.sample_weight is not None:
             weight = transfers_for(device).bring(to_tensor(work.sample_weight)).to(torch.float64)
             self.weight = weight.expand(work.values_shape).reshape(shape)
@@ -59,7 +58,7 @@ class Weighting:
             self.removed = removed if bool(removed.any()) else None
 
     def rows(self, start: int, stop: int) -> "Weighting":
-        """Give the part that lies over some rows of the values."""
+        """Return the weighting of some rows of the values."""
         part = object.__new__(Weighting)
         for name in ("weight", "kept", "removed"):
             whole: Tensor | None = getattr(self, name)
@@ -67,7 +66,7 @@ class Weighting:
         return part
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Multiply by the weight, in float64, selecting 0 where it is 0."""
+        """Return the values times the weight, in float64, and 0 where the weight is 0."""
         if self.weight is None or self.kept is None:
             return values
         return torch.where(self.kept, values.to(torch.float64) * self.weight, 0.0)
@@ -75,7 +74,7 @@ class Weighting:
 
 @dataclass(slots=True)
 class Sums:
-    """The sums of the values seen so far."""
+    """The sums of the values added so far."""
 
     total: float = 0.0
     numerator: float = 0.0
@@ -89,7 +88,7 @@ class Sums:
         scale: Tensor | None = None,
         counted: Tensor | None = None,
     ) -> None:
-        """Add the values of some rows: `scale` is their share in the numerator."""
+        """Add the values of some rows; `scale` is their factor in the numerator."""
         total = sum64(weighting(values))
         self.total += total
         if scale is None:
@@ -106,7 +105,7 @@ class Sums:
 
 
 def denominator_of(work: Work, weighting: Weighting, denominators: Tensor | None) -> float:
-    """Add up the mean's denominators (None: 1 each), or take the normalizer."""
+    """Return the sum of the mean's denominators (None: 1 each), or the normalizer."""
     if work.normalizer is not None:
         return work.normalizer
     if denominators is not None:
@@ -119,10 +118,10 @@ def denominator_of(work: Work, weighting: Weighting, denominators: Tensor | None
 
 
 def denominator_ahead(work: Work) -> float:
-    """Form the mean's denominator before any value is known.
+    """Return the mean's denominator before any value is known.
 
-    Whatever it follows from must be there; inputs that are not may be as large as they
-    like, for nothing of the values' size is made unless an input has it.
+    The inputs that it follows from must be given. The others may be of any size: no array as
+    large as the values is made unless an input is.
     """
     if work.normalizer is not None:
         return work.normalizer
@@ -142,10 +141,10 @@ def denominator_ahead(work: Work) -> float:
 
 
 def of_rows(work: Work, denominator: float) -> float:
-    """Make the denominator of a mean that of a batchmean, where that is asked for."""
+    """Return the denominator of a batchmean for that of a mean, if batchmean is asked for."""
     if work.reduction is not Reduction.BATCHMEAN:
         return denominator
-    # A row counts once however many values it has; a scalar is one row.
+    # A row counts once, whatever its number of values; a scalar is one row.
     values_a_row = float(math.prod(work.values_shape[1:]))
     if not values_a_row:
         return float(work.values_shape[0])
@@ -153,14 +152,14 @@ def of_rows(work: Work, denominator: float) -> float:
 
 
 def loss_of(work: Work, totals: Sums, denominator: float) -> float:
-    """Form the loss of a reduction other than NONE."""
+    """Return the loss of a reduction other than NONE."""
     if work.reduction is Reduction.SUM:
         return totals.total
     return quotient(totals.numerator, denominator)
 
 
 def grad_output_of(work: Work, device: torch.device) -> Tensor:
-    """Give the gradient of the caller's objective with respect to the loss, in float64."""
+    """Return the gradient of the caller's objective with respect to the loss, in float64."""
     if work.grad_output is None:
         return torch.ones((), dtype=torch.float64, device=device)
     return transfers_for(device).bring(to_tensor(work.grad_output)).to(torch.float64)
@@ -169,9 +168,9 @@ def grad_output_of(work: Work, device: torch.device) -> Tensor:
 def value_gradients(
     work: Work, grad_output: Tensor, denominator: float, scale: Tensor | None = None
 ) -> Tensor:
-    """Give the gradient with respect to each value before its sample weight, in float64.
+    """Return the gradient with respect to each value before its sample weight, in float64.
 
-    A scalar where it is the same for all.
+    A scalar if it is the same for all.
     """
     if work.reduction not in MEANS:
         return grad_output
@@ -180,12 +179,12 @@ def value_gradients(
 
 
 def sum64(values: Tensor) -> float:
-    """Add up in float64."""
+    """Return the sum in float64."""
     return float(values.sum(dtype=torch.float64))
 
 
 def quotient(numerator: float, denominator: float) -> float:
-    """Divide as IEEE 754 does: x / 0 is infinite and 0 / 0 is NaN."""
+    """Divide as in IEEE 754: x / 0 is infinite and 0 / 0 is NaN."""
     if denominator:
         return numerator / denominator
     with np.errstate(all="ignore"):

@@ -55,7 +55,7 @@ def bce_with_logits(block: Block) -> Tensor:
 
 
 def kl_div(block: Block) -> Tensor:
-    """Compute `y * (log(y) - x)` and `-y`; with `log_target` `exp(y)` stands for `y`."""
+    """Compute `y * (log(y) - x)` and `-y`; with `log_target` `exp(y)` in place of `y`."""
     inputs, target = block.inputs["input"], block.inputs["target"]
     log_target = block.options["log_target"]
     if log_target:
@@ -73,7 +73,7 @@ def kl_div(block: Block) -> Tensor:
 
 
 def _scale(gradient: Tensor, coefficients: Tensor, weight: Tensor | None) -> None:
-    """Multiply by everything that stands behind the derivative."""
+    """Multiply a derivative by the coefficients and the weight, in place."""
     gradient.mul_(coefficients.to(gradient.dtype))
     if weight is not None:
         gradient.mul_(weight)

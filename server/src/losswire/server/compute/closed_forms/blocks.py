@@ -1,4 +1,4 @@
-"""The path of closed forms: walks an evaluation in blocks of rows that stay in the cache."""
+"""The path of closed forms in torch: walks blocks of rows that stay in the cache."""
 
 import math
 from typing import Final
@@ -29,20 +29,20 @@ _HOST: Final = torch.device("cpu")
 
 
 def compute_closed(form: ClosedForm, work: Work, device: torch.device = _HOST) -> Computed:
-    """Evaluate by a closed form, with dense gradients or factored ones."""
+    """Compute by a closed form, with dense gradients or factored ones."""
     with torch.no_grad():
         return _Walk(form, work, device).run()
 
 
 class Buffers:
-    """Scratch memory that is kept from block to block."""
+    """Scratch memory that is reused from block to block."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Begin without buffers."""
         self._kept: dict[str, Tensor] = {}
 
     def __call__(self, name: str, like: Tensor) -> Tensor:
-        """Give a buffer of this name, contiguous, in the shape and type of a tensor."""
+        """Return the buffer of this name, contiguous, in the shape and dtype of a tensor."""
         kept = self._kept.get(name)
         if kept is None or kept.dtype != like.dtype or kept.numel() < like.numel():
             kept = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
@@ -60,7 +60,7 @@ class _Walk:
         self.dtype: torch.dtype = getattr(torch, work.compute_dtype)
         self.buffers = Buffers()
         values = work.values_shape
-        # Where all inputs have the values' shape, every element is a row.
+        # If all inputs have the values' shape, every element is a row.
         flat = all(array.shape == values for array in work.inputs.values())
         self.shape = (math.prod(values),) if flat else values
         self.weighting = Weighting(work, device, self.shape)
@@ -81,14 +81,14 @@ class _Walk:
             self.gradients = {name: self._place(name) for name in work.gradients_for}
 
     def _place(self, name: str) -> Tensor:
-        """Give the place of a gradient: the caller's, where it gave one."""
+        """Return the memory of a gradient: the caller's destination, if there is one."""
         shape = self.rows[name].shape
         if name in self.work.destinations:
             return to_tensor(self.work.destinations[name].array).view(shape)
         return torch.empty(shape, dtype=getattr(torch, self.work.gradient_type(name)))
 
     def run(self) -> Computed:
-        """Walk all blocks."""
+        """Compute all blocks."""
         work = self.work
         denominator = denominator_of(work, self.weighting, self._denominators())
         gradient = self._value_gradients(denominator)
@@ -121,7 +121,7 @@ class _Walk:
         )
 
     def _denominators(self) -> Tensor | None:
-        """Give what each value adds to the mean's denominator, where that is to be added up."""
+        """Return the terms of the mean's denominator; None: 1 each, or a normalizer is given."""
         known = self.work.record.denominators.get(self.work.layout.name)
         if known is None or self.work.normalizer is not None:
             return None
@@ -129,7 +129,7 @@ class _Walk:
         return None if terms is None else terms.to(self.device)
 
     def _value_gradients(self, denominator: float) -> Tensor:
-        """Give the gradient with respect to each value, or the one that all have."""
+        """Return the gradient with respect to each value, or the one that all share."""
         work = self.work
         if work.grad_output is None:
             shared = quotient(1.0, denominator) if work.reduction in MEANS else 1.0
@@ -138,7 +138,7 @@ class _Walk:
         return gradient.reshape(self.shape) if gradient.ndim else gradient
 
     def _counted(self, start: int, stop: int) -> Tensor | None:
-        """Tell which values of some rows torch does not ignore; None: all."""
+        """Return which values of some rows torch does not ignore; None: all."""
         rows = {name: self.work.inputs[name][start:stop] for name in self.rows}
         counted = self.form.counted(rows, self.work.options)
         if counted is None or counted.all():
@@ -153,7 +153,7 @@ class _Walk:
         return [(start, min(start + step, count)) for start in range(0, count, step)]
 
     def _block(self, start: int, stop: int, gradient: Tensor, weighting: Weighting) -> Block:
-        """Make one block: its inputs in the compute type and where its gradients go."""
+        """Return one block: its inputs in the compute dtype, and the memory of its gradients."""
         inputs = dict(self.placed)
         for name, tensor in self.rows.items():
             inputs[name] = self._converted(name, tensor[start:stop])
@@ -176,7 +176,7 @@ class _Walk:
         )
 
     def _converted(self, name: str, rows: Tensor) -> Tensor:
-        """Give rows of an input, those of numbers in the compute type."""
+        """Return rows of an input, floats in the compute dtype."""
         rows = transfers_for(self.device).bring(rows)
         if not self.work.layout.inputs[name].is_float or rows.dtype == self.dtype:
             return rows
@@ -184,16 +184,16 @@ class _Walk:
         return self.buffers("from " + name, like).copy_(rows)
 
     def _store(self, start: int, stop: int, block: Block, weighting: Weighting) -> None:
-        """Clear the gradients of removed rows and put those that are of another type in place."""
+        """Clear the gradients of removed rows, and convert gradients of another dtype."""
         if block.factors is not None and weighting.removed is not None:
-            # The mark of a removed row: exp(x - inf) is 0 for whatever number x is.
+            # The mark of a removed row: exp(x - inf) is 0 for every number x.
             block.factors.lse.masked_fill_(weighting.removed, math.inf)
             block.factors.scale.masked_fill_(weighting.removed, 0.0)
         for name, whole in self.gradients.items():
             found = block.gradients[name]
             removed = weighting.removed
             if removed is not None:
-                # An input has the axes of the values, and may have more behind the first.
+                # An input has the axes of the values, and may have more after the first.
                 more = (1,) * (found.ndim - removed.ndim)
                 found.masked_fill_(removed.reshape(removed.shape[:1] + more + removed.shape[1:]), 0)
             if whole.dtype != self.dtype:

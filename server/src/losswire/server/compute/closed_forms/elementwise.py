@@ -1,7 +1,7 @@
 """Closed forms of the losses of single elements, by torch's own operators. All values are flat.
 
-torch has each of these as one operator forward and one backward; called with a
-place for the result they give torch's bits without a graph and without new memory.
+torch has each of them as one operator forward and one backward; called with `out=` they return
+torch's bits without a graph and without new memory.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,13 +19,13 @@ _aten = torch.ops.aten
 
 
 def weight_denominators(inputs: Mapping[str, Tensor], options: Options) -> Tensor | None:
-    """Count each value by its weight."""
+    """Return the weight of each value; None: 1 each."""
     del options
     return inputs.get("weight")
 
 
 def closed_form(block: Callable[[Block], Tensor], native: Native) -> ClosedForm:
-    """Describe one of these; on a GPU it computes stacks of small evaluations, too."""
+    """Return the form of such a loss; on a GPU it computes stacks of small evaluations, too."""
     return ClosedForm(block=block, gradients=("input", "target"), stacked=block, native=native)
 
 
@@ -63,7 +63,7 @@ def l1(block: Block) -> Tensor:
 def _compute(
     block: Block, forward: Callable[..., Any], backward: Callable[..., Any], *constants: float
 ) -> Tensor:
-    """Compute a loss for which torch has an operator."""
+    """Compute a loss by torch's operators."""
     inputs, target = block.inputs["input"], block.inputs["target"]
     values = block.scratch("values", inputs)
     forward(inputs, target, _NONE, *constants, out=values)
@@ -77,7 +77,7 @@ def _compute(
 
 
 def _weigh(block: Block, values: Tensor) -> Tensor | None:
-    """Multiply the values by the weight; give the gradient of each value without it."""
+    """Multiply the values by the weight; return the coefficients times the weight."""
     weight = block.inputs.get("weight")
     if weight is not None:
         values.mul_(weight)
@@ -88,7 +88,7 @@ def _weigh(block: Block, values: Tensor) -> Tensor | None:
 
 
 def _fill(block: Block, differentiate: Callable[[Tensor], Any]) -> None:
-    """Fill the gradient of the input and its negative, that of the target."""
+    """Fill the gradient of the input, and of the target, which is its negative."""
     gradient, target = block.gradients.get("input"), block.gradients.get("target")
     if gradient is None and target is not None:
         differentiate(target)

@@ -1,4 +1,4 @@
-"""The path of factored gradients: closed forms of any size, which fill two numbers a row."""
+"""The path of factored gradients: closed forms of any size, which fill numbers of each row."""
 
 from dataclasses import replace
 from typing import Final
@@ -20,10 +20,10 @@ _ROWS: Final = "N"
 
 
 def compute_factored(work: Work, device: torch.device) -> Computed:
-    """Evaluate a loss whose gradient is asked for in factored form."""
+    """Compute a loss whose gradient is asked for in factored form."""
     [name] = work.gradients_for
     if any(array.size == 0 for array in work.inputs.values()):
-        # No row, or rows without a class: there is a loss, and nothing that has a gradient.
+        # No rows, or rows without classes: there is a loss, and no element that has a gradient.
         bare = replace(work, gradients_for=(), factored=False, grad_output=None)
         factors = no_factors(work.values_shape)
         return replace(compute_autograd(bare, device), factors={name: factors})
@@ -42,19 +42,19 @@ def compute_factored(work: Work, device: torch.device) -> Computed:
 
 
 def factor_arrays(factors: Factors) -> tuple[Array, ...]:
-    """Give factors as arrays in host memory: `lse`, `scale`, `lse_tail`."""
+    """Return factors as arrays in host memory: `lse`, `scale`, `lse_tail`."""
     return tuple(map(to_array, factors))
 
 
 def _form_of(record: LossRecord, layout: str) -> tuple[ClosedForm, bool]:
-    """Find the closed form of a layout, and whether it takes a batch of one instead."""
+    """Return the closed form of a layout, and whether it needs a batch of one row."""
     if layout in record.closed_forms:
         return record.closed_forms[layout], False
     return next(each for each in record.closed_forms.values() if each.single == layout), True
 
 
 def _batch_of_one(form: ClosedForm, work: Work) -> Work:
-    """Give an evaluation without a batch axis one."""
+    """Return an evaluation without a batch axis as a batch of one row."""
     name = next(key for key, each in work.record.closed_forms.items() if each is form)
     layout = next(each for each in work.record.layouts if each.name == name)
     weight = work.sample_weight

@@ -1,4 +1,4 @@
-"""Factored gradients of a softmax: what a closed form writes instead of the dense gradient."""
+"""Factored gradients of a softmax, which a closed form writes instead of the dense gradient."""
 
 import torch
 from torch import Tensor
@@ -13,22 +13,22 @@ def fill_factors(
 ) -> None:
     """Write the factors of some rows.
 
-    `parts` are what lse is the sum of, the largest first: the highest logit of each row and
-    what there is above it. They and `scale` have an axis of length 1 in the place of `classes`.
+    `parts` add up to lse, the largest first: the highest logit of each row, the logarithm above it
+    and its rounding error. They and `scale` have an axis of length 1 in place of `classes`.
     """
     highest, above, rest = parts[0].double(), parts[1], parts[2]
-    # One addition without what rounding takes from it, by Knuth's two-sum.
+    # One addition and its rounding error, by Knuth's two-sum.
     lse = highest + above
     second = lse - highest
     tail = (highest - (lse - second)) + (above - second) + rest
-    for found, place in zip((lse, scale, tail), factors, strict=True):
-        place.copy_(found.squeeze(classes))
+    for found, target in zip((lse, scale, tail), factors, strict=True):
+        target.copy_(found.squeeze(classes))
 
 
 def refuse_negative(tensor: Tensor | None, name: str, concerned: Tensor | None = None) -> None:
-    """Refuse target distributions that may cancel out, which their sum cannot scale.
+    """Refuse negative numbers: a target distribution that cancels out has no factors.
 
-    `concerned` tells which rows matter; None: all. Raises InvalidEvaluationError.
+    `concerned` are the rows that matter; None: all. Raises InvalidEvaluationError.
     """
     if tensor is None or not bool((tensor.amin() < 0).item()):
         return
@@ -42,6 +42,6 @@ def refuse_negative(tensor: Tensor | None, name: str, concerned: Tensor | None =
 
 
 def no_factors(shape: tuple[int, ...]) -> Factors:
-    """Give the factors of values that have no gradient, in new memory: that of removed ones."""
+    """Return the factors of values without a gradient, in new memory."""
     lse = torch.full(shape, torch.inf, dtype=torch.float64)
     return Factors(lse, torch.zeros_like(lse), torch.zeros_like(lse))

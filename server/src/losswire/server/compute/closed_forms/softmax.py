@@ -2,9 +2,8 @@
 
 With `x` the logits of a row, `lse = log(sum(exp(x)))` and `q` the target
 distribution times the class weights, the value is `sum(q * (lse - x))` and its
-gradient `sum(q) * exp(x - lse) - q`. Nothing is formed that grows with `x`:
-`max(x) - x` and `log(sum(exp(x - max(x))))` are added instead, so that large
-logits lose no precision.
+gradient `sum(q) * exp(x - lse) - q`. No term grows with `x`: `max(x) - x` and
+`log(sum(exp(x - max(x))))` are added instead, so that large logits lose no precision.
 """
 
 import math
@@ -22,7 +21,7 @@ _CLASSES = 1
 
 
 def index_denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
-    """Give each row's class weight (1 without one), 0 where the row is ignored."""
+    """Return each row's class weight (1 without weights), and 0 where the row is ignored."""
     target, weight = inputs["target"], inputs.get("weight")
     counted = index_counted(inputs, options)
     if weight is None:
@@ -33,12 +32,12 @@ def index_denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
 
 
 def index_counted(inputs: Mapping[str, Rows], options: Options) -> Rows:
-    """Tell which rows are not ignored."""
+    """Return which rows are not ignored."""
     target: Rows = inputs["target"]
     ignored: int = options["ignore_index"]
     if isinstance(target, np.ndarray):
         return target != ignored
-    # As int64: compared with uint8, torch would wrap the number, and -100 equal 156.
+    # As int64: compared with uint8, torch would wrap the number, and -100 would equal 156.
     return target.long().ne(ignored)
 
 
@@ -47,7 +46,7 @@ def cross_entropy_with_indices(block: Block) -> Tensor:
     logits, _, weight = _read(block)
     counted, chosen = _chosen(block)
     smoothing = block.options["label_smoothing"]
-    # The share of the loss that the target takes, and that each class takes evenly.
+    # The share of the loss at the target, and at each class.
     share: Tensor | float = 1.0 - smoothing
     if weight is not None:
         share = weight.double()[chosen] * share
@@ -81,7 +80,7 @@ def cross_entropy_with_indices(block: Block) -> Tensor:
         else:
             softmax.mul_(_in(logits, on_target))
         softmax.scatter_add_(_CLASSES, chosen, _in(logits, on_target.neg()))
-    # An ignored row is 0 even where its logits are not finite, as in torch.
+    # An ignored row is 0 even if its logits are not finite, as in torch.
     return _in(logits, _clear(values, counted)).squeeze(_CLASSES)
 
 
@@ -116,9 +115,9 @@ def cross_entropy_with_probabilities(block: Block) -> Tensor:
 def _target_total(
     logits: Tensor, target: Tensor, weight: Tensor | None, smoothing: float
 ) -> Tensor:
-    """Add up the target distribution times the class weights, in float64 from the first step.
+    """Return the sum of the target distribution times the class weights, all in float64.
 
-    The caller does the same to rebuild the gradient, and both must agree.
+    The caller computes the same to rebuild the gradient, and both must agree.
     """
     if weight is None:
         total = target.sum(_CLASSES, keepdim=True, dtype=torch.float64)
@@ -145,7 +144,7 @@ def nll(block: Block) -> Tensor:
 
 
 def _chosen(block: Block) -> tuple[Tensor | None, Tensor]:
-    """Tell which rows are not ignored (None: all), and the class of each; along the classes."""
+    """Return which rows are not ignored (None: all), and the class of each; along the classes."""
     counted: Tensor = index_counted(block.inputs, block.options).unsqueeze(_CLASSES)
     chosen = block.inputs["target"].long().unsqueeze(_CLASSES)
     if bool(counted.all()):
@@ -154,7 +153,7 @@ def _chosen(block: Block) -> tuple[Tensor | None, Tensor]:
 
 
 def _clear(rows: Tensor, counted: Tensor | None) -> Tensor:
-    """Put 0 where rows are ignored."""
+    """Return the rows with 0 where they are ignored."""
     return rows if counted is None else rows.where(counted, 0.0)
 
 
@@ -163,22 +162,22 @@ def _read(block: Block) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 def _below(block: Block, logits: Tensor) -> Tensor:
-    """Give `x - lse`, the logarithm of the softmax: all that a loss without gradient needs."""
+    """Return `x - lse`, the logarithm of the softmax, which a loss without gradient needs."""
     return torch.log_softmax(logits, _CLASSES, out=block.scratch("softmax", logits))
 
 
 def _summed(below: Tensor, weight: Tensor | None) -> Tensor:
-    """Add up the classes, each times its weight, in float64. Overwrites `below`."""
+    """Return the sum over the classes, each times its weight, in float64. Overwrites `below`."""
     if weight is not None:
         below.mul_(_laid(below, weight))
     return below.sum(_CLASSES, keepdim=True, dtype=torch.float64)
 
 
 def _softmax(block: Block, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the softmax, the highest logit of each row and `log(sum(exp(x - highest)))`.
+    """Return the softmax, the highest logit of each row and `log(sum(exp(x - highest)))`.
 
-    The softmax lies where the gradient goes, which it becomes. What there is only
-    one of in a row is float64, which costs little and loses nothing.
+    The softmax is written to the memory of the gradient, which it becomes. The numbers of a row
+    are float64, which costs little and loses nothing.
     """
     out = block.gradients.get("input")
     softmax = torch.softmax(
@@ -191,11 +190,10 @@ def _softmax(block: Block, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _log_sum(block: Block, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the highest logit of each row, `log(sum(exp(x - highest)))`, and the rest of it.
+    """Return the highest logit of each row, `log(sum(exp(x - highest)))`, and its rounding error.
 
-    More exactly than `_softmax`, which leaves the sum to float32. The powers of 2 cost a
-    third of those of e, and err most where they are smallest. The rest is what rounding
-    to float64 took from the logarithm.
+    More exact than `_softmax`, which forms the sum in float32. Powers of 2 cost a third of those
+    of e, and err most where they are smallest.
     """
     highest = logits.amax(_CLASSES, keepdim=True)
     powers = torch.sub(logits, highest, out=block.scratch("softmax", logits))
@@ -204,29 +202,29 @@ def _log_sum(block: Block, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     total = powers.sum(_CLASSES, keepdim=True, dtype=torch.float64)
     log_sum = total.log()
     rest = torch.exp(-log_sum).mul_(total).sub_(1.0)
-    # A small logarithm is more exact than what can be told of its rest.
+    # The error of a small logarithm is below the precision of this estimate.
     return highest, log_sum, rest.where(log_sum > 1.0, 0.0)
 
 
 def _in(logits: Tensor, tensor: Tensor) -> Tensor:
-    """Convert to the type of the logits."""
+    """Convert to the dtype of the logits."""
     return tensor.to(logits.dtype)
 
 
 def _laid(logits: Tensor, weight: Tensor) -> Tensor:
-    """Lay class weights along the axis of the classes."""
+    """Return class weights as a view along the axis of the classes."""
     return weight.view(-1, *(1 for _ in logits.shape[_CLASSES + 1 :]))
 
 
 def _spread_weight(logits: Tensor, weight: Tensor | None) -> Tensor | int:
-    """Add up the class weights."""
+    """Return the sum of the class weights."""
     return logits.shape[_CLASSES] if weight is None else weight.double().sum()
 
 
 def _spread_loss(
     block: Block, logits: Tensor, highest: Tensor, log_sum: Tensor, weight: Tensor | None
 ) -> Tensor:
-    """Give `sum(weight * (lse - x))`, the loss of a target spread evenly."""
+    """Return `sum(weight * (lse - x))`, the loss of a target spread evenly."""
     terms = torch.sub(highest, logits, out=block.scratch("terms", logits))
     if weight is not None:
         terms.mul_(_laid(logits, weight))

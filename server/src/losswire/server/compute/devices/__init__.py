@@ -1,1 +1,1 @@
-"""What a device needs: copies, pinned memory, and knowing when it is lost."""
+"""Devices: copies to and from them, pinned memory, and the detection of a lost one."""

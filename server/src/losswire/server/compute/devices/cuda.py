@@ -1,4 +1,4 @@
-"""What staging, memory limits and errors need of CUDA."""
+"""CUDA: streams for staging, pinned memory, memory limits and the errors of a lost device."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class _Stream:
 
 
 def cuda_lanes(device: torch.device) -> Lanes:
-    """Give the lanes of a device. Computing stays where torch puts it unless it is told."""
+    """Return the lanes of a device; torch computes in its default stream."""
     cuda: Any = torch.cuda
     arriving: Lane = _Stream(cuda.Stream(device))
     leaving: Lane = _Stream(cuda.Stream(device))
@@ -43,21 +43,21 @@ def cuda_lanes(device: torch.device) -> Lanes:
 
 
 def pinned(size: int) -> Tensor:
-    """Give so many bytes of host memory that the device reads and writes by itself."""
+    """Return `size` bytes of pinned host memory, which the device reads and writes by itself."""
     return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
 
 def usable_bytes(device: torch.device) -> int:
-    """Tell how much of the device's memory evaluations may take."""
+    """Return how many bytes of the device's memory evaluations may use."""
     free, _ = torch.cuda.mem_get_info(device)
     return int(free * thresholds.USABLE_SHARE)
 
 
 def is_lost(error: BaseException) -> bool:
-    """Tell whether an error may have spoiled the device for this process.
+    """Return whether an error may have spoiled the device for this process.
 
-    CUDA tells of most errors some calls late, and after many of them each further call
-    fails. Only a refused allocation leaves everything as it was.
+    CUDA reports most errors some calls late, and after many of them each further call fails. Only
+    a refused allocation changes nothing.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return False

@@ -1,8 +1,8 @@
-"""Staging: moves tensors to a device and back through pinned memory that is made once.
+"""Staging: copies tensors to a device and back through pinned memory that is allocated once.
 
-A device copies by itself only from and to memory that the system cannot move. Making such
-memory takes longer than most losses, so there is a little of it, cut into slabs that are
-used in turn: while the device copies one, the processor copies the next.
+A device copies by itself only from and to pinned memory, whose allocation takes longer than most
+losses. So there is a fixed amount of it, cut into slabs that are used in turn: while the device
+copies one, the processor copies the next.
 """
 
 from collections import deque
@@ -19,34 +19,34 @@ from losswire.server.compute.tensors import to_array, to_tensor
 
 
 class Mark(Protocol):
-    """A moment in a lane: when all that was put there before is done."""
+    """An event in a lane, which occurs when all work queued before it is done."""
 
     def synchronize(self) -> None:
         """Wait for it."""
 
 
 class Lane(Protocol):
-    """A stream of a device: what is put there is done in order, and later."""
+    """A stream of a device: its work is queued, and done in order."""
 
     def empty(self, like: Tensor) -> Tensor:
-        """Give memory of the device in a tensor's shape and type, contiguous."""
+        """Return memory of the device in a tensor's shape and dtype, contiguous."""
 
     def copy(self, target: Tensor, source: Tensor) -> None:
-        """Copy from or to pinned memory, in this lane."""
+        """Queue a copy from or to pinned memory."""
 
     def mark(self) -> Mark:
-        """Mark what was put here until now."""
+        """Return the event that follows the work queued so far."""
 
     def wait(self, mark: Mark) -> None:
-        """Let what is put here from now on wait for a mark of another lane."""
+        """Let work queued from now on wait for an event of another lane."""
 
     def uses(self, tensor: Tensor) -> None:
-        """Keep a tensor's memory from others until what was put here until its end is done."""
+        """Keep a tensor's memory from reuse until the work queued here by then is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lanes:
-    """The lanes of one device: copies in, computing and copies out may go on side by side."""
+    """The lanes of one device: copies in, computation and copies out may overlap."""
 
     arriving: Lane
     computing: Lane
@@ -54,7 +54,7 @@ class Lanes:
 
 
 class _Slab:
-    """A piece of pinned memory, and what its last user still expects of it."""
+    """A piece of pinned memory, and the copies out of it that are still to be done."""
 
     __slots__ = ("_mark", "_place", "memory")
 
@@ -64,11 +64,11 @@ class _Slab:
         self._place: Tensor | None = None
 
     def hold(self, mark: Mark, place: Tensor | None = None) -> None:
-        """Take until the mark; then the first bytes belong in a place in host memory."""
+        """Reserve the slab until an event; then its first bytes are copied to host memory."""
         self._mark, self._place = mark, place
 
     def settle(self) -> None:
-        """Wait for the device, and put what it left here where it belongs."""
+        """Wait for the device, and copy the bytes that it wrote to their destination."""
         mark, place = self._mark, self._place
         self._mark = self._place = None
         if mark is not None:
@@ -78,11 +78,11 @@ class _Slab:
 
 
 class _Ring:
-    """Slabs that are used in turn, each of them only after it is settled."""
+    """Slabs that are used in turn, each only after it is settled."""
 
     def __init__(self, slabs: list[_Slab]) -> None:
         self._slabs = deque(slabs)
-        """The one used longest ago comes first."""
+        """The least recently used comes first."""
 
     def take(self) -> _Slab:
         slab = self._slabs[0]
@@ -96,7 +96,7 @@ class _Ring:
 
 
 class Staging:
-    """The transfers of a device that has memory of its own."""
+    """The transfers of a device with memory of its own."""
 
     def __init__(
         self,
@@ -108,9 +108,9 @@ class Staging:
         slab_bytes: int = thresholds.SLAB_BYTES,
         smallest: int = thresholds.STAGED_BYTES,
     ) -> None:
-        """Take the lanes, and what makes so many bytes of pinned memory; it is used only here.
+        """Allocate the slabs; `pinned` returns pinned memory of a size in bytes.
 
-        What has less than `smallest` bytes is copied plainly.
+        Tensors of less than `smallest` bytes are copied without staging.
         """
         self._device = device
         self._lanes = lanes
@@ -121,14 +121,14 @@ class Staging:
         )
 
     def __enter__(self) -> None:
-        """Begin to compute."""
+        """Begin a computation."""
 
     def __exit__(self, *error: object) -> None:
-        """Wait until everything that was fetched is there."""
+        """Wait until every fetched array is complete."""
         self._leaving.settle()
 
     def bring(self, tensor: Tensor) -> Tensor:
-        """Give a tensor in host memory on the device; what it was made of may change after."""
+        """Return a host tensor on the device; the source may change afterwards."""
         if tensor.nbytes < self._smallest:
             return tensor.to(self._device)
         lanes, lane = self._lanes, self._lanes.arriving
@@ -141,12 +141,12 @@ class Staging:
             lane.copy(target, staged)
             slab.hold(lane.mark())
         lanes.computing.wait(lane.mark())
-        # It is memory of the lane that it arrived in, which would use it again too soon.
+        # The memory belongs to the arriving lane, which would reuse it too soon.
         lanes.computing.uses(placed)
         return placed
 
     def fetch(self, tensor: Tensor, into: Array | None = None) -> Array:
-        """Give a tensor of the device in host memory, whose elements are there in the end."""
+        """Return a device tensor as a host array, complete at the end of the `with` block."""
         if tensor.nbytes < self._smallest:
             return to_array(tensor)
         source = tensor.detach().contiguous()
@@ -161,5 +161,5 @@ class Staging:
         return to_array(result)
 
     def _pieces(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Cut the bytes of a contiguous tensor into pieces that fit into slabs."""
+        """Split the bytes of a contiguous tensor into pieces that fit into slabs."""
         return torch.split(tensor.view(-1).view(torch.uint8), self._slab_bytes)

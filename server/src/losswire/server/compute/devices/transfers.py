@@ -1,4 +1,4 @@
-"""Transfers: how tensors get to the device that computes, and how results come back."""
+"""Transfers: copies of tensors to the device that computes, and of results back."""
 
 from functools import cache
 from typing import Protocol
@@ -13,30 +13,30 @@ from losswire.server.compute.tensors import to_array
 
 
 class Transfers(Protocol):
-    """The way to one device and back. Belongs to the thread that computes there.
+    """The transfers of one device. They belong to the thread that computes there.
 
-    What is fetched in a `with` block is in host memory at its end. So it is after an error,
-    lest something is written later to where a caller sees it.
+    Arrays fetched in a `with` block are complete at its end, after an error too, so that nothing
+    is written later to memory that a caller sees.
     """
 
     def __enter__(self) -> object:
-        """Begin to compute."""
+        """Begin a computation."""
 
     def __exit__(self, *error: object) -> None:
-        """Wait until everything that was fetched is there."""
+        """Wait until every fetched array is complete."""
 
     def bring(self, tensor: Tensor) -> Tensor:
-        """Give a tensor in host memory on the device; what it was made of may change after."""
+        """Return a host tensor on the device; the source may change afterwards."""
 
     def fetch(self, tensor: Tensor, into: Array | None = None) -> Array:
-        """Give a tensor of the device in host memory, whose elements are there in the end.
+        """Return a device tensor as a host array, complete at the end of the `with` block.
 
-        They may come right into an array of the same type and shape, if one is given.
+        It may be written directly into an array of the same dtype and shape, if one is given.
         """
 
 
 class _Host:
-    """The processor computes where the arrays are."""
+    """The host, which computes without copies."""
 
     def __enter__(self) -> None:
         pass
@@ -54,7 +54,7 @@ class _Host:
 
 @cache
 def transfers_for(device: torch.device) -> Transfers:
-    """Give the transfers of a device, which one thread of this process uses."""
+    """Return the transfers of a device, which one thread of this process uses."""
     if device.type == "cpu":
         return _Host()
     return Staging(device, cuda_lanes(device), pinned)

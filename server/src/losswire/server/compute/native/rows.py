@@ -1,4 +1,4 @@
-"""The path of native rows: evaluations of any size in host memory, cut over threads when large."""
+"""The path of native rows: evaluations of any size in host memory, split over threads if large."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -23,11 +23,11 @@ _FACTORS: Final = len(Factors._fields)
 
 
 def compute_rows(form: ClosedForm, work: Work, threads: int) -> Computed:
-    """Evaluate by native rows, with dense gradients or a factored one."""
+    """Compute by native rows, with dense gradients or a factored one."""
     if form.native is None:
         message = "a closed form that has no native rows was chosen for them"
         raise TypeError(message)
-    # What is too large for its type is infinite, here as in torch.
+    # A number too large for its dtype is infinite, here as in torch.
     with np.errstate(all="ignore"):
         return _compute(form, form.native, work, threads)
 
@@ -35,7 +35,7 @@ def compute_rows(form: ClosedForm, work: Work, threads: int) -> Computed:
 def _compute(form: ClosedForm, native: Native, work: Work, threads: int) -> Computed:
     known = work.record.denominators.get(work.layout.name)
     terms = known.terms(work.inputs, work.options) if known else None
-    # Terms that are conditions say what counts, and need not be found twice.
+    # Terms of bool are the rows that count, and need not be found twice.
     conditions = terms is not None and terms.dtype == bool
     counted = terms if conditions else form.counted(work.inputs, work.options)
     denominator = work.normalizer
@@ -60,18 +60,18 @@ def _compute(form: ClosedForm, native: Native, work: Work, threads: int) -> Comp
 
 
 def threads_of(work: Work, threads: int) -> int:
-    """Tell over how many threads the rows are cut, of those that there are; 0 and 1 cut nothing."""
+    """Return over how many of the threads rows are split; 0 and 1: they are not split."""
     most = min(threads, work.input_bytes // thresholds.THREAD_BYTES)
     return most if most <= 1 else min(most, _length(work))
 
 
 def _length(work: Work) -> int:
-    """Count what can be cut: elements where each is by itself, else rows."""
+    """Return how many parts can be split: elements if each is a row, else rows."""
     return math.prod(work.values_shape) if _is_flat(work) else work.values_shape[0]
 
 
 def _is_flat(work: Work) -> bool:
-    """Tell whether every element is a row, because all that there is has the values' shape."""
+    """Return whether every element is a row: all arrays have the values' shape."""
     weight = work.sample_weight
     return (weight is None or weight.shape == work.values_shape) and all(
         array.shape == work.values_shape for array in work.inputs.values()
@@ -79,10 +79,10 @@ def _is_flat(work: Work) -> bool:
 
 
 def _sum_of(terms: Array | None, work: Work) -> float:
-    """Add up the mean's denominators: 1 each without terms."""
+    """Return the sum of the mean's denominators: 1 each without terms."""
     weight, count = work.sample_weight, float(math.prod(work.values_shape))
     if terms is None:
-        # Laid over the values, each weight is met as often.
+        # Broadcast to the values, each weight occurs equally often.
         return count if weight is None else float(weight.sum(dtype=float)) * (count / weight.size)
     if weight is None:
         return float(np.count_nonzero(terms) if terms.dtype == bool else terms.sum(dtype=float))
@@ -91,7 +91,7 @@ def _sum_of(terms: Array | None, work: Work) -> float:
 
 
 def _count(counted: Array | None, work: Work) -> int:
-    """Count the values that torch does not ignore and that have a weight."""
+    """Return how many values torch does not ignore and have a weight other than 0."""
     weight, count = work.sample_weight, math.prod(work.values_shape)
     if weight is None:
         return count if counted is None else int(np.count_nonzero(counted))
@@ -102,17 +102,17 @@ def _count(counted: Array | None, work: Work) -> int:
 
 
 class _Rows:
-    """One evaluation, whose rows can be computed in parts, by several threads at a time."""
+    """One evaluation, whose rows can be computed in parts, by several threads at once."""
 
     def __init__(self, native: Native, work: Work, denominator: float) -> None:
-        """Make the places of what there is of each row."""
+        """Allocate the results of all rows."""
         self._native, self._work = native, work
         wanted = bool(work.gradients_for)
         dtype = numpy_type(work.compute_dtype)
         self.small = is_small(work)
         flat = not self.small and len(work.values_shape) > 1 and _is_flat(work)
         self.shape = (math.prod(work.values_shape),) if flat else work.values_shape
-        """The shape of the values, or that shape made flat."""
+        """The shape of the values, or that shape flattened."""
         self._inputs = _flattened(work.inputs) if flat else dict(work.inputs)
         self._weight: Array | None = None
         if work.sample_weight is not None:
@@ -126,7 +126,7 @@ class _Rows:
         self._factors = np.empty((_FACTORS, *work.values_shape)) if work.factored else None
         self._dtype = dtype
         self.values = np.empty(self.shape, dtype) if work.reduction is Reduction.NONE else None
-        """The values, where they are the loss."""
+        """The values, if they are the loss; None: they are reduced."""
 
     @cached_property
     def _rows(self) -> dict[str, Array]:
@@ -134,10 +134,10 @@ class _Rows:
         return {name: self._inputs[name] for name in self._work.row_inputs}
 
     def run(self, start: int, stop: int) -> float:
-        """Compute some rows; gives the sum of their values."""
+        """Compute some rows; returns the sum of their values."""
         if self._weight is None and (self._grad_output is None or not self._grad_output.ndim):
             return self._block(slice(start, stop))
-        # As of the caller: threads begin with other settings.
+        # The caller's settings, which new threads do not inherit.
         with np.errstate(all="ignore"):
             return _sum([self._block(part) for part in self._blocks(start, stop)])
 
@@ -147,7 +147,7 @@ class _Rows:
             yield slice(first, min(first + step, stop))
 
     def _block(self, part: slice) -> float:
-        """Compute rows, all of which are done by one call."""
+        """Compute rows by one call."""
         whole = part.stop - part.start == self.shape[0]
         coefficients = self._grad_output
         if coefficients is not None and coefficients.ndim:
@@ -180,14 +180,14 @@ class _Rows:
         return float(weighted.sum())
 
     def gradients_asked_for(self) -> dict[str, Array]:
-        """Give the gradients in the types asked for."""
+        """Return the gradients in the dtypes asked for."""
         return {
             name: array.astype(numpy_type(self._work.gradient_type(name)), copy=False)
             for name, array in self._asked.items()
         }
 
     def factors_asked_for(self) -> dict[str, Factors]:
-        """Give the factors of the gradient, where it is factored."""
+        """Return the factors of the gradient, if it is factored."""
         if self._factors is None:
             return {}
         factors = Factors(*torch.from_numpy(self._factors))
@@ -203,23 +203,23 @@ def _flattened(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _grad_output_of(work: Work, denominator: float, shape: tuple[int, ...]) -> Array:
-    """Give the gradient with respect to each value before its weight; one number in float64."""
+    """Return the gradient with respect to each value before its weight, or one number for all."""
     if work.grad_output is None:
         return np.array(quotient(1.0, denominator) if work.reduction in MEANS else 1.0)
     if work.reduction is Reduction.NONE:
         return work.grad_output.reshape(shape)
     grad_output = work.grad_output.astype(np.float64)
-    # Python's numbers would raise where this divides by 0.
+    # Python's numbers would raise on a division by 0.
     return np.asarray(
         grad_output / np.float64(denominator) if work.reduction in MEANS else grad_output
     )
 
 
 def _place(work: Work, name: str, dtype: np.dtype[np.generic]) -> Array:
-    """Give the place of a gradient: the caller's, if its type is one that can be written."""
+    """Return the memory of a gradient: the caller's, if C++ can write its dtype."""
     given = work.inputs[name]
     wanted = numpy_type(work.gradient_type(name))
-    # What is neither the input's type nor the compute type is converted at the end.
+    # Dtypes other than the input's and the compute dtype are converted at the end.
     direct = wanted if wanted in (given.dtype, dtype) else dtype
     if name in work.destinations and direct == wanted:
         return work.destinations[name].array
@@ -227,7 +227,7 @@ def _place(work: Work, name: str, dtype: np.dtype[np.generic]) -> Array:
 
 
 def _run(rows: _Rows, work: Work, threads: int) -> float:
-    """Compute all rows, a share of them on each of some threads."""
+    """Compute all rows, split over threads."""
     count = rows.shape[0]
     shares = threads_of(work, threads)
     if shares <= 1:
@@ -240,12 +240,12 @@ def _run(rows: _Rows, work: Work, threads: int) -> float:
             pending.append(_helpers(threads - 1).submit(rows.run, *each))  # noqa: PERF401 (one may fail)
         return _sum([rows.run(*first), *(share.result() for share in pending)])
     finally:
-        # Whatever fails, nobody may still write when the memory is given back.
+        # After an error, too, no thread may still write when the memory is freed.
         wait(pending)
 
 
 def _sum(totals: list[float]) -> float:
-    """Add up what was found of some rows, in one rounding; as float64 does where it is infinite."""
+    """Return the sum of the totals, rounded once; as float64 where it is infinite."""
     try:
         return math.fsum(totals)
     except (OverflowError, ValueError):
@@ -254,5 +254,5 @@ def _sum(totals: list[float]) -> float:
 
 @cache
 def _helpers(count: int) -> ThreadPoolExecutor:
-    """Give the threads that take shares of large evaluations; they begin with the first one."""
+    """Return the threads that compute shares of large evaluations; they start with the first."""
     return ThreadPoolExecutor(count, thread_name_prefix="losswire-rows")
