@@ -1,7 +1,7 @@
-"""Builds the native rows beside the Python sources, where there is a C++ compiler.
+"""Build hook: compiles the C++ library beside the Python sources, if there is a compiler.
 
-Without one the server computes everything by torch. LOSSWIRE_REQUIRE_NATIVE=1 makes that an
-error, for builds that others will use.
+Without one the server computes everything by torch. LOSSWIRE_REQUIRE_NATIVE=1 makes that an error,
+for builds that are distributed.
 """
 
 import importlib.util
@@ -18,9 +18,9 @@ from packaging.tags import platform_tags
 
 _SOURCE = Path("native/library.cc")
 _LIBRARY = Path("src/losswire/server/compute/native/librows.so")
-# Not g++ and its like, which ask for a C++ library that is not needed.
+# Not g++ and the like, which link a C++ runtime library that is not needed.
 _COMPILERS = ("cc", "gcc", "clang")
-# Without the last option it would compile for the processor that it runs on.
+# Without the last option it compiles for the processor of this machine.
 _FROM_PYPI = (sys.executable, "-m", "ziglang", "c++", "-nostdlib++", "-mcpu=baseline")
 
 _FLAGS = (
@@ -28,7 +28,7 @@ _FLAGS = (
     "-O2",
     "-fPIC",
     "-shared",
-    # Contraction would round differently where there is a fused multiplication.
+    # Contraction rounds differently on processors with fused multiplication.
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fvisibility=hidden",
@@ -42,10 +42,10 @@ _FLAGS = (
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
-    """Makes a wheel for this platform that holds the library, or else one for any."""
+    """Builds a wheel for this platform with the library, or one for any platform without it."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile; called before a wheel or an editable install is put together."""
+        """Compile; called before a wheel or an editable install is assembled."""
         del version
         if not self._compile():
             return
@@ -54,9 +54,9 @@ class CustomBuildHook(BuildHookInterface[Any]):
         build_data["tag"] = f"py3-none-{next(platform_tags())}"
 
     def _compile(self) -> bool:
-        """Compile the library; tells whether it is there."""
+        """Compile the library; returns whether it exists then."""
         library = Path(self.root, _LIBRARY)
-        # A server that runs from here keeps the old one, which is replaced and not written to.
+        # Replaced, not overwritten: a running server keeps the old one.
         made = library.with_suffix(".new")
         problems = []
         for compiler in _compilers():
@@ -74,9 +74,9 @@ class CustomBuildHook(BuildHookInterface[Any]):
         return False
 
     def _problem_of(self, command: list[str]) -> str:
-        """Run a command; gives what went wrong, if anything did."""
+        """Run a command; returns its error, or an empty text."""
         try:
-            done = subprocess.run(  # noqa: S603 (CXX is for whoever builds to choose)
+            done = subprocess.run(  # noqa: S603 (CXX names the compiler to run)
                 command, check=False, cwd=self.root, capture_output=True, text=True
             )
         except OSError as error:
@@ -85,7 +85,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
 
 
 def _compilers() -> list[list[str]]:
-    """List what to try: what CXX says, or else the system's compilers and the one of PyPI."""
+    """List the compilers to try: CXX, or else the system's and the one of PyPI."""
     if given := os.environ.get("CXX"):
         return [shlex.split(given)]
     found = [[path] for name in _COMPILERS if (path := shutil.which(name))]

@@ -1,4 +1,4 @@
-"""The build hook of the server: what becomes of a wheel with a C++ compiler and without one."""
+"""The build hook of the server: wheels with a C++ compiler and without one."""
 
 import importlib.machinery
 import importlib.util
@@ -31,7 +31,7 @@ Build = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a copy of what the hook reads, with a library of an earlier build; no compiler."""
+    """Copy the files that the hook reads, with a library of an earlier build; no compiler."""
     shutil.copytree(_SERVER / "native", tmp_path / "native")
     library = tmp_path / _LIBRARY
     library.parent.mkdir(parents=True)
@@ -46,7 +46,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def build(project: Path) -> Build:
-    """Run the hook; gives what it says of the wheel."""
+    """Run the hook; returns its build data."""
     loader = importlib.machinery.SourceFileLoader("hatch_build", str(_SERVER / "hatch_build.py"))
     module = importlib.util.module_from_spec(
         importlib.machinery.ModuleSpec("hatch_build", loader, origin=loader.path)

@@ -1,4 +1,4 @@
-"""The corners of torch's losses, and what each must give."""
+"""The corners of torch's losses, and the expected result of each."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ MEAN, SUM, NONE = Reduction.MEAN, Reduction.SUM, Reduction.NONE
 
 
 def as_array(values: npt.ArrayLike) -> Array:
-    """Make floats float32 and integers int64; arrays stay what they are."""
+    """Convert floats to float32 and integers to int64; arrays stay as they are."""
     if isinstance(values, np.ndarray):
         return values
     array = np.asarray(values)
@@ -23,7 +23,7 @@ def as_array(values: npt.ArrayLike) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Corner:
-    """One evaluation and what it must give, to float32's precision."""
+    """One evaluation and its expected result, to float32's precision."""
 
     name: str
     loss: str
@@ -34,7 +34,7 @@ class Corner:
     reduction: Reduction = MEAN
 
     def ask(self) -> Ask:
-        """Make it an evaluation; an unreduced loss is differentiated as its sum."""
+        """Return it as an evaluation; an unreduced loss is differentiated as its sum."""
         unreduced = bool(self.gradients) and self.reduction is NONE
         return Ask(
             loss=self.loss,

@@ -1,4 +1,4 @@
-"""Calls of the native losses of single elements, and what they should give by the formula."""
+"""Calls of the native losses of single elements, and their results by the formula."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -39,7 +39,7 @@ class Elements:
         return builtin_registry().find(self.loss).closed_forms["elementwise"].gradients
 
     def part(self, rows: slice) -> "Elements":
-        """Give some of them; a weight that repeats stays whole."""
+        """Return some of the elements; a weight that repeats stays whole."""
         count = len(self.inputs["input"])
         return replace(
             self,
@@ -54,7 +54,7 @@ class Elements:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What came of it."""
+    """The results of a call."""
 
     total: float
     values: Array
@@ -139,7 +139,7 @@ def _numbers(
 
 
 def spoilt(elements: Elements) -> Elements:
-    """Put what is not finite, or hardly, into some elements."""
+    """Write infinite, NaN and huge numbers into some elements."""
     specials = np.array([np.inf, -np.inf, np.nan, 1e-42, -0.0, 6e4, 0.0])
     if elements.loss == "binary_cross_entropy":
         specials = np.array([1.0, 0.0, -0.0, 1e-42, 1e-44, 1 - 1e-7, 1e-30])
@@ -151,7 +151,7 @@ def spoilt(elements: Elements) -> Elements:
 
 
 def run(elements: Elements, width: int = 64, offset: int = 0) -> Found:
-    """Compute everything there is, outputs `offset` bytes beside where they would lie."""
+    """Compute all results, written `offset` bytes after aligned addresses."""
     given = elements.inputs["input"]
     kind = NUMPY[elements.gradient_dtype or given.dtype.name]
     places = {name: Guarded(given.shape, kind, offset) for name in elements.gradients}
@@ -168,7 +168,7 @@ def run(elements: Elements, width: int = 64, offset: int = 0) -> Found:
 
 
 def rows_of(loss: str) -> Callable[..., float]:
-    """Give what computes a loss; it may be told how wide the registers are."""
+    """Return the function that computes a loss, by registers of a width."""
     native = builtin_registry().find(loss).closed_forms["elementwise"].native
     assert native is not None
     return native.rows
@@ -177,7 +177,7 @@ def rows_of(loss: str) -> Callable[..., float]:
 def block_of(
     elements: Elements, gradients: Mapping[str, Array], values: Array | None = None
 ) -> RowBlock:
-    """Make the block that the driver would make."""
+    """Return the block that the driver would make."""
     return RowBlock(
         inputs=elements.inputs,
         options=elements.options,
@@ -253,16 +253,16 @@ _FORMULAS: Mapping[str, Callable[[Array, Array, Mapping[str, Any]], tuple[Array,
 
 
 def exact(elements: Elements, kind: Kind = np.float64) -> tuple[Array, dict[str, Array]]:
-    """Give values and gradients by the formula, in another type than is computed in."""
+    """Return values and gradients by the formula, in another dtype than the compute dtype."""
     count = len(elements.inputs["input"])
     inputs = {name: np.resize(array.astype(kind), count) for name, array in elements.inputs.items()}
     x, y, one = inputs["input"], inputs["target"], np.ones(count, kind)
     if elements.loss in _FORMULAS:
-        values, slopes = _FORMULAS[elements.loss](x, y, elements.options)
+        values, derivatives = _FORMULAS[elements.loss](x, y, elements.options)
     else:
-        values, slopes = _bce_with_logits(x, y, inputs.get("pos_weight", one))
+        values, derivatives = _bce_with_logits(x, y, inputs.get("pos_weight", one))
     weight = inputs.get("weight", one)
     kept = one if elements.removed is None else 1 - elements.removed.astype(kind)
-    slopes = slopes * weight * elements.coefficients.astype(kind) * kept
-    gradients = {"input": slopes, "target": -slopes}
+    derivatives = derivatives * weight * elements.coefficients.astype(kind) * kept
+    gradients = {"input": derivatives, "target": -derivatives}
     return values * weight * kept, {name: gradients[name] for name in elements.gradients}

@@ -1,4 +1,4 @@
-"""Evaluations as other encoders may write them: what protobuf allows, and what it refuses."""
+"""Evaluations as other encoders may write them, valid and invalid protobuf."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ def padded(number: int, width: int) -> bytes:
 
 
 def field(number: int, value: bytes | int, *, tag: int = 1, length: int = 0) -> bytes:
-    """Write a field: its tag in so many bytes, and its length too, if that is given."""
+    """Encode a field; its tag, and if given its length, have fixed widths in bytes."""
     if isinstance(value, int):
         return padded(number << 3, tag) + varint(value)
     size = padded(len(value), length) if length else varint(len(value))
@@ -36,7 +36,7 @@ class Odd:
 
     message: bytes
     kept: bool
-    """Whether its form is kept; else each of them takes the whole line."""
+    """Whether it is prepared; else each evaluation takes the whole pipeline."""
     valid: bool = True
     """Whether it has a result."""
 

@@ -1,4 +1,4 @@
-"""Compares what the service answers with what torch computes here, bit for bit."""
+"""Compares the service's answers with torch's results, bit for bit."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -29,14 +29,14 @@ class Cell:
 
 
 def to_tensor(array: Array) -> Tensor:
-    """Make an array a tensor of its own."""
+    """Return a tensor with a copy of an array."""
     if array.dtype == _BFLOAT16:
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     return torch.from_numpy(array.copy())
 
 
 def to_array(tensor: Tensor) -> Array:
-    """Make a tensor an array."""
+    """Return a tensor as an array."""
     tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
         return tensor.contiguous().view(torch.int16).numpy().view(_BFLOAT16)
@@ -44,7 +44,7 @@ def to_array(tensor: Tensor) -> Array:
 
 
 def same_bits(found: Array, expected: Array) -> bool:
-    """Tell whether two arrays are the same to the last bit; any NaN equals any other."""
+    """Return whether two arrays are the same to the last bit; any NaN equals any other."""
     if found.dtype != expected.dtype or found.shape != expected.shape:
         return False
     if found.dtype.kind in "iub":
@@ -57,17 +57,17 @@ def same_bits(found: Array, expected: Array) -> bool:
 
 
 def _facts(dtype: str) -> Any:  # noqa: ANN401 (one of two classes, of which one is untyped)
-    """Give the limits of a floating type."""
+    """Return the limits of a floating type."""
     return ml_dtypes.finfo(NUMPY[dtype])  # type: ignore[no-untyped-call]
 
 
 def epsilon(dtype: str) -> float:
-    """Give the distance from 1 to the next number of a floating type."""
+    """Return the distance from 1 to the next number of a floating type."""
     return float(_facts(dtype).eps)
 
 
 def ulp(value: float, dtype: str) -> float:
-    """Give the distance of a number to its neighbour in a floating type."""
+    """Return the distance of a number to its neighbour in a floating type."""
     facts = _facts(dtype)
     if not math.isfinite(value) or abs(value) < float(facts.smallest_normal):
         return float(facts.smallest_subnormal)
@@ -75,7 +75,7 @@ def ulp(value: float, dtype: str) -> float:
 
 
 def near(found: float, expected: float, tolerance: float) -> bool:
-    """Tell whether two numbers are close, infinities and NaN being close to themselves."""
+    """Return whether two numbers are close, infinities and NaN being close to themselves."""
     if math.isnan(expected) or math.isinf(expected):
         return found == expected or (math.isnan(found) and math.isnan(expected))
     return abs(found - expected) <= tolerance
@@ -83,7 +83,7 @@ def near(found: float, expected: float, tolerance: float) -> bool:
 
 @dataclass(kw_only=True)
 class Torch:
-    """What torch makes of a cell, step by step; every step is comparable."""
+    """torch's evaluation of a cell, step by step; every step can be compared."""
 
     cell: Cell
     result: Result
@@ -117,7 +117,7 @@ class Torch:
         return tensor.reshape(tensor.shape + (1,) * (len(shape) - tensor.dim())).expand(shape)
 
     def weighted(self, tensor: Tensor) -> Tensor:
-        """Multiply by the sample weight; what has the weight 0 is 0."""
+        """Multiply by the sample weight; values of weight 0 are 0."""
         if self.weight is None:
             return tensor.double()
         return torch.where(self.weight == 0, 0.0, tensor.double() * self.weight)
@@ -130,7 +130,7 @@ class Torch:
 
     @property
     def denominators(self) -> Tensor:
-        """What each value adds to the mean's denominator, as the compute type holds it."""
+        """The share of each value in the mean's denominator, in the compute dtype."""
         found = self.reference.denominators(
             self.inputs, self.cell.ask.options, self.values.detach()
         )
@@ -138,7 +138,7 @@ class Torch:
 
     @property
     def weighted_denominators(self) -> list[float]:
-        """What is added up to the mean's denominator."""
+        """The terms of the mean's denominator."""
         numbers = self.weighted(self.denominators.detach())
         if self.cell.ask.reduction is Reduction.BATCHMEAN and self.values.dim():
             # A row counts once, however many values it has; also if it has none.
@@ -150,14 +150,14 @@ class Torch:
 
     @property
     def condition(self) -> float:
-        """How much the denominator magnifies the errors of its terms; 1 where there is none."""
+        """The factor by which the denominator magnifies the errors of its terms; 1 without one."""
         numbers = self.weighted_denominators
         total = abs(_add(numbers))
         return sum(map(abs, numbers)) / total if total > 0 else 1.0
 
     @property
     def count(self) -> int:
-        """How many values take part."""
+        """The number of values that count."""
         counted = self.reference.counted(self.inputs, self.cell.ask.options, self.values.detach())
         taken = torch.ones(self.values.shape, dtype=torch.bool) if counted is None else counted
         return int((taken if self.weight is None else taken & (self.weight != 0)).sum())
@@ -165,10 +165,10 @@ class Torch:
     def gradients(self) -> dict[str, Array]:
         """Differentiate by torch's own autograd from the coefficients of each value."""
         ask, result = self.cell.ask, self.result
-        upstream = torch.tensor(1.0).double()
+        grad_output = torch.tensor(1.0).double()
         if ask.grad_output is not None:
-            upstream = to_tensor(ask.grad_output).double()
-        each = upstream.expand(self.values.shape)
+            grad_output = to_tensor(ask.grad_output).double()
+        each = grad_output.expand(self.values.shape)
         denominators = self.denominators
         outputs, coefficients = [self.values], [each]
         if ask.reduction in MEANS:
@@ -197,7 +197,7 @@ class Torch:
         )
 
     def slack_of_second_term(self, name: str) -> float:
-        """Give by how much the gradient of an input of the denominator may differ; 0 otherwise.
+        """Return the tolerance of the gradient of an input of the denominator; 0 for others.
 
         It has two terms that may cancel each other, and the service may round the
         coefficient -n / d**2 of the second in any order.
@@ -208,11 +208,11 @@ class Torch:
         if self.denominators is not self.inputs[name]:
             return 0.0
         mean = _divide(result.mean_numerator, result.mean_denominator)
-        upstream = 1.0 if ask.grad_output is None else abs(float(ask.grad_output))
+        grad_output = 1.0 if ask.grad_output is None else abs(float(ask.grad_output))
         factor = 1.0 if self.weight is None else float(self.weight.abs().max())
         dtype = ask.gradient_dtype or ask.inputs[name].dtype.name
         eps = max(epsilon(dtype), epsilon(self.dtype))
-        slack = 4 * eps * upstream * factor * abs(_divide(mean, result.mean_denominator))
+        slack = 4 * eps * grad_output * factor * abs(_divide(mean, result.mean_denominator))
         return slack if math.isfinite(slack) else 0.0
 
     def own_reduction(self) -> Tensor:
@@ -223,7 +223,7 @@ class Torch:
 
 
 def differences(cell: Cell, result: Result) -> Iterator[str]:
-    """Say in what an answer differs from torch; nothing when it does not."""
+    """Return the differences of an answer from torch; empty: none."""
     torch_says = Torch(cell=cell, result=result)
     if result.engine != "autograd":
         yield f"took the path {result.engine}"
@@ -298,7 +298,7 @@ def _different_reduction(torch_says: Torch) -> Iterator[str]:
 
 
 def _rounding_of_torch(torch_says: Torch, numerator: float, quotient: float) -> float:
-    """Give how far torch's own reduction may stray from the exact one.
+    """Return the possible error of torch's own reduction.
 
     torch adds n terms in the compute type, numerators and denominators alike:
     each addition errs by at most half an epsilon of what has been added up, and
@@ -357,7 +357,7 @@ def _different_own_gradients(torch_says: Torch) -> Iterator[str]:
 
 
 def _without_negative_zero(array: Array) -> Array:
-    """Give each zero the sign +."""
+    """Return the array with every zero positive."""
     return np.where(array == 0, np.zeros((), array.dtype), array)
 
 
@@ -369,7 +369,7 @@ def _add(numbers: list[float]) -> float:
 
 
 def _rounding_of_addition(numbers: list[float]) -> float:
-    """Give how far an addition in float64, in any order, may stray from the exact one."""
+    """Return the possible error of a sum in float64, in any order."""
     return len(numbers) * _DOUBLE_EPS * sum(map(abs, numbers)) if numbers else 0.0
 
 

@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 
 def rows_first(array: Array, rank: int) -> Array:
-    """Make logits, probabilities or what has the values' shape a matrix or a vector of values."""
+    """Reshape logits or probabilities to a matrix, and arrays of the values' shape to a vector."""
     if array.ndim == rank:
         moved = array[np.newaxis] if rank == 1 else np.moveaxis(array, 1, -1)
         return moved.reshape(-1, moved.shape[-1])
@@ -23,7 +23,7 @@ def rows_first(array: Array, rank: int) -> Array:
 def target_masses(
     inputs: Mapping[str, Array], options: Mapping[str, OptionScalar]
 ) -> npt.NDArray[np.longdouble]:
-    """Give u of each value and class; an ignored row is 0."""
+    """Return u of each value and class; an ignored row is 0."""
     logits, target = inputs["input"], inputs["target"]
     classes = logits.shape[0 if logits.ndim == 1 else 1]
     weight = inputs.get("weight", np.ones(classes)).astype(np.longdouble)
@@ -71,7 +71,7 @@ def dense_gradient(
     options: Mapping[str, OptionScalar],
     coefficients: Array,
 ) -> npt.NDArray[np.longdouble]:
-    """Give the gradient in extended precision; `coefficients` are those of the values."""
+    """Return the gradient in extended precision; `coefficients` are those of the values."""
     logits = inputs["input"]
     x = rows_first(logits.astype(np.longdouble), logits.ndim)
     masses = target_masses(inputs, options)

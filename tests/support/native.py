@@ -1,4 +1,4 @@
-"""Calls of the native rows, and what they should give by the formula."""
+"""Calls of the native rows, and their results by the formula."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ class Rows:
         return np.float64 if self.logits.dtype == np.float64 else np.float32
 
     def part(self, rows: slice) -> "Rows":
-        """Give some of them."""
+        """Return some of the rows."""
         return replace(
             self,
             logits=self.logits[rows],
@@ -51,7 +51,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What came of it."""
+    """The results of a call."""
 
     total: float
     values: Array
@@ -68,7 +68,7 @@ class Guarded:
     """Memory for an array at any address, between bytes that must stay as they are."""
 
     def __init__(self, shape: Sequence[int], dtype: npt.DTypeLike, offset: int = 0) -> None:
-        """Make it so many bytes behind an address that suits every type."""
+        """Allocate it at an offset in bytes from an address that is aligned for every type."""
         kind = np.dtype(dtype)
         size = int(np.prod(shape)) * kind.itemsize
         self.memory = np.full(size + 2 * _GUARD + offset, _PATTERN, np.uint8)
@@ -94,7 +94,7 @@ def draw_rows(
     dtype: str,
     **given: Any,  # noqa: ANN401 (a field's)
 ) -> Rows:
-    """Draw rows of logits, of which the third is ignored, if there are so many."""
+    """Draw rows of logits; the third row, if there is one, is ignored."""
     target = rng.integers(0, classes, rows)
     target[2:3] = IGNORED
     return Rows(
@@ -106,7 +106,7 @@ def draw_rows(
 
 
 def variants(rng: np.random.Generator, rows: Rows) -> Iterator[Rows]:
-    """Give rows with and without smoothing and class weights; the last one with removed rows."""
+    """Return rows with and without smoothing and class weights; the last one with removed rows."""
     weight = np.asarray(rng.uniform(0.5, 2.0, rows.logits.shape[1]), rows.dtype)
     removed = np.zeros(len(rows.target), np.uint8)
     removed[1::3] = 1
@@ -117,7 +117,7 @@ def variants(rng: np.random.Generator, rows: Rows) -> Iterator[Rows]:
 
 
 def run(rows: Rows, width: int = 64, offset: int = 0) -> Found:
-    """Compute everything there is, outputs `offset` bytes beside where they would lie."""
+    """Compute all results, written `offset` bytes after aligned addresses."""
     count = len(rows.target)
     gradient = Guarded(
         rows.logits.shape, NUMPY[rows.gradient_dtype or rows.logits.dtype.name], offset
@@ -140,7 +140,7 @@ def run(rows: Rows, width: int = 64, offset: int = 0) -> Found:
 def block_of(
     rows: Rows, gradient: Array | None, values: Array | None = None, factors: Array | None = None
 ) -> RowBlock:
-    """Make the block that the driver would make."""
+    """Return the block that the driver would make."""
     inputs = {"input": rows.logits, "target": rows.target}
     if rows.weight is not None:
         inputs["weight"] = rows.weight
@@ -158,7 +158,7 @@ def block_of(
 
 
 def exact(rows: Rows, kind: type[np.floating[Any]] = np.float64) -> tuple[Array, Array]:
-    """Give values and gradient by the formula, in another type than is computed in."""
+    """Return values and gradient by the formula, in another dtype than the compute dtype."""
     logits: Array = rows.logits.astype(kind)
     count, classes = logits.shape
     highest = logits.max(1, keepdims=True)
@@ -172,8 +172,8 @@ def exact(rows: Rows, kind: type[np.floating[Any]] = np.float64) -> tuple[Array,
     if rows.removed is not None:
         share[rows.removed != 0] = 0
     values: Array = -(share * log_p).sum(1)
-    slopes = np.exp(log_p) * share.sum(1, keepdims=True) - share
-    return values, slopes * rows.coefficients.astype(kind)[:, None]
+    derivatives = np.exp(log_p) * share.sum(1, keepdims=True) - share
+    return values, derivatives * rows.coefficients.astype(kind)[:, None]
 
 
 def reduced(

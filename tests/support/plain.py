@@ -30,7 +30,7 @@ class Plain:
     scales: Array | None = None
 
     def reduced(self, reduction: Reduction) -> Array | float:
-        """Give the result of a reduction."""
+        """Return the result of a reduction."""
         if reduction is Reduction.NONE:
             return self.values
         if reduction is Reduction.SUM:
@@ -57,23 +57,23 @@ class Plain:
 
 
 def log_softmax(x: Array, axis: int) -> Array:
-    """Give `x - log(sum(exp(x)))`."""
+    """Return `x - log(sum(exp(x)))`."""
     largest = x.max(axis, keepdims=True)
     return np.asarray(x - largest - np.log(np.exp(x - largest).sum(axis, keepdims=True)))
 
 
 def log_sigmoid(x: Array) -> Array:
-    """Give `-log(1 + exp(-x))`."""
+    """Return `-log(1 + exp(-x))`."""
     return np.asarray(-np.logaddexp(0.0, -x))
 
 
 def positive_part(x: Array) -> Array:
-    """Give `max(0, x)`."""
+    """Return `max(0, x)`."""
     return np.maximum(0.0, x)
 
 
 def distance(a: Array, b: Array, p: float, eps: float) -> Array:
-    """Give the p-norm of a difference of rows, `eps` being added to each component."""
+    """Return the p-norm of a difference of rows, `eps` being added to each component."""
     parts = np.abs(a - b + eps)
     if p == 0:
         return np.asarray((parts != 0).sum(-1).astype(np.float64))
@@ -87,7 +87,7 @@ def _class_axis(x: Array) -> int:
 
 
 def _over_classes(weight: Array | None, x: Array) -> Array:
-    """Give the class weights in a shape that broadcasts to the scores."""
+    """Return the class weights in a shape that broadcasts to the scores."""
     axis = _class_axis(x)
     ones = np.ones(x.shape[axis])
     shape = [1] * x.ndim
@@ -318,7 +318,7 @@ def _ctc_row(log_p: Array, labels: Array, blank: int) -> float:
 
 
 def _along(function: Callable[[Array, int], Array]) -> Callable[[Inputs, Options], Plain]:
-    """Make a function along an axis an activation; a scalar counts as one axis."""
+    """Turn a function along an axis into an activation; a scalar counts as one axis."""
 
     def activation(inputs: Inputs, options: Options) -> Plain:
         x = inputs["input"]

@@ -1,4 +1,4 @@
-"""What torch itself says of each loss: one line a loss, written without a look at the server.
+"""torch's own definition of each loss: one line a loss, written independently of the server.
 
 `call` is torch's own function with torch's own defaults. The other two say how
 torch forms its mean, which its reduced result then confirms.
@@ -21,7 +21,7 @@ Part = Callable[[Inputs, Options, Tensor], Tensor | None]
 
 
 def _nothing(inputs: Inputs, options: Options, values: Tensor) -> Tensor | None:
-    """Say 1 for each value."""
+    """Return 1 for each value."""
     del inputs, options, values
     nothing: Tensor | None = None
     return nothing
@@ -29,11 +29,11 @@ def _nothing(inputs: Inputs, options: Options, values: Tensor) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Reference:
-    """What torch makes of one loss."""
+    """torch's definition of one loss."""
 
     call: Call
     denominators: Part = _nothing
-    """What each value adds to the mean's denominator."""
+    """The share of each value in the mean's denominator."""
     scales: Part = _nothing
     """The factor with which each value enters the mean."""
     counted: Part = _nothing
@@ -124,13 +124,13 @@ def _activation(function: Callable[..., Tensor]) -> Call:
 
 
 def _weight(inputs: Inputs, options: Options, values: Tensor) -> Tensor | None:
-    """Give the element's own weight."""
+    """Return the element's own weight."""
     del options, values
     return inputs.get("weight")
 
 
 def _not_ignored(inputs: Inputs, options: Options, values: Tensor) -> Tensor | None:
-    """Tell which class indices are not ignored; nothing for class probabilities."""
+    """Return which class indices are not ignored; None for class probabilities."""
     del values
     if inputs["target"].is_floating_point():
         return None
@@ -138,7 +138,7 @@ def _not_ignored(inputs: Inputs, options: Options, values: Tensor) -> Tensor | N
 
 
 def _class_weight(inputs: Inputs, options: Options, values: Tensor) -> Tensor | None:
-    """Give the weight of each row's class, 0 where the row is ignored."""
+    """Return the weight of each row's class, 0 where the row is ignored."""
     counted = _not_ignored(inputs, options, values)
     if counted is None:
         return None

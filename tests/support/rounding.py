@@ -1,4 +1,4 @@
-"""How far results stray from the exact ones."""
+"""Errors of results, compared with exact ones."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ STATISTICAL_MARGIN = 1.05
 
 
 def in_double(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Give inputs with all that is not whole numbers in float64."""
+    """Return inputs with all floats in float64."""
     return {
         name: array if array.dtype.kind in "iu" else array.astype(np.float64)
         for name, array in inputs.items()
@@ -19,6 +19,6 @@ def in_double(inputs: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def rms(found: Array, exact: Array) -> float:
-    """Give the root-mean-square error, relative to the largest exact number."""
+    """Return the root-mean-square error, relative to the largest exact number."""
     difference = found.astype(exact.dtype) - exact
     return float(np.sqrt(np.mean(difference**2)) / np.abs(exact).max())

@@ -1,4 +1,4 @@
-"""Rows of an evaluation: to take some of them, and to find what belongs to them."""
+"""Rows of an evaluation: the selection of some, with everything that belongs to them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +11,7 @@ from tests.support.sampling import Ground
 
 
 def row_axis(axes: Axes, ground: Ground, shape: Shape) -> int | None:
-    """Find the axis of an input along which its rows lie; None when all rows share it."""
+    """Return the axis of an input along which its rows are; None: all rows share it."""
     values_shape = ground.values_shape
     if not values_shape:
         return None
@@ -26,7 +26,7 @@ def row_axis(axes: Axes, ground: Ground, shape: Shape) -> int | None:
 
 
 def of_rows(ground: Ground, arrays: Mapping[str, Array]) -> dict[str, int]:
-    """Give the inputs that rows have to themselves, and the axis along which rows lie."""
+    """Return the inputs that have rows, and the axis of their rows."""
     found = {
         name: row_axis(ground.layout.inputs[name].axes, ground, array.shape)
         for name, array in arrays.items()
@@ -35,7 +35,7 @@ def of_rows(ground: Ground, arrays: Mapping[str, Array]) -> dict[str, int]:
 
 
 def broadcasts_over_rows(ground: Ground, arrays: Mapping[str, Array]) -> bool:
-    """Tell whether an input is spread over the values in part, so that rows cannot be cut."""
+    """Return whether an input broadcasts over a part of the values, so that rows cannot be cut."""
     return any(
         ground.layout.inputs[name].axes.broadcasts and array.shape != ground.values_shape
         for name, array in arrays.items()
@@ -43,7 +43,7 @@ def broadcasts_over_rows(ground: Ground, arrays: Mapping[str, Array]) -> bool:
 
 
 def take_rows(ground: Ground, ask: Ask, rows: Array) -> Ask:
-    """Give the evaluation of some of the rows."""
+    """Return the evaluation of some of the rows."""
     axes = of_rows(ground, ask.inputs)
     inputs = {
         name: np.take(array, rows, axes[name]) if name in axes else array

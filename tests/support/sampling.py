@@ -52,16 +52,16 @@ class Ground:
         return self.layout.values.resolve(self.bindings)
 
     def floating(self, names: Sequence[str]) -> list[str]:
-        """Give those of the inputs that are computed with."""
+        """Return the names of the inputs that are computed with."""
         return [name for name in names if self.layout.inputs[name].is_float]
 
     def differentiable(self, names: Sequence[str]) -> list[str]:
-        """Give those of the inputs that have a gradient here."""
+        """Return the names of the inputs that have a gradient in this layout."""
         return [n for n in names if self.layout.name in self.record.differentiable_in(n)]
 
 
 def generator(*seed: str) -> np.random.Generator:
-    """Make a generator that is always the same for the same words."""
+    """Return a random generator that is always the same for the same words."""
     return np.random.default_rng(zlib.crc32("/".join(seed).encode()))
 
 
@@ -109,7 +109,7 @@ def _set_rows(layout: Layout, bindings: Bindings, rows: int) -> None:
 
 
 def presences(ground: Ground) -> list[tuple[str, ...]]:
-    """Give every set of inputs that may be given together, in the record's order."""
+    """Return every set of inputs that may be given together, in the record's order."""
     names = [name for name in ground.record.inputs if name in ground.layout.inputs]
     optional = [name for name in names if name not in ground.record.required_inputs]
     chosen = itertools.chain.from_iterable(
@@ -122,7 +122,7 @@ def presences(ground: Ground) -> list[tuple[str, ...]]:
 
 
 def dtype_assignments(ground: Ground, names: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Give assignments of data types that have every declared type of every input at least once.
+    """Return assignments of dtypes that have every declared dtype of every input at least once.
 
     All inputs of one floating type; then each index type; then each input that
     may differ from the others in a type that does.
@@ -142,14 +142,14 @@ def dtype_assignments(ground: Ground, names: Sequence[str]) -> Iterator[dict[str
 
 
 def _nearest(spec: Spec, dtype: str) -> str:
-    """Give the type if the input takes it, else its first."""
+    """Return the dtype if the input accepts it, else its first one."""
     if dtype in spec.dtypes:
         return dtype
     return "float32" if "float32" in spec.dtypes else spec.dtypes[0]
 
 
 def compute_dtypes(ground: Ground, dtypes: Mapping[str, str]) -> list[str | None]:
-    """Give the compute types to ask for: none and, for half precision, the inputs' own."""
+    """Return the compute types to ask for: none and, for half precision, the inputs' own."""
     real = {dtypes[name] for name in ground.floating(list(dtypes))}
     if not real & set(FLOATS):
         return [None, *FLOATS] if ground.record.promotes_integers else [*FLOATS]
@@ -160,18 +160,18 @@ def compute_dtypes(ground: Ground, dtypes: Mapping[str, str]) -> list[str | None
 
 
 def widest(dtypes: set[str]) -> str:
-    """Give the floating type that torch promotes to."""
+    """Return the floating type that torch promotes to."""
     kinds = sorted(dtypes & set(FLOATS), key=FLOATS.index)
     return "float32" if kinds == ["float16", "bfloat16"] else kinds[-1]
 
 
 def default_compute_dtype(real: set[str]) -> str:
-    """Give the type that is computed in when none is asked for."""
+    """Return the type that is computed in when none is asked for."""
     return "float64" if "float64" in real else "float32"
 
 
 def option_values(ground: Ground, name: str) -> list[OptionScalar]:
-    """Give a few accepted values of an option: its default, its bounds and some between."""
+    """Return a few accepted values of an option: its default, its bounds and some between."""
     field, option = ground.record.option_fields[name], ground.record.options[name]
     default = [] if field.default is None else [field.default]
     candidates: list[OptionScalar] = [*default, *option.choices]
@@ -195,7 +195,7 @@ def option_values(ground: Ground, name: str) -> list[OptionScalar]:
 
 
 def required_options(ground: Ground) -> dict[str, OptionScalar]:
-    """Give a value to each option that has no default."""
+    """Return a value of each option that has no default."""
     return {
         name: option_values(ground, name)[0]
         for name, field in ground.record.option_fields.items()
@@ -204,7 +204,7 @@ def required_options(ground: Ground) -> dict[str, OptionScalar]:
 
 
 def option_variants(ground: Ground, rng: np.random.Generator) -> list[dict[str, OptionScalar]]:
-    """Give the defaults, every option varied by itself, and all options varied together."""
+    """Return the defaults, every option varied by itself, and all options varied together."""
     base = required_options(ground)
     values = {name: option_values(ground, name) for name in ground.record.options}
     variants = [base]
@@ -244,7 +244,7 @@ def draw_inputs(
 
 
 def _draw_shape(axes: Axes, bindings: Bindings, rng: np.random.Generator) -> Shape:
-    """Give the shape of an input; one that may be broadcast is cut down at random."""
+    """Return the shape of an input; one that may broadcast is reduced at random."""
     shape = axes.resolve(bindings)
     if not axes.broadcasts:
         return shape
@@ -255,7 +255,7 @@ def _draw_shape(axes: Axes, bindings: Bindings, rng: np.random.Generator) -> Sha
 def _with_ignored(
     drawn: Array, marker: OptionScalar, dtype: str, rng: np.random.Generator
 ) -> Array:
-    """Put the mark of an ignored target in some places, where the type can hold it."""
+    """Write the mark of an ignored target at some positions, if the dtype can hold it."""
     limits = np.iinfo(NUMPY[dtype])
     if not isinstance(marker, int) or not limits.min <= marker <= limits.max:
         return drawn
@@ -263,7 +263,7 @@ def _with_ignored(
 
 
 def convert(drawn: Array, dtype: str) -> Array:
-    """Give drawn numbers another type; small integers where it has no fractions."""
+    """Convert drawn numbers to another dtype; small integers if it has no fractions."""
     if drawn.dtype.kind == "f" and dtype not in FLOATS:
         drawn = np.rint(drawn * 2)
         drawn = np.abs(drawn) if dtype == "uint8" else drawn
@@ -271,7 +271,7 @@ def convert(drawn: Array, dtype: str) -> Array:
 
 
 def gradient_choices(ground: Ground, dtypes: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Give no gradient, each gradient by itself and all together."""
+    """Return no gradient, each gradient by itself and all together."""
     possible = [n for n in ground.differentiable(list(dtypes)) if dtypes[n] in FLOATS]
     together = [tuple(possible)] if len(possible) > 1 else []
     return [(), *((name,) for name in possible), *together]
@@ -287,6 +287,6 @@ def draw_grad_output(
 
 
 def doubles(ground: Ground, names: Sequence[str]) -> dict[str, str]:
-    """Give float64 to inputs that are computed with, and the others their first type."""
+    """Return float64 for inputs that are computed with, and the first dtype of the others."""
     specs = {name: ground.layout.inputs[name] for name in names}
     return {n: _nearest(s, "float64") if s.is_float else s.dtypes[0] for n, s in specs.items()}

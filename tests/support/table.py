@@ -38,7 +38,7 @@ _WEIGHTED_DTYPES = ("float32", "float64", "bfloat16")
 
 
 def plan(record: LossRecord) -> Iterator[Cell]:
-    """Give every cell of a loss; always the same ones."""
+    """Return every cell of a loss; always the same ones."""
     for layout in record.layouts:
         for turn, (groups, longest) in enumerate(zip(_GROUPS, _LONGEST, strict=True)):
             rng = generator(record.name, layout.name, str(turn))
@@ -63,7 +63,7 @@ def _plain_cells(
     *,
     every_dtype: bool,
 ) -> Iterator[Cell]:
-    """Give the product of data types, options, reductions and gradient inputs."""
+    """Return the product of data types, options, reductions and gradient inputs."""
     assignments = list(dtype_assignments(ground, names))
     if not every_dtype:
         # One is enough for another shape: the first with float32.
@@ -89,7 +89,7 @@ def _plain_cells(
 def _weighted_cells(
     ground: Ground, names: Sequence[str], rng: np.random.Generator
 ) -> Iterator[Cell]:
-    """Give cells with sample weights of both shapes, and with a normalizer."""
+    """Return cells with sample weights of both shapes, and with a normalizer."""
     options = {**required_options(ground), **WHILE_WEIGHTED.get(ground.record.name, {})}
     shape = ground.values_shape
     for dtypes in dtype_assignments(ground, names):
@@ -109,7 +109,7 @@ def _weighted_cells(
 def _converted_gradients(
     ground: Ground, names: Sequence[str], rng: np.random.Generator
 ) -> Iterator[Cell]:
-    """Give cells whose gradients are asked for in another type than the inputs'."""
+    """Return cells whose gradients are asked for in another type than the inputs'."""
     options = required_options(ground)
     for dtypes in itertools.islice(dtype_assignments(ground, names), len(FLOATS)):
         gradients = gradient_choices(ground, dtypes)[-1]
@@ -162,17 +162,17 @@ def _cell(
 
 @dataclass
 class Table:
-    """The cells that were executed, and what was wrong with them."""
+    """The cells that were executed, and their errors."""
 
     caller: Caller
     cells: dict[str, int] = field(default_factory=dict)
-    """How many cells of each loss were executed."""
+    """The number of executed cells of each loss."""
     marks: set[Mark] = field(default_factory=set)
-    """What they covered."""
+    """The marks that they covered."""
     wrong: dict[str, list[str]] = field(default_factory=dict)
 
     def execute(self, record: LossRecord) -> Sequence[str]:
-        """Execute every cell of a loss, once; gives what was wrong."""
+        """Execute every cell of a loss, once; returns the errors."""
         if record.name not in self.cells:
             cells = list(plan(record))
             results = self.caller.results([cell.ask for cell in cells])
@@ -188,7 +188,7 @@ class Table:
 
 
 def marks_of(cell: Cell) -> Iterator[Mark]:
-    """Say what a cell covers."""
+    """Return the marks that a cell covers."""
     ask, record, loss = cell.ask, cell.ground.record, cell.ask.loss
     assert ask.reduction is not None
     yield loss, "reduction", ask.reduction.value, ""

@@ -153,7 +153,7 @@ def _settings(budget: int) -> Settings:
 
 
 def test_the_budget_is_no_more_than_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is free there at the start, less a tenth; regions stay a part of it."""
+    """Nine tenths of the memory free at the start; regions stay a part of it."""
     cuda = torch.device("cuda:0")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (40 * MIB, 80 * MIB))
     lower = app.fit(_settings(64 * MIB), cuda)

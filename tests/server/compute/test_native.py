@@ -93,7 +93,7 @@ _BATCHES = {
 
 
 def _batch(loss: str, dtype: type, *, values: bool) -> evaluation_pb2.Evaluation:
-    """Make a batch of a few megabytes, some rows of which are removed."""
+    """Return a batch of a few megabytes, with some removed rows."""
     draw = np.random.default_rng(5)
     inputs, options = _BATCHES[loss](draw, dtype)
     weight = draw.uniform(0.5, 2.0, _ROWS).astype(np.float32)
@@ -135,7 +135,7 @@ def _parts(item: evaluation_pb2.Evaluation, step: int) -> list[evaluation_pb2.Ev
 
 
 def _gathered(results: list[evaluation_pb2.EvaluationResult]) -> Array:
-    """Put values or gradients of all parts together."""
+    """Concatenate the values or gradients of all parts."""
     assert {each.receipt.engine for each in results} == {"closed_form"}
     parts = [each.gradients["input"] if each.gradients else each.loss for each in results]
     return np.concatenate([decode_tensor(each) for each in parts])

@@ -85,7 +85,7 @@ def test_structures_and_numbers_are_the_same() -> None:
 
 
 def test_the_numbers_of_a_result_have_one_layout() -> None:
-    """What Python packs is found at the offsets, and in the widths, that C++ writes to."""
+    """Python packs the numbers at the offsets and in the widths that C++ writes."""
     result, layout = _NUMBERS, _exported()
     packed = numbers(
         result.sum,

@@ -128,7 +128,7 @@ def test_stacked_operators_have_the_bits_of_autograd(
 
 @pytest.mark.parametrize("record", _CLASSES, ids=lambda record: record.name)
 def test_the_rest_of_a_stack_changes_no_bit(record: LossRecord) -> None:
-    """Each evaluation of a stack gets what it gets alone, beside infinite and NaN rows, too."""
+    """Each evaluation of a stack gets its own bits, beside infinite and NaN rows, too."""
     rng = generator("company", record.name, "batched")
     layout = next(each for each in record.layouts if each.name == "batched")
     forms = ValidationCache()

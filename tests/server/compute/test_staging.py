@@ -30,7 +30,7 @@ _CPU = torch.device("cpu")
 _REGISTRY = builtin_registry()
 _RECORDS = list(_REGISTRY)
 _CELLS = 12
-"""How many of each loss's cells are computed."""
+"""The number of cells of each loss that are computed."""
 
 _RNG = np.random.default_rng(3)
 _TENSORS = {
@@ -75,7 +75,7 @@ def test_several_are_on_their_way_at_once() -> None:
 
 
 def test_results_come_right_into_an_array() -> None:
-    """What is fetched into an array is that array."""
+    """A fetch into an array returns that array."""
     stage, _, _ = staging(PromptLane)
     place: npt.NDArray[Any] = np.zeros((20, 30), np.float32)
     with stage:
@@ -107,7 +107,7 @@ def test_a_slab_is_used_again_only_when_the_device_has_read_it() -> None:
 
 
 def test_memory_that_two_lanes_use_is_kept_for_both() -> None:
-    """What arrived is used by the computing lane, and results by the leaving one."""
+    """The computing lane uses arrived tensors, and the leaving lane results."""
     stage, lanes, _ = staging(LazyLane)
     arrived = stage.bring(torch.zeros(2000))
     stage.fetch(arrived)

@@ -1,4 +1,4 @@
-"""What plain torch does with unsafe inputs: `python plain_torch.py NAME` shows one hazard.
+"""Unsafe inputs in plain torch: `python plain_torch.py NAME` shows one hazard.
 
 Each demonstration prints numbers, one a line, unless it takes the process with it.
 """
@@ -49,7 +49,7 @@ def ctc_label_far() -> Iterable[float]:
 
 
 def ctc_blank_label() -> Iterable[float]:
-    """Give a number for the blank as a label."""
+    """Use the number of the blank as a label."""
     yield _ctc(torch.full((_FRAMES, _CLASSES), 1 / _CLASSES).log(), 0)
 
 

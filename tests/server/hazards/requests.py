@@ -14,14 +14,14 @@ _FRAMES, _ROWS, _CLASSES = 3, 2, 4
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A request, and what the answer must be."""
+    """A request and its expected answer."""
 
     name: str
     ask: Ask
     path: str
     """The field that must be named."""
     says: str
-    """A part of what must be said about it."""
+    """A part of the expected error text."""
 
     def __str__(self) -> str:
         return self.name
@@ -32,7 +32,7 @@ def _longs(values: Any) -> Array:  # noqa: ANN401 (nested numbers)
 
 
 def _uniform(*shape: int) -> Array:
-    """Give log-probabilities of equal classes."""
+    """Return log-probabilities of equal classes."""
     return np.full(shape, -np.log(shape[-1]), np.float32)
 
 
@@ -67,7 +67,7 @@ CTC = _Ctc().ask
 
 
 def with_targets(rows: list[list[int]]) -> Ask:
-    """Give an evaluation of ctc_loss with other targets, of which [2, 1] count."""
+    """Return an evaluation of ctc_loss with other targets, of which [2, 1] count."""
     return _Ctc(targets=_longs(rows)).ask
 
 
@@ -156,7 +156,7 @@ def _without(axis: str) -> Refusal:
 
 
 def _classes(loss: str, wrong: int, *, several: bool = False, **others: Array) -> Refusal:
-    """Give an index that is not that of one of three classes."""
+    """Return a request with an index that is not one of three classes."""
     target = _longs([[0, -1, -1], [1, wrong, -1]] if several else [1, wrong])
     inputs = {"input": np.zeros((2, 3), np.float32), "target": target, **others}
     ask = Ask(loss=loss, inputs=inputs, gradients_for=("input",))
@@ -193,7 +193,7 @@ _INDICES = [
 
 
 def _number(loss: str, name: str, wrong: float, says: str) -> Refusal:
-    """Put one number that torch refuses into otherwise valid inputs."""
+    """Return valid inputs but for one number that torch refuses."""
     names = ("input", "target", "var") if loss == "gaussian_nll_loss" else ("input", "target")
     inputs = {each: np.full(3, 0.5, np.float32) for each in names}
     inputs[name][1] = wrong

@@ -1,4 +1,4 @@
-"""Runs a demonstration in a child process, and says what may be wrong with what it shows."""
+"""Runs a demonstration in a child process, and classifies its output."""
 
 import math
 import signal
@@ -13,7 +13,7 @@ _SCRIPT = Path(__file__).with_name("plain_torch.py")
 
 @dataclass(frozen=True)
 class Shown:
-    """How a demonstration ended."""
+    """The end of a demonstration."""
 
     status: int
     """Negative: the signal that ended it."""
@@ -34,21 +34,21 @@ def show(name: str) -> Shown:
 
 
 def crashes(shown: Shown) -> bool:
-    """Tell whether the process was lost."""
+    """Return whether the process was lost."""
     return shown.status == -signal.SIGSEGV
 
 
 def reads_its_neighbours(shown: Shown) -> bool:
-    """Tell whether equal inputs gave two numbers, because other memory differed."""
+    """Return whether equal inputs gave two numbers, because other memory differed."""
     first, second = shown.numbers
     return shown.status == 0 and first != second
 
 
 def gives_what_memory_held(shown: Shown) -> bool:
-    """Tell whether the mean of nothing was ever something."""
+    """Return whether the mean of no rows was ever a number."""
     return shown.status == 0 and any(not math.isnan(n) and n != 0 for n in shown.numbers)
 
 
 def gives_a_number(shown: Shown) -> bool:
-    """Tell whether an input without a meaning gave a result."""
+    """Return whether an input without a meaning gave a result."""
     return shown.status == 0 and all(map(math.isfinite, shown.numbers))

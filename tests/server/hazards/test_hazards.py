@@ -1,4 +1,4 @@
-"""What breaks plain torch gets a precise error, or the right answer, and nobody else notices."""
+"""Inputs that break plain torch get a precise error or the right answer; others see nothing."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
 def _golden(caller: Caller) -> None:
-    """Evaluate what anybody might; it must be exact whatever came before."""
+    """Evaluate a valid request, which must be exact after any other."""
     logits = torch.tensor(_LOGITS, requires_grad=True)
     values = F.cross_entropy(logits, torch.tensor(_CLASSES), reduction="none")
     loss = (values.detach().double().sum() / 2).float()
@@ -96,7 +96,7 @@ def test_refusal_names_the_field(caller: Caller, refusal: Refusal) -> None:
 def test_no_rows_disclose_no_memory(
     caller: Caller, loss: str, demonstration: str, target: Array
 ) -> None:
-    """Where torch returns what its memory held, no rows have the mean NaN and the sum 0."""
+    """No rows have the mean NaN and the sum 0, where torch returns uninitialized memory."""
     shown = showing.show(demonstration)
     assert showing.gives_what_memory_held(shown), shown
     inputs = {"input": np.zeros((0, 3), np.float32), "target": target}
@@ -123,7 +123,7 @@ def test_no_rows_disclose_no_memory(
 
 
 def test_padding_may_hold_anything(caller: Caller) -> None:
-    """What lies behind a target's length is not looked at, and does not change a bit."""
+    """Labels after a target's length are not read, and change no bit."""
     clean = caller.evaluate(CTC)
     for padding in (0, -7, 99, 10**9, -(2**63)):
         result = caller.evaluate(with_targets([[1, 2], [3, padding]]))

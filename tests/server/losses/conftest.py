@@ -11,7 +11,7 @@ from tests.support.cells import EXECUTED
 
 @pytest.fixture(scope="session")
 def cells_executed(pytestconfig: pytest.Config) -> dict[str, int]:
-    """How many cells of the table were executed, by loss; told when the run is over."""
+    """The number of executed cells of the table, by loss; reported at the end of the run."""
     return pytestconfig.stash.setdefault(EXECUTED, {})
 
 

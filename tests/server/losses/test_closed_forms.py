@@ -34,7 +34,7 @@ _FORMS = [
 
 @pytest.fixture(params=["native", "torch"])
 def _both_kinds(request: pytest.FixtureRequest) -> None:
-    """Compute by native code where there is some, and then by what stands in for it."""
+    """Compute by native code, and then by its substitute in torch."""
     if request.param == "torch":
         request.getfixturevalue("by_torch")
 
@@ -159,7 +159,7 @@ def test_removed_rows_are_exactly_zero(record: LossRecord, name: str) -> None:
 
 
 def _is_checked(record: LossRecord, name: str) -> bool:
-    """Tell whether NaN in an input is refused."""
+    """Return whether NaN in an input is refused."""
     return record.inputs[name].rule_for(is_float=True).enforced
 
 

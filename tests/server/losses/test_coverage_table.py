@@ -68,7 +68,7 @@ def test_a_hole_is_noticed(caller: Caller) -> None:
 
 
 def _declared(info: loss_info_pb2.LossInfo) -> Iterator[Mark]:
-    """Give everything that a loss declares, in the words of the table's marks."""
+    """Return all facts that a loss declares, in the words of the table's marks."""
     for reduction in info.reductions:
         name = evaluation_pb2.Reduction.Name(reduction).removeprefix("REDUCTION_")
         yield info.name, "reduction", name.lower(), ""
@@ -88,7 +88,7 @@ def _declared(info: loss_info_pb2.LossInfo) -> Iterator[Mark]:
 
 
 def _declared_values(loss: str, option: loss_info_pb2.OptionInfo) -> Iterator[Mark]:
-    """Give what values of an option must have been tried."""
+    """Return the values of an option that must have been tried."""
     yield loss, "option", option.name, "given"
     if not option.required:
         yield loss, "option", option.name, "absent"

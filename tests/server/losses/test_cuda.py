@@ -1,4 +1,4 @@
-"""A GPU gives what a CPU gives, within a tolerance; all of this is skipped without one.
+"""A GPU gives the results of a CPU, within a tolerance; all tests are skipped without one.
 
 The tolerance is 128 units in the last place of the largest number of a result, in the coarser
 of its own type and the one computed in: sums are added in another order, and functions such
@@ -37,7 +37,7 @@ _REGISTRY = builtin_registry()
 _RECORDS = list(_REGISTRY)
 _CPU, _GPU = torch.device("cpu"), torch.device("cuda:0")
 _CELLS = 40
-"""How many of each loss's cells are computed."""
+"""The number of cells of each loss that are computed."""
 _UNITS = 128
 _ULP = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 
@@ -133,7 +133,7 @@ def _is_near(
 
 @pytest.mark.parametrize("ask", _LARGE.values(), ids=_LARGE.keys())
 def test_large_evaluations(stub: loss_service_pb2_grpc.LossServiceStub, ask: Ask) -> None:
-    """One call, again and again: nobody's bytes are left in the slabs."""
+    """One call, again and again: no bytes of earlier calls are left in the slabs."""
     expected = _on_cpu(ask)
     request = loss_service_pb2.EvaluateRequest(evaluation=ask.message())
     for _ in range(5):

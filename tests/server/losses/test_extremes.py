@@ -1,4 +1,4 @@
-"""The corners of torch's losses: infinities, empty and ignored batches, and what is refused."""
+"""The corners of torch's losses: infinities, empty and ignored batches, and refusals."""
 
 from dataclasses import dataclass, field, replace
 
@@ -39,7 +39,7 @@ def test_corner(caller: Caller, corner: Corner) -> None:
 
 
 def _empty(record: LossRecord) -> list[Ask]:
-    """Give an evaluation without rows for every layout that has rows, and every reduction."""
+    """Return an evaluation without rows for every layout that has rows, and every reduction."""
     asks = []
     for layout in record.layouts:
         if not layout.values.tokens:
@@ -53,7 +53,7 @@ def _empty(record: LossRecord) -> list[Ask]:
 
 
 def _asks_on(ground: Ground, rng: np.random.Generator) -> list[Ask]:
-    """Give an evaluation with all inputs and gradients for every reduction."""
+    """Return an evaluation with all inputs and gradients for every reduction."""
     options = required_options(ground)
     dtypes = doubles(ground, presences(ground)[-1])
     inputs = draw_inputs(ground, dtypes, options, rng)
@@ -121,7 +121,7 @@ def test_empty_batch_never_shows_memory(caller: Caller, name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """An evaluation that must be refused, and a part of what the refusal says."""
+    """An evaluation that must be refused, and a part of the error's text."""
 
     loss: str
     inputs: dict[str, npt.ArrayLike]
@@ -138,7 +138,7 @@ _EMBEDDINGS: dict[str, npt.ArrayLike] = {
 
 
 def _frames(**changes: npt.ArrayLike) -> dict[str, npt.ArrayLike]:
-    """Give the inputs of ctc_loss: one row, four frames, four classes."""
+    """Return the inputs of ctc_loss: one row, four frames, four classes."""
     return {
         "log_probs": np.full((4, 1, 4), -1.0, np.float32),
         "targets": [[1, 2]],
@@ -255,7 +255,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("refused", REFUSED, ids=lambda each: f"{each.loss}: {each.says}")
 def test_unsafe_values_are_refused(caller: Caller, refused: Refused) -> None:
-    """What torch refuses, or would read or write memory with, is refused and named."""
+    """Inputs that torch refuses, or would index memory with, are refused by name."""
     inputs = {name: as_array(values) for name, values in refused.inputs.items()}
     refusal = caller.refusal(Ask(loss=refused.loss, inputs=inputs, options=refused.options))
     assert refused.says in refusal

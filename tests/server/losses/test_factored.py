@@ -1,4 +1,4 @@
-"""Factored gradients: what is rebuilt of them is as exact as torch's dense gradient, or more."""
+"""Factored gradients, rebuilt, are at least as exact as torch's dense gradient."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,7 +34,7 @@ _FLOATS = ("float32", "float64", "bfloat16", "float16")
 _LAYOUTS = [each.name for each in _RECORD.layouts]
 
 _MARGINS = {"float64": 1.5}
-"""How much more the rebuilt gradient may err: of float64 there is nothing wider to form it in,
+"""The factor by which the rebuilt gradient may err more: for float64 no wider type can form it,
 and it goes through more roundings than torch's, where weights and smoothing are taken apart."""
 
 _NOTHING = 1e-25
@@ -80,7 +80,7 @@ def _rebuild(ask: Ask, outcome: Outcome, step: int = 97) -> Array:
 
 
 def _rms(found: Array, exact: Array) -> float:
-    """Give the root-mean-square error, relative to the largest exact number."""
+    """Return the root-mean-square error, relative to the largest exact number."""
     difference = found.astype(np.longdouble) - exact
     return float(np.sqrt(np.mean(difference**2)) / np.abs(exact).max())
 

@@ -1,4 +1,4 @@
-"""Gradients are the slopes of the losses: central differences of the service in float64."""
+"""Gradients are the derivatives of the losses: central differences of the service in float64."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -45,7 +45,7 @@ def _objective(caller: Caller, asks: Sequence[Ask]) -> list[float]:
 
 
 def _moved(array: Array) -> Iterator[Array]:
-    """Give the array with each element moved up, and down."""
+    """Return the array with each element moved up, and down."""
     for index in np.ndindex(array.shape):
         for step in (_STEP, -_STEP):
             moved = array.copy()
@@ -54,13 +54,13 @@ def _moved(array: Array) -> Iterator[Array]:
 
 
 def _differences(measured: Sequence[float], array: Array) -> Array:
-    """Make what was measured at the moved arrays slopes."""
+    """Return the derivatives, from the objective measured at the moved arrays."""
     pairs = np.reshape(measured, (-1, 2))
     return np.asarray((pairs[:, 0] - pairs[:, 1]) / (2 * _STEP)).reshape(array.shape)
 
 
-def slopes(caller: Caller, ask: Ask, name: str) -> Array:
-    """Measure the slope of the objective along every element of one input."""
+def derivatives(caller: Caller, ask: Ask, name: str) -> Array:
+    """Measure the derivative of the objective along every element of one input."""
     array = ask.inputs[name]
     asks = [replace(ask, inputs={**ask.inputs, name: each}) for each in _moved(array)]
     return _differences(_objective(caller, asks), array)
@@ -72,7 +72,7 @@ def _ground(record: LossRecord, layout: Layout) -> tuple[Ground, np.random.Gener
 
 
 def _asks(record: LossRecord, layout: Layout) -> list[Ask]:
-    """Give smooth points with all inputs present: every option value and every reduction."""
+    """Return smooth points with all inputs present: every option value and every reduction."""
     ground, rng = _ground(record, layout)
     dtypes = {
         name: "float64" if layout.inputs[name].is_float else layout.inputs[name].dtypes[0]
@@ -114,8 +114,8 @@ def _close(found: Array, expected: Array) -> bool:
 @pytest.mark.parametrize(
     ("record", "layout"), CASES, ids=[f"{record.name}-{layout.name}" for record, layout in CASES]
 )
-def test_gradient_is_the_slope(caller: Caller, record: LossRecord, layout: Layout) -> None:
-    """Each gradient equals the slope of the loss, whatever options, reduction and weights."""
+def test_gradient_is_the_derivative(caller: Caller, record: LossRecord, layout: Layout) -> None:
+    """Each gradient equals the derivative of the loss, whatever options, reduction and weights."""
     asks = _asks(record, layout)
     wrong = []
     for ask, result in zip(asks, caller.results(asks), strict=True):
@@ -124,18 +124,18 @@ def test_gradient_is_the_slope(caller: Caller, record: LossRecord, layout: Layou
                 # Everything is ignored: the mean is NaN, and torch's gradient 0.
                 expected = np.zeros_like(ask.inputs[name])
             else:
-                expected = slopes(caller, ask, name)
+                expected = derivatives(caller, ask, name)
             if not _close(result.gradients[name], expected):
-                wrong.append(f"{ask} {name}: {result.gradients[name]}, slope {expected}")
+                wrong.append(f"{ask} {name}: {result.gradients[name]}, derivative {expected}")
     assert not wrong, "\n".join([f"{len(wrong)} differ:", *wrong[:5]])
 
 
 @pytest.mark.parametrize("reduction", [Reduction.MEAN, Reduction.SUM])
 @pytest.mark.parametrize("blank", [0, 3])
-def test_gradient_of_ctc_is_the_slope_along_logits(
+def test_gradient_of_ctc_is_the_derivative_along_logits(
     caller: Caller, blank: int, reduction: Reduction
 ) -> None:
-    """The gradient of ctc_loss, passed on through log_softmax, is its slope along the logits."""
+    """The gradient of ctc_loss, through log_softmax, is its derivative along the logits."""
     rng = generator("slopes", "ctc_loss", str(blank), reduction.value)
     labels = np.array([[1, 2, 2], [2, 1, 0]])
     fixed = {

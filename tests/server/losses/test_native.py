@@ -70,7 +70,7 @@ def _ask(logits: Array, target: Array, **fields: object) -> Ask:
 
 
 def _corners(rows: Rows) -> Rows:
-    """Put what is not finite, or hardly, into some rows."""
+    """Write infinite, NaN and huge numbers into some rows."""
     logits = rows.logits.copy()
     for row, value in enumerate((np.inf, -np.inf, np.nan, 1e-42, -0.0, 6e4)):
         logits[3 + row, row % logits.shape[1]] = value

@@ -47,7 +47,7 @@ _PAIRS = [
     *((dtype, "float32") for dtype in _HALVES),
 ]
 _COUNTS = [*range(1, 70), 255, 256, 257, 511, 512, 513, 1536, 4099]
-"""Everything up to a few steps, and blocks and what is longer."""
+"""Counts of up to a few steps, of a block, and more."""
 
 _each_loss = pytest.mark.parametrize("loss", OPTIONS)
 _each_pair = pytest.mark.parametrize(("dtype", "gradient_dtype"), _PAIRS)
@@ -62,7 +62,7 @@ def _evaluate(ask: Ask) -> Outcome:
 
 
 def _ask(elements: Elements, **fields: object) -> Ask:
-    """Ask for the gradients of what was drawn."""
+    """Return a request for the gradients of drawn elements."""
     ask = Ask(
         loss=elements.loss,
         inputs=elements.inputs,

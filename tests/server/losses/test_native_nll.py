@@ -41,7 +41,7 @@ def _evaluate(ask: Ask) -> Outcome:
 
 
 def _exact(rows: Rows) -> tuple[Array, Array]:
-    """Give values and gradient by the formula."""
+    """Return values and gradient by the formula."""
     count, classes = rows.logits.shape
     kept = rows.target != IGNORED
     if rows.removed is not None:

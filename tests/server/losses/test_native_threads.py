@@ -63,7 +63,7 @@ class _Rows:
 
 
 def _form_by(work: Work, rows: Callable[[RowBlock], float]) -> ClosedForm:
-    """Give the form with other code for its rows."""
+    """Return the form with other code for its rows."""
     return replace(_form(work), native=_Rows(rows))
 
 
@@ -113,7 +113,7 @@ def test_infinities_of_both_signs_may_meet() -> None:
 
 
 def test_all_threads_have_ended_when_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What they write into may be gone a moment later."""
+    """The memory that they write to may be freed afterwards."""
     monkeypatch.setattr("losswire.server.compute.native.binding.AVAILABLE", True)
     ended: list[int] = []
 
@@ -133,7 +133,7 @@ def test_all_threads_have_ended_when_one_fails(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_first_share_waits_for_the_others_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is computed by whoever asked, whose error must not come first."""
+    """The calling thread computes it, and must not raise before the others end."""
     monkeypatch.setattr("losswire.server.compute.native.binding.AVAILABLE", True)
     ended: list[int] = []
 

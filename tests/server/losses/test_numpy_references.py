@@ -24,7 +24,7 @@ _RELATIVE, _ABSOLUTE = 1e-11, 1e-12
 
 
 def _asks(record: LossRecord) -> Iterator[Ask]:
-    """Give every layout, set of inputs, option value and reduction, in float64."""
+    """Return every layout, set of inputs, option value and reduction, in float64."""
     for layout in record.layouts:
         for turn in range(_TURNS):
             rng = generator("numpy", record.name, layout.name, str(turn))

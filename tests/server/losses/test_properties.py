@@ -1,4 +1,4 @@
-"""What holds for every loss, whatever the shapes and values."""
+"""Properties of every loss, for all shapes and values."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -66,7 +66,7 @@ def _draw(
 
 
 def _same(found: Result, expected: Result) -> Iterator[str]:
-    """Say in what two results differ in their bits."""
+    """Return in which fields two results differ in their bits."""
     if not same_bits(found.loss, expected.loss):
         yield f"loss {found.loss}, expected {expected.loss}"
     if not same_bits(np.array(found.sum), np.array(expected.sum)):
@@ -77,7 +77,7 @@ def _same(found: Result, expected: Result) -> Iterator[str]:
 
 
 def _close(found: Array | float, expected: Array | float, scale: float = 1.0) -> bool:
-    """Tell whether numbers of float64 differ by a few roundings of numbers of a size."""
+    """Return whether float64 numbers differ by a few roundings of numbers of a size."""
     size = max(scale, float(np.abs(np.nan_to_num(expected, posinf=0, neginf=0)).max(initial=0.0)))
     return np.allclose(found, expected, rtol=1e-13, atol=1e-13 * size, equal_nan=True)
 
@@ -86,7 +86,7 @@ def _close(found: Array | float, expected: Array | float, scale: float = 1.0) ->
 @few
 @given(rows=rows, seed=seeds)
 def test_any_shape_equals_torch(caller: Caller, name: str, rows: int, seed: int) -> None:
-    """Empty batches, scalars, single elements and all other shapes give what torch gives."""
+    """Empty batches, scalars, single elements and all other shapes give torch's results."""
     ground, asks, _ = _draw(name, rows, seed, shortest=0)
     cells = [Cell(ground=ground, ask=ask) for ask in asks.values()]
     results = caller.results([cell.ask for cell in cells])
@@ -165,7 +165,7 @@ def test_permuted_rows_have_permuted_values(
 
 
 def _poisoned(ground: Ground, ask: Ask, removed: Array, poison: float) -> Ask:
-    """Put infinities or NaN into removed rows, wherever the record accepts them."""
+    """Write infinities or NaN into removed rows, wherever the record accepts them."""
     axes = of_rows(ground, ask.inputs)
     options = {n: f.default for n, f in ground.record.option_fields.items()} | dict(ask.options)
     inputs = dict(ask.inputs)
@@ -188,7 +188,7 @@ def _poisoned(ground: Ground, ask: Ask, removed: Array, poison: float) -> Ask:
 def test_rows_of_weight_0_contribute_nothing(
     caller: Caller, name: str, rows: int, seed: int, poison: float
 ) -> None:
-    """What removed rows hold, infinities and NaN too, reaches neither loss nor gradient."""
+    """The contents of removed rows, infinities and NaN too, reach neither loss nor gradient."""
     ground, asks, rng = _draw(name, rows, seed)
     shape = ground.values_shape[:1]
     weight = np.asarray(rng.uniform(0.5, 2.0, shape) * (rng.random(shape) < 0.5))

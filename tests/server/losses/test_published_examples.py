@@ -19,12 +19,12 @@ class Example:
     inputs: dict[str, npt.ArrayLike]
     expected: npt.ArrayLike
     digits: int
-    """How many digits behind the point were printed."""
+    """The number of digits printed after the point."""
     reduction: Reduction = Reduction.MEAN
     options: dict[str, OptionScalar] = field(default_factory=dict)
 
     def ask(self) -> Ask:
-        """Make it an evaluation."""
+        """Return it as an evaluation."""
         arrays = {name: np.asarray(values) for name, values in self.inputs.items()}
         return Ask(
             loss=self.loss,

@@ -47,7 +47,7 @@ def _function(source: str) -> Callable[..., Any]:
 
 
 def _parameters_of_torch(record: LossRecord) -> dict[str, Any]:
-    """Give the parameters of torch's function and their defaults, in torch's order."""
+    """Return the parameters of torch's function and their defaults, in torch's order."""
     found = BUILTINS.get(record.name)
     if found is None:
         signature = inspect.signature(_function(record.source))
@@ -56,7 +56,7 @@ def _parameters_of_torch(record: LossRecord) -> dict[str, Any]:
 
 
 def _parameters_of(record: LossRecord) -> dict[str, Any]:
-    """Give the inputs and options of a record and their defaults, in its order."""
+    """Return the inputs and options of a record and their defaults, in its order."""
     inputs = {name: REQUIRED if name in record.required_inputs else None for name in record.inputs}
     options = {
         name: REQUIRED if field.required else field.default
@@ -78,7 +78,7 @@ def test_parameters_are_those_of_torch(record: LossRecord) -> None:
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
 def test_order_is_that_of_torch(record: LossRecord) -> None:
-    """The inputs, and the options, stand in torch's order."""
+    """The inputs, and the options, are in torch's order."""
     order = list(_parameters_of_torch(record))
     for described in (record.inputs, record.options):
         names = [name for name in described if (record.name, name) not in EXCEPTIONS]

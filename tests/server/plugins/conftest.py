@@ -25,7 +25,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def plugins(installed: Path) -> Iterator[str]:
-    """A server that serves the plugin, and a module of wrong losses; gives HOST:PORT."""
+    """A server that serves the plugin, and a module of wrong losses; returns HOST:PORT."""
     environment = {"PYTHONPATH": f"{installed}:{Path(__file__).parent}"}
     modules = ("--losses", "losswire_focal", "--losses", "wrong_losses")
     with running_server(*modules, environment=environment) as address:

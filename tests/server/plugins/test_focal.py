@@ -102,7 +102,7 @@ def test_it_is_listed_from_its_record(client: Client) -> None:
 
 
 def test_wrong_options_are_refused_with_their_paths(client: Client) -> None:
-    """Ranges in the decorator are what the server enforces."""
+    """The server enforces the ranges in the decorator."""
     options = {"alpha": 1.5, "gamma": -1.0, "beta": 1.0}
     with pytest.raises(InvalidArgumentError) as caught:
         client.evaluate("sigmoid_focal_loss", {"input": LOGITS, "target": TARGET[:2]}, options)
@@ -115,7 +115,7 @@ def test_wrong_options_are_refused_with_their_paths(client: Client) -> None:
 
 
 def test_the_documentation_can_show_it(installed: Path) -> None:
-    """The page of losses is made from records, whoever wrote them."""
+    """The page of losses is made from all records, also those of plugins."""
     code = "import losswire_focal as m; from losswire.server.docs import render; "
     code += "print(render([m.sigmoid_focal_loss]))"
     shown = subprocess.run(
@@ -172,7 +172,7 @@ def test_the_facade_is_complete() -> None:
 
 
 def test_the_commands_of_the_readme_run(plugins: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What README.md tells to type after the start of the server works."""
+    """The command that README.md shows after the start of the server works."""
     monkeypatch.setenv("LOSSWIRE_TARGET", plugins)
     [_, block] = blocks("examples/plugin/README.md", "sh")
     for line in block.text.splitlines():

@@ -40,7 +40,7 @@ def _products(context: Context) -> int:
 
 
 def _denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
-    """Give each row's class weight (1 without one), 0 where the row is ignored."""
+    """Return each row's class weight (1 without weights), and 0 where the row is ignored."""
     given = options["ignore_index"]
     ignored = {"ignore_index": _IGNORED if given is None else given}
     return softmax.index_denominators(inputs, ignored)
