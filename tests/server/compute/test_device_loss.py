@@ -164,7 +164,7 @@ def test_the_budget_is_no_more_than_the_device_has(monkeypatch: pytest.MonkeyPat
     assert app.fit(_settings(64 * MIB), torch.device("cpu")) == _settings(64 * MIB)
 
 
-def test_what_is_resident_is_paid_for_on_a_device() -> None:
+def test_resident_inputs_are_admitted_on_a_device() -> None:
     """There it is copied for each evaluation."""
     record = builtin_registry().find("mse_loss")
     message = evaluation("mse_loss", {"input": f32(1, 2), "target": f32(3, 4)})

@@ -188,7 +188,7 @@ _ELSEWHERE: dict[str, Callable[[Ask], Ask]] = {
 
 
 @pytest.mark.parametrize("change", _ELSEWHERE.values(), ids=_ELSEWHERE.keys())
-def test_stacks_are_not_asked_to_do_what_they_cannot(change: Callable[[Ask], Ask]) -> None:
+def test_other_evaluations_are_not_stacked(change: Callable[[Ask], Ask]) -> None:
     """Such evaluations take autograd on a GPU; on a CPU nothing is stacked."""
     for taken in (_classes(6), _classes(SMALL_BYTES // 48)):
         work = _work(taken, ValidationCache())

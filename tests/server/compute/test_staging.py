@@ -47,7 +47,7 @@ _TENSORS = {
 
 @pytest.mark.parametrize("tensor", _TENSORS.values(), ids=_TENSORS.keys())
 @pytest.mark.parametrize("slabs", [1, 3])
-def test_what_goes_comes_back(tensor: Tensor, slabs: int) -> None:
+def test_tensors_come_back_unchanged(tensor: Tensor, slabs: int) -> None:
     """Through a device that does nothing before it must; the source may change meanwhile."""
     stage, lanes, _ = staging(LazyLane, slabs)
     given = tensor.clone(memory_format=torch.preserve_format)

@@ -64,7 +64,7 @@ def _refusal(caller: Caller, ask: Ask) -> status_pb2.Status:
         ("ctc_blank_label", showing.gives_a_number, BLANK_LABEL),
     ],
 )
-def test_what_breaks_torch_is_refused(
+def test_inputs_that_break_torch_are_refused(
     caller: Caller, demonstration: str, misbehaves: showing.Judge, refusal: Refusal
 ) -> None:
     """Labels with which torch leaves its tensors, or its process, are named in the error."""

@@ -166,7 +166,7 @@ def _is_checked(record: LossRecord, name: str) -> bool:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.usefixtures("by_torch")
-def test_extreme_logits_give_what_torch_gives(smoothing: float, *, weighted: bool) -> None:
+def test_extreme_logits_give_torchs_results(smoothing: float, *, weighted: bool) -> None:
     """Infinite and huge logits agree with torch, in rows that are ignored and in others."""
     rng = generator("extremes")
     logits = rng.standard_normal((20000, 11)).astype(np.float32)

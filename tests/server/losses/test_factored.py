@@ -250,7 +250,7 @@ _EXTREMES = (np.inf, -np.inf, np.nan, 1e30, -1e30, 88.0, 1000.0, 1e4)
 @pytest.mark.parametrize("classes", [11, 300])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_extreme_logits_give_what_torch_gives(classes: int, dtype: str, smoothing: float) -> None:
+def test_extreme_logits_give_torchs_results(classes: int, dtype: str, smoothing: float) -> None:
     """Infinite, huge and missing logits: NaN where torch has NaN, ignored rows included."""
     rng = generator("factored extremes")
     logits = rng.standard_normal((200, classes)).astype(dtype)

@@ -101,7 +101,7 @@ def test_registers_of_all_widths_give_the_same_bits(dtype: str, gradient_dtype: 
 
 @needs_library
 @pytest.mark.parametrize(("dtype", "gradient_dtype"), _PAIRS)
-def test_a_row_has_its_bits_in_any_company_at_any_address(dtype: str, gradient_dtype: str) -> None:
+def test_a_row_has_its_bits_beside_any_rows_at_any_address(dtype: str, gradient_dtype: str) -> None:
     """Alone or among others, and 1 to 15 bytes beside where a vector would begin."""
     rng = generator("company", dtype, gradient_dtype)
     for classes in (1, 5, 16, 31, 70, 129):
@@ -247,7 +247,7 @@ def test_corners_are_torchs(dtype: str, gradient_dtype: str | None) -> None:
 
 
 @needs_library
-def test_what_is_too_large_for_its_type_is_infinite() -> None:
+def test_numbers_too_large_for_their_dtype_are_infinite() -> None:
     """A sum of float32 values, and gradients in float16: no error, and no warning."""
     ask = _ask(
         np.array([[0.0, 3e38], [3e38, 0.0]], np.float32),

@@ -93,7 +93,7 @@ def test_registers_of_all_widths_give_the_same_bits(
 @needs_library
 @_each_loss
 @_each_pair
-def test_an_element_has_its_bits_in_any_company_at_any_address(
+def test_an_element_has_its_bits_beside_any_elements_at_any_address(
     loss: str, dtype: str, gradient_dtype: str
 ) -> None:
     """Alone or among others, and 1 to 15 bytes beside where a vector would begin."""
@@ -337,7 +337,7 @@ def test_the_number_of_threads_changes_no_bit(
 
 @needs_library
 @_each_loss
-def test_what_does_not_go_together_is_an_error(loss: str) -> None:
+def test_types_that_do_not_go_together_are_an_error(loss: str) -> None:
     """Types and losses that there are not; nothing is written then."""
     [elements, *_] = draw(generator("types", loss), loss, 57, "float32")
     for dtype in (np.float64, np.int32):

@@ -144,7 +144,7 @@ def test_rows_err_no_more_than_torch(dtype: str) -> None:
     assert errors[0] <= errors[1] * STATISTICAL_MARGIN
 
 
-def test_a_row_has_its_bits_in_any_company() -> None:
+def test_a_row_has_its_bits_beside_any_rows() -> None:
     """Alone or among others."""
     rng = generator("nll company")
     for rows in variants(rng, draw_rows(rng, 10, 41, "float32")):

@@ -49,7 +49,7 @@ def test_a_form_is_judged_once(judged: list[str]) -> None:
     numbers = {"input": f32(1, 2, 3), "target": f32(4, 5, 6)}
     second = _checked(forms, evaluation("mse_loss", numbers))
     assert judged == ["mse_loss"]
-    assert first.form is second.form is not None
+    assert first.skeleton is second.skeleton is not None
     np.testing.assert_equal(second.inputs, numbers)
     assert (second.layout, second.bindings, second.options) == (
         first.layout,

@@ -51,7 +51,7 @@ def is_small(work: Work) -> bool:
 
 def stackable(work: Work) -> bool:
     """Return whether evaluations of its skeleton may be computed together, on a GPU."""
-    return work.form is not None and stacked_form(work) is not None and _only_has_rows(work)
+    return work.skeleton is not None and stacked_form(work) is not None and _only_has_rows(work)
 
 
 def remember(work: Work) -> None:

@@ -52,7 +52,7 @@ class Work:
     destinations: Mapping[str, Place] = field(default_factory=dict)
     """Where gradients go that are not sent, by input name."""
 
-    form: "Work | None" = None
+    skeleton: "Work | None" = None
     """The validated skeleton that it shares with evaluations of other elements; None: none."""
 
     @cached_property
@@ -87,7 +87,7 @@ class Work:
             grad_output=grad_output,
             sample_weight=sample_weight,
             resident_bytes=resident_bytes,
-            form=self,
+            skeleton=self,
         )
         return other
 

@@ -207,11 +207,11 @@ class PreparedCache:
     def _prepare(self, places: MessageOffsets) -> InMessage | None:
         """Choose what computes evaluations of a form, with the same bits as the line."""
         work = places.work
-        if native_form(work) is None or work.form is None:
+        if native_form(work) is None or work.skeleton is None:
             return None
         alone = threads_of(work, self._threads) <= 1 and not (places.shared or work.destinations)
         inside = prepare(places) if alone else None
-        return inside or in_place(places, work.form, self._borrow)
+        return inside or in_place(places, work.skeleton, self._borrow)
 
     def _keep(self, known: PreparedEvaluation) -> None:
         """Keep a form, in the place of others if there are very many."""
@@ -233,7 +233,7 @@ def _is_simple(evaluation: evaluation_pb2.Evaluation, work: Work) -> bool:
     large = not is_small(work)
     return (
         native_form(work) is not None
-        and work.form is not None
+        and work.skeleton is not None
         # What is computed around the rows is little only where they are many.
         and (large or fits_message(work))
         and work.reduction in _REDUCED

@@ -22,10 +22,10 @@ def stacks(works: Sequence[Work | None], device_type: str) -> list[list[int]]:
         if device_type == "cpu" or work is None or not stackable(work):
             found.append([position])
             continue
-        stack, room = open_stacks.get(id(work.form), ([], 0))
+        stack, room = open_stacks.get(id(work.skeleton), ([], 0))
         if room < work.input_bytes:
             stack, room = [], thresholds.STACK_BYTES
             found.append(stack)
         stack.append(position)
-        open_stacks[id(work.form)] = stack, room - work.input_bytes
+        open_stacks[id(work.skeleton)] = stack, room - work.input_bytes
     return found
