@@ -198,6 +198,26 @@ def test_other_evaluations_are_not_stacked(change: Callable[[Ask], Ask]) -> None
     assert path_of(changed, "cuda") == (Path.AUTOGRAD, None)
 
 
+def test_a_weight_without_an_axis_is_not_concatenated() -> None:
+    """It broadcasts to the values, and keeps its evaluation out of larger stacks."""
+    ask = Ask(
+        loss="binary_cross_entropy",
+        inputs={
+            "input": np.array([0.25, 0.5], np.float32),
+            "target": np.array([0.0, 1.0], np.float32),
+            "weight": np.array(2.0, np.float32),
+        },
+        gradients_for=("input",),
+        engine="auto",
+    )
+    work = _work(ask, ValidationCache())
+    assert path_of(work, "cuda")[0] is Path.STACKED
+    assert not stackable(work)
+    [found] = _stack([work])
+    exact = compute(_work(replace(ask, engine="autograd"), ValidationCache()), _CPU)
+    assert same_bits(found.gradients["input"], exact.gradients["input"])
+
+
 def _pair() -> evaluation_pb2.Evaluation:
     return evaluation("mse_loss", {"input": f32(1, 2), "target": f32(3, 4)})
 

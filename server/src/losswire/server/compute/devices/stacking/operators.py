@@ -76,7 +76,7 @@ def _nll(block: Block, inputs: Tensor, gradient: Tensor | None) -> Tensor:
     values, total = _NLL_FORWARD(inputs, *options)
     if gradient is not None and block.coefficients is not None:
         coefficients = block.coefficients.to(inputs.dtype)
-        # torch adds to what is there.
+        # torch adds to the array that it is given.
         gradient.zero_()
         _NLL_BACKWARD(coefficients, inputs, *options, total, grad_input=gradient)
     found: Tensor = values

@@ -56,7 +56,7 @@ class _Stack:
         first, form = self.first, self.form
         known = first.record.denominators.get(first.layout.name)
         terms = known.terms(self.arrays, first.options) if known else None
-        # Terms that are conditions say what counts, and need not be found twice.
+        # Terms of bool are the rows that count, and need not be found twice.
         conditions = terms is not None and terms.dtype == bool
         counted = terms if conditions else form.counted(self.arrays, first.options)
         denominators = self._denominators(terms)
@@ -95,7 +95,9 @@ class _Stack:
 
     def _rows(self, name: str) -> Array:
         """Concatenate an input of all evaluations."""
-        return np.concatenate([work.inputs[name] for work in self.works])
+        arrays = [work.inputs[name] for work in self.works]
+        # A weight may have no axis.
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
     def _input(self, name: str, array: Array) -> Tensor:
         """Copy an input to the device, numbers in the compute dtype."""
@@ -120,14 +122,14 @@ class _Stack:
             given = [work.grad_output for work in self.works if work.grad_output is not None]
             found = np.concatenate(given).astype(dtype)
         else:
-            grad_output = [
+            grad_outputs = [
                 1.0 if work.grad_output is None else float(work.grad_output) for work in self.works
             ]
             if first.reduction in MEANS:
-                grad_output = list(map(quotient, grad_output, denominators))
-            # Rounded from float64 once, whatever it is divided by.
-            found = np.empty((len(grad_output), self.values), dtype)
-            found[...] = np.array(grad_output)[:, np.newaxis]
+                grad_outputs = list(map(quotient, grad_outputs, denominators))
+            # Rounded from float64 once, after the division.
+            found = np.empty((len(grad_outputs), self.values), dtype)
+            found[...] = np.array(grad_outputs)[:, np.newaxis]
             found = found.reshape(shape)
         return torch.from_numpy(found).to(self.device)
 
