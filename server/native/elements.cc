@@ -183,7 +183,7 @@ void compute_piece(int32_t loss, const Piece<T>& piece, Sums& sums, Width<16>) {
 }
 
 // The number of elements that are converted, or padded to whole steps, at a time.
-// The buffers take 18 KiB in float, so that they stay in the cache next to the processor.
+// In float, the buffers take 18 KiB and stay in the level-1 cache.
 constexpr int kBlock = 512;
 
 template <class T>
