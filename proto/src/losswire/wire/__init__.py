@@ -1,7 +1,7 @@
 """The tensor codec that client and server share. Needs numpy, never torch."""
 
 from losswire.wire._bytes import new_bytes
-from losswire.wire._dtypes import DATA_TYPES, WireType, wire_type_of
+from losswire.wire._dtypes import BY_NAME, DATA_TYPES, WireType, wire_type_of
 from losswire.wire._identity import ID_BYTES, begin_identity
 from losswire.wire._options import OptionScalar, decode_option, encode_option
 from losswire.wire._payloads import (
@@ -29,6 +29,7 @@ from losswire.wire._tensor import (
 from losswire.wire._varint import SIZE_BYTES, read_varint, varint
 
 __all__ = [
+    "BY_NAME",
     "DATA_TYPES",
     "DETACHED_FROM",
     "GRADIENT_ROWS",
