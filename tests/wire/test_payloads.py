@@ -1,6 +1,7 @@
 """Where tensors lie in messages: found as protobuf finds them, or not at all."""
 
 import ctypes
+import random
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from losswire.wire import (
     SIZE_BYTES,
     Template,
     attach,
+    delimited_tag,
     detach,
+    fields,
     find_payloads,
     new_bytes,
+    read_delimited,
     read_varint,
     varint,
 )
@@ -161,13 +165,87 @@ def test_a_template_matches_what_differs_in_elements_only(
     """Whichever byte is changed: inside of elements it is the same form, outside it is not."""
     data = message.SerializeToString()
     payloads = find_payloads(data, Evaluation)
-    template = Template(data, payloads)
+    template = Template(data, [each.span for each in payloads])
     inside = {place for each in payloads for place in range(each.start, each.stop)}
     assert template.size == len(data)
     for place in range(len(data)):
         changed = bytearray(bytes(before) + data)
         changed[before + place] ^= change
         assert template.matches(bytes(changed), before) is (place in inside)
+
+
+@given(_EVALUATIONS, st.randoms(use_true_random=False))
+def test_a_template_is_filled_with_other_elements(message: Evaluation, dice: random.Random) -> None:
+    """Given elements of the same sizes, in any order of its spans, it writes their message."""
+    data = message.SerializeToString()
+    payloads = find_payloads(data, Evaluation)
+    dice.shuffle(payloads)
+    template = Template(data, [each.span for each in payloads])
+    assert template.constant_bytes == len(data) - sum(a.stop - a.start for a in payloads)
+    others = [bytes([x ^ 1 for x in data[slice(*each.span)]]) for each in payloads]
+    expected = bytearray(data)
+    for each, other in zip(payloads, others, strict=True):
+        expected[slice(*each.span)] = other
+    written = template.fill(b"\x0a", others)
+    assert written == b"\x0a" + varint(len(data)) + expected
+
+
+def test_a_template_is_filled_with_arrays() -> None:
+    """Elements are arrays, too, in whatever order they are in memory."""
+    array = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    template = Template(b"(123456)", [(1, 7)])
+    assert template.fill(b"?", [array]) == b"?\x08(" + array.tobytes() + b")"
+    assert template.fill(b"?", [array.T]) == b"?\x08(" + array.T.tobytes() + b")"
+
+
+_FIELDS: dict[str, tuple[bytes, list[tuple[int, int]]]] = {
+    "nothing": (b"", []),
+    "each wire type": (
+        b"\x08\x05\x11" + bytes(8) + b"\x1a\x02ab\x25" + bytes(4),
+        [(1, 0), (2, 1), (3, 2), (4, 5)],
+    ),
+    "a group": (b"\x0b\x10\x05\x0c", [(1, 3), (2, 0), (1, 4)]),
+    "a padded tag": (b"\x8a\x00\x01a", [(1, 2)]),
+    "a long tag": (padded(10, 5) + b"\x00", [(1, 2)]),
+}
+
+
+@pytest.mark.parametrize(("message", "expected"), _FIELDS.values(), ids=_FIELDS)
+def test_fields(message: bytes, expected: list[tuple[int, int]]) -> None:
+    """All fields are found with their wire types, and one ends where the next one begins."""
+    found = list(fields(b"?" + message, 1, 1 + len(message)))
+    assert [(number, kind) for number, kind, *_ in found] == expected
+    assert [head for _, _, head, *_ in found] == [1, *(end for *_, end in found)][:-1]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"\x0a", b"\x0a\x02a", b"\x09abc", b"\x0e", b"\x0f", padded(10, 6) + b"\x00", b"\x08\x80"],
+    ids=bytes.hex,
+)
+def test_what_is_no_field(message: bytes) -> None:
+    """Bytes that end too early or have no wire type are a ValueError, after the fields before."""
+    found = fields(b"\x08\x01" + message, 0, 2 + len(message))
+    assert next(found)[:2] == (1, 0)
+    with pytest.raises(ValueError, match=r"."):
+        list(found)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (b"?\x0a\x01a", (3, 4)),
+        (b"?\x0a\x00", (3, 3)),
+        (b"?\x0a\x09a", (3, 12)),
+        (b"?\x12\x01a", None),
+        (b"?\x0a", None),
+        (b"?", None),
+    ],
+    ids=lambda each: each.hex() if isinstance(each, bytes) else "",
+)
+def test_the_field_at_an_offset(message: bytes, expected: tuple[int, int] | None) -> None:
+    """A field is found by its tag, with the end that its length says."""
+    assert read_delimited(message, 1, delimited_tag(1)) == expected
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 2**14 - 1, 2**14, 2**32, 2**63, 2**64 - 1])

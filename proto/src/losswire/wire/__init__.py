@@ -1,19 +1,26 @@
 """The tensor codec that client and server share. Needs numpy, never torch."""
 
 from losswire.wire._bytes import new_bytes
-from losswire.wire._dtypes import DATA_TYPES, WireType, wire_type_of
+from losswire.wire._cache import BoundedCache
+from losswire.wire._dtypes import BY_NAME, DATA_TYPES, WireType, wire_type_of
+from losswire.wire._fields import (
+    LENGTH_DELIMITED,
+    delimited_tag,
+    fields,
+    read_delimited,
+    submessages,
+)
 from losswire.wire._identity import ID_BYTES, begin_identity
 from losswire.wire._options import OptionScalar, decode_option, encode_option
 from losswire.wire._payloads import (
     DETACHED_FROM,
     Payload,
-    Template,
     attach,
     detach,
-    fields,
     find_payloads,
 )
 from losswire.wire._rows import GRADIENT_ROWS, ROWS, Packing, bytes_of
+from losswire.wire._template import Template, Value
 from losswire.wire._tensor import (
     MAX_AXIS,
     MAX_RANK,
@@ -29,20 +36,24 @@ from losswire.wire._tensor import (
 from losswire.wire._varint import SIZE_BYTES, read_varint, varint
 
 __all__ = [
+    "BY_NAME",
     "DATA_TYPES",
     "DETACHED_FROM",
     "GRADIENT_ROWS",
     "ID_BYTES",
+    "LENGTH_DELIMITED",
     "MAX_AXIS",
     "MAX_RANK",
     "ROWS",
     "SIZE_BYTES",
+    "BoundedCache",
     "MalformedTensorError",
     "OptionScalar",
     "Packing",
     "Payload",
     "Template",
     "TensorSpec",
+    "Value",
     "Violation",
     "WireType",
     "attach",
@@ -50,6 +61,7 @@ __all__ = [
     "bytes_of",
     "decode_option",
     "decode_tensor",
+    "delimited_tag",
     "detach",
     "encode_form",
     "encode_option",
@@ -57,9 +69,11 @@ __all__ = [
     "fields",
     "find_payloads",
     "new_bytes",
+    "read_delimited",
     "read_elements",
     "read_spec",
     "read_varint",
+    "submessages",
     "varint",
     "wire_type_of",
 ]

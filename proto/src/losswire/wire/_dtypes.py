@@ -22,12 +22,22 @@ class WireType:
     """The name as numpy and torch spell it, such as `bfloat16`."""
     storage: np.dtype[Any]
     """The unsigned integer that holds one element on the wire, little-endian."""
+    item_size: int
+    """The bytes of one element."""
+    is_float: bool
+    """Whether it is a floating type, which gradients can have."""
 
     @classmethod
     def of(cls, data_type: tensor_pb2.DataType.ValueType, numpy: np.dtype[Any]) -> Self:
         """Derive the rest from the numpy dtype, once: numpy composes a name anew at each look."""
-        storage = np.dtype(f"<u{numpy.itemsize}")
-        return cls(data_type=data_type, numpy=numpy, name=str(numpy.name), storage=storage)
+        return cls(
+            data_type=data_type,
+            numpy=numpy,
+            name=str(numpy.name),
+            storage=np.dtype(f"<u{numpy.itemsize}"),
+            item_size=numpy.itemsize,
+            is_float="float" in numpy.name,
+        )
 
 
 _TABLE: tuple[tuple[tensor_pb2.DataType.ValueType, Any], ...] = (
@@ -48,9 +58,12 @@ DATA_TYPES: dict[int, WireType] = {
 }
 """Every data type of the wire, by its number."""
 
+BY_NAME: dict[str, WireType] = {each.name: each for each in DATA_TYPES.values()}
+"""Every data type of the wire, by its name."""
+
 _BY_NUMPY = {wire_type.numpy: wire_type for wire_type in DATA_TYPES.values()}
 
 
 def wire_type_of(dtype: np.dtype[Any]) -> WireType | None:
-    """Find the wire type of a numpy dtype of any byte order; None when there is none."""
+    """Return the wire type of a numpy dtype of any byte order; None when there is none."""
     return _BY_NUMPY.get(dtype if dtype.isnative else dtype.newbyteorder("="))

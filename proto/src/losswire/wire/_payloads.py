@@ -1,9 +1,4 @@
-"""Where the elements of tensors lie in a serialized message, and messages that differ in them only.
-
-Protobuf is determined by its prefixes: a tag and a length say what follows and for how long. So
-two messages of one size that are equal everywhere but inside of the same tensors' elements
-parse alike, and what was found out of one holds for the other.
-"""
+"""The elements of tensors in a serialized message: found, taken out and put in without a copy."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +7,8 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import Message
 
 from losswire.v1 import tensor_pb2
-from losswire.wire._varint import SIZE_BYTES, read_varint, varint
+from losswire.wire._fields import delimited_tag, submessages
+from losswire.wire._varint import varint
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -22,7 +18,6 @@ DETACHED_FROM: Final = 256 * 1024
 """The bytes of a message from which protobuf's copies take longer than finding its tensors."""
 
 _TENSOR: Final = tensor_pb2.Tensor.DESCRIPTOR
-_VARINT, _EIGHT_BYTES, _LENGTH_DELIMITED, _FOUR_BYTES = 0, 1, 2, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +27,14 @@ class Payload:
     path: str
     """The tensor, such as `inputs["target"]`."""
     start: int
-    """Where its elements begin."""
+    """The offset where its elements begin."""
     stop: int
-    """Where they end."""
+    """The offset where they end."""
 
-
-class Template:
-    """What messages have in common that differ in the elements of their tensors only."""
-
-    __slots__ = ("payloads", "pieces", "size")
-
-    def __init__(self, message: bytes, payloads: Sequence[Payload]) -> None:
-        """Take one of them, and where the elements of its tensors lie."""
-        self.payloads = tuple(sorted(payloads, key=lambda each: each.start))
-        self.size = len(message)
-        starts = [0, *(each.stop for each in self.payloads)]
-        stops = [*(each.start for each in self.payloads), len(message)]
-        self.pieces = tuple(
-            (message[start:stop], start)
-            for start, stop in zip(starts, stops, strict=True)
-            if start < stop
-        )
-        """All of it that is no element, each piece with its place."""
-
-    def matches(self, message: bytes, begin: int) -> bool:
-        """Tell whether what begins at a place of a message, and has the same size, is one."""
-        # A loop, because a generator costs more than the comparisons.
-        for piece, start in self.pieces:  # noqa: SIM110
-            if not message.startswith(piece, begin + start):
-                return False
-        return True
+    @property
+    def span(self) -> tuple[int, int]:
+        """Both offsets."""
+        return self.start, self.stop
 
 
 def find_payloads(message: bytes, message_type: type[Message]) -> list[Payload]:
@@ -83,7 +56,7 @@ def _walk(
     path: str,
 ) -> Iterator[Payload]:
     """Find the elements in a part of a message that is a message itself."""
-    for number, _, begin, end in _submessages(message, start, stop):
+    for number, _, begin, end in submessages(message, start, stop):
         field = described.fields_by_number.get(number)
         if field is None:
             continue
@@ -106,7 +79,7 @@ def _walk_field(
     if not described.GetOptions().map_entry:
         yield from _walk(message, start, stop, described, path)
         return
-    entry = list(_submessages(message, start, stop))
+    entry = list(submessages(message, start, stop))
     if [number for number, *_ in entry] != [1, 2]:
         raise ValueError("an entry of a map is more than a key and a value")
     (_, _, begin, end), (_, _, inner, last) = entry
@@ -114,40 +87,6 @@ def _walk_field(
     if value is not None:
         key = message[begin:end].decode()
         yield from _walk(message, inner, last, value, f'{path}["{key}"]')
-
-
-def _submessages(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
-    """Give of each field that has a length its number, and where it, its value and both end."""
-    for number, kind, head, begin, end in fields(message, start, stop):
-        if kind == _LENGTH_DELIMITED:
-            yield number, head, begin, end
-
-
-def fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """Walk over the fields in a part of a message that is a message itself.
-
-    Gives of each its number, its kind on the wire, where it and its value begin, and where both
-    end. Raises ValueError for groups, and for what is no field.
-    """
-    while start < stop:
-        head = start
-        tag, begin = read_varint(message, start, SIZE_BYTES)
-        kind = tag & 7
-        if kind == _LENGTH_DELIMITED:
-            length, begin = read_varint(message, begin, SIZE_BYTES)
-            end = begin + length
-        elif kind == _VARINT:
-            _, end = read_varint(message, begin)
-        elif kind == _EIGHT_BYTES:
-            end = begin + 8
-        elif kind == _FOUR_BYTES:
-            end = begin + 4
-        else:
-            raise ValueError("a group")
-        yield tag >> 3, kind, head, begin, end
-        start = end
-    if start != stop:
-        raise ValueError("a field ends behind its message")
 
 
 def detach(
@@ -191,7 +130,7 @@ def _replaced(
     """
     parts: list[Buffer] = []
     first = 0
-    for number, head, begin, end in _submessages(message, start, stop):
+    for number, head, begin, end in submessages(message, start, stop):
         # Each value is looked at once on each level: a message may have very many.
         after = first
         while after < len(values) and values[after][1] <= end:
@@ -202,7 +141,6 @@ def _replaced(
         own = inside[0][:2] == (begin, end)
         inner = [inside[0][2]] if own else _replaced(message, begin, end, inside)
         size = sum(memoryview(each).nbytes for each in inner)
-        tag = varint(number << 3 | _LENGTH_DELIMITED)
-        parts += (message[start:head], tag, varint(size), *inner)
+        parts += (message[start:head], delimited_tag(number), varint(size), *inner)
         start = end
     return [*parts, message[start:stop]]

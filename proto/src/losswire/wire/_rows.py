@@ -18,12 +18,11 @@ from google.protobuf.message import Message
 
 from losswire.v1 import loss_service_pb2
 from losswire.wire._bytes import new_bytes
+from losswire.wire._fields import delimited_tag, read_delimited
 from losswire.wire._tensor import TensorSpec, read_elements
-from losswire.wire._varint import SIZE_BYTES, read_varint, varint
+from losswire.wire._varint import varint
 
 MessageT = TypeVar("MessageT", bound=Message)
-
-_LENGTH_DELIMITED: Final = 2
 
 
 class RowsField(Generic[MessageT]):
@@ -34,8 +33,7 @@ class RowsField(Generic[MessageT]):
         field = message_type.DESCRIPTOR.fields_by_name[name]
         self._message_type = message_type
         self._name = name
-        # A field number below 16 makes a tag of one byte.
-        self._tag = field.number << 3 | _LENGTH_DELIMITED
+        self._tag = delimited_tag(field.number)
 
     def encode(self, parts: Sequence[memoryview]) -> bytes:
         """Make a message of a payload in parts, in one copy, during which other threads run."""
@@ -54,7 +52,7 @@ class RowsField(Generic[MessageT]):
         The array is the message's own memory: whoever fills it holds on to the message, and
         is done before anybody else sees that.
         """
-        head = bytes([self._tag]) + varint(nbytes)
+        head = self._tag + varint(nbytes)
         message, address = new_bytes(len(head) + nbytes)
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * len(message)).from_address(address))
         memory[: len(head)] = np.frombuffer(head, np.uint8)
@@ -75,13 +73,8 @@ class RowsField(Generic[MessageT]):
 
     def _start_of_payload(self, data: bytes) -> int | None:
         """Tell where the payload begins; None when the message is more than this one field."""
-        if data[:1] != bytes([self._tag]):
-            return None
-        try:
-            length, start = read_varint(data, 1, SIZE_BYTES)
-        except ValueError:
-            return None
-        return start if len(data) - start == length else None
+        found = read_delimited(data, 0, self._tag)
+        return found[0] if found is not None and found[1] == len(data) else None
 
 
 ROWS: Final = RowsField(loss_service_pb2.EvaluateChunkedRequest, "rows")

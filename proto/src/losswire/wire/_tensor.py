@@ -61,7 +61,7 @@ class TensorSpec:
     @cached_property
     def size_bytes(self) -> int:
         """The number of bytes of the data; exact, whatever the shape."""
-        return math.prod(self.shape) * self.wire_type.numpy.itemsize
+        return math.prod(self.shape) * self.wire_type.item_size
 
     def describe(self) -> str:
         """Say how many bytes it takes, as `3 x 2 of float32 takes 24`."""
@@ -127,7 +127,7 @@ def _form_of(data_type: int, shape: tuple[int, ...]) -> TensorSpec | None:
     wire_type = DATA_TYPES.get(data_type)
     if wire_type is None or not all(0 <= length <= MAX_AXIS for length in shape):
         return None
-    if math.prod(max(length, 1) for length in shape) > _MAX_EXTENT // wire_type.numpy.itemsize:
+    if math.prod(max(length, 1) for length in shape) > _MAX_EXTENT // wire_type.item_size:
         return None
     return TensorSpec(wire_type, shape)
 

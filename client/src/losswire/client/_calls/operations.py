@@ -24,11 +24,10 @@ from losswire.client._messages.response import (
 from losswire.client._messages.template import (
     ALONE,
     AMONG_MANY,
+    TEMPLATES,
     Form,
     in_stream,
     key_of,
-    known_request,
-    request,
 )
 from losswire.v1 import loss_service_pb2, tensor_pb2, tensor_service_pb2
 
@@ -191,7 +190,7 @@ def known(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationRes
 
     No such evaluation is large, names resident tensors or has its result completed.
     """
-    serialized = known_request(form, ALONE)
+    serialized = TEMPLATES.small_request(form, ALONE)
     if serialized is None:
         return None
     return Operation(EVALUATE, serialized, _read_one, leases=leases)
@@ -199,7 +198,7 @@ def known(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationRes
 
 def one_batch(evaluation: Evaluation, leases: Sequence[Lease]) -> Operation[EvaluationResult]:
     """Give the call that carries all tensors of an evaluation which are not resident."""
-    return Operation(EVALUATE, request(evaluation, ALONE), _read_one, leases=leases)
+    return Operation(EVALUATE, TEMPLATES.request(evaluation, ALONE), _read_one, leases=leases)
 
 
 def _read_one(answer: OneAnswer) -> EvaluationResult:
@@ -212,7 +211,7 @@ def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:
     tensors: list[tuple[StoredTensor, ...]] = []
     factored: dict[int, Evaluation] = {}
     for index, evaluation in enumerate(evaluations):
-        items.append(request(evaluation, AMONG_MANY, f"evaluations[{index}]."))
+        items.append(TEMPLATES.request(evaluation, AMONG_MANY, f"evaluations[{index}]."))
         check_contents(evaluation)
         tensors.append(residents_of(evaluation))
         if evaluation.gradient_form == "factored":
@@ -292,8 +291,8 @@ def create_region(size: int) -> Operation[tensor_service_pb2.CreateRegionRespons
 def stream_item(number: int, evaluation: Evaluation) -> tuple[bytes, Sequence[StoredTensor]]:
     """Make one batch of a stream, ready to be sent as often as needed, and give its residents."""
     before = in_stream(number)
-    known = known_request(key_of(evaluation), before)
-    message = request(evaluation, before) if known is None else known
+    known = TEMPLATES.small_request(key_of(evaluation), before)
+    message = TEMPLATES.request(evaluation, before) if known is None else known
     check_contents(evaluation)
     return message, () if known is not None else residents_of(evaluation)
 

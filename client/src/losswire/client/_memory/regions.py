@@ -10,6 +10,7 @@ from typing import Final
 from losswire.client._calls.batch import FITS_ALWAYS, Batch
 from losswire.client._calls.lease import Lease
 from losswire.client._calls.operations import (
+    EVALUATE,
     LocalStep,
     Operation,
     Steps,
@@ -34,13 +35,12 @@ from losswire.client._memory.mapping import (
     is_missing_region,
     size_with_mark,
 )
-from losswire.client._memory.placed_templates import PlacedForms
 from losswire.client._memory.placement import Array, Placement
 from losswire.client._memory.region import Region
 from losswire.client._memory.staging import Staging
 from losswire.client._messages.evaluation import Evaluation
-from losswire.client._messages.response import EvaluationResult
-from losswire.client._messages.template import key_of
+from losswire.client._messages.response import EvaluationResult, OneAnswer, read_result
+from losswire.client._messages.template import TEMPLATES, key_of, placed_form
 
 _MOST_TRIES: Final = 3
 """How often an evaluation is tried with regions, when a server turns out not to have them."""
@@ -63,7 +63,6 @@ class Regions:
         self._staging = Staging(session)
         self._local = LocalLeases(session)
         self._lock = threading.Lock()
-        self._placed = PlacedForms(self._where)
         self.own: tuple[Region, ...] = ()
         """The caller's, in which inputs of any size may lie."""
         _all_regions.add(self)
@@ -93,7 +92,9 @@ class Regions:
         leases, form = self.leases, key_of(evaluation)
         found = known(form, leases) if out is None else None
         if found is None and self.own:
-            found = self._placed.find(form, out, leases)
+            request = TEMPLATES.placed_request(placed_form(form, self._where, out))
+            if request is not None:
+                found = Operation(EVALUATE, request, partial(_read, out or {}), leases=leases)
         return found
 
     @property
@@ -124,7 +125,8 @@ class Regions:
                 if memory is not None:
                     result = yield LocalStep(partial(placement.collect, result, memory))
                 else:
-                    self._placed.remember(batch, operation.request)
+                    form = placed_form(key_of(batch.evaluation), self._where, batch.out)
+                    TEMPLATES.keep(form, batch.evaluation, operation.request)
                 intact = True
                 return batch.deliver(result)
             except LosswireError as error:
@@ -208,6 +210,10 @@ class Regions:
         self._lock = threading.Lock()
         self._staging.leave_to_parent()
         self._local.leave_to_parent()
+
+
+def _read(out: Mapping[str, Array], answer: OneAnswer) -> EvaluationResult:
+    return read_result(answer.message.result, "region", out, answer.detached)
 
 
 _all_regions: "weakref.WeakSet[Regions]" = weakref.WeakSet()

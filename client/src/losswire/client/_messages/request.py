@@ -9,7 +9,7 @@ from google.protobuf.message import EncodeError, Message
 from losswire.client._messages.arrays import encode_array, encode_array_form
 from losswire.client._messages.evaluation import DTypeInput, Evaluation
 from losswire.v1 import evaluation_pb2, tensor_pb2
-from losswire.wire import DATA_TYPES, encode_option, wire_type_of
+from losswire.wire import BY_NAME, encode_option, wire_type_of
 
 
 def names_of(enum: Any) -> dict[int, str]:
@@ -31,7 +31,7 @@ _TOO_LARGE: Final = (
     "the request is too large for one message (2 GiB); split the batch: numerators and "
     "denominators of its parts add up"
 )
-_FLOATS = {wire.name: wire.data_type for wire in DATA_TYPES.values() if "float" in wire.name}
+_FLOATS = [each.name for each in BY_NAME.values() if each.is_float]
 
 
 def serialize(message: Message) -> bytes:
@@ -145,4 +145,4 @@ def float_type(value: DTypeInput | None, path: str) -> tensor_pb2.DataType.Value
         name = wire_type.name if wire_type else name
     if name not in _FLOATS:
         raise ValueError(f"{path}: expected one of {', '.join(_FLOATS)}, got {value!r}")
-    return _FLOATS[name]
+    return BY_NAME[name].data_type

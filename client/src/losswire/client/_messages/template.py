@@ -6,8 +6,7 @@ the same places. So the bytes between them are kept, by everything that they fol
 """
 
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from struct import Struct
 from typing import Any, Final, TypeAlias
 
@@ -17,16 +16,17 @@ import numpy.typing as npt
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.request import fill_evaluation, joined, serialize
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
-from losswire.wire import fields, read_varint, varint
+from losswire.wire import BoundedCache, Template, delimited_tag, fields, read_varint, varint
 
 SMALL_BYTES: Final = 96 * 1024
 """The bytes of a message up to which nothing else is to be decided: it always fits and is never
 worth shared memory."""
 
-MOST_FORMS: Final = 1024
+MAX_ENTRIES: Final = 1280
 """How many forms are kept; each takes some hundred bytes."""
 
-Payload: TypeAlias = npt.NDArray[Any] | bytes
+Array: TypeAlias = npt.NDArray[Any]
+Payload: TypeAlias = Array | bytes
 _Key: TypeAlias = tuple[Any, ...]
 Form: TypeAlias = tuple[_Key, list[Payload]]
 """What the bytes between the numbers of an evaluation follow from, and the numbers."""
@@ -51,15 +51,14 @@ _DATA: Final = tensor_pb2.Tensor.DATA_FIELD_NUMBER
 _NUMBER: Final = evaluation_pb2.OptionValue.DOUBLE_VALUE_FIELD_NUMBER
 
 
-def _tag(field: int) -> bytes:
-    return varint(field << 3 | 2)
+Where: TypeAlias = Callable[[Array], tuple[int, int] | None]
+"""Returns the region of an array and its offset there; None when it is in none."""
 
-
-ALONE: Final = _tag(loss_service_pb2.EvaluateRequest.EVALUATION_FIELD_NUMBER)
+ALONE: Final = delimited_tag(loss_service_pb2.EvaluateRequest.EVALUATION_FIELD_NUMBER)
 """What stands before an evaluation in a request of its own."""
-AMONG_MANY: Final = _tag(loss_service_pb2.EvaluateManyRequest.EVALUATIONS_FIELD_NUMBER)
+AMONG_MANY: Final = delimited_tag(loss_service_pb2.EvaluateManyRequest.EVALUATIONS_FIELD_NUMBER)
 """What stands before each evaluation of many in one request."""
-_STREAMED: Final = _tag(loss_service_pb2.EvaluateStreamRequest.EVALUATION_FIELD_NUMBER)
+_STREAMED: Final = delimited_tag(loss_service_pb2.EvaluateStreamRequest.EVALUATION_FIELD_NUMBER)
 _ID: Final = varint(loss_service_pb2.EvaluateStreamRequest.ID_FIELD_NUMBER << 3)
 
 
@@ -69,90 +68,74 @@ def in_stream(number: int) -> bytes:
     return _ID + varint(number) + _STREAMED if number else _STREAMED
 
 
-class Template:
-    """The bytes of an evaluation between its numbers."""
+class RequestTemplates:
+    """The requests that were composed so far, by their forms. Any thread may use them."""
 
-    __slots__ = ("_parts", "_places", "small")
+    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+        """Begin without any."""
+        self._cache: BoundedCache[_Key, Template] = BoundedCache(max_entries)
 
-    def __init__(self, body: bytes, spans: Sequence[tuple[int, int]]) -> None:
-        """Take an evaluation, and where each of its numbers begins and ends."""
-        self.small = len(body) <= SMALL_BYTES
-        """Whether nothing but sending it is to be decided."""
-        self._parts: list[Payload] = [b"", varint(len(body))]
-        places = dict.fromkeys(spans, 0)
-        position = 0
-        for start, stop in sorted(spans):
-            places[start, stop] = len(self._parts) + 1
-            self._parts += body[position:start], b""
-            position = stop
-        self._parts.append(body[position:])
-        self._places = tuple(places.values())
+    def __len__(self) -> int:
+        """Return how many forms are known."""
+        return self._cache.entries
 
-    @classmethod
-    def of(cls, evaluation: Evaluation, written: bytes) -> "Template":
-        """Make one of an evaluation and its request; what lies in regions has no numbers there."""
-        body = written[read_varint(written, len(ALONE))[1] :]
-        spans = dict(_spans(body))
-        return cls(body, [spans[name] for name in _names(evaluation) if name in spans])
+    def small_request(self, form: Form | None, tag: bytes) -> bytes | None:
+        """Serialize a small evaluation by its form; None when that is not known.
 
-    def is_worth_keeping(self, payloads: Sequence[Payload], written: bytes) -> bool:
-        """Tell whether it gives a request back that it was made of, and is small itself."""
-        beside = sum([len(each) for each in self._parts])
-        return beside <= SMALL_BYTES and self.fill(ALONE, payloads) == written
+        `tag` is what comes before the evaluation's length: `ALONE`, `AMONG_MANY` or `in_stream`.
+        What has a known form is valid, has no other tensors than numpy arrays, and asks for no
+        factored gradient.
+        """
+        template = self._find(form)
+        if form is None or template is None or template.size > SMALL_BYTES:
+            return None
+        return template.fill(tag, form[1])
 
-    def fill(self, before: bytes, payloads: Sequence[Payload]) -> bytes:
-        """Write an evaluation with other numbers, behind something and its length."""
-        parts: list[Any] = self._parts.copy()
-        parts[0] = before
-        for place, payload in zip(self._places, payloads, strict=True):
-            parts[place] = payload
+    def placed_request(self, form: Form | None) -> bytes | None:
+        """Serialize an evaluation by its `placed_form`; None when that is not known."""
+        template = self._find(form)
+        return None if form is None or template is None else template.fill(ALONE, form[1])
+
+    def request(self, evaluation: Evaluation, tag: bytes, prefix: str = "") -> bytes:
+        """Serialize an evaluation, and keep its form.
+
+        `tag` is as in `small_request`, `prefix` as in `fill_evaluation`, which says what raises.
+        """
+        form = key_of(evaluation)
+        template = self._find(form)
+        if form is not None and template is not None:
+            return template.fill(tag, form[1])
+        message = loss_service_pb2.EvaluateRequest()
+        fill_evaluation(message.evaluation, evaluation, prefix)
+        written = serialize(message)
+        del message
+        self.keep(form, evaluation, written)
+        # The prefix differs in streams only, and these take no large ones.
+        return written if tag == ALONE else joined((tag, written[len(ALONE) :]))
+
+    def keep(self, form: Form | None, evaluation: Evaluation, request: bytes) -> None:
+        """Store the form of a valid evaluation, unless its request has more than that says."""
+        if form is None or not _is_plain(evaluation, form[1]):
+            return
+        key, payloads = form
+        template = _template_of(evaluation, request)
+        # Another thread that changes the arrays or the mappings meanwhile harms its own call only.
+        if template.constant_bytes <= SMALL_BYTES and template.fill(ALONE, payloads) == request:
+            self._cache.put(key, template)
+
+    def clear(self) -> None:
+        """Forget all forms."""
+        self._cache.clear()
+
+    def _find(self, form: Form | None) -> Template | None:
         try:
-            return b"".join(parts)
-        except TypeError:  # an array that is not contiguous
-            return b"".join([each if isinstance(each, bytes) else each.tobytes() for each in parts])
+            return None if form is None else self._cache.get(form[0])
+        except TypeError:  # something in it has no hash
+            return None
 
 
-_known: dict[_Key, Template] = {}
-_remembering = threading.Lock()
-
-
-def known_request(form: Form | None, before: bytes) -> bytes | None:
-    """Serialize a small evaluation by its form; None when that is not known.
-
-    `before` is what stands before the evaluation's length: `ALONE`, `AMONG_MANY` or `in_stream`.
-    What has a known form is valid, has no other tensors than numpy arrays, and asks for no
-    factored gradient.
-    """
-    template = _template_of(form)
-    if form is None or template is None or not template.small:
-        return None
-    return template.fill(before, form[1])
-
-
-def request(evaluation: Evaluation, before: bytes, prefix: str = "") -> bytes:
-    """Serialize an evaluation, and keep its form.
-
-    `before` is as in `known_request`, `prefix` as in `fill_evaluation`, which says what raises.
-    """
-    form = key_of(evaluation)
-    template = _template_of(form)
-    if form is not None and template is not None:
-        return template.fill(before, form[1])
-    message = loss_service_pb2.EvaluateRequest()
-    fill_evaluation(message.evaluation, evaluation, prefix)
-    written = serialize(message)
-    del message
-    if form is not None and is_plain(evaluation, form[1]):
-        _remember(evaluation, form, written)
-    # What stands before is not the same in streams only, and these take no large ones.
-    return written if before == ALONE else joined((before, written[len(ALONE) :]))
-
-
-def _template_of(form: Form | None) -> Template | None:
-    try:
-        return None if form is None else _known.get(form[0])
-    except TypeError:  # something in it has no hash
-        return None
+TEMPLATES: Final = RequestTemplates()
+"""Those of all clients: the bytes of a request follow from its form, whatever the server."""
 
 
 def key_of(evaluation: Evaluation) -> Form | None:
@@ -217,7 +200,33 @@ def _with_rest(evaluation: Evaluation, key: list[Any], payloads: list[Payload]) 
     return tuple(key), payloads
 
 
-def is_plain(evaluation: Evaluation, payloads: Sequence[Payload]) -> bool:
+def placed_form(form: Form | None, where: Where, out: Mapping[str, Array] | None) -> Form | None:
+    """Return the form of an evaluation with arrays in regions, and those that travel.
+
+    The key of its plain form is followed by the region and offset of each array, and of each
+    output. None when one has no such place that has to have one.
+    """
+    if form is None or type(out) not in (dict, type(None)):
+        return None
+    key, payloads = form
+    places: list[Any] = []
+    sent: list[Payload] = []
+    for payload in payloads:
+        place = None if isinstance(payload, bytes) else where(payload)
+        places.append(place)
+        if place is None:
+            sent.append(payload)
+    for name, array in (out or {}).items():
+        if type(array) is not np.ndarray:
+            return None
+        place = where(array)
+        if place is None:
+            return None
+        places += name, array.dtype, array.shape, array.flags.writeable, place
+    return (key, tuple(places)), sent
+
+
+def _is_plain(evaluation: Evaluation, payloads: Sequence[Payload]) -> bool:
     """Tell whether a valid evaluation's message follows from its form and its numbers alone."""
     return (
         sys.byteorder == "little"
@@ -229,17 +238,11 @@ def is_plain(evaluation: Evaluation, payloads: Sequence[Payload]) -> bool:
     )
 
 
-def _remember(evaluation: Evaluation, form: Form, written: bytes) -> None:
-    """Keep the form of an evaluation, whose request this is."""
-    key, payloads = form
-    template = Template.of(evaluation, written)
-    # Another thread that changes the arrays or the mappings meanwhile harms its own call only.
-    if not template.is_worth_keeping(payloads, written):
-        return
-    with _remembering:
-        if len(_known) >= MOST_FORMS:
-            del _known[next(iter(_known))]
-        _known[key] = template
+def _template_of(evaluation: Evaluation, request: bytes) -> Template:
+    """Find the numbers of an evaluation in its request; what is in regions has none there."""
+    body = request[read_varint(request, len(ALONE))[1] :]
+    spans = dict(_spans(body))
+    return Template(body, [spans[name] for name in _names(evaluation) if name in spans])
 
 
 def _names(evaluation: Evaluation) -> Iterator[tuple[int, str]]:

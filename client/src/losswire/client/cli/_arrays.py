@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client.cli._common import UsageError
-from losswire.wire import DATA_TYPES
+from losswire.wire import BY_NAME
 
 Array = npt.NDArray[Any]
 
-_BY_NAME = {wire_type.name: wire_type.numpy for wire_type in DATA_TYPES.values()}
 _INTEGERS_ONLY = re.compile(r"[\d\s,+-]*")
 _LONGEST = 200
 """How much of an argument an error repeats."""
@@ -25,10 +24,10 @@ _KEY = re.compile(r"(?P<file>.+\.npz):(?P<key>.+)", re.DOTALL)
 
 def dtype_named(name: str) -> np.dtype[Any]:
     """Find a dtype of the wire, such as `bfloat16`."""
-    if name not in _BY_NAME:
-        message = f"there is no dtype {name!r}; there are {', '.join(_BY_NAME)}"
+    if name not in BY_NAME:
+        message = f"there is no dtype {name!r}; there are {', '.join(BY_NAME)}"
         raise UsageError(message)
-    return _BY_NAME[name]
+    return BY_NAME[name].numpy
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def write(path: str, array: Array) -> None:
     if writer is None:
         message = f"cannot write {path}: expected a name that ends in {' or '.join(_WRITERS)}"
         raise UsageError(message)
-    if array.dtype == _BY_NAME["bfloat16"]:
+    if array.dtype == BY_NAME["bfloat16"].numpy:
         array = array.astype(np.float32)
     try:
         writer(path, array)
@@ -84,7 +83,7 @@ def write(path: str, array: Array) -> None:
 
 def _is_floating(array: Array) -> bool:
     # ml_dtypes' types are of kind "V", like the unnamed bytes that numpy makes of them in files.
-    return array.dtype.kind == "f" or array.dtype == _BY_NAME["bfloat16"]
+    return array.dtype.kind == "f" or array.dtype == BY_NAME["bfloat16"].numpy
 
 
 def _shortened(text: str) -> str:
@@ -99,7 +98,7 @@ def _from_text(array: Array, wanted: Wanted) -> Array:
         return array
     if array.dtype.kind not in "iuf":
         raise ValueError("it holds something else than numbers that fit int64 or float64")
-    return cast(array, wanted.floating or _BY_NAME["float32"])
+    return cast(array, wanted.floating or BY_NAME["float32"].numpy)
 
 
 def _from_file(text: str, wanted: Wanted) -> Array:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from losswire.server.catalogue.record import Kind, LossRecord, Reduction
 from losswire.v1 import evaluation_pb2, loss_info_pb2
-from losswire.wire import DATA_TYPES, encode_option
+from losswire.wire import BY_NAME, encode_option
 
-_NUMBERS = {each.name: each.data_type for each in DATA_TYPES.values()}
 _KINDS = {
     Kind.LOSS: loss_info_pb2.LOSS_KIND_LOSS,
     Kind.ACTIVATION: loss_info_pb2.LOSS_KIND_ACTIVATION,
@@ -63,7 +62,7 @@ def _describe_input(record: LossRecord, name: str) -> loss_info_pb2.InputInfo:
     return loss_info_pb2.InputInfo(
         name=name,
         description=described.meaning,
-        data_types=[_NUMBERS[dtype] for dtype in dtypes],
+        data_types=[BY_NAME[dtype].data_type for dtype in dtypes],
         required=name in record.required_inputs,
         differentiable_in=record.differentiable_in(name),
         value_rules=[text for text, rule in rules.items() if text and rule.enforced],
@@ -74,7 +73,7 @@ def _describe_input(record: LossRecord, name: str) -> loss_info_pb2.InputInfo:
 
 
 def _types(dtypes: Sequence[str]) -> loss_info_pb2.DataTypeList:
-    return loss_info_pb2.DataTypeList(data_types=[_NUMBERS[each] for each in dtypes])
+    return loss_info_pb2.DataTypeList(data_types=[BY_NAME[each].data_type for each in dtypes])
 
 
 def _describe_option(record: LossRecord, name: str) -> loss_info_pb2.OptionInfo:

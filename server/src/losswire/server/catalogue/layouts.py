@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from losswire.server.catalogue.shapes import Axes
+from losswire.wire import BY_NAME
 
-FLOATS: Final = ("float16", "bfloat16", "float32", "float64")
+FLOATS: Final = tuple(each.name for each in BY_NAME.values() if each.is_float)
 INTEGERS: Final = ("uint8", "int8", "int16", "int32", "int64")
 
 

@@ -1,7 +1,7 @@
 """Arrays of a request as torch tensors, and back; dtypes by name and by number."""
 
 import warnings
-from typing import Any, Final
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from losswire.server.catalogue.value_rules import Array
-from losswire.wire import DATA_TYPES, wire_type_of
+from losswire.wire import BY_NAME, wire_type_of
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -20,12 +20,9 @@ with warnings.catch_warnings():
     torch.from_numpy(np.frombuffer(b"\0", np.uint8))
 
 
-_NUMPY_TYPES: Final = {each.name: each.numpy for each in DATA_TYPES.values()}
-
-
 def numpy_type(name: str) -> np.dtype[Any]:
     """Return the numpy dtype of a dtype's name."""
-    return _NUMPY_TYPES[name]
+    return BY_NAME[name].numpy
 
 
 def number_of(dtype: np.dtype[Any]) -> int:

@@ -9,12 +9,11 @@ from losswire.server.catalogue.value_rules import Context
 from losswire.server.compute.paths import block_form, native_form
 from losswire.server.compute.work import Work
 from losswire.server.errors import OverLimitError, OverloadedError
-from losswire.wire import DATA_TYPES
+from losswire.wire import BY_NAME
 
 _RETRY_AFTER_MS: Final = 50
 """When to come back: about as long as the evaluations that fill the budget take."""
 
-_ITEM_SIZES: Final = {each.name: each.numpy.itemsize for each in DATA_TYPES.values()}
 _DOUBLE: Final = 8
 FACTORS: Final = 3
 """How many numbers of each row a factored gradient is."""
@@ -34,7 +33,7 @@ def peak_bytes(work: Work, *, copied: bool = False) -> int:
     elements = sum([array.size for array in work.inputs.values()])
     if cost.scratch is not None:
         elements += cost.scratch(Context(work.bindings, work.options, work.inputs))
-    own = elements * _ITEM_SIZES[work.compute_dtype] + math.prod(work.values_shape) * _DOUBLE
+    own = elements * BY_NAME[work.compute_dtype].item_size + math.prod(work.values_shape) * _DOUBLE
     dense = bool(work.gradients_for) and not work.factored
     peak = int(own * (cost.buffers_with_gradients if dense else cost.buffers))
     return peak if copied else max(peak - work.resident_bytes - _written_in_place(work), 0)
@@ -51,15 +50,15 @@ def reply_bytes(work: Work) -> int:
     """Count the bytes of loss and gradients, which travel in one message."""
     values = math.prod(work.values_shape) if work.reduction is Reduction.NONE else 1
     if work.factored:
-        return values * _ITEM_SIZES[work.compute_dtype] + factor_bytes(work)
+        return values * BY_NAME[work.compute_dtype].item_size + factor_bytes(work)
     gradients = sum(
         [
-            work.inputs[name].size * _ITEM_SIZES[work.gradient_type(name)]
+            work.inputs[name].size * BY_NAME[work.gradient_type(name)].item_size
             for name in work.gradients_for
             if name not in work.destinations
         ]
     )
-    return values * _ITEM_SIZES[work.compute_dtype] + gradients
+    return values * BY_NAME[work.compute_dtype].item_size + gradients
 
 
 def factor_bytes(work: Work) -> int:

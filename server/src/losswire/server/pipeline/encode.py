@@ -8,13 +8,8 @@ from typing import NamedTuple
 from losswire.server._version import SERVER_VERSION, TORCH_VERSION
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.dispatch import Outcome
-from losswire.v1 import evaluation_pb2, tensor_pb2
-from losswire.wire import DATA_TYPES, DETACHED_FROM, attach, bytes_of, encode_form, encode_tensor
-
-NUMBERS: dict[str, tensor_pb2.DataType.ValueType] = {
-    each.name: each.data_type for each in DATA_TYPES.values()
-}
-"""The number of each data type, by name."""
+from losswire.v1 import evaluation_pb2
+from losswire.wire import BY_NAME, DETACHED_FROM, attach, bytes_of, encode_form, encode_tensor
 
 
 class Encoded(NamedTuple):
@@ -78,7 +73,7 @@ def _receipt(device: str, engine: str, compute_dtype: str) -> evaluation_pb2.Rec
     return evaluation_pb2.Receipt(
         device=device,
         engine=engine,
-        compute_data_type=NUMBERS[compute_dtype],
+        compute_data_type=BY_NAME[compute_dtype].data_type,
         server_version=SERVER_VERSION,
         torch_version=TORCH_VERSION,
     )

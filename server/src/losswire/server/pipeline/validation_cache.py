@@ -5,9 +5,9 @@ first of them is judged in full; those that follow differ in their numbers only,
 only these are judged again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -17,56 +17,76 @@ from losswire.server.compute.paths import remember
 from losswire.server.compute.work import Work
 from losswire.server.pipeline.decode import Request
 from losswire.server.pipeline.validate import validate
+from losswire.wire import BoundedCache
 
-_MOST_FORMS: Final = 1024
-"""How many forms are remembered, each of about two kilobytes."""
+MAX_ENTRIES: Final = 1024
+"""How many forms are kept, each of about two kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
-    """A form that was found valid."""
+class Skeleton:
+    """A form that was found valid: everything about an evaluation but its numbers."""
 
     work: Work
     """What all evaluations of the form share; its arrays are stand-ins."""
     rules: Sequence[tuple[str, Values]]
     """The rules that values can break, each with the input's name."""
 
+    @classmethod
+    def of(cls, work: Work) -> Self:
+        """Find the rules of a valid evaluation or of the work that its form shares."""
+        rules = [
+            (name, work.record.inputs[name].rule_for(is_float=work.layout.inputs[name].is_float))
+            for name in work.inputs
+        ]
+        return cls(
+            work,
+            [(name, rule) for name, rule in rules if type(rule).violation is not Values.violation],
+        )
+
+    def allows(self, inputs: Mapping[str, Array]) -> bool:
+        """Check the numbers of an evaluation of the form, which nothing else can break."""
+        context = Context(self.work.bindings, self.work.options, inputs)
+        # A loop, because a generator costs more than most checks.
+        for name, rule in self.rules:  # noqa: SIM110
+            if rule.violation(inputs[name], context):
+                return False
+        return True
+
 
 class ValidationCache:
-    """The forms that were found valid so far. May be used by any thread."""
+    """The forms that were found valid so far, by key. May be used by any thread."""
 
-    def __init__(self, most: int = _MOST_FORMS) -> None:
-        """Take how many to remember."""
-        self._most = most
-        self._known: dict[Any, _Form] = {}
+    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+        """Begin without any."""
+        self._cache: BoundedCache[Any, Skeleton] = BoundedCache(max_entries)
+
+    def __len__(self) -> int:
+        """Return how many forms are known."""
+        return self._cache.entries
 
     def validate(self, request: Request, record: LossRecord) -> Work:
         """Make a request `Work`, as `validate` does.
 
-        Only its values are looked at if its form was valid before.
+        Only its values are checked if its form was valid before.
         """
-        key = _key_of(request)
-        form = self._known.get(key)
-        if form is None:
+        key = key_of(request)
+        skeleton = self._cache.get(key)
+        if skeleton is None:
             work = validate(request, record)
             if key is None:
                 return work
-            form = _form_of(work)
-            if len(self._known) >= self._most:
-                # Who changes forms all the time gains nothing from any of them.
-                self._known.clear()
-            self._known[key] = form
-            return _filled(form.work, request)
-        work = _filled(form.work, request)
-        context = Context(work.bindings, work.options, work.inputs)
-        for name, rule in form.rules:
-            if rule.violation(work.inputs[name], context):
-                return validate(request, record)  # which says what is wrong, with its path
+            skeleton = _skeleton_of(work)
+            self._cache.put(key, skeleton)
+            return _filled(skeleton.work, request)
+        work = _filled(skeleton.work, request)
+        if not skeleton.allows(work.inputs):
+            return validate(request, record)  # which says what is wrong, with its path
         return work
 
 
-def _key_of(request: Request) -> Any:  # noqa: ANN401 (a key has whatever parts it has)
-    """Give what two requests of one form have in common; None when that is not all there is."""
+def key_of(request: Request) -> Any:  # noqa: ANN401 (a key has whatever parts it has)
+    """Return all that two requests of one form have in common; None when they cannot share one."""
     if request.violations or request.streamed:
         return None
     return (
@@ -90,12 +110,8 @@ def _shape_of(array: Array | None) -> Any:  # noqa: ANN401 (part of a key)
     return None if array is None else (array.dtype, array.shape)
 
 
-def _form_of(work: Work) -> _Form:
+def _skeleton_of(work: Work) -> Skeleton:
     """Take out of the first evaluation of a form what the others share, and no array."""
-    rules = [
-        (name, work.record.inputs[name].rule_for(is_float=work.layout.inputs[name].is_float))
-        for name in work.inputs
-    ]
     shared = replace(
         work,
         inputs={name: _stand_in(array) for name, array in work.inputs.items()},
@@ -104,12 +120,7 @@ def _form_of(work: Work) -> _Form:
         resident_bytes=0,
     )
     remember(shared)
-    return _Form(
-        work=shared,
-        rules=[
-            (name, rule) for name, rule in rules if type(rule).violation is not Values.violation
-        ],
-    )
+    return Skeleton.of(shared)
 
 
 def _stand_in(array: Array) -> Array:

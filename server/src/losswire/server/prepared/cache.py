@@ -1,10 +1,10 @@
-"""Evaluations whose form was met before, computed where their messages lie.
+"""The cache of prepared evaluations, which are found by the bytes of a request.
 
-A training loop sends one form over and over: its messages differ in the elements of their
-tensors and in nothing else. After the first, which takes the whole line, what the line found
-out is kept with what such messages have in common. For those that follow, decoding is a
-comparison, validation a look at the values, and encoding the same answer with other numbers.
-Whatever is unusual about one, such as a value that is refused, takes the line.
+A training loop sends one form over and over: its requests differ in the elements of their
+tensors only. After the first, which takes the whole pipeline, the validated skeleton is kept with
+the constant bytes of such requests and of their responses. For those that follow, decoding is a
+comparison, validation a check of the values, and encoding the same response with other numbers.
+Anything unusual about one, such as a value that is refused, takes the pipeline.
 """
 
 import ctypes
@@ -19,40 +19,41 @@ from losswire.server.compute.work import Work
 from losswire.server.memory.regions.places import MapRegion
 from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.encode import Encoded
+from losswire.server.pipeline.validation_cache import Skeleton
 from losswire.server.prepared.envelope import Slice, result_prefix
-from losswire.server.prepared.in_message import in_place, numbers
+from losswire.server.prepared.in_message import in_message, numbers
 from losswire.v1 import evaluation_pb2, tensor_pb2
-from losswire.wire import Template, find_payloads, new_bytes
+from losswire.wire import BoundedCache, Template, find_payloads, new_bytes
 
-_MOST: Final = 1024
-"""How many forms are kept, each of a few kilobytes and, if it is small, an answer."""
+MAX_ENTRIES: Final = 1024
+"""How many prepared evaluations are kept, each of a few kilobytes; small ones with a response."""
 
-_MOST_BYTES: Final = 32 << 20
-"""How many bytes these answers may have together."""
+MAX_BYTES: Final = 32 << 20
+"""The most bytes of these responses together."""
 
-_SAME_SIZE: Final = 4
-"""How many of them may have messages of one size, which are compared one by one."""
+MAX_PER_SIZE: Final = 4
+"""How many of them may have messages of one size, a size class: these are compared one by one."""
 
-_EACH: Final = 17
-"""Once there are so many, each of how many others takes the place of one: keeping a form takes
-longer than an evaluation, and who changes it with each one gains nothing from any. A prime, so
-that whoever comes in turn with others has a turn."""
+EVICT_EVERY: Final = 17
+"""When a size class is full, only every 17th new form evicts one: preparing costs more than
+evaluating, so callers whose form changes on every request must not thrash the cache. A prime, so
+that no periodic mix always misses."""
 
-_MOST_BESIDES: Final = 4096
+_MAX_CONSTANT_BYTES: Final = 4096
 """The most bytes of a message beside the elements of its tensors."""
 
 _REDUCED: Final = (Reduction.MEAN, Reduction.SUM)
 
 
 class PreparedEvaluation:
-    """One form: what its messages have in common, and its answer."""
+    """One form: the constant bytes of its requests and of its responses, and what computes it."""
 
     __slots__ = (
         "_address",
-        "_answer",
         "_compute",
         "_head",
         "_memory",
+        "answer",
         "kept_bytes",
         "peak_bytes",
         "small",
@@ -64,23 +65,24 @@ class PreparedEvaluation:
         self, template: Template, work: Work, compute: InMessage, answer: Template
     ) -> None:
         self.template = template
+        """The constant bytes of the evaluation."""
         self.peak_bytes = peak_bytes(work)
         self.small = is_small(work)
-        """Whether it takes a moment only."""
+        """Whether the event loop may compute it."""
         self.writes_regions = bool(work.destinations)
-        """Whether gradients go to memory that the caller shares."""
+        """Whether gradients are written to memory that the caller shares."""
         self._compute = compute
-        self._answer = answer
+        self.answer = answer
         self._head = result_prefix(answer.size)
         self.kept_bytes = len(self._head) + answer.size if self.small else 0
-        """The bytes of the answer that is kept."""
+        """The bytes of the response that is kept."""
         self._memory = ctypes.create_string_buffer(self.kept_bytes) if self.small else None
         self._address = self._lay_out(ctypes.addressof(self._memory)) if self._memory else 0
 
     def answer_of(self, sent: Slice) -> bytes | None:
-        """Compute what is small: gives the EvaluateResponse. Belongs to one thread.
+        """Compute a small evaluation; returns the EvaluateResponse. One thread at a time.
 
-        None when the line has to look at this one.
+        None when the pipeline has to look at this one.
         """
         memory = self._memory
         if memory is None or not self._compute(sent.request, sent.start, self._address, 0):
@@ -88,53 +90,67 @@ class PreparedEvaluation:
         return memory.raw
 
     def result_of(self, sent: Slice) -> bytes | None:
-        """Compute what is small: gives its result alone, as `answer_of` does."""
+        """Compute a small evaluation, as `answer_of` does; returns the EvaluationResult alone."""
         answer = self.answer_of(sent)
         return None if answer is None else answer[len(self._head) :]
 
     def large_answer_of(self, sent: Slice, waited: int) -> bytes | None:
-        """Compute what is large: gives the EvaluateResponse. Belongs to one thread.
+        """Compute a large evaluation; returns the EvaluateResponse. One thread at a time.
 
-        It waited so many nanoseconds. None when the line has to look at this one.
+        `waited` is the time in the queue, in nanoseconds. None when the pipeline has to look at
+        this one.
         """
-        message, address = new_bytes(len(self._head) + self._answer.size)
+        message, address = new_bytes(len(self._head) + self.answer.size)
         address = self._lay_out(address)
         return message if self._compute(sent.request, sent.start, address, waited) else None
 
     def _lay_out(self, address: int) -> int:
-        """Write what all answers have in common; gives the address of the result."""
+        """Write the constant bytes of a response; returns the address of its result."""
         ctypes.memmove(address, self._head, len(self._head))
         address += len(self._head)
-        for piece, start in self._answer.pieces:
+        for piece, start in self.answer.pieces:
             ctypes.memmove(address + start, piece, len(piece))
         return address
 
 
 class PreparedCache:
-    """The forms that were met so far, of evaluations that native rows compute.
+    """The evaluations that are answered without decoding them. Belongs to the event loop."""
 
-    Belongs to the event loop.
-    """
+    def __init__(
+        self,
+        threads: int,
+        map_region: MapRegion,
+        *,
+        max_entries: int = MAX_ENTRIES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Begin without any; `threads` compute a large one.
 
-    def __init__(self, threads: int, map_region: MapRegion) -> None:
-        """Begin without any; large evaluations are computed by so many threads.
-
-        `map_region` gives the regions that some of their tensors lie in.
+        `map_region` maps the regions that some of their tensors are in.
         """
         self._threads = threads
-        self._borrow = map_region
-        self._by_size: dict[int, list[PreparedEvaluation]] = {}
-        self._count = 0
-        self._kept_bytes = 0
+        self._map_region = map_region
+        self._by_size: BoundedCache[int, tuple[PreparedEvaluation, ...]] = BoundedCache(
+            max_entries, max_bytes
+        )
         self._left_out = 0
-        """How many forms were not kept for others of the same size."""
+        """How many forms were not kept because their size class was full."""
+
+    def __len__(self) -> int:
+        """Return how many evaluations are prepared."""
+        return self._by_size.entries
+
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes of the responses that are kept."""
+        return self._by_size.nbytes
 
     def find(self, sent: Slice) -> PreparedEvaluation | None:
-        """Give the form of an evaluation; None when it is not known."""
+        """Look up the form of an evaluation by its bytes; None when it is not known."""
         request, start, stop = sent
-        for known in self._by_size.get(stop - start, ()):
-            if known.template.matches(request, start):
-                return known
+        for prepared in self._by_size.get(stop - start) or ():
+            if prepared.template.matches(request, start):
+                return prepared
         return None
 
     def learn(
@@ -144,25 +160,24 @@ class PreparedCache:
         work: Work,
         result: Encoded,
     ) -> None:
-        """Keep the form of an evaluation that took the line, if it is one of those."""
+        """Prepare the form of an evaluation that the pipeline answered, if that pays off."""
         inside = [name for name in work.inputs if evaluation.inputs[name].HasField("data")]
         elements = sum([work.inputs[name].nbytes for name in inside])
-        besides = sent.stop - sent.start - elements
-        if besides > _MOST_BESIDES or not _is_simple(evaluation, work):
+        constant = sent.stop - sent.start - elements
+        if constant > _MAX_CONSTANT_BYTES or not _is_simple(evaluation, work):
             return
-        same_size = self._by_size.get(sent.stop - sent.start, ())
-        if len(same_size) == _SAME_SIZE:
+        if len(self._by_size.get(sent.stop - sent.start) or ()) == MAX_PER_SIZE:
             self._left_out += 1
-            if self._left_out % _EACH:
+            if self._left_out % EVICT_EVERY:
                 return
-        known = self._known_form(sent, evaluation, work, result)
-        if known is not None:
-            self._keep(known)
+        prepared = self._prepare(sent, evaluation, work, result)
+        if prepared is not None:
+            self._keep(prepared)
 
-    def _known_form(
+    def _prepare(
         self, sent: Slice, evaluation: evaluation_pb2.Evaluation, work: Work, result: Encoded
     ) -> PreparedEvaluation | None:
-        """Find what the messages of a form have in common, and prepare to compute them."""
+        """Find the constant bytes of a form's messages, and prepare to compute them."""
         found, message = result.message, sent.message
         bare = evaluation_pb2.EvaluationResult(
             loss=found.loss, gradients=found.gradients, receipt=found.receipt
@@ -196,40 +211,33 @@ class PreparedCache:
             numbers=len(tensors),
             small=is_small(work),
         )
-        compute = self._prepare(places)
-        answer = Template(tensors + numbers(), placed)
-        return (
-            PreparedEvaluation(Template(message, payloads), work, compute, answer)
-            if compute
-            else None
-        )
+        compute = self._computation(places)
+        answer = Template(tensors + numbers(), [each.span for each in placed])
+        if compute is None:
+            return None
+        template = Template(message, [each.span for each in payloads])
+        return PreparedEvaluation(template, work, compute, answer)
 
-    def _prepare(self, places: MessageOffsets) -> InMessage | None:
-        """Choose what computes evaluations of a form, with the same bits as the line."""
+    def _computation(self, places: MessageOffsets) -> InMessage | None:
+        """Choose a function for the evaluations of a form, with the same bits as the pipeline."""
         work = places.work
         if native_form(work) is None or work.skeleton is None:
             return None
         alone = threads_of(work, self._threads) <= 1 and not (places.shared or work.destinations)
         inside = prepare(places) if alone else None
-        return inside or in_place(places, work.skeleton, self._borrow)
+        return inside or in_message(places, Skeleton.of(work.skeleton), self._map_region)
 
-    def _keep(self, known: PreparedEvaluation) -> None:
-        """Keep a form, in the place of others if there are very many."""
-        if self._count >= _MOST or self._kept_bytes + known.kept_bytes > _MOST_BYTES:
-            # Who changes forms all the time gains nothing from any of them.
-            self._by_size.clear()
-            self._count = self._kept_bytes = 0
-        same_size = self._by_size.setdefault(known.template.size, [])
-        if len(same_size) == _SAME_SIZE:
-            self._count -= 1
-            self._kept_bytes -= same_size.pop().kept_bytes
-        same_size.insert(0, known)
-        self._count += 1
-        self._kept_bytes += known.kept_bytes
+    def _keep(self, prepared: PreparedEvaluation) -> None:
+        """Store a form as the newest of its size class, the oldest of which it may evict."""
+        size = prepared.template.size
+        others = (self._by_size.get(size) or ())[: MAX_PER_SIZE - 1]
+        group = (prepared, *others)
+        kept_bytes = sum(each.kept_bytes for each in group)
+        self._by_size.put(size, group, entries=len(group), nbytes=kept_bytes)
 
 
 def _is_simple(evaluation: evaluation_pb2.Evaluation, work: Work) -> bool:
-    """Tell whether an evaluation has nothing that only the line can do."""
+    """Check that an evaluation has nothing that only the pipeline can do."""
     large = not is_small(work)
     return (
         native_form(work) is not None
@@ -245,7 +253,7 @@ def _is_simple(evaluation: evaluation_pb2.Evaluation, work: Work) -> bool:
 
 
 def _is_simple_source(work: Work, name: str, tensor: tensor_pb2.Tensor) -> bool:
-    """Tell whether a tensor is read where it lies, without a copy."""
+    """Check that a tensor is read without a copy."""
     # It may name several sources, the last of which counts.
     source = tensor.WhichOneof("source")
     # What is checked is copied out of a region, where its caller could still change it.

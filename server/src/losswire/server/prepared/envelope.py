@@ -1,6 +1,7 @@
-"""The messages around evaluations and results, which are read and written here without protobuf.
+"""The messages around evaluations and results, read and written here without protobuf.
 
-They hold one submessage, or one in another. What an encoder writes otherwise is for protobuf.
+They hold one submessage, or one in another. Messages that are encoded otherwise are left to
+protobuf.
 """
 
 from collections.abc import Sequence
@@ -9,9 +10,7 @@ from typing import Final, NamedTuple
 from google.protobuf.message import Message
 
 from losswire.v1 import evaluation_pb2, loss_service_pb2
-from losswire.wire import SIZE_BYTES, read_varint, varint
-
-_LENGTH_DELIMITED: Final = 2
+from losswire.wire import delimited_tag, read_delimited, read_varint, varint
 
 
 class Slice(NamedTuple):
@@ -23,13 +22,13 @@ class Slice(NamedTuple):
 
     @property
     def message(self) -> bytes:
-        """The evaluation by itself."""
+        """The bytes of the evaluation alone."""
         return self.request[self.start : self.stop]
 
 
-def _tag(message_type: type[Message], name: str, kind: int = _LENGTH_DELIMITED) -> bytes:
-    """Give the tag of a field, one byte because its number is below 16."""
-    return bytes([message_type.DESCRIPTOR.fields_by_name[name].number << 3 | kind])
+def _tag(message_type: type[Message], name: str) -> bytes:
+    """Return the tag of a submessage."""
+    return delimited_tag(message_type.DESCRIPTOR.fields_by_name[name].number)
 
 
 _EVALUATION: Final = _tag(loss_service_pb2.EvaluateRequest, "evaluation")
@@ -37,43 +36,40 @@ _RESULT: Final = _tag(loss_service_pb2.EvaluateResponse, "result")
 _ONE_OF_MANY: Final = _tag(loss_service_pb2.EvaluateManyRequest, "evaluations")
 _OUTCOME_OF_MANY: Final = _tag(loss_service_pb2.EvaluateManyResponse, "outcomes")
 _OUTCOME_RESULT: Final = _tag(evaluation_pb2.EvaluationOutcome, "result")
-_ITEM_ID: Final = _tag(loss_service_pb2.EvaluateStreamRequest, "id", 0)
+_ITEM_ID: Final = varint(loss_service_pb2.EvaluateStreamRequest.ID_FIELD_NUMBER << 3)
 _ITEM_EVALUATION: Final = _tag(loss_service_pb2.EvaluateStreamRequest, "evaluation")
-_ANSWER_ID: Final = _tag(loss_service_pb2.EvaluateStreamResponse, "id", 0)
+_ANSWER_ID: Final = varint(loss_service_pb2.EvaluateStreamResponse.ID_FIELD_NUMBER << 3)
 _ANSWER_OUTCOME: Final = _tag(loss_service_pb2.EvaluateStreamResponse, "outcome")
 
 
 def one_evaluation(request: bytes) -> Slice | None:
-    """Find the evaluation in an EvaluateRequest; None when that is not all there is."""
+    """Find the evaluation in an EvaluateRequest; None when the request has other fields."""
     return _only(request, 0, _EVALUATION)
 
 
 def result_prefix(size: int) -> bytes:
-    """Give what stands before a result of a size in an EvaluateResponse."""
+    """Return the bytes before a result of a size in an EvaluateResponse: tag and length."""
     return _RESULT + varint(size)
 
 
 def many_evaluations(request: bytes, most: int) -> list[Slice]:
-    """Find the evaluations in an EvaluateManyRequest; none when they are not all there is.
+    """Find the evaluations in an EvaluateManyRequest.
 
-    Or when they are more than `most`.
+    Returns none when the request has other fields, or more than `most` evaluations.
     """
     found: list[Slice] = []
     start, size = 0, len(request)
-    try:
-        while start < size and len(found) < most:
-            if not request.startswith(_ONE_OF_MANY, start):
-                return []
-            length, start = read_varint(request, start + 1, SIZE_BYTES)
-            found.append(Slice(request, start, start + length))
-            start += length
-    except ValueError:
-        return []
+    while start < size and len(found) < most:
+        place = read_delimited(request, start, _ONE_OF_MANY)
+        if place is None:
+            return []
+        found.append(Slice(request, *place))
+        start = place[1]
     return found if start == size else []
 
 
 def many_results(results: Sequence[bytes]) -> bytes:
-    """Make results an EvaluateManyResponse."""
+    """Write an EvaluateManyResponse of serialized results."""
     parts: list[bytes] = []
     for result in results:
         inner = varint(len(result))
@@ -83,7 +79,7 @@ def many_results(results: Sequence[bytes]) -> bytes:
 
 
 def streamed_evaluation(request: bytes) -> tuple[int, Slice | None]:
-    """Find number and evaluation in an EvaluateStreamRequest; None when they are not all."""
+    """Find id and evaluation in an EvaluateStreamRequest; None when it has other fields."""
     if not request.startswith(_ITEM_ID):
         return 0, _only(request, 0, _ITEM_EVALUATION)
     try:
@@ -94,7 +90,7 @@ def streamed_evaluation(request: bytes) -> tuple[int, Slice | None]:
 
 
 def streamed_result(number: int, result: bytes) -> bytes:
-    """Make a result an EvaluateStreamResponse."""
+    """Write an EvaluateStreamResponse of a serialized result."""
     inner = varint(len(result))
     outer = varint(1 + len(inner) + len(result))
     head = (_ANSWER_ID, varint(number)) if number else ()
@@ -102,12 +98,6 @@ def streamed_result(number: int, result: bytes) -> bytes:
 
 
 def _only(message: bytes, start: int, tag: bytes) -> Slice | None:
-    """Find the value of the field that is the rest of a message; None when there is another."""
-    if not message.startswith(tag, start):
-        return None
-    try:
-        length, begin = read_varint(message, start + 1, SIZE_BYTES)
-    except ValueError:
-        return None
-    stop = begin + length
-    return Slice(message, begin, stop) if stop == len(message) else None
+    """Find the submessage that is the rest of a message; None when there is another field."""
+    place = read_delimited(message, start, tag)
+    return None if place is None or place[1] != len(message) else Slice(message, *place)

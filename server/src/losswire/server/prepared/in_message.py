@@ -1,6 +1,7 @@
-"""Large evaluations computed where their messages lie, by the path that all others take.
+"""Computes large evaluations without copies, by the same closed forms as the pipeline.
 
-Their rows are cut over threads, and with them what the sums are added up from.
+Inputs are read from the request buffer, gradients are written into the response buffer. The rows
+are divided among threads, and so are the sums.
 """
 
 import ctypes
@@ -11,14 +12,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from losswire.server.catalogue.value_rules import Array, Context
+from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.dispatch import compute
 from losswire.server.compute.native.places import InMessage, MessageOffsets
 from losswire.server.compute.tensors import numpy_type
-from losswire.server.compute.work import Work
 from losswire.server.memory.regions.memory import Bytes
 from losswire.server.memory.regions.places import Destination, MapRegion, Place
-from losswire.server.pipeline.validate import wrong_values
+from losswire.server.pipeline.validation_cache import Skeleton
 from losswire.v1 import evaluation_pb2
 
 _CPU: Final = torch.device("cpu")
@@ -29,7 +29,7 @@ _NANOSECONDS_BYTES: Final = 9
 
 
 def _tag(name: str, kind: int = 0) -> int:
-    """Give the tag of a field of a result, one byte because its number is below 16."""
+    """Return the tag of a field of a result, one byte because its number is below 16."""
     described = evaluation_pb2.EvaluationResult.DESCRIPTOR.fields_by_name[name]
     return described.number << 3 | kind
 
@@ -54,7 +54,7 @@ def numbers(  # noqa: PLR0917 (the fields of a result, in their order)
     queue_nanoseconds: int = 0,
     compute_nanoseconds: int = 0,
 ) -> bytes:
-    """Write the numbers of a result with fixed widths, so that its size follows from its form.
+    """Write the numbers of a result with fixed widths, so that its size depends on its form only.
 
     Protobuf allows integers to have more bytes than they need.
     """
@@ -70,26 +70,27 @@ def numbers(  # noqa: PLR0917 (the fields of a result, in their order)
 
 
 def _padded(number: int, width: int) -> bytes:
-    """Write a number that is not negative in so many bytes, all but the last of which go on."""
+    """Write an unsigned varint in `width` bytes, all but the last with the continuation bit."""
     digits = [number >> 7 * position & 0x7F | 0x80 for position in range(width)]
     digits[-1] &= 0x7F
     return bytes(digits)
 
 
-def in_place(places: MessageOffsets, form: Work, map_region: MapRegion) -> InMessage:
-    """Prepare to compute evaluations of a form, which keeps no arrays of any of them.
+def in_message(places: MessageOffsets, skeleton: Skeleton, map_region: MapRegion) -> InMessage:
+    """Prepare to compute evaluations of a form; no array of any of them is kept.
 
-    `map_region` gives the regions that some of its tensors lie in.
+    `map_region` maps the regions that some of its tensors are in.
     """
-    return _InPlace(places, form, map_region).evaluate
+    return _InMessageBuffers(places, skeleton, map_region).evaluate
 
 
-class _InPlace:
+class _InMessageBuffers:
     """Evaluations of one form. Of `places` only numbers are kept: arrays would keep regions."""
 
-    def __init__(self, places: MessageOffsets, form: Work, map_region: MapRegion) -> None:
-        self._form = form
-        self._borrow = map_region
+    def __init__(self, places: MessageOffsets, skeleton: Skeleton, map_region: MapRegion) -> None:
+        self._skeleton = skeleton
+        self._map_region = map_region
+        form = skeleton.work
         self._loss_at, self._numbers_at = places.loss, places.numbers
         self._inputs = [
             (name, places.inputs[name], array.dtype, array.size, array.shape)
@@ -118,19 +119,18 @@ class _InPlace:
         ]
 
     def evaluate(self, message: bytes, start: int, answer: int, waited: int) -> bool:
-        """Compute one, as an `InMessage` does."""
-        form = self._form
-        found = self._arrays(message, start)
-        goals = self._goals(answer)
-        if found is None or goals is None:
+        """Compute one evaluation, as an `InMessage` does."""
+        form = self._skeleton.work
+        found = self._inputs_of(message, start)
+        destinations = self._destinations_in(answer)
+        if found is None or destinations is None:
             return False
-        # In the order of the form, which sums are formed in.
+        # Sums are formed in the order of the form.
         arrays = {name: found[name] for name in form.inputs}
-        context = Context(form.bindings, form.options, arrays)
-        if any(True for _ in wrong_values(form.record, form.layout, context)):
+        if not self._skeleton.allows(arrays):
             return False
         work = form.with_arrays(arrays, None, None, resident_bytes=0)
-        outcome = compute(work.written_to(goals), _CPU)
+        outcome = compute(work.written_to(destinations), _CPU)
         _array_at(answer + self._loss_at, (), outcome.loss.dtype)[...] = outcome.loss
         written = numbers(
             outcome.sum,
@@ -143,37 +143,37 @@ class _InPlace:
         ctypes.memmove(answer + self._numbers_at, written, len(written))
         return True
 
-    def _arrays(self, message: bytes, start: int) -> dict[str, Array] | None:
-        """Give the inputs where they lie; None when a region is gone."""
+    def _inputs_of(self, message: bytes, start: int) -> dict[str, Array] | None:
+        """Return views of the inputs; None when a region is gone."""
         arrays: dict[str, Array] = {
-            name: np.frombuffer(message, dtype, size, start + at).reshape(shape)
-            for name, at, dtype, size, shape in self._inputs
+            name: np.frombuffer(message, dtype, size, start + offset).reshape(shape)
+            for name, offset, dtype, size, shape in self._inputs
         }
         for name, region_id, offset, dtype, shape in self._shared:
-            lent = _lent(self._borrow(region_id), offset, shape, dtype)
-            if lent is None:
+            view = _view(self._map_region(region_id), offset, shape, dtype)
+            if view is None:
                 return None
-            arrays[name] = lent
+            arrays[name] = view
         return arrays
 
-    def _goals(self, answer: int) -> dict[str, Place] | None:
-        """Give the places of the gradients; None when a region is gone."""
-        goals = {
-            name: Place(_array_at(answer + at, shape, dtype))
-            for name, at, dtype, shape in self._gradients
+    def _destinations_in(self, answer: int) -> dict[str, Place] | None:
+        """Return where the gradients are written; None when a region is gone."""
+        places = {
+            name: Place(_array_at(answer + offset, shape, dtype))
+            for name, offset, dtype, shape in self._gradients
         }
         for name, region_id, offset, dtype, shape in self._outside:
-            lent = _lent(self._borrow(region_id), offset, shape, dtype)
-            if lent is None:
+            view = _view(self._map_region(region_id), offset, shape, dtype)
+            if view is None:
                 return None
-            goals[name] = Place(lent)
-        return goals
+            places[name] = Place(view)
+        return places
 
 
-def _lent(
+def _view(
     memory: Bytes | None, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array | None:
-    """Give an array in a region, where one was found before; None when the region is gone."""
+    """Return an array in a region, where one was found before; None when the region is gone."""
     # A region keeps its size, and its number is never another one's.
     if memory is None:
         return None
@@ -182,6 +182,6 @@ def _lent(
 
 
 def _array_at(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Give the array at an address, which need not be a multiple of the size of its elements."""
+    """Return the array at an address, which need not be aligned to the size of its elements."""
     memory = (ctypes.c_uint8 * (math.prod(shape) * dtype.itemsize)).from_address(address)
     return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)

@@ -5,13 +5,14 @@ message of nothing but empty submessages would grow far beyond its size. The
 fields of large messages are counted before protobuf allocates them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 
 from losswire.server.errors import MalformedMessageError, OverLimitError
-from losswire.wire import read_varint
+from losswire.wire import LENGTH_DELIMITED, fields
 
 _SMALL_BYTES: Final = 64 << 10
 """What can at most become a few megabytes, and is not worth counting."""
@@ -19,13 +20,6 @@ _SMALL_BYTES: Final = 64 << 10
 _MOST_FIELDS: Final = 64 << 10
 """How many fields a message may have, one level of submessages included. The largest
 EvaluateMany has about half as many."""
-
-_FIXED_SIZES: Final = {1: 8, 5: 4, 3: 0, 4: 0}
-"""The size of a field's value, by wire type; none of a group's begin and end, between which
-its fields count as all others."""
-
-_VARINT: Final = 0
-_LENGTH_DELIMITED: Final = 2
 
 
 def parse(
@@ -38,11 +32,9 @@ def parse(
     Raises MalformedMessageError when the bytes are something else, and
     OverLimitError when they are of more fields than any honest message has.
     """
-    if len(data) > _SMALL_BYTES:
-        fields = _count_fields(data, message_type)
-        if fields > _MOST_FIELDS:
-            message = f"the message has more than {_MOST_FIELDS} fields"
-            raise OverLimitError(message)
+    if len(data) > _SMALL_BYTES and _count_fields(data, message_type) > _MOST_FIELDS:
+        message = f"the message has more than {_MOST_FIELDS} fields"
+        raise OverLimitError(message)
     try:
         return message_type.FromString(data) if reader is None else reader(data)
     except DecodeError:
@@ -57,33 +49,21 @@ def _count_fields(data: bytes, message_type: type[Message]) -> int:
     """
     by_number = message_type.DESCRIPTOR.fields_by_number
     count = 0
-    ends = [len(data)]
-    inner = False
-    position = 0
-    while ends and count <= _MOST_FIELDS:
-        if position >= ends[-1]:
-            position = ends.pop()
-            inner = False
-            continue
+    for number, kind, _, begin, end in _whole_fields(data, 0, len(data)):
         count += 1
-        try:
-            tag, position = read_varint(data, position)
-            number, wire_type = tag >> 3, tag & 7
-            if wire_type == _VARINT:
-                _, position = read_varint(data, position)
-            elif wire_type == _LENGTH_DELIMITED:
-                length, position = read_varint(data, position)
-                field = None if inner else by_number.get(number)
-                if field is not None and field.message_type is not None:
-                    inner = True
-                    ends.append(position + length)
-                else:
-                    position += length
-            else:
-                position += _FIXED_SIZES[wire_type]
-        except (ValueError, KeyError):
-            if not inner:
-                break
+        field = by_number.get(number) if kind == LENGTH_DELIMITED else None
+        if field is not None and field.message_type is not None:
             # In a group, what has the number of a submessage may be anything.
-            position = ends[-1]
+            inner = _whole_fields(data, begin, end)
+            count += sum(1 for _ in islice(inner, _MOST_FIELDS + 1 - count))
+        if count > _MOST_FIELDS:
+            break
     return count
+
+
+def _whole_fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Walk over fields, as `fields` does, up to bytes that are none."""
+    try:
+        yield from fields(data, start, stop)
+    except ValueError:
+        return

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from losswire.server.catalogue.layouts import FLOATS
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.memory.regions.memory import Bytes
 from losswire.v1 import tensor_pb2
 from losswire.wire import (
+    BY_NAME,
     DATA_TYPES,
     MalformedTensorError,
     TensorSpec,
@@ -26,8 +26,6 @@ from losswire.wire import (
 
 MapRegion = Callable[[int], Bytes | None]
 """Gives the memory of a region by its number; None when there is no such region."""
-
-_WIRE_TYPES = {each.name: each for each in DATA_TYPES.values()}
 
 
 def map_nothing(region_id: int) -> Bytes | None:
@@ -77,7 +75,7 @@ class Destination(Place):
     def message(self) -> tensor_pb2.Tensor:
         """Tell where it is."""
         return tensor_pb2.Tensor(
-            data_type=_WIRE_TYPES[self.array.dtype.name].data_type,
+            data_type=BY_NAME[self.array.dtype.name].data_type,
             shape=self.array.shape,
             region=self.region,
         )
@@ -85,7 +83,7 @@ class Destination(Place):
 
 def spec_of(dtype: str, shape: tuple[int, ...]) -> TensorSpec:
     """Give the form of an array of a type by name."""
-    return TensorSpec(_WIRE_TYPES[dtype], shape)
+    return TensorSpec(BY_NAME[dtype], shape)
 
 
 def extent_of(place: tensor_pb2.Region, form: TensorSpec) -> Extent:
@@ -103,7 +101,7 @@ def read_region(
     """
     form = read_spec(tensor, where)
     part = cut(tensor.region, form, f"{where}.region", map_region)
-    if own or form.wire_type.name not in FLOATS:
+    if own or not form.wire_type.is_float:
         part = part.copy()
     array = read_elements(form, part, where)
     array.flags.writeable = False
@@ -124,8 +122,8 @@ def cut(place: tensor_pb2.Region, form: TensorSpec, where: str, map_region: MapR
 
 
 def _problem(offset: int, form: TensorSpec, size: int, wire_type: WireType) -> str | None:
-    if offset % wire_type.numpy.itemsize:
-        return f"is {offset}; it must be a multiple of the item size, {wire_type.numpy.itemsize}"
+    if offset % wire_type.item_size:
+        return f"is {offset}; it must be a multiple of the item size, {wire_type.item_size}"
     if offset > size or form.size_bytes > size - offset:
         return f"is {offset}; {form.describe()} bytes, and the region has {size}"
     return None
@@ -139,7 +137,7 @@ def copied_bytes(tensor: tensor_pb2.Tensor, map_region: MapRegion, *, in_place: 
     if tensor.WhichOneof("source") != "region":
         return 0
     wire_type = DATA_TYPES.get(tensor.data_type)
-    if wire_type is None or (in_place and wire_type.name in FLOATS):
+    if wire_type is None or (in_place and wire_type.is_float):
         return 0
     try:
         form = read_spec(tensor, "")

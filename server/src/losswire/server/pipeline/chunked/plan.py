@@ -25,7 +25,7 @@ from losswire.server.pipeline.resolve_regions import copy_checked_inputs
 from losswire.server.pipeline.validate import validate, wrong_values
 from losswire.v1 import loss_service_pb2
 from losswire.wire import (
-    DATA_TYPES,
+    BY_NAME,
     MalformedTensorError,
     Packing,
     TensorSpec,
@@ -35,7 +35,6 @@ from losswire.wire import (
 
 _MOST_STREAMED: Final = 64
 _INSTEAD: Final = "use Evaluate or EvaluateMany"
-_DTYPES: Final = {each.name: each.numpy for each in DATA_TYPES.values()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,4 +283,4 @@ def _form(array: Array) -> TensorSpec:
 
 def dtype_of(name: str) -> np.dtype[Any]:
     """Give the numpy type of a floating type's name."""
-    return _DTYPES[name]
+    return BY_NAME[name].numpy

@@ -145,8 +145,8 @@ def test_a_form_keeps_no_array() -> None:
 
 def test_forms_are_bounded(judged: list[str]) -> None:
     """Who changes shapes all the time makes the server forget forms, not grow."""
-    forms = ValidationCache(most=4)
+    forms = ValidationCache(max_entries=4)
     for length in range(1, 12):
         _checked(forms, evaluation("mse_loss", _pair(length)))
-        assert len(forms._known) <= 4
+        assert len(forms) <= 4
     assert len(judged) == 11

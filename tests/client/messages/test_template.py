@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,8 +19,17 @@ from hypothesis import strategies as st
 
 from losswire.client import Client, Evaluation
 from losswire.client._calls.batch import FITS_ALWAYS, STAGED_FROM
-from losswire.client._messages import template as known
 from losswire.client._messages.request import fill_evaluation
+from losswire.client._messages.template import (
+    ALONE,
+    AMONG_MANY,
+    SMALL_BYTES,
+    TEMPLATES,
+    RequestTemplates,
+    in_stream,
+    key_of,
+    placed_form,
+)
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import DATA_TYPES
 from tests.client.conftest import Call
@@ -31,9 +41,9 @@ Array = npt.NDArray[Any]
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     """Begin without any form."""
-    known._known.clear()
+    TEMPLATES.clear()
     yield
-    known._known.clear()
+    TEMPLATES.clear()
 
 
 def ordinary(evaluation: Evaluation) -> bytes:
@@ -57,7 +67,9 @@ def tables(seed: int) -> dict[str, Evaluation]:
         "nothing": Evaluation("any", {}),
         "gradients": Evaluation("any", {"input": one, "target": one}, gradients=["target"]),
         "tuple": Evaluation("any", {"input": one}, gradients=("input", "input")),
-        "many": Evaluation("any", {name: numbers(seed, shape=(len(name),)) for name in dir(known)}),
+        "many": Evaluation(
+            "any", {name: numbers(seed, shape=(len(name),)) for name in dir(Evaluation)}
+        ),
         "names": Evaluation("än\x00y", {"": one, "ä" * 200: one}, gradients=["ä" * 200]),
         "options": Evaluation(
             "any", {"x": one}, {"a": real, "b": -1, "c": True, "d": "ö", "": 0.0}
@@ -106,11 +118,11 @@ def tables(seed: int) -> dict[str, Evaluation]:
 def test_a_known_form_gives_the_same_bytes(name: str) -> None:
     """With other numbers, each form is written as protobuf writes it, byte for byte."""
     first, *others = (tables(seed)[name] for seed in range(4))
-    assert known.known_request(known.key_of(first), known.ALONE) is None
-    assert known.request(first, known.ALONE) == ordinary(first)
+    assert TEMPLATES.small_request(key_of(first), ALONE) is None
+    assert TEMPLATES.request(first, ALONE) == ordinary(first)
     for other in others:
-        assert known.known_request(known.key_of(other), known.ALONE) == ordinary(other)
-        assert known.request(other, known.ALONE) == ordinary(other)
+        assert TEMPLATES.small_request(key_of(other), ALONE) == ordinary(other)
+        assert TEMPLATES.request(other, ALONE) == ordinary(other)
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 2**31, 2**64 - 1])
@@ -120,7 +132,7 @@ def test_an_item_of_a_stream(number: int) -> None:
     message = loss_service_pb2.EvaluateStreamRequest(id=number)
     fill_evaluation(message.evaluation, evaluation)
     for _ in range(2):
-        written = known.request(evaluation, known.in_stream(number))
+        written = TEMPLATES.request(evaluation, in_stream(number))
         assert written == message.SerializeToString()
 
 
@@ -130,7 +142,7 @@ def test_many_items() -> None:
     message = loss_service_pb2.EvaluateManyRequest()
     for evaluation in evaluations:
         fill_evaluation(message.evaluations.add(), evaluation)
-    written = [known.request(each, known.AMONG_MANY) for each in evaluations]
+    written = [TEMPLATES.request(each, AMONG_MANY) for each in evaluations]
     assert b"".join(written) == message.SerializeToString()
 
 
@@ -157,8 +169,8 @@ UNKNOWN = {
 def test_what_has_no_form(name: str) -> None:
     """Anything but plain arrays is composed anew each time."""
     for _ in range(3):
-        assert known.request(UNKNOWN[name], known.ALONE) == ordinary(UNKNOWN[name])
-    assert not known._known
+        assert TEMPLATES.request(UNKNOWN[name], ALONE) == ordinary(UNKNOWN[name])
+    assert len(TEMPLATES) == 0
 
 
 ONE = np.ones(2, "f4")
@@ -191,9 +203,9 @@ ALIKE = [
 def test_what_is_alike_is_told_apart(first: int) -> None:
     """Forms that differ in one thing have each their own bytes, whichever was first."""
     for second in ALIKE:
-        known._known.clear()
+        TEMPLATES.clear()
         for evaluation in (ALIKE[first], second, ALIKE[first]):
-            assert known.request(evaluation, known.ALONE) == ordinary(evaluation)
+            assert TEMPLATES.request(evaluation, ALONE) == ordinary(evaluation)
 
 
 ZEROS: list[Any] = [0, False, 0.0, -0.0, np.float64(0), np.int64(0), "0", "", float("nan"), 1, True]
@@ -259,7 +271,7 @@ def outcome(make: Any, evaluation: Evaluation) -> object:  # noqa: ANN401 - any 
 def test_what_differs_never_shares(evaluations: list[Evaluation]) -> None:
     """Whatever was sent before, each evaluation gives its own bytes, or its own error."""
     for evaluation in evaluations:
-        found = outcome(lambda each: known.request(each, known.ALONE), evaluation)
+        found = outcome(lambda each: TEMPLATES.request(each, ALONE), evaluation)
         assert found == outcome(ordinary, evaluation)
 
 
@@ -281,22 +293,61 @@ def test_every_field_enters_the_form() -> None:
         "gradient_form": "factored",
     }
     assert list(others) == [field.name for field in dataclasses.fields(Evaluation)]
-    key, numbers_of_plain = known.key_of(plain) or ((), [])
+    key, numbers_of_plain = key_of(plain) or ((), [])
     assert len(numbers_of_plain) == 1
     for name, value in others.items():
-        form = known.key_of(dataclasses.replace(plain, **{name: value}))
+        form = key_of(dataclasses.replace(plain, **{name: value}))
         assert form is not None
         assert form[0] != key, name
 
 
-def test_forms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+PLACED = np.ones(2, "f4")
+OTHER = np.ones(2, "f4")
+"""Two arrays of the caller's region, which the table below names by these."""
+
+PLACES: dict[str, tuple[dict[str, Array], dict[str, Array] | None, dict[int, tuple[int, int]]]] = {
+    "no region": ({"x": PLACED}, None, {}),
+    "a region": ({"x": PLACED}, None, {id(PLACED): (1, 0)}),
+    "another region": ({"x": PLACED}, None, {id(PLACED): (2, 0)}),
+    "another offset": ({"x": PLACED}, None, {id(PLACED): (1, 8)}),
+    "an output": ({"x": PLACED}, {"x": OTHER}, {id(PLACED): (1, 0), id(OTHER): (1, 8)}),
+    "an output alone": ({"x": PLACED}, {"x": OTHER}, {id(OTHER): (1, 8)}),
+    "another output": ({"x": PLACED}, {"y": OTHER}, {id(PLACED): (1, 0), id(OTHER): (1, 8)}),
+    "an output elsewhere": ({"x": PLACED}, {"x": OTHER}, {id(PLACED): (1, 0), id(OTHER): (1, 16)}),
+    "two inputs": ({"x": PLACED, "y": OTHER}, None, {id(PLACED): (1, 0)}),
+    "two inputs, the other one": ({"x": PLACED, "y": OTHER}, None, {id(OTHER): (1, 0)}),
+}
+
+
+def _place(places: dict[int, tuple[int, int]], array: Array) -> tuple[int, int] | None:
+    return places.get(id(array))
+
+
+def test_places_belong_to_the_form() -> None:
+    """Where an array is in a region enters the key, and the array itself is not sent."""
+    keys = []
+    for inputs, out, places in PLACES.values():
+        form = placed_form(key_of(Evaluation("any", inputs)), partial(_place, places), out)
+        assert form is not None
+        assert [*map(id, form[1])] == [id(x) for x in inputs.values() if id(x) not in places]
+        keys.append(form[0])
+    assert len(set(keys)) == len(PLACES)
+
+
+def test_outputs_outside_of_regions_have_no_form() -> None:
+    """A gradient that has to be copied to its output takes the longer way."""
+    plain = key_of(Evaluation("any", {"x": PLACED}))
+    assert placed_form(plain, lambda _: None, {"x": OTHER}) is None
+
+
+def test_forms_are_bounded() -> None:
     """With many forms in many threads, the oldest make room."""
-    monkeypatch.setattr(known, "MOST_FORMS", 5)
+    templates = RequestTemplates(max_entries=5)
 
     def work(seed: int) -> bool:
         forms = [numbers(seed, shape=(1 + (seed + each) % 13,)) for each in range(40)]
         return all(
-            known.request(evaluation, known.ALONE) == ordinary(evaluation)
+            templates.request(evaluation, ALONE) == ordinary(evaluation)
             for evaluation in (Evaluation("any", {"x": each}) for each in forms)
         )
 
@@ -307,27 +358,27 @@ def test_forms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             assert all(threads.map(work, range(40)))
     finally:
         sys.setswitchinterval(interval)
-    assert 0 < len(known._known) <= 5
+    assert 0 < len(templates) <= 5
 
 
 def test_long_texts_are_not_kept() -> None:
     """What would be kept of a form is bounded: a form with a long text is none."""
-    long = Evaluation("any", {"x": np.ones(2)}, {"a": "b" * known.SMALL_BYTES})
+    long = Evaluation("any", {"x": np.ones(2)}, {"a": "b" * SMALL_BYTES})
     for _ in range(2):
-        assert known.request(long, known.ALONE) == ordinary(long)
-    assert not known._known
+        assert TEMPLATES.request(long, ALONE) == ordinary(long)
+    assert len(TEMPLATES) == 0
 
 
 def test_large_forms_are_composed_only() -> None:
     """Which way a large evaluation goes is decided each time, however well its form is known."""
-    assert known.SMALL_BYTES * 5 <= STAGED_FROM
-    assert known.SMALL_BYTES <= FITS_ALWAYS
+    assert SMALL_BYTES * 5 <= STAGED_FROM
+    assert SMALL_BYTES <= FITS_ALWAYS
     for seed in range(2):
         draw = np.random.default_rng(seed)
-        large = Evaluation("any", {"x": draw.integers(0, 9, known.SMALL_BYTES).astype("i1")})
-        assert known.request(large, known.ALONE) == ordinary(large)
-        assert known.known_request(known.key_of(large), known.ALONE) is None
-    assert known._known
+        large = Evaluation("any", {"x": draw.integers(0, 9, SMALL_BYTES).astype("i1")})
+        assert TEMPLATES.request(large, ALONE) == ordinary(large)
+        assert TEMPLATES.small_request(key_of(large), ALONE) is None
+    assert len(TEMPLATES) == 1
 
 
 def test_each_call_carries_its_own_numbers(call: Call, echoing: Scripted) -> None:

@@ -1,0 +1,72 @@
+"""Protobuf's encoding, field by field: the one walker over the fields of a serialized message."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from losswire.wire._varint import SIZE_BYTES, read_varint, varint
+
+VARINT: Final = 0
+LENGTH_DELIMITED: Final = 2
+_EIGHT_BYTES, _GROUP_START, _GROUP_END, _FOUR_BYTES = 1, 3, 4, 5
+
+_FIXED_SIZES: Final = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4, _GROUP_START: 0, _GROUP_END: 0}
+"""The size of a value by its wire type. The marks around a group have none."""
+
+
+def fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Walk over the fields in a slice of a message that is a message itself.
+
+    Yields of each its number, its wire type, the offsets of its tag and of its value, and the
+    offset where both end. The marks around a group are fields without a value, and so are the
+    fields inside of it. Raises ValueError at bytes that are no field.
+    """
+    while start < stop:
+        head = start
+        tag, begin = read_varint(message, start, SIZE_BYTES)
+        kind = tag & 7
+        if kind == LENGTH_DELIMITED:
+            length, begin = read_varint(message, begin, SIZE_BYTES)
+            end = begin + length
+        elif kind == VARINT:
+            _, end = read_varint(message, begin)
+        elif kind in _FIXED_SIZES:
+            end = begin + _FIXED_SIZES[kind]
+        else:
+            raise ValueError("there is no such wire type")
+        yield tag >> 3, kind, head, begin, end
+        start = end
+    if start != stop:
+        raise ValueError("a field ends behind its message")
+
+
+def submessages(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+    """Walk over the length-delimited fields, and skip the others.
+
+    Yields of each its number, the offsets of its tag and of its value, and the offset where both
+    end. Raises ValueError as `fields` does, and for groups.
+    """
+    for number, kind, head, begin, end in fields(message, start, stop):
+        if kind == LENGTH_DELIMITED:
+            yield number, head, begin, end
+        elif kind in {_GROUP_START, _GROUP_END}:
+            raise ValueError("a group")
+
+
+def read_delimited(message: bytes, start: int, tag: bytes) -> tuple[int, int] | None:
+    """Find the value of one length-delimited field, whose tag must begin at `start`.
+
+    Returns the offsets where the value begins and ends, which may be beyond the message; None
+    when another field begins there.
+    """
+    if not message.startswith(tag, start):
+        return None
+    try:
+        length, begin = read_varint(message, start + len(tag), SIZE_BYTES)
+    except ValueError:
+        return None
+    return begin, begin + length
+
+
+def delimited_tag(number: int) -> bytes:
+    """Return the tag of a length-delimited field."""
+    return varint(number << 3 | LENGTH_DELIMITED)
