@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from losswire.server import settings
 from losswire.server.cli import main
 from losswire.server.settings import MIB, Settings, available_cpus, available_memory
 
@@ -17,7 +16,7 @@ _NO_LIMIT_V1 = "9223372036854771712"
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in the place of /sys/fs/cgroup, on a machine of a million CPUs."""
-    monkeypatch.setattr(settings, "_CGROUP", tmp_path)
+    monkeypatch.setattr("losswire.server.settings.CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(_MANY))
     return tmp_path
 

@@ -1,8 +1,9 @@
-"""A server inside of the test's own process, and a loss that the test holds in its hand."""
+"""A server inside of the test's own process, and a loss that the test can stop and resume."""
 
 import asyncio
+import math
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from losswire.server.app import App
 from losswire.server.catalogue.record import Input, LossRecord, Terms, floats, layout, loss
-from losswire.server.catalogue.registry import Registry, builtin_registry
+from losswire.server.catalogue.registry import Registry
+from losswire.server.errors import LosswireServerError
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.pipeline.worker import ComputeWorker
+from losswire.server.rpc.handlers import outcome_of
 from losswire.server.settings import MIB, Settings
 from losswire.v1 import evaluation_pb2, loss_service_pb2_grpc
 from tests.support.harness import UNLIMITED
@@ -142,15 +146,35 @@ def in_server(
 
 
 @contextmanager
-def line(gate: Gate, **changes: Any) -> Iterator[Evaluator]:  # noqa: ANN401 (any setting)
-    """Make the line alone, without any door; at the end the gate is opened."""
-    engine = ComputeWorker(torch.device("cpu"), 1)
-    engine.start()
+def running_evaluator(
+    gate: Gate,
+    **changes: Any,  # noqa: ANN401 (any setting)
+) -> Iterator[Evaluator]:
+    """Create an evaluator alone, without any service; at the end the gate is opened."""
+    worker = ComputeWorker(torch.device("cpu"), 1)
+    worker.start()
     try:
-        yield Evaluator(gate.registry, engine, _settings(**changes))
+        yield Evaluator(gate.registry, worker, _settings(**changes))
     finally:
         gate.open.set()
-        engine.stop()
+        worker.stop()
+
+
+async def outcomes(
+    evaluator: Evaluator, items: Sequence[evaluation_pb2.Evaluation], deadline: float = math.inf
+) -> list[evaluation_pb2.EvaluationOutcome]:
+    """Evaluate many batches; each gets the outcome that EvaluateMany would send."""
+    return [outcome_of(each) for each in await evaluator.evaluate_many(items, deadline)]
+
+
+async def outcome(
+    evaluator: Evaluator, item: evaluation_pb2.Evaluation, deadline: float = math.inf
+) -> evaluation_pb2.EvaluationOutcome:
+    """Evaluate one batch; an error becomes the outcome that a stream would send."""
+    try:
+        return outcome_of(await evaluator.evaluate(item, deadline))
+    except LosswireServerError as error:
+        return outcome_of(error)
 
 
 async def until(condition: Callable[[], bool]) -> None:

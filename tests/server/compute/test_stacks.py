@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.dispatch import Outcome, compute_together
 from losswire.server.compute.work import Work
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline import worker as engine_module
 from losswire.server.pipeline.batch import stacks
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validation_cache import ValidationCache
 from losswire.v1 import evaluation_pb2
-from tests.support.inside import CLOSED, Gate, line, numbered, until
+from tests.support.inside import CLOSED, Gate, numbered, outcomes, running_evaluator, until
 from tests.support.requests import Array, evaluation, f32
 
 _NEVER = float("inf")
@@ -78,19 +78,19 @@ def test_what_waits_is_computed_together(monkeypatch: pytest.MonkeyPatch) -> Non
     async def run() -> None:
         busy = asyncio.create_task(work.evaluate(numbered(CLOSED), _NEVER))
         await until(gate.reached.is_set)
-        waiting = [asyncio.create_task(work.outcomes(each, _NEVER)) for each in calls]
-        await until(lambda: work.engine._jobs.qsize() == len(calls))
+        waiting = [asyncio.create_task(outcomes(work, each, _NEVER)) for each in calls]
+        await until(lambda: work.worker._jobs.qsize() == len(calls))
         gate.open.set()
         together = [each.result for task in waiting for each in await task]
         await busy
         assert sizes == [30]
         for item, result in zip([one for call in calls for one in call], together, strict=True):
-            alone = await work.evaluate(item, _NEVER)
+            alone = (await work.evaluate(item, _NEVER)).message
             assert alone.loss == result.loss
             assert alone.gradients == result.gradients
             assert (alone.sum, alone.count) == (result.sum, result.count)
 
-    with line(gate) as work:
+    with running_evaluator(gate) as work:
         asyncio.run(run())
 
 
@@ -105,8 +105,8 @@ def test_a_failing_stack_is_computed_one_by_one(monkeypatch: pytest.MonkeyPatch)
 
     async def run() -> None:
         items = [_classes(3, seed) for seed in range(12)]
-        outcomes = await work.outcomes(items, _NEVER)
-        assert [each.result.count for each in outcomes] == [3] * 12
+        found = await outcomes(work, items, _NEVER)
+        assert [each.result.count for each in found] == [3] * 12
 
-    with line(Gate()) as work:
+    with running_evaluator(Gate()) as work:
         asyncio.run(run())

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from losswire.server.catalogue.record import LossRecord, Reduction
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.dispatch import Outcome, compute, compute_together
 from losswire.server.compute.work import SMALL_BYTES, Work
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validation_cache import ValidationCache
 from tests.support.caller import Array, Ask

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from losswire.server.catalogue.record import Kind, LossRecord, Reduction
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import decode_tensor
 from tests.support.chunks import (

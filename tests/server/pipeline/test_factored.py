@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.dispatch import compute
-from losswire.server.losses import classification, regression
+from losswire.server.losses import builtin_registry, classification, regression
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2

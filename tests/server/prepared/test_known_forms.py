@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from losswire.server import thresholds
 from losswire.server.app import App
 from losswire.server.compute.native import binding
 from losswire.server.compute.work import SMALL_BYTES, Work
@@ -27,14 +28,23 @@ from losswire.server.pipeline.decode import Request, decode
 from losswire.server.prepared import cache as known_module
 from losswire.server.prepared.cache import PreparedEvaluation
 from losswire.server.prepared.envelope import Slice
-from losswire.server.rpc import handlers as answers_module
 from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2, tensor_service_pb2_grpc
 from losswire.wire import varint
 from tests.support import resident
 from tests.support.encodings import field, odd_evaluations, padded
 from tests.support.harness import Child
-from tests.support.inside import CLOSED, PATIENCE, Gate, line, numbered, serving_app, until
+from tests.support.inside import (
+    CLOSED,
+    PATIENCE,
+    Gate,
+    numbered,
+    outcome,
+    outcomes,
+    running_evaluator,
+    serving_app,
+    until,
+)
 from tests.support.regions import region
 from tests.support.requests import GOLDEN, Stub, by_call, essence, evaluation, item_status, trailing
 
@@ -55,9 +65,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The losses of what took the whole line."""
     seen: list[str] = []
 
-    def spy(message: Evaluation, *rest: Any) -> Request:  # noqa: ANN401 (as decode takes them)
+    def spy(message: Evaluation, *rest: Any, **named: Any) -> Request:  # noqa: ANN401 (as decode takes them)
         seen.append(message.loss)
-        return decode(message, *rest)
+        return decode(message, *rest, **named)
 
     monkeypatch.setattr(line_module, "decode", spy)
     return seen
@@ -379,7 +389,7 @@ async def _compared(
 ) -> None:
     """Ask for several numbers, and expect of each what the line says, which knows no forms."""
     for seed in seeds:
-        expected = await doors.app.evaluator.outcome(build(seed), math.inf)
+        expected = await outcome(doors.app.evaluator, build(seed), math.inf)
         answers = await _DOORS[door](doors, build(seed))
         assert _bits(answers) == _bits([expected] * len(answers))
         for each in answers:
@@ -482,7 +492,7 @@ def test_wrong_classes_are_refused_as_by_the_line(build: Build, door: str, targe
 
     async def body(doors: _Doors) -> None:
         bad = [_wrong(build(1), position, target) for position in (0, 7, -1)]
-        expected = [await doors.app.evaluator.outcome(each, math.inf) for each in bad]
+        expected = [await outcome(doors.app.evaluator, each, math.inf) for each in bad]
         assert await _DOORS[door](doors, build(1))
         for each, error in zip(bad, expected, strict=True):
             answers = await _DOORS[door](doors, each)
@@ -518,7 +528,7 @@ def test_wrong_probabilities_are_refused_as_by_the_line(
             numbers = np.frombuffer(bad.inputs[name].data, kind).copy()
             numbers[position] = value
             bad.inputs[name].data = numbers.tobytes()
-            error = await doors.app.evaluator.outcome(bad, math.inf)
+            error = await outcome(doors.app.evaluator, bad, math.inf)
             answers = await _DOORS[door](doors, bad)
             assert answers == [error] * len(answers)
             assert "is not in [0, 1]" in answers[0].error.violations[0].description
@@ -563,7 +573,7 @@ def test_odd_encodings(name: str, large: bool, decoded: list[str]) -> None:  # n
         if not odd.valid:
             return
         parsed = loss_service_pb2.EvaluateRequest.FromString(request).evaluation
-        expected = await doors.app.evaluator.outcome(parsed, math.inf)
+        expected = await outcome(doors.app.evaluator, parsed, math.inf)
         assert _bits(answers[:1]) == _bits([expected])
         decoded.clear()
         await doors.raw("Evaluate", request)
@@ -750,13 +760,13 @@ def test_many_of_all_kinds(name: str, decoded: list[str]) -> None:
 
     async def body(doors: _Doors) -> None:
         await doors.one(_SMALL(1))
-        expected = await doors.app.evaluator.outcomes(items, math.inf)
+        expected = await outcomes(doors.app.evaluator, items, math.inf)
         decoded.clear()
         request = loss_service_pb2.EvaluateManyRequest(evaluations=items).SerializeToString()
         for _ in range(3):
             answer = await doors.raw("EvaluateMany", request)
-            outcomes = loss_service_pb2.EvaluateManyResponse.FromString(answer).outcomes
-            assert _bits(outcomes) == _bits(expected)
+            answered = loss_service_pb2.EvaluateManyResponse.FromString(answer).outcomes
+            assert _bits(answered) == _bits(expected)
         assert len(decoded) == 3 * sum(each.loss != "?" for each in items)
 
     _run(body)
@@ -789,7 +799,7 @@ def test_many_hold_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run() -> None:
         async with _answers() as (_, answers):
-            admission = answers._evaluator.admission
+            admission = answers.evaluator.budget
 
             def spy(known: PreparedEvaluation, sent: Slice) -> bytes | None:
                 held.append(admission.reserved_bytes)
@@ -840,7 +850,7 @@ def test_many_together_are_admitted(known: bool) -> None:  # noqa: FBT001
         for _ in range(2):
             with pytest.raises(grpc.RpcError, match="the server's memory budget is"):
                 await doors.raw("EvaluateMany", request.SerializeToString())
-        assert doors.app.evaluator.admission.reserved_bytes == 0
+        assert doors.app.evaluator.budget.reserved_bytes == 0
 
     _run(body, memory_budget_bytes=2 * _MIB)
 
@@ -851,10 +861,10 @@ def test_memory_in_use(build: Build, door: str) -> None:
     """While others use the memory a known form is OVERLOADED as any other, and then it is not."""
 
     async def body(doors: _Doors) -> None:
-        admission = doors.app.evaluator.admission
+        admission = doors.app.evaluator.budget
         await doors.one(build(1))
         await doors.one(build(1))
-        with admission.hold(admission.budget_bytes - 1000):
+        with admission.hold(admission.limit_bytes - 1000):
             if door == "EvaluateStream":
                 [outcome] = await doors.item(build(2))
                 assert outcome.error.reason == "OVERLOADED"
@@ -876,7 +886,7 @@ async def _answers(
 ) -> AsyncIterator[tuple[Gate, EvaluateHandlers]]:
     """Make the answers alone, without a door."""
     gate = Gate()
-    with line(gate, **changes) as alone:
+    with running_evaluator(gate, **changes) as alone:
         yield gate, EvaluateHandlers(alone, 64)
 
 
@@ -896,7 +906,7 @@ def test_expired_calls_are_not_computed() -> None:
             await answers.one(_request(_LARGE(1)), _no_end)
             with pytest.raises(ExpiredError):
                 await answers.one(_request(_LARGE(1)), lambda: 0.0)
-            assert answers._evaluator.admission.reserved_bytes == 0
+            assert answers.evaluator.budget.reserved_bytes == 0
 
     asyncio.run(run())
 
@@ -919,13 +929,13 @@ def test_cancelled_calls_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> No
                 answers.one(_request(numbered(CLOSED, SMALL_BYTES)), _no_end)
             )
             await until(gate.reached.is_set)
-            held = answers._evaluator.admission.reserved_bytes
+            held = answers.evaluator.budget.reserved_bytes
             waiting = asyncio.create_task(answers.one(_request(_LARGE(1)), _no_end))
-            await until(lambda: answers._evaluator.admission.reserved_bytes > held)
+            await until(lambda: answers.evaluator.budget.reserved_bytes > held)
             waiting.cancel()
             await asyncio.wait([waiting])
             assert waiting.cancelled()
-            assert answers._evaluator.admission.reserved_bytes == held
+            assert answers.evaluator.budget.reserved_bytes == held
             gate.open.set()
             await blocking
             assert not begun
@@ -941,7 +951,7 @@ def test_calls_at_once_do_not_mix(build: Build, decoded: list[str]) -> None:
 
     async def body(doors: _Doors) -> None:
         line_itself = doors.app.evaluator
-        expected = [await line_itself.outcome(build(seed), math.inf) for seed in range(8)]
+        expected = [await outcome(line_itself, build(seed), math.inf) for seed in range(8)]
         await doors.one(build(0))
         decoded.clear()
         for _ in range(3):
@@ -959,9 +969,9 @@ def test_on_a_gpu_nothing_is_kept(
     """Native rows compute on the processor: on another device all take the line."""
 
     async def run() -> None:
-        with line(Gate()) as alone:
+        with running_evaluator(Gate()) as alone:
             with monkeypatch.context() as patch:
-                patch.setattr(alone.engine, "device", torch.device("cuda"))
+                patch.setattr(alone.worker, "device", torch.device("cuda"))
                 answers = EvaluateHandlers(alone, 64)
             for _ in range(3):
                 await answers.one(_request(build(1)), _no_end)
@@ -997,7 +1007,7 @@ def test_losses_of_others_take_the_line(decoded: list[str]) -> None:
 
 
 def _kept(answers: EvaluateHandlers) -> list[PreparedEvaluation]:
-    return [each for group in answers._known._by_size.values() for each in group]
+    return [each for group in answers.prepared._by_size.values() for each in group]
 
 
 def test_forms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1009,8 +1019,8 @@ def test_forms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             for rows in [*range(1, 30), *range(1, 30)]:
                 await answers.one(_request(_build(rows, rows)), _no_end)
                 kept = _kept(answers)
-                assert len(kept) == answers._known._count <= 8
-                assert answers._known._kept_bytes == sum(each.kept_bytes for each in kept)
+                assert len(kept) == answers.prepared._count <= 8
+                assert answers.prepared._kept_bytes == sum(each.kept_bytes for each in kept)
 
     asyncio.run(run())
 
@@ -1046,8 +1056,8 @@ def test_forms_of_one_size_are_bounded(monkeypatch: pytest.MonkeyPatch, decoded:
                 answer = await answers.one(_request(message), _no_end)
                 assert isinstance(answer, loss_service_pb2.EvaluateResponse)
                 assert answer.result.mean_denominator == step
-            assert len(_kept(answers)) == answers._known._count == 4
-            assert answers._known._kept_bytes == sum(each.kept_bytes for each in _kept(answers))
+            assert len(_kept(answers)) == answers.prepared._count == 4
+            assert answers.prepared._kept_bytes == sum(each.kept_bytes for each in _kept(answers))
             assert len(made) == 4 + (102 - 4) // 17
             # One that comes often enough has its turn, whatever comes between.
             decoded.clear()
@@ -1068,7 +1078,7 @@ def test_one_call_teaches_few_forms() -> None:
     async def run() -> None:
         async with _answers() as (_, answers):
             await answers.many(request.SerializeToString(), _no_end)
-            assert len(_kept(answers)) == answers_module._LEARNED_AT_ONCE
+            assert len(_kept(answers)) == thresholds.MAX_PREPARED_PER_CALL
             for _ in range(4):
                 await answers.many(request.SerializeToString(), _no_end)
             assert len(_kept(answers)) == 60
@@ -1085,11 +1095,11 @@ def test_numbers_are_not_kept(build: Build, monkeypatch: pytest.MonkeyPatch) -> 
         watched.extend(weakref.ref(each) for each in work.inputs.values())
         return admit.peak_bytes(work)
 
-    monkeypatch.setattr("losswire.server.prepared.cache.price", spy)
+    monkeypatch.setattr("losswire.server.prepared.cache.peak_bytes", spy)
 
     async def run() -> None:
         async with _answers(memory_budget_bytes=256 * _MIB) as (_, answers):
-            answers._known._threads = 2
+            answers.prepared._threads = 2
             for _ in range(2):
                 await answers.one(_request(build(1)), _no_end)
             [known] = _kept(answers)
@@ -1114,7 +1124,7 @@ def test_streams_of_known_forms() -> None:
 
     async def body(doors: _Doors) -> None:
         seeds = range(len(numbers))
-        expected = [await doors.app.evaluator.outcome(_SMALL(seed), math.inf) for seed in seeds]
+        expected = [await outcome(doors.app.evaluator, _SMALL(seed), math.inf) for seed in seeds]
         for _ in range(2):
             answers = [
                 loss_service_pb2.EvaluateStreamResponse.FromString(each)
@@ -1168,7 +1178,7 @@ def test_tensors_at_odd_addresses(offset: int) -> None:
     async def body(doors: _Doors) -> None:
         for seed in (1, 1, 2):
             parsed = loss_service_pb2.EvaluateRequest.FromString(build(seed)).evaluation
-            expected = await doors.app.evaluator.outcome(parsed, math.inf)
+            expected = await outcome(doors.app.evaluator, parsed, math.inf)
             assert _bits([await _raw_outcome(doors, "Evaluate", build(seed))]) == _bits([expected])
 
     _run(body)

@@ -10,13 +10,16 @@ from google.rpc import error_details_pb2
 
 from losswire.server import cli
 from losswire.server.errors import (
-    DOMAIN,
     InvalidEvaluationError,
     LosswireServerError,
-    Meanings,
     OverloadedError,
     UnknownLossError,
+)
+from losswire.server.rpc.status import (
+    DOMAIN,
+    ERROR_CODES,
     call_status,
+    error_code_of,
     item_status,
     text_for_caller,
 )
@@ -56,15 +59,15 @@ _CONCRETE = [each for each in _ERRORS if each is not LosswireServerError]
 @pytest.mark.parametrize("kind", _CONCRETE, ids=[each.__name__ for each in _CONCRETE])
 def test_every_error_has_its_line_in_the_table(kind: type[Exception]) -> None:
     """An error for callers has a code of the contract, other than INTERNAL, and a reason."""
-    meaning = Meanings.TABLE[kind]
-    assert meaning.code is not grpc.StatusCode.INTERNAL
-    assert meaning.code.value[0] in _CODES
-    assert meaning.reason.isupper()
+    entry = ERROR_CODES[kind]
+    assert entry.code is not grpc.StatusCode.INTERNAL
+    assert entry.code.value[0] in _CODES
+    assert entry.reason.isupper()
 
 
 def test_reasons_name_errors_one_to_one() -> None:
     """A program that reads the reason knows the error."""
-    reasons = [each.reason for each in Meanings.TABLE.values()]
+    reasons = [each.reason for each in ERROR_CODES.values()]
     assert len(set(reasons)) == len(reasons)
 
 
@@ -74,8 +77,8 @@ def test_the_table_is_looked_up_along_the_ancestors() -> None:
     class DerivedError(OverloadedError):
         """An error of a later day."""
 
-    assert Meanings.of(DerivedError("", 1)) is Meanings.TABLE[OverloadedError]
-    assert Meanings.of(KeyError()) is Meanings.TABLE[Exception]
+    assert error_code_of(DerivedError("", 1)) is ERROR_CODES[OverloadedError]
+    assert error_code_of(KeyError()) is ERROR_CODES[Exception]
 
 
 def test_only_texts_for_callers_travel() -> None:

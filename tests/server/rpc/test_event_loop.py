@@ -195,9 +195,9 @@ def test_many_are_judged_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> 
             where: set[bool] = set()
             seen[name] = where
 
-            def spy(*arguments: Any, where: set[bool] = where) -> Any:  # noqa: ANN401
+            def spy(*arguments: Any, where: set[bool] = where, **named: Any) -> Any:  # noqa: ANN401
                 where.add(threading.get_ident() == loop_thread)
-                return decode(*arguments)
+                return decode(*arguments, **named)
 
             monkeypatch.setattr("losswire.server.pipeline.evaluator.decode", spy)
             items = [numbered(1.0, count) for count in elements]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from losswire.server import thresholds
 from losswire.server.app import App
-from losswire.server.rpc.lease_calls import LONGEST_REQUEST
 from losswire.server.settings import MIB
 from losswire.v1 import evaluation_pb2, loss_service_pb2, loss_service_pb2_grpc
 from losswire.wire import encode_tensor
@@ -85,7 +85,7 @@ def test_answers_are_those_of_evaluate(
     expected = essence(by_call(stub, item).result)
     moved, gradients = relocate(item, held)
     for _ in range(3):
-        if item.ByteSize() < LONGEST_REQUEST:
+        if item.ByteSize() < thresholds.MAX_LEASE_REQUEST_BYTES:
             assert essence(_result(_call(held, item))) == expected
         found = essence(_result(_call(held, moved)))
         for name, array in gradients.items():
@@ -160,7 +160,7 @@ def test_whoever_breaks_the_rules_loses_the_lease(held: Held, what: str) -> None
     framed = _framed(_batch(3, 4))
     held.lease.sendall(
         {
-            "too long": _HEADER.pack(LONGEST_REQUEST + 1, 0),
+            "too long": _HEADER.pack(thresholds.MAX_LEASE_REQUEST_BYTES + 1, 0),
             "more than one": framed + framed,
             "more than it says": framed + b"x",
         }[what]
@@ -184,10 +184,10 @@ def test_noise(channel: grpc.Channel, child: Child, stub: Stub) -> None:
     assert child.alive
 
 
-@pytest.mark.parametrize("limit", [MIB, LONGEST_REQUEST // 2])
+@pytest.mark.parametrize("limit", [MIB, thresholds.MAX_LEASE_REQUEST_BYTES // 2])
 def test_the_length_is_announced(limit: int) -> None:
     """It is never more than what a message may have, and what is longer ends the lease."""
-    longest = min(limit, LONGEST_REQUEST)
+    longest = min(limit, thresholds.MAX_LEASE_REQUEST_BYTES)
 
     async def body(_: App, channel: grpc.aio.Channel) -> None:
         created = await create_from(channel)
@@ -237,11 +237,11 @@ def test_who_leaves_is_not_computed_for() -> None:
         held = await fetch_from(channel)
         running = asyncio.ensure_future(app.evaluator.evaluate(numbered(CLOSED), float("inf")))
         await until(gate.reached.is_set)
-        before = app.evaluator.admission.reserved_bytes
+        before = app.evaluator.budget.reserved_bytes
         held.lease.sendall(_framed(numbered(1)))
-        await until(lambda: app.evaluator.admission.reserved_bytes > before)
+        await until(lambda: app.evaluator.budget.reserved_bytes > before)
         held.close()
-        await until(lambda: app.evaluator.admission.reserved_bytes == before - SIZE)
+        await until(lambda: app.evaluator.budget.reserved_bytes == before - SIZE)
         gate.open.set()
         await running
         await app.evaluator.evaluate(numbered(2), float("inf"))
@@ -259,7 +259,7 @@ def test_more_than_one_at_once_ends_the_lease_while_one_waits() -> None:
         held.lease.sendall(_framed(numbered(CLOSED)))
         await until(gate.reached.is_set)
         held.lease.sendall(b"x")
-        await until(lambda: not app.evaluator.regions._regions)
+        await until(lambda: not app.evaluator.regions.leased)
         with pytest.raises(ConnectionError):
             await asyncio.to_thread(receive, held.lease, 1)
         held.close()

@@ -22,8 +22,8 @@ import grpc
 import numpy as np
 import pytest
 
+from losswire.server import thresholds
 from losswire.server.app import App, StartError
-from losswire.server.memory.regions import store as region_store
 from losswire.server.memory.regions.memory import RegionMemory
 from losswire.server.pipeline.admit import peak_bytes, reply_bytes
 from losswire.server.prepared.cache import PreparedCache, PreparedEvaluation
@@ -37,7 +37,7 @@ from losswire.wire import decode_tensor, encode_tensor
 from tests.support.encodings import field
 from tests.support.exact import same_bits
 from tests.support.harness import Child
-from tests.support.inside import CLOSED, PATIENCE, Gate, until
+from tests.support.inside import CLOSED, PATIENCE, Gate, outcome, until
 from tests.support.regions import Held, create, fetch, region, relocate
 from tests.support.requests import TIMEOUT, Stub, by_call, evaluation, f32
 from tests.support.sharing import SIZE, create_from, fetch_from, sharing
@@ -47,7 +47,7 @@ _PROMPT = 1.0
 
 
 def _reserved(app: App) -> int:
-    return app.evaluator.admission.reserved_bytes
+    return app.evaluator.budget.reserved_bytes
 
 
 def _descriptors() -> int:
@@ -159,7 +159,7 @@ def test_what_is_checked_is_not_read_where_its_caller_can_change_it(
             for name, array in inputs.items():
                 array[...] = draw.random((300, 500))
                 plain.inputs[name].CopyFrom(encode_tensor(array))
-            expected = await app.evaluator.outcome(plain, math.inf)
+            expected = await outcome(app.evaluator, plain, math.inf)
             found = await stub.Evaluate(loss_service_pb2.EvaluateRequest(evaluation=item))
             assert found.result.loss == expected.result.loss
             for name, array in gradients.items():
@@ -197,7 +197,7 @@ def test_a_caller_who_is_killed_leaves_nothing(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever SIGKILL meets a caller, the bytes come back within a second."""
-    monkeypatch.setattr(region_store, "TOKEN_SECONDS", 0.5)
+    monkeypatch.setattr(thresholds, "TOKEN_SECONDS", 0.5)
     gate, listen = Gate(), tmp_path / "grpc.sock"
 
     async def body(app: App, _: grpc.aio.Channel) -> None:
@@ -222,7 +222,7 @@ def test_a_caller_who_is_killed_leaves_nothing(
                 victim.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(victim.wait)
             if stage == "evaluating":
-                await until(lambda: not app.evaluator.regions._regions)
+                await until(lambda: not app.evaluator.regions.leased)
                 # Torch still reads the memory: it is there, and counts.
                 assert app.evaluator.regions.held_bytes == SIZE
                 gate.open.set()
@@ -236,7 +236,7 @@ def test_a_caller_who_is_killed_leaves_nothing(
 
 def test_a_token_that_nobody_presents_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     """A region waits for its caller for a moment, and then not."""
-    monkeypatch.setattr(region_store, "TOKEN_SECONDS", 0.2)
+    monkeypatch.setattr(thresholds, "TOKEN_SECONDS", 0.2)
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         created = await create_from(channel)
@@ -288,7 +288,7 @@ def test_a_peer_that_talks_loses_its_lease() -> None:
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
         held.lease.sendall(b"not a request")
-        await until(lambda: not app.evaluator.regions._regions)
+        await until(lambda: not app.evaluator.regions.leased)
         held.close()
         await _freed(app)
 
@@ -304,8 +304,8 @@ def test_contents_stay_as_long_as_somebody_has_them(kept: str) -> None:
         held.memory[:4] = b"mine"
         held.lease.close()
         os.close(held.descriptor) if kept == "mapping" else held.memory.close()
-        await until(lambda: not app.evaluator.regions._regions)
-        await asyncio.sleep(3 * region_store._LONGEST_LOOK_SECONDS)
+        await until(lambda: not app.evaluator.regions.leased)
+        await asyncio.sleep(3 * thresholds.MAX_RELEASE_CHECK_SECONDS)
         assert _reserved(app) == app.evaluator.regions.held_bytes == SIZE
         if kept == "mapping":
             assert held.memory[:4] == b"mine"
@@ -331,8 +331,8 @@ def test_what_children_have_is_held_too() -> None:
         held.lease.close()
         os.close(held.descriptor)
         held.memory.close()
-        await until(lambda: not app.evaluator.regions._regions)
-        await asyncio.sleep(3 * region_store._LONGEST_LOOK_SECONDS)
+        await until(lambda: not app.evaluator.regions.leased)
+        await asyncio.sleep(3 * thresholds.MAX_RELEASE_CHECK_SECONDS)
         assert _reserved(app) == SIZE
         child.communicate()
         await _freed(app)
@@ -365,13 +365,13 @@ def test_memory_is_taken_back_from_who_cheats(way: str) -> None:
 
 def test_what_is_held_without_a_lease_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ending leases makes no room for more regions than there may be."""
-    monkeypatch.setattr(region_store, "_MOST_REGIONS", 2)
+    monkeypatch.setattr(thresholds, "MAX_REGIONS", 2)
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = [await fetch_from(channel, 1) for _ in range(2)]
         for each in held:
             each.lease.close()
-        await until(lambda: not app.evaluator.regions._regions)
+        await until(lambda: not app.evaluator.regions.leased)
         with pytest.raises(grpc.RpcError) as refused:
             await create_from(channel, 1)
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -411,10 +411,10 @@ def test_an_evaluation_goes_on_without_the_lease() -> None:
         running = asyncio.ensure_future(app.evaluator.evaluate(item, float("inf")))
         await until(gate.reached.is_set)
         held.lease.close()
-        await until(lambda: not app.evaluator.regions._regions)
+        await until(lambda: not app.evaluator.regions.leased)
         assert _reserved(app) > SIZE
         gate.open.set()
-        assert (await running).sum == CLOSED + 5
+        assert (await running).message.sum == CLOSED + 5
         held.close()
         await _freed(app)
 
@@ -423,7 +423,7 @@ def test_an_evaluation_goes_on_without_the_lease() -> None:
 
 def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small regions are counted, too: each takes descriptors."""
-    monkeypatch.setattr(region_store, "_MOST_REGIONS", 3)
+    monkeypatch.setattr(thresholds, "MAX_REGIONS", 3)
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = [await fetch_from(channel, 1) for _ in range(3)]
@@ -431,7 +431,7 @@ def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
             await create_from(channel, 1)
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         held.pop().close()
-        await until(lambda: len(app.evaluator.regions._regions) == 2)
+        await until(lambda: app.evaluator.regions.leased == 2)
         held.append(await fetch_from(channel, 1))
         for each in held:
             each.close()
@@ -442,7 +442,7 @@ def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_call_that_is_cancelled_leaves_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks for a region and leaves before it is made is like one who never comes."""
-    monkeypatch.setattr(region_store, "TOKEN_SECONDS", 0.2)
+    monkeypatch.setattr(thresholds, "TOKEN_SECONDS", 0.2)
     begun, go_on = threading.Event(), threading.Event()
 
     def slowly(size: int) -> RegionMemory:
@@ -450,7 +450,7 @@ def test_a_call_that_is_cancelled_leaves_no_region(monkeypatch: pytest.MonkeyPat
         go_on.wait(PATIENCE)
         return RegionMemory(size)
 
-    monkeypatch.setattr(region_store, "RegionMemory", slowly)
+    monkeypatch.setattr("losswire.server.memory.regions.store.RegionMemory", slowly)
 
     async def body(app: App, _: grpc.aio.Channel) -> None:
         asking = asyncio.ensure_future(app.evaluator.regions.create(SIZE))
@@ -596,13 +596,14 @@ def test_what_lies_in_regions_is_not_paid_for_again() -> None:
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
         moved, gradients = relocate(item, held)
-        plain, shared = (app.evaluator._check(each) for each in (item, moved))
+        plain, shared = [await app.evaluator.prepare(each) for each in (item, moved)]
         in_place = inputs["input"].nbytes + gradients["input"].nbytes
         assert peak_bytes(shared) == peak_bytes(plain) - in_place
         assert reply_bytes(shared) == reply_bytes(plain) - gradients["input"].nbytes
         moved.engine = evaluation_pb2.ENGINE_AUTOGRAD
         # Autograd makes a gradient of its own, which is copied.
-        assert peak_bytes(app.evaluator._check(moved)) == peak_bytes(plain) - inputs["input"].nbytes
+        copied = await app.evaluator.prepare(moved)
+        assert peak_bytes(copied) == peak_bytes(plain) - inputs["input"].nbytes
         held.close()
 
     sharing(body)

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from losswire.server.catalogue.record import Kind, LossRecord, Reduction
-from losswire.server.pipeline.encode import NUMBERS
 from losswire.v1 import evaluation_pb2, loss_info_pb2
-from losswire.wire import encode_option
+from losswire.wire import DATA_TYPES, encode_option
 
 _KINDS = {
     Kind.LOSS: loss_info_pb2.LOSS_KIND_LOSS,
@@ -23,6 +22,9 @@ _REDUCTIONS = {
     Reduction.SUM: evaluation_pb2.REDUCTION_SUM,
     Reduction.BATCHMEAN: evaluation_pb2.REDUCTION_BATCHMEAN,
 }
+
+_DATA_TYPES = {each.name: each.data_type for each in DATA_TYPES.values()}
+"""The number of each data type, by name."""
 
 
 def describe(record: LossRecord) -> loss_info_pb2.LossInfo:
@@ -61,7 +63,7 @@ def _describe_input(record: LossRecord, name: str) -> loss_info_pb2.InputInfo:
     return loss_info_pb2.InputInfo(
         name=name,
         description=described.meaning,
-        data_types=[NUMBERS[dtype] for dtype in dtypes],
+        data_types=[_DATA_TYPES[dtype] for dtype in dtypes],
         required=name in record.required_inputs,
         differentiable_in=record.differentiable_in(name),
         value_rules=[text for text, rule in rules.items() if text and rule.enforced],
@@ -72,7 +74,7 @@ def _describe_input(record: LossRecord, name: str) -> loss_info_pb2.InputInfo:
 
 
 def _types(dtypes: Sequence[str]) -> loss_info_pb2.DataTypeList:
-    return loss_info_pb2.DataTypeList(data_types=[NUMBERS[each] for each in dtypes])
+    return loss_info_pb2.DataTypeList(data_types=[_DATA_TYPES[each] for each in dtypes])
 
 
 def _describe_option(record: LossRecord, name: str) -> loss_info_pb2.OptionInfo:

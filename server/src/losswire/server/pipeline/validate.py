@@ -19,8 +19,9 @@ from losswire.server.catalogue.shapes import Bindings, Shape
 from losswire.server.catalogue.value_rules import Array, Context
 from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError
-from losswire.server.pipeline.decode import Request, path
+from losswire.server.pipeline.decode import Request
 from losswire.server.pipeline.factorable import unfactorable
+from losswire.server.pipeline.field_path import path
 from losswire.server.pipeline.match_layout import Attempt
 from losswire.v1 import evaluation_pb2
 from losswire.wire import DATA_TYPES, OptionScalar, Violation

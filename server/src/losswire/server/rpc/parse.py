@@ -1,8 +1,8 @@
-"""Parse: from bytes to messages, never many times larger than the bytes.
+"""Parse: from bytes to messages, without growing many times beyond the size of the bytes.
 
 A submessage of two bytes takes about a hundred once it is parsed, so that a
-message of nothing but empty submessages would grow far beyond its size. The
-fields of large messages are counted before protobuf allocates them.
+message of empty submessages only would grow far beyond its size. The fields of
+large messages are counted before protobuf allocates them.
 """
 
 from collections.abc import Callable
@@ -10,19 +10,13 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 
+from losswire.server import thresholds
 from losswire.server.errors import MalformedMessageError, OverLimitError
 from losswire.wire import read_varint
 
-_SMALL_BYTES: Final = 64 << 10
-"""What can at most become a few megabytes, and is not worth counting."""
-
-_MOST_FIELDS: Final = 64 << 10
-"""How many fields a message may have, one level of submessages included. The largest
-EvaluateMany has about half as many."""
-
 _FIXED_SIZES: Final = {1: 8, 5: 4, 3: 0, 4: 0}
-"""The size of a field's value, by wire type; none of a group's begin and end, between which
-its fields count as all others."""
+"""The size of a field's value, by wire type; 0 for the begin and end of a group, whose fields
+count like all others."""
 
 _VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
@@ -32,16 +26,16 @@ def parse(
     message_type: type[Message],
     data: bytes,
     reader: Callable[[bytes], Any] | None = None,
-) -> Any:  # noqa: ANN401 (the message, or what the reader makes of it)
-    """Parse a message, or have a reader of that message read it.
+) -> Any:  # noqa: ANN401 (the message, or the reader's result)
+    """Parse a message, or let a reader of that message read it.
 
-    Raises MalformedMessageError when the bytes are something else, and
-    OverLimitError when they are of more fields than any honest message has.
+    Raises MalformedMessageError when the bytes are not this message, and
+    OverLimitError when they have more fields than any sensible message.
     """
-    if len(data) > _SMALL_BYTES:
+    if len(data) > thresholds.COUNT_FIELDS_FROM_BYTES:
         fields = _count_fields(data, message_type)
-        if fields > _MOST_FIELDS:
-            message = f"the message has more than {_MOST_FIELDS} fields"
+        if fields > thresholds.MAX_FIELDS:
+            message = f"the message has more than {thresholds.MAX_FIELDS} fields"
             raise OverLimitError(message)
     try:
         return message_type.FromString(data) if reader is None else reader(data)
@@ -51,16 +45,16 @@ def parse(
 
 
 def _count_fields(data: bytes, message_type: type[Message]) -> int:
-    """Count the fields of a message and those of its submessages, up to the limit.
+    """Count the fields of a message and of its submessages, up to the limit.
 
-    Stops at bytes that are no field: protobuf will refuse them.
+    Stops at bytes that are no field, which protobuf will refuse.
     """
     by_number = message_type.DESCRIPTOR.fields_by_number
     count = 0
     ends = [len(data)]
     inner = False
     position = 0
-    while ends and count <= _MOST_FIELDS:
+    while ends and count <= thresholds.MAX_FIELDS:
         if position >= ends[-1]:
             position = ends.pop()
             inner = False
@@ -84,6 +78,6 @@ def _count_fields(data: bytes, message_type: type[Message]) -> int:
         except (ValueError, KeyError):
             if not inner:
                 break
-            # In a group, what has the number of a submessage may be anything.
+            # In a group, a field with the number of a submessage may hold any bytes.
             position = ends[-1]
     return count

@@ -18,9 +18,9 @@ from losswire.server.catalogue.value_rules import Array, Context
 from losswire.server.compute.reduce import MEANS
 from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError
-from losswire.server.memory.regions.places import MapRegion, map_nothing
-from losswire.server.pipeline.decode import Find, decode
-from losswire.server.pipeline.resolve_regions import copy_checked_inputs
+from losswire.server.memory.regions.places import MapRegion
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.resolve import FindResident, resolve
 from losswire.server.pipeline.validate import validate, wrong_values
 from losswire.v1 import loss_service_pb2
 from losswire.wire import (
@@ -32,7 +32,7 @@ from losswire.wire import (
     wire_type_of,
 )
 
-_MOST_STREAMED: Final = 64
+_MAX_STREAMED: Final = 64
 _INSTEAD: Final = "use Evaluate or EvaluateMany"
 _DTYPES: Final = {each.name: each.numpy for each in DATA_TYPES.values()}
 
@@ -70,8 +70,8 @@ class Plan:
     @property
     def row_gradients(self) -> tuple[str, ...]:
         """The inputs that have rows but do not stream, whose gradients come with the result."""
-        apart = {*self.streamed, *self.shared_gradients}
-        return tuple(name for name in self.whole.gradients_for if name not in apart)
+        others = {*self.streamed, *self.shared_gradients}
+        return tuple(name for name in self.whole.gradients_for if name not in others)
 
     @property
     def needs_denominator(self) -> bool:
@@ -160,22 +160,21 @@ class Plan:
 def make_plan(
     header: loss_service_pb2.ChunkedHeader,
     record: LossRecord,
-    find: Find,
-    most_value_bytes: int,
-    map_region: MapRegion = map_nothing,
+    max_value_bytes: int,
+    find_resident: FindResident,
+    map_region: MapRegion,
 ) -> Plan:
-    """Make a plan of a header; InvalidEvaluationError says what is wrong or cannot stream.
+    """Return the plan of a header; InvalidEvaluationError says what is wrong or cannot stream.
 
-    `find` gives the resident tensors that the header names, `map_region` the regions.
-    `most_value_bytes` is how much the values of an unreduced loss may take.
+    `max_value_bytes` limits the values of an unreduced loss, which come in one message.
     """
     names = tuple(header.streamed_inputs)
     wrong = [*_wrong_names(names, header), *_unfit(record)]
     if wrong:
         raise InvalidEvaluationError(wrong)
-    request = decode(header.evaluation, find, names, map_region)
-    whole = validate(copy_checked_inputs(request, record), record)
-    wrong = [*_rowless(whole, names), *_unanswerable(whole, names, most_value_bytes)]
+    request = decode(header.evaluation, names)
+    whole = validate(resolve(request, record, find_resident, map_region), record)
+    wrong = [*_rowless(whole, names), *_unanswerable(whole, names, max_value_bytes)]
     if wrong:
         raise InvalidEvaluationError(wrong)
     forms = tuple(_form(whole.inputs[name]) for name in names)
@@ -191,8 +190,8 @@ def _wrong_names(names: tuple[str, ...], header: loss_service_pb2.ChunkedHeader)
     """Check the list of streamed inputs."""
     if not names:
         return [Violation("streamed_inputs", f"names no input; to send all in one, {_INSTEAD}")]
-    if len(names) > _MOST_STREAMED:
-        text = f"has {len(names)} entries; at most {_MOST_STREAMED} are accepted"
+    if len(names) > _MAX_STREAMED:
+        text = f"has {len(names)} entries; at most {_MAX_STREAMED} are accepted"
         return [Violation("streamed_inputs", text)]
     found = []
     if header.evaluation.gradient_destinations:
@@ -240,13 +239,13 @@ def _rowless(whole: Work, names: tuple[str, ...]) -> list[Violation]:
     return found
 
 
-def _unanswerable(whole: Work, names: tuple[str, ...], most_value_bytes: int) -> list[Violation]:
+def _unanswerable(whole: Work, names: tuple[str, ...], max_value_bytes: int) -> list[Violation]:
     """Find what is asked for and could only be told at the end, or not in bounded memory."""
     if whole.reduction is Reduction.NONE:
         size = math.prod(whole.values_shape) * dtype_of(whole.compute_dtype).itemsize
-        if size > most_value_bytes:
+        if size > max_value_bytes:
             text = (
-                f"is none, and the values take {size} bytes of the {most_value_bytes} that come "
+                f"is none, and the values take {size} bytes of the {max_value_bytes} that come "
                 "in one piece; ask for the sum or mean, or send fewer rows in each call"
             )
             return [Violation("reduction", text)]
