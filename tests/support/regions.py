@@ -22,6 +22,9 @@ Created = tensor_service_pb2.CreateRegionResponse
 
 _ALIGNMENT = 64
 
+SMALL_REGION = 1 << 16
+"""The size of the region that most tests use, in bytes; whole pages."""
+
 
 @dataclass
 class Held:
@@ -54,6 +57,12 @@ class Held:
         return tensor_pb2.Tensor(
             data_type=wire_type.data_type, shape=array.shape, region=self.place(array)
         )
+
+    def at(self, offset: int, *shape: int, data_type: int = 9) -> tensor_pb2.Tensor:
+        """Name a tensor at an offset, whether it is in the region or not; float32 by default."""
+        region = tensor_pb2.Region(region_id=self.region_id, offset=offset)
+        number = tensor_pb2.DataType.ValueType(data_type)
+        return tensor_pb2.Tensor(data_type=number, shape=shape, region=region)
 
     def close(self) -> None:
         """Give up the lease and the contents; what is mapped stays mapped."""

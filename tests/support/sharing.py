@@ -1,6 +1,7 @@
 """A server with regions inside of the test's own process, and callers that hold some."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import grpc
@@ -8,10 +9,13 @@ import grpc
 from losswire.server.app import App
 from losswire.server.settings import MIB
 from losswire.v1 import tensor_service_pb2, tensor_service_pb2_grpc
-from tests.support.inside import Gate, serving_app
+from tests.support.inside import Gate, serving_app, until
 from tests.support.regions import Created, Held, fetch
 
 SIZE = 8 * MIB
+
+_PROMPT = 1.0
+"""The seconds until the bytes of a caller who ended must be free."""
 
 Body = Callable[[App, grpc.aio.Channel], Awaitable[None]]
 
@@ -39,3 +43,15 @@ async def fetch_from(channel: grpc.aio.Channel, size: int = SIZE) -> Held:
     """Ask for a region and fetch it."""
     created = await create_from(channel, size)
     return await asyncio.to_thread(fetch, created)
+
+
+def reserved(app: App) -> int:
+    """Return the bytes that the memory budget holds."""
+    return app.evaluator.budget.reserved_bytes
+
+
+async def freed(app: App, within: float = _PROMPT) -> None:
+    """Wait until nothing is reserved and no region is left."""
+    start = time.monotonic()
+    await until(lambda: not reserved(app) and not app.evaluator.regions.held_bytes)
+    assert time.monotonic() - start < within

@@ -1,9 +1,7 @@
 """Tensors in shared memory: the same results, every place checked, and nothing trusted."""
 
-import fcntl
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import grpc
 import numpy as np
@@ -11,9 +9,8 @@ import pytest
 
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from losswire.wire import decode_tensor, encode_tensor
-from tests.support.harness import Child
 from tests.support.mutations import CORPUS
-from tests.support.regions import Array, Held, create, region, relocate
+from tests.support.regions import SMALL_REGION, Array, Held, region, relocate
 from tests.support.requests import (
     DOORS,
     GOLDEN,
@@ -21,7 +18,6 @@ from tests.support.requests import (
     Door,
     Stub,
     by_call,
-    by_many,
     essence,
     evaluation,
     f32,
@@ -29,16 +25,6 @@ from tests.support.requests import (
     is_golden,
     item_status,
 )
-
-SIZE = 1 << 16
-"""The size of the region that most tests use, in bytes; whole pages."""
-
-
-@pytest.fixture
-def held(channel: grpc.Channel) -> Iterator[Held]:
-    """A region of its own for each test."""
-    with region(channel, SIZE) as held:
-        yield held
 
 
 def _large() -> evaluation_pb2.Evaluation:
@@ -124,16 +110,12 @@ def test_a_known_form_does_not_outlive_its_region(stub: Stub, channel: grpc.Chan
     assert 'inputs["input"].region' in [each.field for each in error.violations]
 
 
-def _at(held: Held, offset: int, *shape: int, data_type: int = 9) -> tensor_pb2.Tensor:
-    place = tensor_pb2.Region(region_id=held.region_id, offset=offset)
-    number = tensor_pb2.DataType.ValueType(data_type)
-    return tensor_pb2.Tensor(data_type=number, shape=shape, region=place)
-
-
 _OUTSIDE = "and the region has 65536"
+
+
 _PLACES = {
-    "one byte behind": (SIZE - 4, (2,), 9, "region.offset", _OUTSIDE),
-    "at the end": (SIZE, (1,), 9, "region.offset", _OUTSIDE),
+    "one byte behind": (SMALL_REGION - 4, (2,), 9, "region.offset", _OUTSIDE),
+    "at the end": (SMALL_REGION, (1,), 9, "region.offset", _OUTSIDE),
     "the largest offset": (2**64 - 4, (1,), 9, "region.offset", _OUTSIDE),
     "an offset that wraps": (2**64 - 8, (2, 2), 9, "region.offset", _OUTSIDE),
     "a negative number of 32 bits": (2**32 - 4, (1,), 9, "region.offset", _OUTSIDE),
@@ -153,7 +135,7 @@ def test_places_outside_are_refused(
 ) -> None:
     """Whatever numbers a place has, it lies in the region or is refused by its path."""
     offset, shape, data_type, field, says = case
-    wrong = _at(held, offset, *shape, data_type=data_type)
+    wrong = held.at(offset, *shape, data_type=data_type)
     item = evaluation("mse_loss", {"input": wrong, "target": wrong}, sample_weight=wrong)
     error = door(stub, item).error
     assert (error.code, error.reason) == (3, "INVALID_EVALUATION")
@@ -164,10 +146,10 @@ def test_places_outside_are_refused(
 
 def test_a_place_at_the_very_end_is_inside(stub: Stub, held: Held) -> None:
     """The last element, and nothing behind it, can be read; so can nothing at the end."""
-    held.array((SIZE // 4,))[-1] = 3
-    item = evaluation("mse_loss", {"input": _at(held, SIZE - 4, 1), "target": f32(0)})
+    held.array((SMALL_REGION // 4,))[-1] = 3
+    item = evaluation("mse_loss", {"input": held.at(SMALL_REGION - 4, 1), "target": f32(0)})
     assert by_call(stub, item).result.sum == 9
-    nothing = _at(held, SIZE, 0)
+    nothing = held.at(SMALL_REGION, 0)
     item = evaluation("mse_loss", {"input": nothing, "target": nothing})
     assert by_call(stub, item).result.count == 0
 
@@ -225,7 +207,7 @@ def _onto_each_other(item: evaluation_pb2.Evaluation, _: Held) -> None:
 
 
 def _outside(item: evaluation_pb2.Evaluation, _: Held) -> None:
-    item.gradient_destinations["input"].offset = SIZE - 4
+    item.gradient_destinations["input"].offset = SMALL_REGION - 4
 
 
 def _askew(item: evaluation_pb2.Evaluation, _: Held) -> None:
@@ -237,7 +219,7 @@ def _unasked(item: evaluation_pb2.Evaluation, _: Held) -> None:
 
 
 def _too_large(item: evaluation_pb2.Evaluation, _: Held) -> None:
-    item.gradient_destinations["target"].offset = SIZE - 8
+    item.gradient_destinations["target"].offset = SMALL_REGION - 8
     item.gradient_data_type = tensor_pb2.DATA_TYPE_FLOAT64
 
 
@@ -347,7 +329,7 @@ def test_probabilities_are_checked_in_a_copy(stub: Stub, held: Held, loss: str, 
 def test_a_bool_that_is_neither_is_refused(stub: Stub, held: Held) -> None:
     """A byte of 2 is no bool, in a region either."""
     held.memory[:3] = b"\x00\x01\x02"
-    error = by_call(stub, evaluation("sigmoid", {"input": _at(held, 0, 3, data_type=1)})).error
+    error = by_call(stub, evaluation("sigmoid", {"input": held.at(0, 3, data_type=1)})).error
     assert error.code == 3
     assert "0 or 1" in error.message
 
@@ -355,7 +337,7 @@ def test_a_bool_that_is_neither_is_refused(stub: Stub, held: Held) -> None:
 def test_one_small_message_cannot_copy_without_bound(stub: Stub, channel: grpc.Channel) -> None:
     """What is copied out of regions to be checked counts in the budget before it is copied."""
     with region(channel, 32 << 20) as held:
-        big = _at(held, 0, 4 << 20, data_type=6)
+        big = held.at(0, 4 << 20, data_type=6)
         item = evaluation("cross_entropy", {"input": np.zeros((4 << 20, 0), "f4"), "target": big})
         request = loss_service_pb2.EvaluateManyRequest(evaluations=[item] * 100)
         with pytest.raises(grpc.RpcError) as refused:
@@ -401,82 +383,3 @@ def test_what_streams_does_not_lie_in_a_region(stub: Stub, held: Held, what: str
     status = item_status(refused.value)
     fields = {"streamed": 'inputs["input"].data', "destination": "gradient_destinations"}
     assert fields[what] in [each.field for each in status.violations]
-
-
-@pytest.mark.parametrize("size", [SIZE // 2, SIZE * 2, 0])
-def test_nobody_can_resize_a_region(stub: Stub, held: Held, size: int) -> None:
-    """The seals refuse another length, and to be taken away or added to."""
-    with pytest.raises(PermissionError):
-        os.ftruncate(held.descriptor, size)
-    with pytest.raises(PermissionError):
-        fcntl.fcntl(held.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-    item = evaluation("mse_loss", {"input": _at(held, 0, 16), "target": _at(held, 0, 16)})
-    assert by_call(stub, item).result.sum == 0
-
-
-@pytest.mark.parametrize(
-    ("size", "code", "reason"),
-    [
-        (0, 3, "INVALID_REGION"),
-        (64 * 2**20 + 1, 8, "OVER_LIMIT"),
-        (2**64 - 1, 8, "OVER_LIMIT"),
-        (2**63, 8, "OVER_LIMIT"),
-    ],
-)
-def test_sizes_that_cannot_be(channel: grpc.Channel, size: int, code: int, reason: str) -> None:
-    """A region has bytes, and no more than the quota, a quarter of the budget."""
-    with pytest.raises(grpc.RpcError) as refused:
-        create(channel, size)
-    status = item_status(refused.value)
-    assert (status.code, status.reason) == (code, reason)
-
-
-def test_regions_share_one_quota(channel: grpc.Channel) -> None:
-    """What another region has cannot be had, now; the answer says when to come back."""
-    with region(channel, 60 << 20), pytest.raises(grpc.RpcError) as refused:
-        create(channel, 8 << 20)
-    assert item_status(refused.value).reason == "OVERLOADED"
-
-
-def test_sizes_are_whole_pages_and_memory_is_clear(channel: grpc.Channel) -> None:
-    """A region has at least what was asked for, and never holds what others left behind."""
-    created = create(channel, 1)
-    assert created.size_bytes == 4096
-    for _ in range(3):
-        with region(channel, 1 << 20) as held:
-            assert bytes(held.memory) == bytes(1 << 20)
-            held.memory[:] = b"\xff" * (1 << 20)
-
-
-def test_the_answers_tell_no_secrets(channel: grpc.Channel) -> None:
-    """Numbers and tokens are not guessed from others."""
-    made = [create(channel, 1) for _ in range(4)]
-    assert len({each.token for each in made}) == len({each.region_id for each in made}) == 4
-    assert all(len(each.token) == 32 and each.region_id < 2**63 for each in made)
-    assert max(each.region_id for each in made) > 2**40
-
-
-def test_a_region_serves_whoever_knows_its_number(child: Child, stub: Stub) -> None:
-    """A number is a capability on any connection, and worth nothing when the lease has ended."""
-    with child.channel() as other:
-        with region(other, SIZE) as held:
-            moved, _ = relocate(CORPUS[1], held)
-            assert by_call(stub, moved).error.code == 0
-        for _ in range(200):
-            error = by_many(stub, moved).error
-            if error.code:
-                break
-        assert error.reason == "MISSING_REGION"
-
-
-def test_off(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Without a quota nothing is announced, made or found."""
-    log = tmp_path_factory.mktemp("off") / "log"
-    with Child(log, "--region-quota-mib", "0") as child, child.channel() as off:
-        stub = Stub(off)
-        info = stub.GetServerInfo(loss_service_pb2.GetServerInfoRequest(), timeout=TIMEOUT)
-        assert info.transports.region_socket == ""
-        with pytest.raises(grpc.RpcError) as refused:
-            create(off, 1)
-        assert item_status(refused.value).reason == "NOT_SERVED"
-        assert by_call(stub, _unknown("inputs")).error.reason == "MISSING_REGION"

@@ -1,21 +1,14 @@
 """The memory of resident tensors: whose it is, when it is free, and what is never given away."""
 
 import asyncio
-import gc
 import threading
-import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 
-from losswire.server import thresholds
 from losswire.server.compute.tensors import to_tensor
-from losswire.server.errors import ExpiredError, OverLimitError, OverloadedError
-from losswire.server.memory import uploads
-from losswire.server.memory.budget import Budget
+from losswire.server.errors import OverLimitError, OverloadedError
 from losswire.server.memory.residents import TENANT, Key, Resident, ResidentStore
 from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.decode import decode
@@ -23,20 +16,23 @@ from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.settings import MIB
 from losswire.v1 import (
     evaluation_pb2,
-    loss_service_pb2,
     loss_service_pb2_grpc,
     tensor_pb2,
-    tensor_service_pb2,
     tensor_service_pb2_grpc,
 )
-from losswire.wire import DATA_TYPES, MalformedTensorError, TensorSpec
+from losswire.wire import DATA_TYPES, TensorSpec
 from tests.support.chunks import parts_of
 from tests.support.inside import CLOSED, Gate, outcomes, running_evaluator, serving_app, until
 from tests.support.requests import Array, evaluation, f32
-from tests.support.resident import Part, header, identity, named, noise, parts
+from tests.support.resident import identity, named, noise, parts
+from tests.support.uploading import receive_parts
 
 _F32 = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT32]
+
+
 _NEVER = float("inf")
+
+
 _SUM = evaluation_pb2.REDUCTION_SUM
 
 
@@ -51,20 +47,6 @@ def _key(name: str) -> Key:
 
 def _stored(store: ResidentStore, names: str) -> str:
     return "".join(name for name in names if store.spec(_key(name)))
-
-
-async def _arriving(sent: Sequence[Part], then: asyncio.Event | None) -> AsyncIterator[Part]:
-    """Send some parts and, where there is one, wait for an event before the end."""
-    for part in sent:
-        yield part
-    if then:
-        await then.wait()
-
-
-async def _receive(
-    evaluator: Evaluator, sent: Sequence[Part], then: asyncio.Event | None = None
-) -> tensor_service_pb2.PutTensorResponse:
-    return await uploads.receive(_arriving(sent, then), evaluator.budget, evaluator.residents)
 
 
 def test_a_loan_is_read_only_and_ends_with_its_last_view() -> None:
@@ -141,102 +123,13 @@ def test_tenants_do_not_see_each_other() -> None:
     assert store.held_bytes == 8
 
 
-@pytest.mark.parametrize("end", ["stored", "stored before", "cancelled", "cut short", "malformed"])
-def test_an_upload_holds_its_declared_size_until_it_ends(end: str) -> None:
-    """From the header on, before a byte has come; whatever the end, the budget is as before."""
-    array = noise(1, 1000)
-    sent = list(parts(array, 1024))
-    if end == "cut short":
-        sent = sent[:-1]
-    if end == "malformed":
-        sent.append(Part(data=b"too much"))
-
-    async def run(evaluator: Evaluator) -> None:
-        if end == "stored before":
-            await _receive(evaluator, sent)
-        before = evaluator.residents.held_bytes
-        going = asyncio.Event()
-        task = asyncio.create_task(_receive(evaluator, sent[:1], going))
-        await until(lambda: evaluator.budget.reserved_bytes == array.nbytes)
-        task.cancel()
-        await asyncio.wait([task])
-        assert (evaluator.budget.reserved_bytes, evaluator.residents.held_bytes) == (0, before)
-        if end == "cancelled":
-            return
-        if end in ("cut short", "malformed"):
-            with pytest.raises(MalformedTensorError):
-                await _receive(evaluator, sent)
-        else:
-            answer = await _receive(evaluator, sent)
-            assert answer.existed == (end == "stored before")
-        kept = array.nbytes if end.startswith("stored") else 0
-        assert (evaluator.budget.reserved_bytes, evaluator.residents.held_bytes) == (0, kept)
-
-    with running_evaluator(Gate(), resident_quota_bytes=MIB) as evaluator:
-        asyncio.run(run(evaluator))
-
-
-def test_an_upload_that_never_ends_displaces_nothing() -> None:
-    """What is stored leaves when the new tensor is whole."""
-    old, new = noise(2, 200_000), noise(3, 200_000)
-
-    async def run(evaluator: Evaluator) -> None:
-        await _receive(evaluator, list(parts(old)))
-        going = asyncio.Event()
-        task = asyncio.create_task(_receive(evaluator, list(parts(new)), going))
-        await until(lambda: evaluator.budget.reserved_bytes == new.nbytes)
-        assert evaluator.find_resident(identity(old)) is not None
-        going.set()
-        await task
-        assert evaluator.find_resident(identity(old)) is None
-        assert evaluator.find_resident(identity(new)) is not None
-
-    with running_evaluator(Gate(), resident_quota_bytes=MIB) as evaluator:
-        asyncio.run(run(evaluator))
-
-
-def test_a_slow_sender_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether nothing comes, or nothing after the header: EXPIRED, and the memory is free."""
-    monkeypatch.setattr(thresholds, "UPLOAD_GRACE_SECONDS", 0.05)
-    small = list(parts(f32(1)))
-
-    async def run(evaluator: Evaluator) -> None:
-        for sent in ([], small[:1], small):
-            with pytest.raises(ExpiredError, match="did not arrive within"):
-                await _receive(evaluator, sent, asyncio.Event())
-        assert (evaluator.budget.reserved_bytes, evaluator.residents.held_bytes) == (0, 0)
-
-    with running_evaluator(Gate(), resident_quota_bytes=MIB) as evaluator:
-        asyncio.run(run(evaluator))
-
-
-def test_uploads_share_the_budget_of_evaluations() -> None:
-    """What does not fit now may come again; what never fits may not, whatever the quota."""
-    array = noise(4, MIB // 8)
-
-    async def run(evaluator: Evaluator) -> None:
-        going = asyncio.Event()
-        first = asyncio.create_task(_receive(evaluator, list(parts(array)), going))
-        await until(lambda: evaluator.budget.reserved_bytes == array.nbytes)
-        with pytest.raises(OverloadedError):
-            await _receive(evaluator, [header(_F32.data_type, MIB // 4)])
-        with pytest.raises(OverLimitError):
-            await _receive(evaluator, [header(_F32.data_type, MIB // 4 + 1)])
-        going.set()
-        await first
-
-    quotas = {"memory_budget_bytes": MIB, "resident_quota_bytes": 4 * MIB}
-    with running_evaluator(Gate(), **quotas) as evaluator:
-        asyncio.run(run(evaluator))
-
-
 def test_an_evaluation_keeps_what_it_uses() -> None:
     """Forgotten while it waits: the evaluation has its values, and its memory counts till then."""
     array = f32(7, 8, 9)
     gate = Gate()
 
     async def run(evaluator: Evaluator) -> None:
-        await _receive(evaluator, list(parts(array)))
+        await receive_parts(evaluator, list(parts(array)))
         blocker = evaluation("gate", {"input": f32(CLOSED)}, reduction=_SUM)
         busy = asyncio.create_task(evaluator.evaluate(blocker, _NEVER))
         await until(gate.reached.is_set)
@@ -255,86 +148,12 @@ def test_an_evaluation_keeps_what_it_uses() -> None:
         asyncio.run(run(evaluator))
 
 
-@pytest.fixture
-def without_collector() -> Iterator[None]:
-    """No garbage collector: what is free is free because nothing refers to it."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("without_collector")
-def test_refused_calls_let_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After refusals over gRPC no stored tensor is in use and no upload is in memory."""
-    held, missing = noise(9, 100), noise(10, 100)
-    refused = [
-        evaluation("mse_loss", {"input": named(held), "target": named(missing)}),
-        evaluation("mse_loss", {"input": named(held), "target": f32(1)}),
-        evaluation("gate", {"input": named(held)}, reduction=99),
-        evaluation("gate", {"input": named(held)}, gradients_for=["target"]),
-        evaluation("smooth_l1_loss", {"input": named(held), "target": named(held)}, {"beta": -1.0}),
-    ]
-    uploaded: weakref.WeakSet[Any] = weakref.WeakSet()
-    finish = uploads._Upload.finish
-
-    def spy(upload: Any) -> Any:  # noqa: ANN401 (an upload, and what it gives)
-        uploaded.add(upload)
-        return finish(upload)
-
-    monkeypatch.setattr(uploads._Upload, "finish", spy)
-
-    async def run() -> None:
-        async with serving_app(Gate(), resident_quota_bytes=MIB) as (app, channel):
-            losses = loss_service_pb2_grpc.LossServiceStub(channel)
-            tensors = tensor_service_pb2_grpc.TensorServiceStub(channel)
-            await tensors.PutTensor(parts(held))
-            residents, key = app.evaluator.residents, (TENANT, identity(held))
-            for item in refused:
-                with pytest.raises(grpc.aio.AioRpcError):
-                    await losses.Evaluate(loss_service_pb2.EvaluateRequest(evaluation=item))
-                await until(lambda: not residents.in_use(key))
-            with pytest.raises(grpc.aio.AioRpcError):
-                await tensors.PutTensor(iter(list(parts(missing, 100))[:-1]))
-            await until(lambda: not uploaded)
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("end", ["cancelled", "deadline", "too slow"])
-def test_an_upload_that_stalls_on_the_way_frees_its_memory(
-    monkeypatch: pytest.MonkeyPatch, end: str
-) -> None:
-    """Over gRPC: whoever ends it, the reservation is gone and the next upload is served."""
-    array = noise(11, 10_000)
-    codes = {"cancelled": "CANCELLED", "deadline": "DEADLINE_EXCEEDED"}
-    if end == "too slow":
-        monkeypatch.setattr(thresholds, "UPLOAD_GRACE_SECONDS", 0.3)
-
-    async def run() -> None:
-        async with serving_app(Gate(), resident_quota_bytes=MIB) as (app, channel):
-            budget = app.evaluator.budget
-            tensors = tensor_service_pb2_grpc.TensorServiceStub(channel)
-            stalled = _arriving(list(parts(array, 1024))[:9], asyncio.Event())
-            call = tensors.PutTensor(stalled, timeout=0.3 if end == "deadline" else None)
-            await until(lambda: budget.reserved_bytes == array.nbytes)
-            if end == "cancelled":
-                call.cancel()
-            assert (await call.code()).name == codes.get(end, "DEADLINE_EXCEEDED")
-            await until(lambda: budget.reserved_bytes == 0)
-            assert app.evaluator.residents.held_bytes == 0
-            answer = await tensors.PutTensor(parts(array))
-            assert answer.id.sha256 == identity(array)
-
-    asyncio.run(run())
-
-
 def test_the_price_does_not_count_resident_memory_again() -> None:
     """A resident input costs less than a sent one by its own bytes, and no less than nothing."""
 
     async def run(evaluator: Evaluator) -> None:
         array = noise(5, 100, 50)
-        await _receive(evaluator, list(parts(array)))
+        await receive_parts(evaluator, list(parts(array)))
         prices = [
             peak_bytes(
                 await evaluator.prepare(evaluation("mse_loss", {"input": each, "target": array}))
@@ -354,7 +173,7 @@ def test_large_resident_tensors_are_judged_off_the_event_loop() -> None:
 
     async def run(evaluator: Evaluator) -> None:
         array = noise(6, 70_000)
-        await _receive(evaluator, list(parts(array)))
+        await receive_parts(evaluator, list(parts(array)))
         lend = evaluator.residents.lend
 
         def spy(key: Key) -> Array | None:
@@ -377,7 +196,7 @@ def test_checking_many_large_tensors_is_bounded_by_the_budget() -> None:
 
     async def run(evaluator: Evaluator) -> None:
         array = noise(7, MIB // 8)
-        await _receive(evaluator, list(parts(array)))
+        await receive_parts(evaluator, list(parts(array)))
         item = evaluation("sigmoid", {"input": named(array)})
         with pytest.raises(OverLimitError):
             await outcomes(evaluator, [item] * 10, _NEVER)
@@ -386,19 +205,6 @@ def test_checking_many_large_tensors_is_bounded_by_the_budget() -> None:
     quotas = {"memory_budget_bytes": 8 * MIB, "resident_quota_bytes": MIB}
     with running_evaluator(Gate(), **quotas) as evaluator:
         asyncio.run(run(evaluator))
-
-
-def test_bytes_that_were_not_written_are_never_given_away() -> None:
-    """A tensor of which a part is missing is not stored under any name."""
-    budget, store = Budget(MIB), ResidentStore(MIB)
-
-    async def run() -> None:
-        for sent in ([header(_F32.data_type, 100)], list(parts(noise(8, 100), 40))[:-1]):
-            with pytest.raises(MalformedTensorError):
-                await uploads.receive(_arriving(sent, None), budget, store)
-        assert (store.held_bytes, budget.reserved_bytes) == (0, 0)
-
-    asyncio.run(run())
 
 
 @pytest.mark.parametrize(("elements", "on_the_loop"), [(8, True), (100_000, False)])

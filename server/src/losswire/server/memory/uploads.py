@@ -48,7 +48,7 @@ async def receive(
             limit += size / thresholds.UPLOAD_BYTES_PER_SECOND
             timer.reschedule(asyncio.get_running_loop().time() + limit)
             with budget.hold(size):
-                upload = _Upload(spec)
+                upload = Upload(spec)
                 async for part in parts:
                     await upload.write(part)
                 key, resident = await asyncio.to_thread(upload.finish)
@@ -70,10 +70,11 @@ def _read_header(part: tensor_service_pb2.PutTensorRequest | None) -> TensorSpec
     return read_spec(declared, "header")
 
 
-class _Upload:
+class Upload:
     """The bytes of a tensor that arrives; `finish` returns them when all were written."""
 
     def __init__(self, spec: TensorSpec) -> None:
+        """Allocate the tensor; OverloadedError when the system has no memory."""
         self._spec = spec
         try:
             self._data = np.empty(spec.size_bytes, np.uint8)
