@@ -1,4 +1,4 @@
-"""How many CPUs and how much memory a server takes itself to have."""
+"""The CPUs and the memory that a server finds for itself."""
 
 import os
 from pathlib import Path
@@ -128,7 +128,7 @@ def test_the_command_line_takes_its_defaults_from_them(
 
 
 def test_settings_never_change() -> None:
-    """They are read once, at the edge."""
+    """They are read once, by the command line."""
     told = Settings(threads=1, memory_budget_bytes=1)
     with pytest.raises(AttributeError):
         told.threads = 2  # type: ignore[misc]

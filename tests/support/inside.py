@@ -31,28 +31,28 @@ else:
     AsyncStub = loss_service_pb2_grpc.LossServiceStub
 
 PATIENCE = 20.0
-"""How long to wait for what must come."""
+"""The seconds to wait for something that must happen."""
 
 CLOSED = 0.0
 """The number that `gate` stops at until it is opened."""
 
 FAULTY = -1.0
-"""The number that `gate` fails at, with an error that nobody foresaw."""
+"""The number that `gate` fails at, with an unexpected error."""
 
 SECRET = "what only the log may tell"  # noqa: S105 (the text of an error)
-"""What that error says."""
+"""The text of that error."""
 
 
 @dataclass
 class Gate:
-    """A loss called `gate` that tells what it computes, stops at 0 and fails at -1."""
+    """A loss called `gate` that records its numbers, waits at 0 and fails at -1."""
 
     computed: list[float] = field(default_factory=list)
     """The first number of each input that was computed."""
     threads: set[int] = field(default_factory=set)
     """The threads it was computed in."""
     parallelism: list[int] = field(default_factory=list)
-    """How many threads torch could use for each."""
+    """The number of threads that torch could use for each."""
     reached: threading.Event = field(default_factory=threading.Event)
     open: threading.Event = field(default_factory=threading.Event)
 
@@ -89,7 +89,7 @@ class Gate:
 
 
 def numbered(number: float, elements: int = 1) -> evaluation_pb2.Evaluation:
-    """Ask the gate for a number."""
+    """Return an evaluation of the gate for a number."""
     array = f32(*[number] * elements)
     return evaluation("gate", {"input": array}, reduction=evaluation_pb2.REDUCTION_SUM)
 
@@ -126,7 +126,7 @@ async def serving(
     gate: Gate,
     **changes: Any,  # noqa: ANN401 (any setting)
 ) -> AsyncIterator[AsyncStub]:
-    """Serve as `serving_app` does, for those who only evaluate."""
+    """Serve like `serving_app`, for tests that only evaluate."""
     async with serving_app(gate, **changes) as (_, channel):
         yield loss_service_pb2_grpc.LossServiceStub(channel)
 
@@ -136,7 +136,7 @@ def in_server(
     body: Callable[[AsyncStub], Awaitable[None]],
     **changes: Any,  # noqa: ANN401 (any setting)
 ) -> None:
-    """Run something that calls a server, both on one new event loop."""
+    """Run a function that calls a server, both on one new event loop."""
 
     async def run() -> None:
         async with serving(gate, **changes) as stub:
@@ -178,7 +178,7 @@ async def outcome(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what must become true."""
+    """Wait until a condition becomes true."""
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 (of another thread, often)
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""A server with regions inside of the test's own process, and callers that hold some."""
+"""A server with regions inside of the test's own process, and callers that lease some."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ Body = Callable[[App, grpc.aio.Channel], Awaitable[None]]
 
 
 def sharing(body: Body, gate: Gate | None = None, **changes: object) -> None:
-    """Run something beside a server, both on one new event loop."""
+    """Run a function beside a server, both on one new event loop."""
 
     async def run() -> None:
         settings = {"region_quota_bytes": 32 * MIB, **changes}
@@ -32,7 +32,7 @@ def sharing(body: Body, gate: Gate | None = None, **changes: object) -> None:
 
 
 async def create_from(channel: grpc.aio.Channel, size: int = SIZE) -> Created:
-    """Ask for a region."""
+    """Create a region."""
     stub = tensor_service_pb2_grpc.TensorServiceStub(channel)
     request = tensor_service_pb2.CreateRegionRequest(size_bytes=size)
     created: Created = await stub.CreateRegion(request)
@@ -40,7 +40,7 @@ async def create_from(channel: grpc.aio.Channel, size: int = SIZE) -> Created:
 
 
 async def fetch_from(channel: grpc.aio.Channel, size: int = SIZE) -> Held:
-    """Ask for a region and fetch it."""
+    """Create a region and lease it."""
     created = await create_from(channel, size)
     return await asyncio.to_thread(fetch, created)
 

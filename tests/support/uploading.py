@@ -20,5 +20,5 @@ async def arriving(sent: Sequence[Part], then: asyncio.Event | None) -> AsyncIte
 async def receive_parts(
     evaluator: Evaluator, sent: Sequence[Part], then: asyncio.Event | None = None
 ) -> tensor_service_pb2.PutTensorResponse:
-    """Let an evaluator's store receive some parts, without gRPC."""
+    """Upload some parts to an evaluator's store, without gRPC."""
     return await uploads.receive(arriving(sent, then), evaluator.budget, evaluator.residents)

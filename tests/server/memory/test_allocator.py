@@ -44,7 +44,7 @@ _PAGES = 2048 * 4096 * 4 // 4096
 
 
 def _run(policy: str) -> tuple[int, int]:
-    """Give the faults of ten large results on another thread, and the pages given back."""
+    """Return the faults of ten large results on another thread, and the pages returned after."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, policy], check=True, capture_output=True, text=True
     )

@@ -50,7 +50,7 @@ def test_sizes_that_cannot_be(channel: grpc.Channel, size: int, code: int, reaso
 
 
 def test_regions_share_one_quota(channel: grpc.Channel) -> None:
-    """What another region has cannot be had, now; the answer says when to come back."""
+    """Bytes of another region are not available now; the answer has a time for the retry."""
     with region(channel, 60 << 20), pytest.raises(grpc.RpcError) as refused:
         create(channel, 8 << 20)
     assert item_status(refused.value).reason == "OVERLOADED"

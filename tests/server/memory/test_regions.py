@@ -12,10 +12,10 @@ from losswire.wire import decode_tensor, encode_tensor
 from tests.support.mutations import CORPUS
 from tests.support.regions import SMALL_REGION, Array, Held, region, relocate
 from tests.support.requests import (
-    DOORS,
     GOLDEN,
+    METHODS,
     TIMEOUT,
-    Door,
+    Method,
     Stub,
     by_call,
     essence,
@@ -28,7 +28,7 @@ from tests.support.requests import (
 
 
 def _large() -> evaluation_pb2.Evaluation:
-    """Make an evaluation that takes a closed form."""
+    """Return an evaluation that takes a closed form."""
     draw = np.random.default_rng(11)
     return evaluation(
         "cross_entropy",
@@ -42,21 +42,21 @@ def _large() -> evaluation_pb2.Evaluation:
 
 
 def _converted() -> evaluation_pb2.Evaluation:
-    """Make one whose gradient has another type than what is computed in."""
+    """Return one whose gradient has another type than the computation."""
     item = _large()
     item.gradient_data_type = tensor_pb2.DATA_TYPE_BFLOAT16
     return item
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("item", [*CORPUS, _large(), _converted()], ids=lambda each: each.loss)
 def test_results_have_the_same_bits(
-    stub: Stub, channel: grpc.Channel, item: evaluation_pb2.Evaluation, door: Door
+    stub: Stub, channel: grpc.Channel, item: evaluation_pb2.Evaluation, method: Method
 ) -> None:
-    """All tensors in a region and all gradients into it give what sending them gives."""
+    """All tensors in a region and all gradients into it have the bits of those that are sent."""
     with region(channel, 4 << 20) as held:
         moved, gradients = relocate(item, held)
-        found, expected = essence(door(stub, moved).result), essence(by_call(stub, item).result)
+        found, expected = essence(method(stub, moved).result), essence(by_call(stub, item).result)
         assert expected.HasField("receipt")
         for name, array in gradients.items():
             assert found.gradients[name].region == moved.gradient_destinations[name]
@@ -65,7 +65,7 @@ def test_results_have_the_same_bits(
 
 
 def _relocatable() -> evaluation_pb2.Evaluation:
-    """Make an evaluation of a form that is known after its first time."""
+    """Return an evaluation that is prepared after its first time."""
     item = _large()
     item.ClearField("sample_weight")
     return item
@@ -74,7 +74,7 @@ def _relocatable() -> evaluation_pb2.Evaluation:
 def _with_logits_in(
     held: Held, item: evaluation_pb2.Evaluation
 ) -> tuple[evaluation_pb2.Evaluation, Array, Array]:
-    """Put logits and gradient of an evaluation into a region; the classes are sent."""
+    """Move logits and gradient of an evaluation into a region; the classes are sent."""
     logits, gradient = held.array((300, 500)), held.array((300, 500))
     logits[...] = decode_tensor(item.inputs["input"])
     moved = evaluation_pb2.Evaluation()
@@ -85,7 +85,7 @@ def _with_logits_in(
 
 
 def test_a_known_form_reads_what_lies_there_now(stub: Stub, channel: grpc.Channel) -> None:
-    """Evaluated again and again, a message that stays the same gives what its region holds."""
+    """Evaluated repeatedly, the same message reads the current contents of its region."""
     item = _relocatable()
     with region(channel, 4 << 20) as held:
         moved, logits, gradient = _with_logits_in(held, item)
@@ -100,7 +100,7 @@ def test_a_known_form_reads_what_lies_there_now(stub: Stub, channel: grpc.Channe
 
 
 def test_a_known_form_does_not_outlive_its_region(stub: Stub, channel: grpc.Channel) -> None:
-    """When the region is gone, the answer is as if the form had never been known."""
+    """When the region is gone, the answer is that of an evaluation that was never prepared."""
     with region(channel, 4 << 20) as held:
         moved, _, _ = _with_logits_in(held, _relocatable())
         for _ in range(3):
@@ -128,16 +128,16 @@ _PLACES = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("case", _PLACES.values(), ids=_PLACES)
 def test_places_outside_are_refused(
-    stub: Stub, held: Held, case: tuple[int, tuple[int, ...], int, str, str], door: Door
+    stub: Stub, held: Held, case: tuple[int, tuple[int, ...], int, str, str], method: Method
 ) -> None:
-    """Whatever numbers a place has, it lies in the region or is refused by its path."""
+    """An offset is inside of the region, or is refused with its path, for any numbers."""
     offset, shape, data_type, field, says = case
     wrong = held.at(offset, *shape, data_type=data_type)
     item = evaluation("mse_loss", {"input": wrong, "target": wrong}, sample_weight=wrong)
-    error = door(stub, item).error
+    error = method(stub, item).error
     assert (error.code, error.reason) == (3, "INVALID_EVALUATION")
     where = ('inputs["input"]', 'inputs["target"]', "sample_weight")
     assert [each.field for each in error.violations] == [f"{each}.{field}" for each in where]
@@ -170,7 +170,7 @@ def _unknown(field: str) -> evaluation_pb2.Evaluation:
     return item
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize(
     ("field", "path"),
     [
@@ -181,10 +181,10 @@ def _unknown(field: str) -> evaluation_pb2.Evaluation:
     ],
 )
 def test_unknown_regions_have_a_reason_of_their_own(
-    stub: Stub, field: str, path: str, door: Door
+    stub: Stub, field: str, path: str, method: Method
 ) -> None:
-    """A region that is not there is told apart from a wrong evaluation, without its number."""
-    error = door(stub, _unknown(field)).error
+    """A missing region has a reason of its own, and its id is not repeated."""
+    error = method(stub, _unknown(field)).error
     assert (error.code, error.reason) == (9, "MISSING_REGION")
     assert [each.field for each in error.violations] == [path]
     assert "12345" not in str(error)
@@ -335,7 +335,7 @@ def test_a_bool_that_is_neither_is_refused(stub: Stub, held: Held) -> None:
 
 
 def test_one_small_message_cannot_copy_without_bound(stub: Stub, channel: grpc.Channel) -> None:
-    """What is copied out of regions to be checked counts in the budget before it is copied."""
+    """Copies of regions, made to be checked, count in the budget before they are made."""
     with region(channel, 32 << 20) as held:
         big = held.at(0, 4 << 20, data_type=6)
         item = evaluation("cross_entropy", {"input": np.zeros((4 << 20, 0), "f4"), "target": big})

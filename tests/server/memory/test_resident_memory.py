@@ -1,4 +1,4 @@
-"""The memory of resident tensors: whose it is, when it is free, and what is never given away."""
+"""The memory of resident tensors: who uses it, when it is evicted, and when it is free."""
 
 import asyncio
 import threading
@@ -50,7 +50,7 @@ def _stored(store: ResidentStore, names: str) -> str:
 
 
 def test_a_loan_is_read_only_and_ends_with_its_last_view() -> None:
-    """A slice, or a tensor of torch's over one, keeps a tensor in use; nobody can write."""
+    """A slice, or a tensor of torch's over one, keeps a tensor in use and is read-only."""
     one = _resident(1, 2, 3)
     lent = one.lend()
     with pytest.raises(ValueError, match="WRITEABLE"):
@@ -70,7 +70,7 @@ def test_a_loan_is_read_only_and_ends_with_its_last_view() -> None:
 
 
 def test_what_is_in_use_is_not_displaced_and_still_counts() -> None:
-    """The next oldest goes instead; nothing goes when that would not be enough."""
+    """The next oldest is evicted instead; none when that would not be enough."""
     store = ResidentStore(quota_bytes=12)
     for name in "abc":
         assert not store.add(_key(name), _resident(1))
@@ -89,7 +89,7 @@ def test_what_is_in_use_is_not_displaced_and_still_counts() -> None:
 
 
 def test_what_is_forgotten_in_use_counts_until_it_is_not() -> None:
-    """It can no longer be found, its values stay, and its bytes count for as long as they do."""
+    """It can no longer be found; its values stay, and its bytes count until the last use ends."""
     store = ResidentStore(quota_bytes=8)
     store.add(_key("a"), _resident(1, 2))
     used = store.lend(_key("a"))
@@ -124,7 +124,7 @@ def test_tenants_do_not_see_each_other() -> None:
 
 
 def test_an_evaluation_keeps_what_it_uses() -> None:
-    """Forgotten while it waits: the evaluation has its values, and its memory counts till then."""
+    """Discarded while it waits: the evaluation reads its values, and its bytes count until then."""
     array = f32(7, 8, 9)
     gate = Gate()
 
@@ -149,7 +149,7 @@ def test_an_evaluation_keeps_what_it_uses() -> None:
 
 
 def test_the_price_does_not_count_resident_memory_again() -> None:
-    """A resident input costs less than a sent one by its own bytes, and no less than nothing."""
+    """The peak with a resident input is less by the bytes of that input, and never below 0."""
 
     async def run(evaluator: Evaluator) -> None:
         array = noise(5, 100, 50)
@@ -192,7 +192,7 @@ def test_large_resident_tensors_are_judged_off_the_event_loop() -> None:
 
 
 def test_checking_many_large_tensors_is_bounded_by_the_budget() -> None:
-    """Naming one tensor often in one call is refused before any value is looked at."""
+    """Naming one tensor often in one call is refused before any value is checked."""
 
     async def run(evaluator: Evaluator) -> None:
         array = noise(7, MIB // 8)

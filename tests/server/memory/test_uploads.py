@@ -33,7 +33,7 @@ _F32 = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT32]
 
 @pytest.mark.parametrize("end", ["stored", "stored before", "cancelled", "cut short", "malformed"])
 def test_an_upload_holds_its_declared_size_until_it_ends(end: str) -> None:
-    """From the header on, before a byte has come; whatever the end, the budget is as before."""
+    """From the header on, before the first byte; every kind of end releases it."""
     array = noise(1, 1000)
     sent = list(parts(array, 1024))
     if end == "cut short":
@@ -67,7 +67,7 @@ def test_an_upload_holds_its_declared_size_until_it_ends(end: str) -> None:
 
 
 def test_an_upload_that_never_ends_displaces_nothing() -> None:
-    """What is stored leaves when the new tensor is whole."""
+    """A stored tensor is evicted when the new one is complete."""
     old, new = noise(2, 200_000), noise(3, 200_000)
 
     async def run(evaluator: Evaluator) -> None:
@@ -86,7 +86,7 @@ def test_an_upload_that_never_ends_displaces_nothing() -> None:
 
 
 def test_a_slow_sender_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether nothing comes, or nothing after the header: EXPIRED, and the memory is free."""
+    """Without a part, or without one after the header: EXPIRED, and the memory is free."""
     monkeypatch.setattr(thresholds, "UPLOAD_GRACE_SECONDS", 0.05)
     small = list(parts(f32(1)))
 
@@ -101,7 +101,7 @@ def test_a_slow_sender_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_uploads_share_the_budget_of_evaluations() -> None:
-    """What does not fit now may come again; what never fits may not, whatever the quota."""
+    """An upload that does not fit now may be retried; one above the budget never fits."""
     array = noise(4, MIB // 8)
 
     async def run(evaluator: Evaluator) -> None:
@@ -143,7 +143,7 @@ def test_refused_calls_let_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     uploaded: weakref.WeakSet[Any] = weakref.WeakSet()
     finish = uploads.Upload.finish
 
-    def spy(upload: Any) -> Any:  # noqa: ANN401 (an upload, and what it gives)
+    def spy(upload: Any) -> Any:  # noqa: ANN401 (an upload and its result)
         uploaded.add(upload)
         return finish(upload)
 
@@ -170,7 +170,7 @@ def test_refused_calls_let_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_upload_that_stalls_on_the_way_frees_its_memory(
     monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    """Over gRPC: whoever ends it, the reservation is gone and the next upload is served."""
+    """Over gRPC: after each kind of end the reservation is gone, and the next upload works."""
     array = noise(11, 10_000)
     codes = {"cancelled": "CANCELLED", "deadline": "DEADLINE_EXCEEDED"}
     if end == "too slow":

@@ -1,4 +1,4 @@
-"""Memory is reserved before it is used, given back whatever happens, and never overbooked."""
+"""Memory is reserved before it is used, always released, and never overbooked."""
 
 import asyncio
 from pathlib import Path
@@ -49,7 +49,7 @@ _ENDS = {"success": type(None), "error": ZeroDivisionError, "expired": ExpiredEr
 
 
 def _large(number: float) -> evaluation_pb2.Evaluation:
-    """Ask the gate for a number, in an evaluation that takes more than half of 1 MiB."""
+    """Return an evaluation of the gate that takes more than half of 1 MiB."""
     return numbered(number, 15_000)
 
 
@@ -88,7 +88,7 @@ def test_the_budget_is_given_back(end: str) -> None:
 
 
 def test_a_call_of_many_reserves_for_all_of_them() -> None:
-    """The price of EvaluateMany is the sum of its items'; refused items cost nothing."""
+    """EvaluateMany reserves the sum of its items' peaks; refused items reserve nothing."""
     gate = Gate()
 
     async def run(evaluator: Evaluator) -> None:
@@ -107,7 +107,7 @@ def test_a_call_of_many_reserves_for_all_of_them() -> None:
 
 
 def test_more_than_the_budget_is_refused_now_or_for_ever() -> None:
-    """What fits later is told when to come back; what never fits is told that."""
+    """An evaluation that fits later has a time for its retry; one that never fits has none."""
     gate = Gate()
 
     async def run(evaluator: Evaluator) -> None:
@@ -133,7 +133,7 @@ def test_more_than_the_budget_is_refused_now_or_for_ever() -> None:
 
 
 def test_a_price_covers_what_is_made() -> None:
-    """No price is below the inputs, the values and the gradients in the type computed in."""
+    """No peak is below the inputs, values and gradients in the type they are computed in."""
 
     async def run(evaluator: Evaluator) -> None:
         rows, classes = 100, 50
@@ -151,7 +151,7 @@ def test_a_price_covers_what_is_made() -> None:
 
 
 def test_a_tiny_server_refuses_what_never_fits(tmp_path: Path) -> None:
-    """With 1 MiB to spend: pushback -1, no RetryInfo, at every door; small work is done."""
+    """With 1 MiB to spend: pushback -1, no RetryInfo, by every method; small work is done."""
     item = evaluation("sigmoid", {"input": f32(*[0.5] * 100_000)})
     request = loss_service_pb2.EvaluateRequest(evaluation=item)
     with (
@@ -165,8 +165,8 @@ def test_a_tiny_server_refuses_what_never_fits(tmp_path: Path) -> None:
         assert trailing(refused.value)["grpc-retry-pushback-ms"] == "-1"
         assert item_status(refused.value).reason == "OVER_LIMIT"
         assert error_details_pb2.RetryInfo not in details(refused.value)[1]
-        for door in (by_stream, by_many):
-            error = door(stub, item).error
+        for method in (by_stream, by_many):
+            error = method(stub, item).error
             assert (error.code, error.reason) == (8, "OVER_LIMIT")
             assert not error.HasField("retry_after_ms")
         assert is_golden(by_call(stub, GOLDEN).result)

@@ -1,4 +1,4 @@
-"""EvaluateChunked gives what Evaluate gives, however the rows are cut, or says why it cannot."""
+"""EvaluateChunked has the results of Evaluate for any cut of the rows, or names the reason."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -89,7 +89,7 @@ def _streamable(cell: Cell) -> list[str]:
 
 
 def _is_refused(cell: Cell, streamed: Sequence[str]) -> bool:
-    """Tell whether the denominator of a mean is known too late for gradients."""
+    """Return whether the denominator of a mean is known too late for gradients."""
     ask, record = cell.ask, cell.ground.record
     known = record.denominators.get(cell.ground.layout.name)
     if not ask.gradients_for or ask.normalizer is not None or known is None:

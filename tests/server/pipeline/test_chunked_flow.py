@@ -1,4 +1,4 @@
-"""A chunked call holds a few parts at a time, whoever reads slowly, goes away or sends much."""
+"""A chunked call holds a few parts at a time, with slow, cancelled and large callers."""
 
 import asyncio
 import threading
@@ -34,7 +34,7 @@ _NEVER = float("inf")
 
 
 def _header(rows: int, width: int, **fields: Any) -> Request:  # noqa: ANN401 (any field)
-    """Ask the gate for the sum of rows."""
+    """Return a header that sums rows with the gate."""
     item = evaluation(
         "gate",
         {"input": np.zeros((1, width), np.float32)},
@@ -87,7 +87,7 @@ def test_the_budget_is_given_back(end: str) -> None:
 
 
 def test_a_larger_part_reserves_more() -> None:
-    """What is held follows the largest part; a part that never fits is told so."""
+    """The reservation follows the largest part; a part that never fits is refused."""
     gate = Gate()
 
     async def run(evaluator: Evaluator) -> None:
@@ -118,7 +118,7 @@ def test_a_larger_part_reserves_more() -> None:
 
 
 def test_a_silent_sender_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller that sends no more rows does not hold its reservation for ever."""
+    """A caller that sends no more rows does not hold its reservation forever."""
     monkeypatch.setattr(thresholds, "CHUNK_SILENCE_SECONDS", 0.05)
 
     async def run(evaluator: Evaluator) -> None:
@@ -163,7 +163,7 @@ def test_what_runs_ahead_is_bounded() -> None:
 
 
 def test_a_denominator_that_nobody_foresaw_is_refused() -> None:
-    """A record that does not tell its denominators gives no wrong gradients of a mean."""
+    """A record that does not declare its denominators returns no wrong gradients of a mean."""
 
     @loss(
         layouts=(layout("any", input=floats("*S"), values="*S"),),
@@ -199,7 +199,7 @@ _BLOCK_ROWS = 64
 
 
 def _large(stub: Stub, mib: int, take: Callable[[Iterator[Any]], None]) -> None:
-    """Stream a tensor of so many MiB, each part the same memory, and take the answers."""
+    """Stream a tensor of some MiB, each part the same memory, and read the answers."""
     rows = mib * _MIB // (4 * _WIDTH)
     block = np.random.default_rng(3).standard_normal((_BLOCK_ROWS, _WIDTH)).astype(np.float32)
     item = evaluation(
@@ -299,7 +299,7 @@ def test_a_caller_that_goes_away_frees_what_was_reserved(tmp_path: Path) -> None
 
 
 def test_a_tensor_without_a_type_is_refused_before_its_shape_is_used() -> None:
-    """The form of a streamed tensor is judged like any other's."""
+    """The form of a streamed tensor is checked like any other's."""
 
     async def run(evaluator: Evaluator) -> None:
         async def parts() -> AsyncIterator[Part]:

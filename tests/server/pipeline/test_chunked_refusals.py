@@ -1,4 +1,4 @@
-"""What cannot stream, and parts that do not add up, are refused with their path."""
+"""Inputs that cannot stream, and wrong sequences of parts, are refused with their path."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -88,7 +88,7 @@ _REFUSED: Mapping[str, _Wrong] = {
         ["input", "target"],
         [("reduction", "is none, and the values take 1200000 bytes of the 1048576 that come in")],
     ),
-    "whatever Evaluate refuses": (
+    "an evaluation that Evaluate refuses": (
         evaluation(
             "cross_entropy",
             {**_ROWS, "target": i64(0, 1)},
@@ -172,7 +172,7 @@ _BAD_PARTS: Mapping[str, tuple[list[Request], tuple[str, str]]] = {
 
 @pytest.mark.parametrize("case", _BAD_PARTS)
 def test_parts_that_do_not_add_up(chunked_stub: Stub, case: str) -> None:
-    """Whatever is wrong with the sequence of parts ends the call with the path of the part."""
+    """A wrong sequence of parts ends the call with the path of the part."""
     parts, expected = _BAD_PARTS[case]
     _assert_refused(chunked_stub, iter(parts), [expected])
 

@@ -37,7 +37,7 @@ def _request(number: float) -> Request:
 async def _queue_behind_gate(
     gate: Gate, evaluate: Callable[[float], Awaitable[object]], numbers: tuple[float, ...]
 ) -> list[asyncio.Task[object]]:
-    """Keep the engine busy with the gate and queue the numbers behind it, in order."""
+    """Keep the worker busy with the gate and queue the numbers behind it, in order."""
 
     async def one(number: float) -> object:
         return await evaluate(number)
@@ -49,7 +49,7 @@ async def _queue_behind_gate(
 
 
 def test_expired_work_is_never_computed() -> None:
-    """Of three that wait, the one whose deadline passes is told so and not computed."""
+    """Of three waiting evaluations, the one whose deadline passes fails and is not computed."""
 
     async def run(evaluator: Evaluator, gate: Gate) -> None:
         now = time.monotonic()
@@ -102,7 +102,7 @@ def test_a_deadline_that_has_passed_already_is_refused() -> None:
 
 
 def test_cancelled_work_leaves_the_queue() -> None:
-    """It is not computed, and others that wait are not touched."""
+    """It is not computed, and other waiting evaluations are not affected."""
 
     async def run(evaluator: Evaluator, gate: Gate) -> None:
         async def evaluate(number: float) -> object:
@@ -123,7 +123,7 @@ def test_cancelled_work_leaves_the_queue() -> None:
 
 
 def test_cancelled_work_gives_its_memory_back_at_once() -> None:
-    """Though the engine is busy with another call, what was cancelled is forgotten."""
+    """While the worker is busy with another call, a cancelled evaluation is freed."""
 
     async def run(evaluator: Evaluator, gate: Gate) -> None:
         busy = asyncio.create_task(evaluator.evaluate(numbered(CLOSED), _NEVER))
@@ -147,7 +147,7 @@ def test_cancelled_work_gives_its_memory_back_at_once() -> None:
 
 
 def test_cancelling_a_call_stops_between_its_items() -> None:
-    """Of many items, those after the one at work when the call is cancelled are not computed."""
+    """Of many items, those after the one that is computed at the cancellation never begin."""
 
     async def run(evaluator: Evaluator, gate: Gate) -> None:
         items = [numbered(number) for number in (CLOSED, 1.0, 2.0)]
@@ -193,6 +193,6 @@ def test_ended_calls_are_not_computed_over_the_wire(end: str) -> None:
 async def _finish(
     call: "grpc.aio.UnaryUnaryCall[Request, loss_service_pb2.EvaluateResponse]",
 ) -> float:
-    """Give the loss of a call."""
+    """Return the loss of a call."""
     result: evaluation_pb2.EvaluationResult = (await call).result
     return float(np.frombuffer(result.loss.data, "<f4")[0])

@@ -1,4 +1,4 @@
-"""Every error has its line in the table, and nothing that was not written for callers travels."""
+"""Every error has its line in the table, and only texts written for callers are sent."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ from tests.support.harness import Child, path_with
 from tests.support.requests import (
     GOLDEN,
     TIMEOUT,
-    Door,
+    Method,
     Stub,
     by_call,
     by_many,
@@ -46,7 +46,7 @@ _CODES = {3, 4, 5, 8, 9, 12, 13, 14, 16}
 
 
 def _kinds(root: type[Exception]) -> Iterator[type[Exception]]:
-    """Give a class and all that are derived from it."""
+    """Yield a class and all its subclasses."""
     yield root
     for each in root.__subclasses__():
         yield from _kinds(each)
@@ -72,10 +72,10 @@ def test_reasons_name_errors_one_to_one() -> None:
 
 
 def test_the_table_is_looked_up_along_the_ancestors() -> None:
-    """A derived error means what its nearest ancestor in the table means."""
+    """A subclass has the status of its nearest ancestor in the table."""
 
     class DerivedError(OverloadedError):
-        """An error of a later day."""
+        """An error that has no line of its own."""
 
     assert error_code_of(DerivedError("", 1)) is ERROR_CODES[OverloadedError]
     assert error_code_of(KeyError()) is ERROR_CODES[Exception]
@@ -187,12 +187,12 @@ def test_a_failing_loss_is_internal_without_its_text(faulty: Child) -> None:
     assert "the secret\nof 7 rows" in _logged(faulty, text)
 
 
-@pytest.mark.parametrize("door", [by_many, by_stream], ids=["Many", "Stream"])
-def test_a_failing_item_is_internal_without_its_text(faulty: Child, door: Door) -> None:
+@pytest.mark.parametrize("method", [by_many, by_stream], ids=["Many", "Stream"])
+def test_a_failing_item_is_internal_without_its_text(faulty: Child, method: Method) -> None:
     """An item: INTERNAL under its request's number, and the items beside it are answered."""
     with faulty.channel() as channel:
         stub = Stub(channel)
-        error = door(stub, _ITEM).error
+        error = method(stub, _ITEM).error
         assert is_golden(by_call(stub, GOLDEN).result)
     assert (error.code, error.reason) == (13, "INTERNAL")
     assert "secret" not in str(error)
@@ -200,7 +200,7 @@ def test_a_failing_item_is_internal_without_its_text(faulty: Child, door: Door) 
 
 
 def test_texts_from_outside_cannot_forge_a_line_of_the_log() -> None:
-    """Whatever a record says, it is one line of JSON."""
+    """Every record is one line of JSON."""
     record = logging.LogRecord("x", logging.INFO, "", 0, 'a\n{"level": "b"}\r\u2028"', (), None)
     line = cli._JsonFormatter().format(record)
     assert len(line.splitlines()) == 1

@@ -40,8 +40,8 @@ class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
         types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 (whatever the operation gives)
-        """Note one operation and do it."""
+    ) -> Any:  # noqa: ANN401 (the operation's result)
+        """Record one operation and run it."""
         del types
         self.seen.append(str(func))
         return func(*args, **(kwargs or {}))
@@ -83,7 +83,7 @@ def _small(
 def test_only_a_few_small_evaluations_run_on_the_event_loop(
     items: list[evaluation_pb2.Evaluation], *, on_the_loop: bool
 ) -> None:
-    """Those of a handful of torch's operators; the engine's thread computes all others."""
+    """Only a few of torch's operators run there; the worker's thread computes all others."""
 
     async def run(stub: AsyncStub) -> None:
         calls.seen.clear()  # the server has checked itself before
@@ -136,7 +136,7 @@ def small() -> loss_service_pb2.EvaluateManyRequest:
 
 
 def _health_while(child: Child, work: Callable[[Stub], Any]) -> float:
-    """Check health over and over while four threads work; gives the longest wait."""
+    """Check health repeatedly while four threads work; returns the longest wait."""
 
     def waits() -> Iterator[float]:
         while not all(task.done() for task in tasks):
@@ -162,7 +162,7 @@ def _health_while(child: Child, work: Callable[[Stub], Any]) -> float:
 def test_health_answers_under_large_evaluations(
     child: Child, large: loss_service_pb2.EvaluateRequest
 ) -> None:
-    """While four callers keep the engine busy, health waits for none of them."""
+    """While four callers keep the worker busy, health waits for none of them."""
 
     def work(stub: Stub) -> None:
         for _ in range(5):
@@ -185,7 +185,7 @@ def test_health_answers_under_many_small_evaluations(
 
 
 def test_many_are_judged_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 32 evaluations on, or 256 KiB, decoding and validating happen in another thread."""
+    """From 32 evaluations or 256 KiB on, decoding and validating run in another thread."""
     seen: dict[str, set[bool]] = {}
     loop_thread = threading.get_ident()
     sizes = {"few": [1] * 3, "many": [1] * 32, "large": [70_000]}

@@ -49,7 +49,7 @@ def _varint(number: int) -> bytes:
 
 
 class _Bombardment:
-    """Sends spoilt evaluations through every door at once and counts what comes back."""
+    """Sends spoilt evaluations through every method at once and counts what comes back."""
 
     def __init__(self, address: str, seed: int, regions: Sequence[int]) -> None:
         self.address = address
@@ -67,7 +67,7 @@ class _Bombardment:
         return drawn
 
     async def run(self, messages: int) -> None:
-        """Send so many messages."""
+        """Send this many messages."""
         self.left = messages
         async with grpc.aio.insecure_channel(self.address, UNLIMITED) as channel:
             self.call: AsyncCall = channel.unary_unary(_SERVICE + "Evaluate")
@@ -131,7 +131,7 @@ def _stream(channel: grpc.Channel, drawn: list[bytes]) -> list[int]:
 
 
 def _decodes(data: bytes) -> bool:
-    """Tell whether the form of a message passes; how the server answers it is not asked here."""
+    """Return whether the form of a message is valid; the server's answer is not checked here."""
     try:
         return not decode(parse(evaluation_pb2.Evaluation, data)).violations
     except LosswireServerError:
@@ -216,7 +216,7 @@ _evaluations = strategies.builds(
 def test_well_formed_nonsense_is_refused_item_by_item(
     stub: Stub, items: list[evaluation_pb2.Evaluation]
 ) -> None:
-    """Whatever the fields hold, EvaluateMany answers each item, and the golden one exactly."""
+    """EvaluateMany answers each item, with any fields, and the golden one exactly."""
     request = loss_service_pb2.EvaluateManyRequest(evaluations=[*items, GOLDEN])
     *outcomes, golden = stub.EvaluateMany(request, timeout=TIMEOUT).outcomes
     assert {each.error.code for each in outcomes} <= _ALLOWED

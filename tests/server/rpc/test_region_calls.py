@@ -50,7 +50,7 @@ def _result(answer: tuple[int, bytes]) -> evaluation_pb2.EvaluationResult:
 
 
 def _status(answer: tuple[int, bytes]) -> tuple[str, str]:
-    """Give the code and the reason of a failure."""
+    """Return the code and the reason of a failure."""
     code, body = answer
     status = status_pb2.Status.FromString(body)
     assert status.code == code
@@ -81,7 +81,7 @@ def held(channel: grpc.Channel) -> Iterator[Held]:
 def test_answers_are_those_of_evaluate(
     stub: Stub, held: Held, item: evaluation_pb2.Evaluation
 ) -> None:
-    """Every time, whether the form is known or not, and wherever the tensors lie."""
+    """Every time, prepared or not, with the tensors in the message or in a region."""
     expected = essence(by_call(stub, item).result)
     moved, gradients = relocate(item, held)
     for _ in range(3):
@@ -132,7 +132,7 @@ def test_what_is_no_message_is_refused(held: Held) -> None:
 
 
 def test_calls_need_no_descriptor(channel: grpc.Channel) -> None:
-    """Whoever reads the byte alone has no memory, and calls like anybody else."""
+    """A peer that reads the byte alone gets no memory, and can call like all others."""
     created = create(channel, 1)
     with socket.socket(socket.AF_UNIX) as lease:
         lease.settimeout(TIMEOUT)
@@ -170,7 +170,7 @@ def test_whoever_breaks_the_rules_loses_the_lease(held: Held, what: str) -> None
 
 
 def test_noise(channel: grpc.Channel, child: Child, stub: Stub) -> None:
-    """Whatever is sent, the server goes on, and holds nothing when the peers are gone."""
+    """The server continues after any bytes, and holds nothing when the peers have ended."""
     draw = np.random.default_rng(7).integers
     for _ in range(60):
         peer = fetch(create(channel, 4096))
@@ -230,7 +230,7 @@ def test_what_has_not_begun_in_time_never_does() -> None:
 
 
 def test_who_leaves_is_not_computed_for() -> None:
-    """What waits when its connection ends never begins, and the region is free at once."""
+    """A request that waits when its connection ends never begins; its region is freed at once."""
     gate = Gate()
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:

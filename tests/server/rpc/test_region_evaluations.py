@@ -33,7 +33,7 @@ def _is_prepared(app: App, request: bytes) -> bool:
 
 
 def test_a_known_form_keeps_no_region() -> None:
-    """What is remembered of evaluations in a region does not keep it when its lease ends."""
+    """A prepared evaluation in a region does not keep the region when its lease ends."""
     item = evaluation(
         "cross_entropy",
         {"input": np.zeros((300, 500), np.float32), "target": np.arange(300)},
@@ -81,7 +81,7 @@ def test_a_form_is_kept_by_few_bytes(unknown: int, *, kept: bool) -> None:
 def test_what_is_checked_is_not_read_where_its_caller_can_change_it(
     loss: str, *, kept: bool
 ) -> None:
-    """Elements that any loss accepts are known in a region; probabilities are copied each time."""
+    """Unchecked elements are prepared in a region; probabilities are copied each time."""
     names = ["input", "target"] if loss == "mse_loss" else ["input"]
     item = evaluation(loss, {}, gradients_for=names)
     draw = np.random.default_rng(3)
@@ -148,7 +148,7 @@ def test_the_same_evaluation_before_and_after(child: Child) -> None:
 
 
 def test_what_lies_in_regions_is_not_paid_for_again() -> None:
-    """The price leaves out what is read and written in place, and nothing that is copied."""
+    """The peak leaves out tensors that are read or written in place, and counts copies."""
     inputs = {"input": np.zeros((600, 500), "f4"), "target": np.zeros(600, np.int64)}
     item = evaluation("cross_entropy", inputs, gradients_for=["input"])
 

@@ -136,7 +136,7 @@ def test_a_peer_that_talks_loses_its_lease() -> None:
 
 @pytest.mark.parametrize("kept", ["descriptor", "mapping"])
 def test_contents_stay_as_long_as_somebody_has_them(kept: str) -> None:
-    """Whoever gives up the lease and keeps the memory keeps its contents, and they count."""
+    """A caller who ends the lease and keeps the memory keeps its contents, and they count."""
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
@@ -158,7 +158,7 @@ def test_contents_stay_as_long_as_somebody_has_them(kept: str) -> None:
 
 
 def test_what_children_have_is_held_too() -> None:
-    """Memory that a process inherits is its own until it ends, whatever its parent does."""
+    """Memory that a process inherits stays until it ends, even when its parent unmaps it."""
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
@@ -181,7 +181,7 @@ def test_what_children_have_is_held_too() -> None:
 
 @pytest.mark.parametrize("way", ["unlock", "open anew"])
 def test_memory_is_taken_back_from_who_cheats(way: str) -> None:
-    """Whoever makes the server believe that the memory is free has zeros: what counts is there."""
+    """A caller who makes the server free memory that it still maps reads zeros."""
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
@@ -258,7 +258,7 @@ def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_call_that_is_cancelled_leaves_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks for a region and leaves before it is made is like one who never comes."""
+    """A caller who cancels before the region is created is like one who never connects."""
     monkeypatch.setattr(thresholds, "TOKEN_SECONDS", 0.2)
     begun, go_on = threading.Event(), threading.Event()
 

@@ -106,7 +106,7 @@ async def _start(**changes: object) -> None:
 
 @pytest.mark.parametrize("what", ["file", "folder", "long"])
 def test_paths_that_cannot_be_listened_at(tmp_path: Path, what: str) -> None:
-    """What is no socket is left alone, and the server does not start without what was asked."""
+    """A file that is no socket stays, and the server does not start without its socket."""
     path = tmp_path / "taken"
     if what == "file":
         path.write_text("mine")
@@ -121,7 +121,7 @@ def test_paths_that_cannot_be_listened_at(tmp_path: Path, what: str) -> None:
 
 @pytest.mark.parametrize(("path", "shared"), [("", False), ("regions.sock", True)])
 def test_other_machines_are_offered_none(tmp_path: Path, path: str, *, shared: bool) -> None:
-    """A server that other machines reach hands regions out only where it was told to."""
+    """A server that other machines can reach leases regions only at a given socket."""
     chosen = str(tmp_path / path) if path else ""
 
     async def body(app: App, _: grpc.aio.Channel) -> None:
@@ -135,10 +135,10 @@ _PLAIN_PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin")
 
 
 @pytest.mark.skipif(
-    os.geteuid() != 0 or _PLAIN_PYTHON is None, reason="only root can be somebody else"
+    os.geteuid() != 0 or _PLAIN_PYTHON is None, reason="only root can change its user"
 )
 def test_other_users_are_refused(tmp_path: Path) -> None:
-    """Even with a token and a folder that is open: the kernel tells whose the peer is."""
+    """Even with a token and a folder that is open: the kernel names the peer's user."""
     path = tmp_path / "regions.sock"
     script = (
         "import socket, sys; peer = socket.socket(socket.AF_UNIX); peer.connect(sys.argv[1]); "

@@ -38,7 +38,7 @@ def _number(response: Response) -> int:
 
 
 def test_answers_carry_the_ids_of_their_requests(stub: Stub) -> None:
-    """Each id comes back once for each time it was sent, whatever the numbers are."""
+    """Each id comes back once for each time it was sent, for any numbers."""
     ids = [0, 7, 7, 2**64 - 1, 3, 0]
     answers = stub.EvaluateStream(stream_requests((n, GOLDEN) for n in ids), timeout=TIMEOUT)
     found = list(answers)
@@ -59,7 +59,7 @@ def test_bad_items_never_end_the_stream(stub: Stub) -> None:
 
 
 def test_a_stream_answers_as_a_call_does(stub: Stub) -> None:
-    """The same evaluation gives the same bits by both doors."""
+    """The same evaluation has the same bits through both methods."""
     [answer] = stub.EvaluateStream(stream_requests([(1, GOLDEN)]), timeout=TIMEOUT)
     assert essence(answer.outcome.result) == essence(by_call(stub, GOLDEN).result)
 
@@ -72,7 +72,7 @@ def test_an_empty_stream_ends_well(stub: Stub) -> None:
 
 
 def test_bytes_that_are_no_item_end_the_stream_precisely(child: Child) -> None:
-    """What does not parse has no id to be answered under: the call is INVALID_ARGUMENT."""
+    """A message that does not parse has no id for its answer: the call is INVALID_ARGUMENT."""
     with child.channel() as channel:
         method = "/losswire.v1.LossService/EvaluateStream"
         stream: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)

@@ -110,7 +110,7 @@ UPLOAD_OFF_LOOP_BYTES: Final = 64 * _KIB
 second for each GiB or two (0011)."""
 
 UPLOAD_GRACE_SECONDS: Final = 15.0
-"""Seconds that every upload has, whatever its size. Not measured: memory is reserved meanwhile."""
+"""Seconds that every upload has, of any size. Not measured: memory is reserved meanwhile."""
 
 UPLOAD_BYTES_PER_SECOND: Final = _MIB
 """Bytes that must arrive per second beyond the grace. Not measured: a slow network."""

@@ -163,7 +163,7 @@ class Evaluator:
     def _check(
         self, evaluation: evaluation_pb2.Evaluation, detached: Detached = NOTHING_DETACHED
     ) -> Work:
-        """Decode, resolve and validate, on whatever thread."""
+        """Decode, resolve and validate, on any thread."""
         record = self.registry.find(evaluation.loss)
         map_region = self.regions.map_region
         request = decode(evaluation, detached=detached)

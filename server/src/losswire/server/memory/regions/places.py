@@ -1,8 +1,8 @@
 """Offsets in regions: the tensors that an evaluation reads, and the destinations of gradients.
 
 The caller can change the memory at any time, also while an evaluation runs. Values that only
-enter arithmetic are read in place: whatever they are, the result is a number. Values that are
-checked, because torch indexes memory with them or fails on them, are copied first.
+enter arithmetic are read in place: any bits are a number. Values that are checked, because
+torch indexes memory with them or fails on them, are copied first.
 """
 
 from collections.abc import Callable

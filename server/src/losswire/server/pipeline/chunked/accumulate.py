@@ -47,7 +47,7 @@ class Accumulator:
         self._sums = Sums()
         self._denominator = 0.0
         self._known: float | None = plan.whole.normalizer
-        # Native rows write gradients where they are sent from, at whatever address; torch does not.
+        # Native rows write gradients directly into the message, at any address; torch does not.
         self._direct = (
             device.type == "cpu"
             and plan.whole.native_form is not None
