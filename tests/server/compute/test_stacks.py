@@ -79,7 +79,7 @@ def test_what_waits_is_computed_together(monkeypatch: pytest.MonkeyPatch) -> Non
         busy = asyncio.create_task(work.evaluate(numbered(CLOSED), _NEVER))
         await until(gate.reached.is_set)
         waiting = [asyncio.create_task(outcomes(work, each, _NEVER)) for each in calls]
-        await until(lambda: work.worker._jobs.qsize() == len(calls))
+        await until(lambda: work.worker.waiting_jobs == len(calls))
         gate.open.set()
         together = [each.result for task in waiting for each in await task]
         await busy

@@ -23,7 +23,7 @@ from tests.support.requests import (
 
 @pytest.mark.parametrize("size", [SMALL_REGION // 2, SMALL_REGION * 2, 0])
 def test_nobody_can_resize_a_region(stub: Stub, held: Held, size: int) -> None:
-    """The seals refuse another length, and to be taken away or added to."""
+    """The seals refuse another length, and further seals."""
     with pytest.raises(PermissionError):
         os.ftruncate(held.descriptor, size)
     with pytest.raises(PermissionError):
@@ -42,7 +42,7 @@ def test_nobody_can_resize_a_region(stub: Stub, held: Held, size: int) -> None:
     ],
 )
 def test_sizes_that_cannot_be(channel: grpc.Channel, size: int, code: int, reason: str) -> None:
-    """A region has bytes, and no more than the quota, a quarter of the budget."""
+    """A region has at least one byte, and no more than the quota, a quarter of the budget."""
     with pytest.raises(grpc.RpcError) as refused:
         create(channel, size)
     status = item_status(refused.value)
@@ -57,7 +57,7 @@ def test_regions_share_one_quota(channel: grpc.Channel) -> None:
 
 
 def test_sizes_are_whole_pages_and_memory_is_clear(channel: grpc.Channel) -> None:
-    """A region has at least what was asked for, and never holds what others left behind."""
+    """A region has at least the requested size, and never holds the bytes of another one."""
     created = create(channel, 1)
     assert created.size_bytes == 4096
     for _ in range(3):
@@ -67,7 +67,7 @@ def test_sizes_are_whole_pages_and_memory_is_clear(channel: grpc.Channel) -> Non
 
 
 def test_the_answers_tell_no_secrets(channel: grpc.Channel) -> None:
-    """Numbers and tokens are not guessed from others."""
+    """Ids and tokens cannot be guessed from others."""
     made = [create(channel, 1) for _ in range(4)]
     assert len({each.token for each in made}) == len({each.region_id for each in made}) == 4
     assert all(len(each.token) == 32 and each.region_id < 2**63 for each in made)
@@ -75,7 +75,7 @@ def test_the_answers_tell_no_secrets(channel: grpc.Channel) -> None:
 
 
 def test_a_region_serves_whoever_knows_its_number(child: Child, stub: Stub) -> None:
-    """A number is a capability on any connection, and worth nothing when the lease has ended."""
+    """An id works on any connection, and no longer when the lease has ended."""
     with child.channel() as other:
         with region(other, SMALL_REGION) as held:
             moved, _ = relocate(CORPUS[1], held)
@@ -88,7 +88,7 @@ def test_a_region_serves_whoever_knows_its_number(child: Child, stub: Stub) -> N
 
 
 def test_off(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Without a quota nothing is announced, made or found."""
+    """Without a quota no region is announced, created or found."""
     log = tmp_path_factory.mktemp("off") / "log"
     with Child(log, "--region-quota-mib", "0") as child, child.channel() as off:
         stub = Stub(off)

@@ -1,4 +1,4 @@
-"""Tensors in shared memory: the same results, every place checked, and nothing trusted."""
+"""Tensors in shared memory: the same results, and every offset is checked."""
 
 import threading
 from collections.abc import Callable
@@ -244,7 +244,7 @@ _DESTINATIONS: dict[str, tuple[_Spoil, str, str]] = {
 def test_wrong_destinations_are_refused(
     stub: Stub, held: Held, case: tuple[_Spoil, str, str]
 ) -> None:
-    """A gradient may not go onto a tensor of its evaluation, or out of the region."""
+    """A gradient may not overlap a tensor of its evaluation, or end outside of the region."""
     spoil, path, says = case
     item = evaluation(
         "mse_loss",
@@ -265,7 +265,7 @@ def test_wrong_destinations_are_refused(
 
 
 def test_nothing_is_written_by_an_evaluation_that_is_wrong(stub: Stub, held: Held) -> None:
-    """A class index out of range is found before the gradient's place is touched."""
+    """A class index out of range is found before the destination is written."""
     item = evaluation(
         "cross_entropy",
         {"input": np.ones((2, 3), "f4"), "target": i64(0, 3)},
@@ -279,7 +279,7 @@ def test_nothing_is_written_by_an_evaluation_that_is_wrong(stub: Stub, held: Hel
 
 
 def test_values_that_change_meanwhile_harm_nobody(stub: Stub, channel: grpc.Channel) -> None:
-    """Classes that another thread makes wrong all the time are found wrong, or were right."""
+    """Classes that another thread changes all the time are refused, or were valid when copied."""
     rows = 1500
     stop = threading.Event()
     with region(channel) as held:
@@ -318,7 +318,7 @@ def test_values_that_change_meanwhile_harm_nobody(stub: Stub, channel: grpc.Chan
     ("loss", "name"), [("binary_cross_entropy", "input"), ("binary_cross_entropy", "target")]
 )
 def test_probabilities_are_checked_in_a_copy(stub: Stub, held: Held, loss: str, name: str) -> None:
-    """Floating numbers with a rule are refused out of a region as out of a message."""
+    """Floating numbers with a rule are refused in a region as in a message."""
     inputs = {"input": f32(0.5, 0.5), "target": f32(0, 1)}
     inputs[name] = f32(0.5, 1.5)
     moved, _ = relocate(evaluation(loss, inputs), held)
@@ -354,7 +354,7 @@ def _chunked(
 
 
 def test_a_chunked_call_may_name_what_does_not_stream(stub: Stub, held: Held) -> None:
-    """Targets in a region and streamed logits give the result of one message."""
+    """Targets in a region and streamed logits have the result of one message."""
     logits, classes = f32([0.1, 0.2], [0.3, 0.1], [0.9, 0.5]), i64(0, 1, 1)
     target = held.array((3,), np.int64)
     target[...] = classes
@@ -368,7 +368,7 @@ def test_a_chunked_call_may_name_what_does_not_stream(stub: Stub, held: Held) ->
 
 @pytest.mark.parametrize("what", ["streamed", "destination"])
 def test_what_streams_does_not_lie_in_a_region(stub: Stub, held: Held, what: str) -> None:
-    """A streamed input has no other place, and its gradient comes with the parts."""
+    """A streamed input cannot be in a region, and its gradient comes with the parts."""
     item = evaluation(
         "mse_loss", {"input": f32(1, 2), "target": f32(3, 4)}, gradients_for=["input"]
     )

@@ -1,4 +1,4 @@
-"""Resident tensors over the wire: storing, naming, forgetting, and everything that is refused."""
+"""Resident tensors over gRPC: storing, naming, deleting, and all refusals."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ from tests.support.resident import Part, Stub, header, identity, named, noise
 
 _QUOTA = 2 << 20
 _KIB = 256
-"""How many numbers of float32 take a KiB."""
+"""The float32 numbers in a KiB."""
 
 _F32 = tensor_pb2.DATA_TYPE_FLOAT32
 _BOOL = tensor_pb2.DATA_TYPE_BOOL
@@ -178,7 +178,7 @@ def test_ids_have_the_length_of_a_hash(tensors: Stub, losses: LossStub, length: 
 
 
 def test_the_least_recently_used_makes_room(tensors: Stub, losses: LossStub) -> None:
-    """Putting again and evaluating count as uses, asking does not."""
+    """Putting again and evaluating count as uses, StatTensor does not."""
     a, b, c, d, e = (noise(seed, 600 * _KIB) for seed in range(10, 15))
     for array in (a, b, c):
         resident.put(tensors, array)
@@ -318,7 +318,7 @@ def test_the_server_tells_its_quota(losses: LossStub) -> None:
 
 
 def test_a_server_without_quota_keeps_nothing(tmp_path: Path) -> None:
-    """Putting and naming are UNIMPLEMENTED; asking and forgetting find nothing."""
+    """Putting and naming are UNIMPLEMENTED; StatTensor and DeleteTensor find nothing."""
     with Child(tmp_path / "log", "--resident-quota-mib", "0") as child, child.channel() as channel:
         tensors, losses = Stub(channel), LossStub(channel)
         info = losses.GetServerInfo(loss_service_pb2.GetServerInfoRequest())

@@ -122,7 +122,7 @@ def test_uploads_share_the_budget_of_evaluations() -> None:
 
 @pytest.fixture
 def without_collector() -> Iterator[None]:
-    """No garbage collector: what is free is free because nothing refers to it."""
+    """No garbage collector: memory is freed only when nothing refers to it."""
     gc.collect()
     gc.disable()
     yield

@@ -42,7 +42,7 @@ _SEPARABLE = [
     record for record in builtin_registry() if record.kind is Kind.LOSS and record.separable
 ]
 _CELLS = 24
-"""How many of each loss's cells are cut."""
+"""The number of each loss's cells that are cut."""
 
 _ULP = {
     "float16": 2.0**-11,

@@ -138,7 +138,7 @@ def test_a_silent_sender_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_runs_ahead_is_bounded() -> None:
-    """A source is asked for no more than the depth and the one in its hand, and is closed."""
+    """A source is read at most by the depth and one further item, and is closed."""
     made: list[int] = []
     closed: list[bool] = []
 

@@ -125,7 +125,7 @@ _REFUSED: Mapping[str, _Wrong] = {
 
 @pytest.mark.parametrize("case", _REFUSED)
 def test_what_cannot_stream_is_told_with_its_path(chunked_stub: Stub, case: str) -> None:
-    """INVALID_ARGUMENT, with every violation and what to do instead; the server lives on."""
+    """INVALID_ARGUMENT, with every violation and what to do instead; the server continues."""
     item, streamed, expected = _REFUSED[case]
     _assert_refused(chunked_stub, parts_of(item, streamed, cuts_of(6, [4])), expected)
 
@@ -191,7 +191,7 @@ def test_a_streamed_input_has_no_data(chunked_stub: Stub) -> None:
 
 
 def test_a_shape_takes_no_memory(chunked_stub: Stub) -> None:
-    """A header may tell of more than there is memory, as long as nothing of it comes."""
+    """A header may announce more than there is memory, as long as no row of it arrives."""
     request = header_of(_GOOD, ["input", "target"])
     for name in ("input", "target"):
         request.header.evaluation.inputs[name].shape[0] = 2**31 - 1

@@ -1,4 +1,4 @@
-"""Work that is not wanted any more is not done."""
+"""Expired and cancelled evaluations are not computed."""
 
 import asyncio
 import time

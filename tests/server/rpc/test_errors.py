@@ -42,7 +42,7 @@ from tests.support.requests import (
 )
 
 _CODES = {3, 4, 5, 8, 9, 12, 13, 14, 16}
-"""Those that the contract names."""
+"""The codes that the contract names."""
 
 
 def _kinds(root: type[Exception]) -> Iterator[type[Exception]]:
@@ -66,7 +66,7 @@ def test_every_error_has_its_line_in_the_table(kind: type[Exception]) -> None:
 
 
 def test_reasons_name_errors_one_to_one() -> None:
-    """A program that reads the reason knows the error."""
+    """Each reason belongs to one error."""
     reasons = [each.reason for each in ERROR_CODES.values()]
     assert len(set(reasons)) == len(reasons)
 
@@ -82,7 +82,7 @@ def test_the_table_is_looked_up_along_the_ancestors() -> None:
 
 
 def test_only_texts_for_callers_travel() -> None:
-    """Any other error's text is replaced by the request's number."""
+    """Any other error's text is replaced by the request's id."""
     assert text_for_caller(UnknownLossError("x", []), "id") == 'there is no loss "x"'
     expected = "internal error; the server's log has the details under request id"
     for error in (ValueError("secret"), RuntimeError("secret"), OSError(2, "secret", "/secret")):
@@ -112,7 +112,7 @@ def test_the_same_facts_travel_with_a_call_and_with_an_item() -> None:
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 40, 1000])
 def test_a_list_of_violations_is_cut_with_a_note(count: int) -> None:
-    """At most 16 lines travel, and together with those left out none is lost."""
+    """At most 16 violations are sent; the last one counts those that are left out."""
     found = [Violation(f"field{number}", "is wrong") for number in range(count)]
     told = item_status(InvalidEvaluationError(found), "id").violations
     if count <= 16:
@@ -164,7 +164,7 @@ _ITEM = evaluation("faulty", {"input": f32(1)})
 
 
 def _logged(child: Child, message: str) -> str:
-    """Find the only entry of the log for the request of an answer; give its exception."""
+    """Find the only entry of the log for the request of an answer; returns its exception."""
     request_id = message.rpartition(" ")[2]
     assert len(request_id) == 16
     entries = [each for each in child.entries() if request_id in each["message"]]

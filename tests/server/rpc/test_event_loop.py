@@ -1,4 +1,4 @@
-"""The event loop computes nothing but what takes a moment, and answers health meanwhile."""
+"""The event loop computes small evaluations only, and answers health meanwhile."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ from tests.support.requests import (
 
 
 class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every torch operation of this thread."""
+    """Records every torch operation of this thread."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -48,7 +48,7 @@ class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def test_torch_calls_of_a_thread_are_seen() -> None:
-    """The instrument of the next test works, on the thread that it is set up in only."""
+    """The recorder of the next test works, on its own thread only."""
     with _Calls() as calls:
         torch.ones(1)
         other = threading.Thread(target=lambda: torch.zeros(1))
@@ -175,7 +175,7 @@ def test_health_answers_under_large_evaluations(
 def test_health_answers_under_many_small_evaluations(
     child: Child, small: loss_service_pb2.EvaluateManyRequest
 ) -> None:
-    """Judging 4096 evaluations of one call does not hold up the event loop either."""
+    """Checking 4096 evaluations of one call does not block the event loop either."""
 
     def work(stub: Stub) -> None:
         outcomes = stub.EvaluateMany(small, timeout=TIMEOUT).outcomes

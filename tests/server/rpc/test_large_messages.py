@@ -1,4 +1,4 @@
-"""Large tensors in one message, which protobuf does not get to see: the answers are the same."""
+"""Large tensors in one message, which are not parsed by protobuf: the answers are the same."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Evaluations over the connection that a region is leased by: the same answers, and no way out."""
+"""Evaluations over the connection that leases a region: the same answers, the same limits."""
 
 import asyncio
 import socket
@@ -68,7 +68,7 @@ def _batch(rows: int, classes: int, loss: str = "cross_entropy") -> evaluation_p
 
 @pytest.fixture
 def held(channel: grpc.Channel) -> Iterator[Held]:
-    """A region of its own for each test."""
+    """A new region for each test."""
     with region(channel, 4 * MIB) as found:
         yield found
 
@@ -147,7 +147,7 @@ def test_calls_need_no_descriptor(channel: grpc.Channel) -> None:
 
 
 def test_a_request_may_come_in_pieces(held: Held) -> None:
-    """It is answered when its last byte is there."""
+    """It is answered when its last byte has arrived."""
     framed = _framed(_batch(3, 4))
     for at in range(len(framed)):
         held.lease.sendall(framed[at : at + 1])
@@ -156,7 +156,7 @@ def test_a_request_may_come_in_pieces(held: Held) -> None:
 
 @pytest.mark.parametrize("what", ["too long", "more than one", "more than it says"])
 def test_whoever_breaks_the_rules_loses_the_lease(held: Held, what: str) -> None:
-    """There is no telling what comes next, so the connection ends and the region with it."""
+    """The next message has no known begin, so the connection ends and the region with it."""
     framed = _framed(_batch(3, 4))
     held.lease.sendall(
         {
@@ -186,7 +186,7 @@ def test_noise(channel: grpc.Channel, child: Child, stub: Stub) -> None:
 
 @pytest.mark.parametrize("limit", [MIB, thresholds.MAX_LEASE_REQUEST_BYTES // 2])
 def test_the_length_is_announced(limit: int) -> None:
-    """It is never more than what a message may have, and what is longer ends the lease."""
+    """It is at most the size of a message; a longer request ends the lease."""
     longest = min(limit, thresholds.MAX_LEASE_REQUEST_BYTES)
 
     async def body(_: App, channel: grpc.aio.Channel) -> None:
@@ -210,7 +210,7 @@ def test_the_length_is_announced(limit: int) -> None:
 
 
 def test_what_has_not_begun_in_time_never_does() -> None:
-    """A request may say how long it may take."""
+    """A request may have a time limit."""
     gate = Gate()
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:

@@ -113,7 +113,7 @@ def test_what_is_checked_is_not_read_where_its_caller_can_change_it(
 
 
 def test_an_evaluation_goes_on_without_the_lease() -> None:
-    """Memory that is freed while it is read stays until it is not."""
+    """Memory that is released while it is read stays until the evaluation ends."""
     gate = Gate()
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:

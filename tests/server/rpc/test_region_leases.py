@@ -1,4 +1,4 @@
-"""A region lives as long as the connection that fetched it, and leaves nothing behind."""
+"""A region exists as long as the connection that leased it, and is freed completely."""
 
 import asyncio
 import fcntl
@@ -70,7 +70,7 @@ sys.stdin.read()
 def test_a_caller_who_is_killed_leaves_nothing(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever SIGKILL meets a caller, the bytes come back within a second."""
+    """After SIGKILL in any stage, the bytes are free within a second."""
     monkeypatch.setattr(thresholds, "TOKEN_SECONDS", 0.5)
     gate, listen = Gate(), tmp_path / "grpc.sock"
 
@@ -109,7 +109,7 @@ def test_a_caller_who_is_killed_leaves_nothing(
 
 
 def test_a_token_that_nobody_presents_expires(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A region waits for its caller for a moment, and then not."""
+    """A region waits for its caller for a moment only."""
     monkeypatch.setattr(thresholds, "TOKEN_SECONDS", 0.2)
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
@@ -122,7 +122,7 @@ def test_a_token_that_nobody_presents_expires(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_peer_that_talks_loses_its_lease() -> None:
-    """After the token nothing is said but evaluations."""
+    """After the token only evaluations are accepted."""
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
@@ -203,7 +203,7 @@ def test_memory_is_taken_back_from_who_cheats(way: str) -> None:
 
 
 def test_what_is_held_without_a_lease_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ending leases makes no room for more regions than there may be."""
+    """Mapped regions without a lease still count against the most regions."""
     monkeypatch.setattr(thresholds, "MAX_REGIONS", 2)
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
@@ -223,7 +223,7 @@ def test_what_is_held_without_a_lease_takes_its_place(monkeypatch: pytest.Monkey
 
 
 def test_what_a_caller_holds_survives_the_server() -> None:
-    """A server that ends leaves the memory to those who have it: there may be results in it."""
+    """A server that ends does not clear mapped memory, which may hold results."""
     kept: list[Held] = []
 
     async def body(_: App, channel: grpc.aio.Channel) -> None:

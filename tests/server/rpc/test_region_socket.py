@@ -22,7 +22,7 @@ from tests.support.sharing import create_from, sharing
 
 
 def test_tokens_work_once(child: Child) -> None:
-    """A token that was used, and one that never was one, fetch nothing."""
+    """A used token, and a wrong one, lease nothing."""
     with child.channel() as channel:
         created = create(channel, 1)
         held = fetch(created)
@@ -61,7 +61,7 @@ def _mode(path: Path) -> int:
 
 
 def test_the_socket_is_private_and_goes_with_the_server() -> None:
-    """Nobody else may enter the folder, and nothing of it stays."""
+    """Only the owner may enter the folder, and it is removed at the end."""
     folders: list[Path] = []
 
     async def body(app: App, _: grpc.aio.Channel) -> None:
@@ -74,7 +74,7 @@ def test_the_socket_is_private_and_goes_with_the_server() -> None:
 
 
 def test_a_chosen_socket(tmp_path: Path) -> None:
-    """A path of the operator's is used, taken over from a server that is gone, and removed."""
+    """The operator's path is used, taken over from a server that has ended, and removed."""
     path = tmp_path / "losswire.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
@@ -131,7 +131,7 @@ def test_other_machines_are_offered_none(tmp_path: Path, path: str, *, shared: b
 
 
 _PLAIN_PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin")
-"""One that every user may run."""
+"""An interpreter that every user may run."""
 
 
 @pytest.mark.skipif(

@@ -136,7 +136,7 @@ def test_a_sender_that_does_not_read_is_held_back() -> None:
 
 @pytest.mark.parametrize("unread", [0, 1, 10])
 def test_the_pump_holds_no_more_than_the_limit(unread: int) -> None:
-    """Requests are taken one by one, never more than the limit (and one) ahead of the reader."""
+    """Requests are read one by one, never more than the limit (and one) ahead of the reader."""
     taken = 0
     running = 0
     most = 0
@@ -169,7 +169,7 @@ def test_the_pump_holds_no_more_than_the_limit(unread: int) -> None:
 
 
 def test_a_slow_item_does_not_hold_up_the_others() -> None:
-    """Answers may come in another order than requests: each as soon as it is there."""
+    """Answers may come in another order than requests: each as soon as it is ready."""
 
     async def requests() -> AsyncIterator[float]:
         for seconds in (0.2, 0.0):
@@ -223,7 +223,7 @@ def test_cancelling_a_stream_cancels_what_is_in_flight() -> None:
 
 
 def test_cancelling_a_stream_that_is_not_read_leaves_nothing_behind() -> None:
-    """A server that is stuck in writing to a caller who goes away drops all work for it."""
+    """A server that is blocked in writing to a caller who disconnects drops all work for it."""
     gate = Gate()
 
     async def run(stub: AsyncStub) -> None:

@@ -40,7 +40,7 @@ class Settings:
     region_socket: str = ""
     """The unix socket that leases regions. Empty: one in a private folder, when only this machine
     can call, and none otherwise."""
-    preferred_chunk_bytes: int = 4 * MIB
+    preferred_chunk_bytes: int = thresholds.PREFERRED_CHUNK_BYTES
     """The size of a chunk that the server recommends."""
     drain_seconds: float = 10.0
     """The seconds that calls may continue after SIGTERM."""
