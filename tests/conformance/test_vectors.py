@@ -6,7 +6,7 @@ import grpc
 import pytest
 from tools.make_conformance import FOLDER, build, present
 
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from losswire.v1 import loss_service_pb2, loss_service_pb2_grpc
 from tests.conformance.cases import CASES
 from tests.conformance.replay import Entry, entries, near, replay

@@ -6,7 +6,7 @@ import pytest
 
 from losswire.server import docs
 from losswire.server.catalogue.describe import describe
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from tests.docs.pages import ROOT, anchors, links, pages, read
 
 LOSSES_PAGE = ROOT / "docs" / "losses.md"

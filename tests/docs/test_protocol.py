@@ -15,7 +15,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
-from losswire.server.errors import Meanings
+from losswire.server.rpc.status import ERROR_CODES
 from losswire.v1 import (
     loss_service_pb2,
     loss_service_pb2_grpc,
@@ -68,7 +68,7 @@ def _data_types() -> list[list[str]]:
 def test_reasons_are_those_of_the_table_of_errors() -> None:
     """The page lists every reason that a server gives, with its code, and no other."""
     listed = [(reason.strip("`"), code) for reason, code, *_ in rows(PAGE, "`reason`")]
-    assert listed == [(each.reason, each.code.name) for each in Meanings.TABLE.values()]
+    assert listed == [(each.reason, each.code.name) for each in ERROR_CODES.values()]
 
 
 def test_limits_are_those_of_the_contract() -> None:

@@ -83,9 +83,9 @@ def test_reads_answers_of_known_forms(built: Toolchain, monkeypatch: pytest.Monk
         pytest.skip("there are no native rows here")
     decoded: list[str] = []
 
-    def spy(message: evaluation_pb2.Evaluation, *rest: Any) -> Request:  # noqa: ANN401 (its own)
+    def spy(message: evaluation_pb2.Evaluation, *rest: Any, **named: Any) -> Request:  # noqa: ANN401 (its own)
         decoded.append(message.loss)
-        return decode(message, *rest)
+        return decode(message, *rest, **named)
 
     monkeypatch.setattr(line_module, "decode", spy)
 

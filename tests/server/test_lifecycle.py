@@ -102,7 +102,7 @@ def test_a_message_over_the_limit_is_refused(stub: Stub, stream: bool) -> None: 
 
 
 def test_the_limit_is_a_setting(tmp_path: Path) -> None:
-    """--max-message-mib is what GetServerInfo tells and what is accepted; unix sockets serve."""
+    """GetServerInfo reports --max-message-mib, up to which requests pass; unix sockets work."""
     address = f"unix:{tmp_path}/socket"
     with Child(tmp_path / "log", "--max-message-mib", "10", listen=address) as child:
         assert child.first_line == f"listening on {address}\n"

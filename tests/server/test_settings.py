@@ -1,11 +1,10 @@
-"""How many CPUs and how much memory a server takes itself to have."""
+"""The CPUs and the memory that a server finds for itself."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from losswire.server import settings
 from losswire.server.cli import main
 from losswire.server.settings import MIB, Settings, available_cpus, available_memory
 
@@ -17,7 +16,7 @@ _NO_LIMIT_V1 = "9223372036854771712"
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in the place of /sys/fs/cgroup, on a machine of a million CPUs."""
-    monkeypatch.setattr(settings, "_CGROUP", tmp_path)
+    monkeypatch.setattr("losswire.server.settings.CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(_MANY))
     return tmp_path
 
@@ -129,7 +128,7 @@ def test_the_command_line_takes_its_defaults_from_them(
 
 
 def test_settings_never_change() -> None:
-    """They are read once, at the edge."""
+    """They are read once, by the command line."""
     told = Settings(threads=1, memory_budget_bytes=1)
     with pytest.raises(AttributeError):
         told.threads = 2  # type: ignore[misc]

@@ -17,7 +17,7 @@ TIMEOUT = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a chunked call gave."""
+    """The answer to a chunked call."""
 
     result: evaluation_pb2.EvaluationResult
     rows: int
@@ -28,7 +28,7 @@ class Answer:
 
 
 def header_of(evaluation: evaluation_pb2.Evaluation, streamed: Sequence[str]) -> Request:
-    """Make the header of an evaluation whose tensors are all there."""
+    """Return the header of an evaluation that has all its tensors."""
     header = loss_service_pb2.ChunkedHeader(evaluation=evaluation, streamed_inputs=streamed)
     for name in set(streamed) & set(evaluation.inputs):
         header.evaluation.inputs[name].data = b""
@@ -38,7 +38,7 @@ def header_of(evaluation: evaluation_pb2.Evaluation, streamed: Sequence[str]) ->
 def parts_of(
     evaluation: evaluation_pb2.Evaluation, streamed: Sequence[str], cuts: Iterable[int]
 ) -> Iterator[Request]:
-    """Make the parts of a call: the header, then rows up to each cut."""
+    """Yield the parts of a call: the header, then rows up to each cut."""
     yield header_of(evaluation, streamed)
     given = [name for name in streamed if name in evaluation.inputs]
     arrays = [decode_tensor(evaluation.inputs[name]) for name in given]
@@ -49,7 +49,7 @@ def parts_of(
 
 
 def cuts_of(rows: int, sizes: Iterable[int]) -> list[int]:
-    """Cut rows into parts of these sizes, again and again; 0 stands for all at once."""
+    """Cut rows into parts of these sizes, repeatedly; 0 means all at once."""
     sizes = list(sizes)
     cuts: list[int] = []
     done = 0
@@ -65,7 +65,7 @@ def evaluate_chunked(
     streamed: Sequence[str],
     cuts: Iterable[int],
 ) -> Answer:
-    """Call and put the answer together; raises grpc.RpcError."""
+    """Call and assemble the answer; raises grpc.RpcError."""
     requests = parts_of(evaluation, streamed, cuts)
     *parts, last = stub.EvaluateChunked(requests, timeout=TIMEOUT)
     assert last.WhichOneof("part") == "result"
@@ -91,7 +91,7 @@ def evaluate_chunked(
 
 
 def _form(evaluation: evaluation_pb2.Evaluation, name: str) -> tuple[Any, tuple[int, ...]]:
-    """Give the type of a gradient and the shape of one of its rows."""
+    """Return the type of a gradient and the shape of one of its rows."""
     tensor: tensor_pb2.Tensor = evaluation.inputs[name]
     dtype = DATA_TYPES[evaluation.gradient_data_type or tensor.data_type].numpy
     return dtype, tuple(tensor.shape[1:])

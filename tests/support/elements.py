@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.server.catalogue.closed_form import RowBlock
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from tests.support.caller import Array
 from tests.support.native import Guarded
 from tests.support.sampling import NUMPY, convert

@@ -21,7 +21,7 @@ UNLIMITED = (
 
 
 def path_with(folder: Path) -> str:
-    """Give the PYTHONPATH of a child that also finds the modules of a folder."""
+    """Return the PYTHONPATH of a child that also finds the modules of a folder."""
     return os.pathsep.join([str(folder), *filter(None, sys.path)])
 
 
@@ -79,11 +79,11 @@ class Child:
         return grpc.insecure_channel(self.address, UNLIMITED)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Give the exit status, which must come."""
+        """Wait for the exit status and return it."""
         status = self.process.wait(timeout=30)
         self._output.close()
         return status

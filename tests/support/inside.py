@@ -1,8 +1,9 @@
-"""A server inside of the test's own process, and a loss that the test holds in its hand."""
+"""A server inside of the test's own process, and a loss that the test can stop and resume."""
 
 import asyncio
+import math
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from losswire.server.app import App
 from losswire.server.catalogue.record import Input, LossRecord, Terms, floats, layout, loss
-from losswire.server.catalogue.registry import Registry, builtin_registry
+from losswire.server.catalogue.registry import Registry
+from losswire.server.errors import LosswireServerError
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.pipeline.worker import ComputeWorker
+from losswire.server.rpc.handlers import outcome_of
 from losswire.server.settings import MIB, Settings
 from losswire.v1 import evaluation_pb2, loss_service_pb2_grpc
 from tests.support.harness import UNLIMITED
@@ -27,28 +31,28 @@ else:
     AsyncStub = loss_service_pb2_grpc.LossServiceStub
 
 PATIENCE = 20.0
-"""How long to wait for what must come."""
+"""The seconds to wait for something that must happen."""
 
 CLOSED = 0.0
 """The number that `gate` stops at until it is opened."""
 
 FAULTY = -1.0
-"""The number that `gate` fails at, with an error that nobody foresaw."""
+"""The number that `gate` fails at, with an unexpected error."""
 
 SECRET = "what only the log may tell"  # noqa: S105 (the text of an error)
-"""What that error says."""
+"""The text of that error."""
 
 
 @dataclass
 class Gate:
-    """A loss called `gate` that tells what it computes, stops at 0 and fails at -1."""
+    """A loss called `gate` that records its numbers, waits at 0 and fails at -1."""
 
     computed: list[float] = field(default_factory=list)
     """The first number of each input that was computed."""
     threads: set[int] = field(default_factory=set)
     """The threads it was computed in."""
     parallelism: list[int] = field(default_factory=list)
-    """How many threads torch could use for each."""
+    """The number of threads that torch could use for each."""
     reached: threading.Event = field(default_factory=threading.Event)
     open: threading.Event = field(default_factory=threading.Event)
 
@@ -85,7 +89,7 @@ class Gate:
 
 
 def numbered(number: float, elements: int = 1) -> evaluation_pb2.Evaluation:
-    """Ask the gate for a number."""
+    """Return an evaluation of the gate for a number."""
     array = f32(*[number] * elements)
     return evaluation("gate", {"input": array}, reduction=evaluation_pb2.REDUCTION_SUM)
 
@@ -122,7 +126,7 @@ async def serving(
     gate: Gate,
     **changes: Any,  # noqa: ANN401 (any setting)
 ) -> AsyncIterator[AsyncStub]:
-    """Serve as `serving_app` does, for those who only evaluate."""
+    """Serve like `serving_app`, for tests that only evaluate."""
     async with serving_app(gate, **changes) as (_, channel):
         yield loss_service_pb2_grpc.LossServiceStub(channel)
 
@@ -132,7 +136,7 @@ def in_server(
     body: Callable[[AsyncStub], Awaitable[None]],
     **changes: Any,  # noqa: ANN401 (any setting)
 ) -> None:
-    """Run something that calls a server, both on one new event loop."""
+    """Run a function that calls a server, both on one new event loop."""
 
     async def run() -> None:
         async with serving(gate, **changes) as stub:
@@ -142,19 +146,39 @@ def in_server(
 
 
 @contextmanager
-def line(gate: Gate, **changes: Any) -> Iterator[Evaluator]:  # noqa: ANN401 (any setting)
-    """Make the line alone, without any door; at the end the gate is opened."""
-    engine = ComputeWorker(torch.device("cpu"), 1)
-    engine.start()
+def running_evaluator(
+    gate: Gate,
+    **changes: Any,  # noqa: ANN401 (any setting)
+) -> Iterator[Evaluator]:
+    """Create an evaluator alone, without any service; at the end the gate is opened."""
+    worker = ComputeWorker(torch.device("cpu"), 1)
+    worker.start()
     try:
-        yield Evaluator(gate.registry, engine, _settings(**changes))
+        yield Evaluator(gate.registry, worker, _settings(**changes))
     finally:
         gate.open.set()
-        engine.stop()
+        worker.stop()
+
+
+async def outcomes(
+    evaluator: Evaluator, items: Sequence[evaluation_pb2.Evaluation], deadline: float = math.inf
+) -> list[evaluation_pb2.EvaluationOutcome]:
+    """Evaluate many batches; each gets the outcome that EvaluateMany would send."""
+    return [outcome_of(each) for each in await evaluator.evaluate_many(items, deadline)]
+
+
+async def outcome(
+    evaluator: Evaluator, item: evaluation_pb2.Evaluation, deadline: float = math.inf
+) -> evaluation_pb2.EvaluationOutcome:
+    """Evaluate one batch; an error becomes the outcome that a stream would send."""
+    try:
+        return outcome_of(await evaluator.evaluate(item, deadline))
+    except LosswireServerError as error:
+        return outcome_of(error)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what must become true."""
+    """Wait until a condition becomes true."""
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 (of another thread, often)
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Lanes that stand for the streams of a device: as late as they may be, or at once."""
+"""Fakes of a device's streams: they work as late as allowed, or at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _GARBAGE = 77
 
 @dataclass(frozen=True)
 class _Moment:
-    """A place in a lane's work."""
+    """A position in a lane's work."""
 
     lane: "LazyLane"
     position: int
@@ -24,18 +24,18 @@ class _Moment:
 
 @dataclass
 class LazyLane:
-    """Does nothing before somebody waits for it, and then no more than that.
+    """Does nothing until a caller waits for it, and then no more than necessary.
 
-    Whoever forgets to wait finds garbage, whoever overwrites a source too early spoils it.
+    A caller that forgets to wait reads garbage; one that overwrites a source early corrupts data.
     """
 
     work: list[Callable[[], object]] = field(default_factory=list)
     done: int = 0
     kept: list[Tensor] = field(default_factory=list)
-    """What was said to be used here."""
+    """The tensors that were declared as used here."""
 
     def empty(self, like: Tensor) -> Tensor:
-        """Give memory with something else in it."""
+        """Return memory that holds garbage."""
         garbage = torch.full((like.nbytes,), _GARBAGE, dtype=torch.uint8)
         return garbage.view(like.dtype).view(like.shape)
 
@@ -48,15 +48,15 @@ class LazyLane:
         return _Moment(self, len(self.work))
 
     def wait(self, mark: Mark) -> None:
-        """Let what comes wait."""
+        """Let later work wait for a mark."""
         self.work.append(mark.synchronize)
 
     def uses(self, tensor: Tensor) -> None:
-        """Note it."""
+        """Record the tensor."""
         self.kept.append(tensor)
 
     def run_to(self, position: int) -> None:
-        """Do the work up to a position."""
+        """Run the work up to a position."""
         while self.done < position:
             self.done += 1
             self.work[self.done - 1]()
@@ -73,7 +73,7 @@ class PromptLane(LazyLane):
 def staging(
     lane: Callable[[], Lane], slabs: int = 3, slab_bytes: int = 1024
 ) -> tuple[Staging, Lanes, list[Tensor]]:
-    """Make a staging of everything, its lanes, and what it pinned."""
+    """Return a staging of everything, its lanes, and the memory that it pinned."""
     lanes = Lanes(arriving=lane(), computing=lane(), leaving=lane())
     pins: list[Tensor] = []
 

@@ -12,7 +12,7 @@ class Mistake:
     """One wrong evaluation and its refusal."""
 
     what: str
-    """What is wrong, in words; names the test."""
+    """The mistake in words; names the test."""
     item: evaluation_pb2.Evaluation
     found: tuple[tuple[str, str], ...] = ()
     """Every violation: the exact path of the field, and a part of what it must say."""

@@ -19,7 +19,7 @@ _TYPES = "expected one of DATA_TYPE_BOOL, DATA_TYPE_UINT8"
 
 
 def _raw(shape: tuple[int, ...], data: bytes = b"", data_type: int = _F32) -> tensor_pb2.Tensor:
-    """Make a tensor message without any check."""
+    """Return a tensor message without any check."""
     message = tensor_pb2.Tensor(shape=shape, data=data)
     message.data_type = tensor_pb2.DataType.ValueType(data_type)
     return message
@@ -301,7 +301,7 @@ _BOMB = dataclasses.replace(
 
 
 def _hollow(loss: str, *shape: int) -> evaluation_pb2.Evaluation:
-    """Make an evaluation without a byte of data, whose values are many nevertheless."""
+    """Return an evaluation without a byte of data, which has many values nevertheless."""
     return evaluation(loss, {"input": _raw(shape), "target": _raw(shape)})
 
 

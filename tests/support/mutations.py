@@ -226,7 +226,7 @@ class Mutator:
         return tensor_pb2.Region(region_id=self.draw.choice(self._regions), offset=offset)
 
     def _region(self, item: Evaluation) -> None:
-        """A tensor that lies in a region."""
+        """A tensor in a region."""
         self._tensor(item).region.CopyFrom(self._somewhere())
 
     def _destination(self, item: Evaluation) -> None:

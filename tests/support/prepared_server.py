@@ -13,7 +13,7 @@ from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.server.settings import MIB
 from losswire.v1 import evaluation_pb2, loss_service_pb2
-from tests.support.inside import PATIENCE, Gate, line, serving_app
+from tests.support.inside import PATIENCE, Gate, outcome, running_evaluator, serving_app
 from tests.support.prepared_forms import (
     Build,
 )
@@ -102,7 +102,7 @@ async def compared(
 ) -> None:
     """Ask for several numbers, and expect of each what the line says, which knows no forms."""
     for seed in seeds:
-        expected = await server.app.evaluator.outcome(build(seed), math.inf)
+        expected = await outcome(server.app.evaluator, build(seed), math.inf)
         answers = await METHODS[method](server, build(seed))
         assert bits(answers) == bits([expected] * len(answers))
         for each in answers:
@@ -149,7 +149,7 @@ async def handlers_alone(
 ) -> AsyncIterator[tuple[Gate, Evaluator, EvaluateHandlers]]:
     """Make the handlers of a pipeline alone, without a server."""
     gate = Gate()
-    with line(gate, **changes) as alone:
+    with running_evaluator(gate, **changes) as alone:
         yield gate, alone, EvaluateHandlers(alone, 64)
 
 

@@ -12,7 +12,7 @@ _GREETING = "listening on "
 
 @contextmanager
 def running_server(*arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Start a server on a free port and give its address; SIGTERM ends it with status 0.
+    """Start a server on a free port and yield its address; SIGTERM ends it with status 0.
 
     `arguments` are further ones of `serve`, `environment` further variables.
     """

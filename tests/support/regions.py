@@ -22,6 +22,9 @@ Created = tensor_service_pb2.CreateRegionResponse
 
 _ALIGNMENT = 64
 
+SMALL_REGION = 1 << 16
+"""The size of the region that most tests use, in bytes; whole pages."""
+
 
 @dataclass
 class Held:
@@ -35,7 +38,7 @@ class Held:
     arrays: dict[str, Array] = field(default_factory=dict)
 
     def array(self, shape: tuple[int, ...], dtype: "npt.DTypeLike" = np.float32) -> Array:
-        """Make an array behind the others."""
+        """Return an array behind the others."""
         kind = np.dtype(dtype)
         count = int(np.prod(shape, dtype=int))
         made = np.frombuffer(self.memory, np.uint8, count * kind.itemsize, self.used)
@@ -43,7 +46,7 @@ class Held:
         return made.view(kind).reshape(shape)
 
     def place(self, array: Array) -> tensor_pb2.Region:
-        """Tell where an array lies."""
+        """Return the region and offset of an array."""
         base = np.frombuffer(self.memory, np.uint8).ctypes.data
         return tensor_pb2.Region(region_id=self.region_id, offset=array.ctypes.data - base)
 
@@ -55,21 +58,27 @@ class Held:
             data_type=wire_type.data_type, shape=array.shape, region=self.place(array)
         )
 
+    def at(self, offset: int, *shape: int, data_type: int = 9) -> tensor_pb2.Tensor:
+        """Name a tensor at an offset, whether it is in the region or not; float32 by default."""
+        region = tensor_pb2.Region(region_id=self.region_id, offset=offset)
+        number = tensor_pb2.DataType.ValueType(data_type)
+        return tensor_pb2.Tensor(data_type=number, shape=shape, region=region)
+
     def close(self) -> None:
-        """Give up the lease and the contents; what is mapped stays mapped."""
+        """End the lease and release the contents; the mapping stays."""
         self.lease.close()
         fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         os.close(self.descriptor)
 
 
 def create(channel: grpc.Channel, size: int) -> Created:
-    """Ask for a region."""
+    """Create a region."""
     stub = tensor_service_pb2_grpc.TensorServiceStub(channel)
     return stub.CreateRegion(tensor_service_pb2.CreateRegionRequest(size_bytes=size), timeout=30)
 
 
 def fetch(created: Created) -> Held:
-    """Fetch a region that was just created; ConnectionError when it is refused."""
+    """Lease a region that was just created; ConnectionError when it is refused."""
     lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     lease.settimeout(30)
     lease.connect(created.socket_path)
@@ -84,7 +93,7 @@ def fetch(created: Created) -> Held:
 
 
 def receive(connection: socket.socket, size: int) -> bytes:
-    """Receive so many bytes; ConnectionError when the connection ends instead."""
+    """Receive this many bytes; ConnectionError when the connection ends before."""
     received = b""
     while len(received) < size:
         part = connection.recv(size - len(received))
@@ -107,7 +116,7 @@ def region(channel: grpc.Channel, size: int = 1 << 20) -> Iterator[Held]:
 def relocate(
     item: evaluation_pb2.Evaluation, held: Held
 ) -> tuple[evaluation_pb2.Evaluation, dict[str, Array]]:
-    """Put all tensors of an evaluation into a region, and its gradients, which are given too."""
+    """Move all tensors of an evaluation into a region; returns its gradients there, too."""
     moved = evaluation_pb2.Evaluation()
     moved.CopyFrom(item)
     tensors = [*moved.inputs.values()]

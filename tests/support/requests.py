@@ -1,4 +1,4 @@
-"""Requests in few words, and what must come back whichever door they take."""
+"""Short ways to write requests, and the answers that every method must return."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -24,24 +24,24 @@ from losswire.wire import encode_option, encode_tensor
 Array = npt.NDArray[Any]
 Stub = loss_service_pb2_grpc.LossServiceStub
 Outcome = evaluation_pb2.EvaluationOutcome
-Door = Callable[[Stub, evaluation_pb2.Evaluation], Outcome]
+Method = Callable[[Stub, evaluation_pb2.Evaluation], Outcome]
 
 TIMEOUT = 30.0
 """The deadline of a call that must be answered; far more than it takes."""
 
 
 def f32(*values: Any) -> Array:  # noqa: ANN401 (nested numbers)
-    """Make a float32 array."""
+    """Return a float32 array."""
     return np.array(values, np.float32)
 
 
 def i64(*values: Any) -> Array:  # noqa: ANN401 (nested numbers)
-    """Make an int64 array."""
+    """Return an int64 array."""
     return np.array(values, np.int64)
 
 
 def tensor(value: "npt.ArrayLike | tensor_pb2.Tensor") -> tensor_pb2.Tensor:
-    """Give a tensor message as it is, or make one."""
+    """Return a tensor message; an array becomes one."""
     return value if isinstance(value, tensor_pb2.Tensor) else encode_tensor(value)
 
 
@@ -51,7 +51,7 @@ def evaluation(
     options: Mapping[str, Any] | None = None,
     **fields: Any,  # noqa: ANN401 (any field of Evaluation)
 ) -> evaluation_pb2.Evaluation:
-    """Make an evaluation; options may be messages, arrays become tensors."""
+    """Return an evaluation; options may be messages, arrays become tensors."""
     values = {
         name: value if isinstance(value, evaluation_pb2.OptionValue) else encode_option(value)
         for name, value in (options or {}).items()
@@ -100,8 +100,8 @@ def by_stream(stub: Stub, item: evaluation_pb2.Evaluation) -> Outcome:
     return answers[1]
 
 
-DOORS: dict[str, Door] = {"Evaluate": by_call, "Many": by_many, "Stream": by_stream}
-"""Every door of the contract that takes one evaluation."""
+METHODS: dict[str, Method] = {"Evaluate": by_call, "Many": by_many, "Stream": by_stream}
+"""Every method of the contract that takes one evaluation."""
 
 
 def stream_requests(
@@ -114,13 +114,13 @@ def stream_requests(
 
 
 def trailing(error: grpc.RpcError) -> dict[str, str | bytes]:
-    """Give the metadata that came with a refusal."""
-    pairs: Any = error.trailing_metadata() or ()  # grpc.aio gives plain pairs
+    """Return the metadata that came with a refusal."""
+    pairs: Any = error.trailing_metadata() or ()  # grpc.aio returns plain pairs
     return dict(pairs)
 
 
 def details(error: grpc.RpcError) -> tuple[rpc_status_pb2.Status, dict[type[Message], Message]]:
-    """Give the rich status of a refused call and its details by type."""
+    """Return the rich status of a refused call and its details by type."""
     binary = trailing(error)["grpc-status-details-bin"]
     assert isinstance(binary, bytes)
     status = rpc_status_pb2.Status.FromString(binary)
@@ -166,7 +166,7 @@ def essence(result: evaluation_pb2.EvaluationResult) -> evaluation_pb2.Evaluatio
 
 
 def _golden() -> tuple[evaluation_pb2.Evaluation, tensor_pb2.Tensor, tensor_pb2.Tensor]:
-    """Make a request with torch's own answer to it: the values and their gradient."""
+    """Return a request with torch's own answer to it: the values and their gradient."""
     draw = np.random.default_rng(7)
     logits = draw.standard_normal((5, 11)).astype(np.float32)
     classes = draw.integers(0, 11, 5)
@@ -189,5 +189,5 @@ GOLDEN, _VALUES, _GRADIENT = _golden()
 
 
 def is_golden(result: evaluation_pb2.EvaluationResult) -> bool:
-    """Tell whether an answer to GOLDEN is torch's own, bit for bit."""
+    """Return whether an answer to GOLDEN is torch's own, bit for bit."""
     return result.loss == _VALUES and result.gradients["input"] == _GRADIENT

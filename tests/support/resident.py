@@ -19,14 +19,14 @@ TIMEOUT = 30.0
 
 
 def header(data_type: int, *shape: int) -> Part:
-    """Make the first part."""
+    """Return the first part."""
     declared = tensor_service_pb2.PutTensorHeader(shape=shape)
     declared.data_type = data_type  # type: ignore[assignment] # also one that there is not
     return Part(header=declared)
 
 
 def parts(array: npt.ArrayLike, step: int = 1 << 18) -> Iterator[Part]:
-    """Make all parts of an array."""
+    """Yield all parts of an array."""
     tensor = encode_tensor(array)
     yield header(tensor.data_type, *tensor.shape)
     data = tensor.data
@@ -60,13 +60,13 @@ def put_parts(stub: Stub, given: Iterable[Part]) -> Any:  # noqa: ANN401 (a resp
 
 
 def stat(stub: Stub, array: npt.ArrayLike) -> Any:  # noqa: ANN401 (a response)
-    """Ask for an array."""
+    """Look an array up."""
     request = tensor_service_pb2.StatTensorRequest(id=tensor_pb2.TensorId(sha256=identity(array)))
     return stub.StatTensor(request, timeout=TIMEOUT)
 
 
 def delete(stub: Stub, array: npt.ArrayLike) -> bool:
-    """Forget an array."""
+    """Delete an array."""
     request = tensor_service_pb2.DeleteTensorRequest(id=tensor_pb2.TensorId(sha256=identity(array)))
     return bool(stub.DeleteTensor(request, timeout=TIMEOUT).existed)
 

@@ -1,6 +1,7 @@
-"""A server with regions inside of the test's own process, and callers that hold some."""
+"""A server with regions inside of the test's own process, and callers that lease some."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import grpc
@@ -8,16 +9,19 @@ import grpc
 from losswire.server.app import App
 from losswire.server.settings import MIB
 from losswire.v1 import tensor_service_pb2, tensor_service_pb2_grpc
-from tests.support.inside import Gate, serving_app
+from tests.support.inside import Gate, serving_app, until
 from tests.support.regions import Created, Held, fetch
 
 SIZE = 8 * MIB
+
+_PROMPT = 1.0
+"""The seconds until the bytes of a caller who ended must be free."""
 
 Body = Callable[[App, grpc.aio.Channel], Awaitable[None]]
 
 
 def sharing(body: Body, gate: Gate | None = None, **changes: object) -> None:
-    """Run something beside a server, both on one new event loop."""
+    """Run a function beside a server, both on one new event loop."""
 
     async def run() -> None:
         settings = {"region_quota_bytes": 32 * MIB, **changes}
@@ -28,7 +32,7 @@ def sharing(body: Body, gate: Gate | None = None, **changes: object) -> None:
 
 
 async def create_from(channel: grpc.aio.Channel, size: int = SIZE) -> Created:
-    """Ask for a region."""
+    """Create a region."""
     stub = tensor_service_pb2_grpc.TensorServiceStub(channel)
     request = tensor_service_pb2.CreateRegionRequest(size_bytes=size)
     created: Created = await stub.CreateRegion(request)
@@ -36,6 +40,18 @@ async def create_from(channel: grpc.aio.Channel, size: int = SIZE) -> Created:
 
 
 async def fetch_from(channel: grpc.aio.Channel, size: int = SIZE) -> Held:
-    """Ask for a region and fetch it."""
+    """Create a region and lease it."""
     created = await create_from(channel, size)
     return await asyncio.to_thread(fetch, created)
+
+
+def reserved(app: App) -> int:
+    """Return the bytes that the memory budget holds."""
+    return app.evaluator.budget.reserved_bytes
+
+
+async def freed(app: App, within: float = _PROMPT) -> None:
+    """Wait until nothing is reserved and no region is left."""
+    start = time.monotonic()
+    await until(lambda: not reserved(app) and not app.evaluator.regions.held_bytes)
+    assert time.monotonic() - start < within

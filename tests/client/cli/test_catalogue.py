@@ -5,7 +5,7 @@ import json
 import pytest
 
 from losswire.client import Client
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from tests.client.cli.conftest import Run
 
 NAMES = [record.name for record in builtin_registry()]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from losswire.server.catalogue.record import Layout, LossRecord
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from tests.client.cli.conftest import Ran, Run
 from tests.support.extras import SMOOTH, WHILE_WEIGHTED
 from tests.support.sampling import (

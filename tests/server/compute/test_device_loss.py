@@ -12,10 +12,10 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from losswire.server import app
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.devices.cuda import is_lost
 from losswire.server.compute.dispatch import Outcome, compute
 from losswire.server.compute.work import Work
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline import worker as engine
 from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.decode import decode
@@ -23,7 +23,7 @@ from losswire.server.pipeline.validate import validate
 from losswire.server.settings import MIB, Settings
 from losswire.v1 import loss_service_pb2
 from tests.support.harness import Child, path_with
-from tests.support.inside import Gate, line
+from tests.support.inside import Gate, outcome, outcomes, running_evaluator
 from tests.support.requests import (
     TIMEOUT,
     Stub,
@@ -113,15 +113,15 @@ def test_nothing_is_tried_on_a_lost_device(
 
     async def run() -> None:
         for _ in range(2):
-            outcomes = await work.outcomes([item] * 12, math.inf)
+            found = await outcomes(work, [item] * 12, math.inf)
             if is_lost(error):
-                assert {each.error.reason for each in outcomes} == {"DEVICE_LOST"}
+                assert {each.error.reason for each in found} == {"DEVICE_LOST"}
             else:
-                assert [each.result.count for each in outcomes] == [3] * 12
+                assert [each.result.count for each in found] == [3] * 12
 
-    with line(Gate()) as work:
+    with running_evaluator(Gate()) as work:
         asyncio.run(run())
-        assert work.engine.device_lost is is_lost(error)
+        assert work.worker.device_lost is is_lost(error)
     assert tried == ([12] if is_lost(error) else [12, 12])
 
 
@@ -138,14 +138,14 @@ def test_a_full_device_is_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     item = evaluation("mse_loss", {"input": f32(1, 2), "target": f32(3, 4)})
 
     async def run() -> None:
-        full, fine = [await work.outcome(item, math.inf) for _ in range(2)]
+        full, fine = [await outcome(work, item, math.inf) for _ in range(2)]
         assert full.error.reason == "OVERLOADED"
         assert full.error.retry_after_ms > 0
         assert fine.result.count == 2
 
-    with line(Gate()) as work:
+    with running_evaluator(Gate()) as work:
         asyncio.run(run())
-        assert not work.engine.device_lost
+        assert not work.worker.device_lost
 
 
 def _settings(budget: int) -> Settings:
@@ -156,12 +156,12 @@ def test_the_budget_is_no_more_than_the_device_has(monkeypatch: pytest.MonkeyPat
     """Nine tenths of the memory free at the start; regions stay a part of it."""
     cuda = torch.device("cuda:0")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (40 * MIB, 80 * MIB))
-    lower = app.fit(_settings(64 * MIB), cuda)
+    lower = app.fit_to_device(_settings(64 * MIB), cuda)
     assert lower.memory_budget_bytes == 36 * MIB
     assert lower.region_quota_bytes == 9 * MIB
     few = _settings(8 * MIB)
-    assert app.fit(few, cuda) is few
-    assert app.fit(_settings(64 * MIB), torch.device("cpu")) == _settings(64 * MIB)
+    assert app.fit_to_device(few, cuda) is few
+    assert app.fit_to_device(_settings(64 * MIB), torch.device("cpu")) == _settings(64 * MIB)
 
 
 def test_resident_inputs_are_admitted_on_a_device() -> None:

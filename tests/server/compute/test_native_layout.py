@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from losswire.server.catalogue.record import LossRecord
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.catalogue.shapes import Bindings
 from losswire.server.catalogue.value_rules import Context
 from losswire.server.compute.native import binding
 from losswire.server.compute.native.elementwise import ElementLoss, LossNumber
 from losswire.server.compute.tensors import number_of
+from losswire.server.losses import builtin_registry
 from losswire.server.prepared.in_message import numbers
 from losswire.v1 import evaluation_pb2
 from losswire.wire import DATA_TYPES

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from losswire.server.catalogue.record import LossRecord, Reduction
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.devices.stacking.stack import compute_stack
 from losswire.server.compute.devices.stacking.stacks import stacks
 from losswire.server.compute.dispatch import Outcome, compute, compute_together
 from losswire.server.compute.paths import Path, path_of, stackable, stacked_form
 from losswire.server.compute.reduce import Computed
 from losswire.server.compute.work import Work
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline import worker as worker_module
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validation_cache import ValidationCache
@@ -28,7 +28,7 @@ from losswire.server.thresholds import SMALL_BYTES
 from losswire.v1 import evaluation_pb2
 from tests.support.caller import Array, Ask
 from tests.support.exact import same_bits
-from tests.support.inside import PATIENCE, Gate, line
+from tests.support.inside import PATIENCE, Gate, outcomes, running_evaluator
 from tests.support.requests import evaluation, f32
 from tests.support.sampling import draw_ground, draw_inputs, generator, option_variants
 
@@ -303,8 +303,8 @@ def test_a_failing_stack_is_computed_one_by_one(monkeypatch: pytest.MonkeyPatch)
 
     async def run() -> None:
         items = [_classes(3, seed).message() for seed in range(12)]
-        outcomes = await work.outcomes(items, _NEVER)
-        assert [each.result.count for each in outcomes] == [3] * 12
+        found = await outcomes(work, items, _NEVER)
+        assert [each.result.count for each in found] == [3] * 12
 
-    with line(Gate()) as work:
+    with running_evaluator(Gate()) as work:
         asyncio.run(run())

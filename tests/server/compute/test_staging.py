@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from losswire.server.catalogue.record import LossRecord
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute import autograd, reduce
 from losswire.server.compute import dispatch as compute_module
 from losswire.server.compute.closed_forms import blocks as driver
 from losswire.server.compute.devices import transfers
 from losswire.server.compute.devices.pinned_staging import Staging
 from losswire.server.compute.dispatch import compute
+from losswire.server.losses import builtin_registry
 from losswire.server.memory.regions.places import Destination
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate

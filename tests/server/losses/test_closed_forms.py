@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from losswire.server.catalogue.record import LossRecord, Reduction
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
 from tests.support.caller import Array, Ask, Caller

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from losswire.server.catalogue.record import LossRecord
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from losswire.v1 import evaluation_pb2, loss_info_pb2
 from losswire.wire import DATA_TYPES, decode_option
 from tests.support.caller import Caller

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from losswire.server.catalogue.record import LossRecord
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute import autograd, reduce
 from losswire.server.compute import dispatch as compute_module
 from losswire.server.compute.closed_forms import blocks as driver
@@ -22,6 +21,7 @@ from losswire.server.compute.devices import transfers
 from losswire.server.compute.devices.cuda import cuda_lanes, pinned
 from losswire.server.compute.devices.pinned_staging import Staging
 from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
 from losswire.v1 import evaluation_pb2, loss_service_pb2, loss_service_pb2_grpc

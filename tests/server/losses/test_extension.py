@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from losswire.server.catalogue.record import LossRecord
-from losswire.server.catalogue.registry import Registry, builtin_registry, records_in
+from losswire.server.catalogue.registry import Registry, records_in
 from losswire.server.docs import render
+from losswire.server.losses import builtin_registry
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from losswire.wire import decode_option
 from tests.support.caller import Caller, calling

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from losswire.server.catalogue.record import Kind, LossRecord, Reduction
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from losswire.wire import OptionScalar
 from tests.support.caller import Array, Ask, Caller, floats
 from tests.support.corners import CORNERS, Corner, as_array

@@ -10,9 +10,9 @@ import torch
 from losswire.client import Evaluation
 from losswire.client._messages.factored import rebuild_of
 from losswire.server.catalogue.record import Reduction
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.dispatch import Outcome, compute
 from losswire.server.compute.work import Work
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.encode import encode
 from losswire.server.pipeline.validate import validate

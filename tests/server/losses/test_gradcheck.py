@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from losswire.server.catalogue.record import Kind, Layout, LossRecord, Reduction
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from tests.support.caller import Array, Ask, Caller
 from tests.support.extras import ONLY_COMPOSED, SMOOTH
 from tests.support.sampling import (

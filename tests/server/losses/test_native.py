@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from losswire.server.catalogue.record import Reduction
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.dispatch import Outcome, compute
 from losswire.server.compute.native import binding
 from losswire.server.compute.native.binding import AVAILABLE
 from losswire.server.compute.native.softmax import CROSS_ENTROPY
 from losswire.server.compute.paths import native_form
 from losswire.server.compute.work import Work
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
 from tests.support.caller import Array, Ask

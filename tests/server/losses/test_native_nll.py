@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from losswire.server.catalogue.record import Reduction
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.dispatch import Outcome, compute
 from losswire.server.compute.native.binding import AVAILABLE
 from losswire.server.compute.native.softmax import NLL
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
 from tests.support.caller import Array, Ask

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from losswire.server.catalogue.record import Kind, LossRecord
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from tests.support.caller import Ask, Caller
 from tests.support.plain import PLAIN
 from tests.support.sampling import (

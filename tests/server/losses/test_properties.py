@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from losswire.server.catalogue.record import Kind, Reduction
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.catalogue.value_rules import Context
+from losswire.server.losses import builtin_registry
 from tests.support.caller import Array, Ask, Caller, Result
 from tests.support.exact import MEANS, Cell, differences, same_bits
 from tests.support.extras import DENOMINATOR_INPUTS, WHILE_WEIGHTED

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from losswire.server.catalogue.record import LossRecord
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 
 RECORDS = list(builtin_registry())
 

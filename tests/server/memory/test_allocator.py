@@ -7,7 +7,7 @@ import pytest
 
 _PROGRAM = """
 import sys
-from losswire.server.memory.allocator import give_back, keep_large_blocks
+from losswire.server.memory.allocator import return_freed_memory, keep_large_blocks
 if sys.argv[1] == "kept":
     assert keep_large_blocks()
 import resource, threading
@@ -31,7 +31,7 @@ def work():
     print(faults() - before)
     full = resident_pages()
     del logits
-    give_back()
+    return_freed_memory()
     print(full - resident_pages())
 
 thread = threading.Thread(target=work)
@@ -44,7 +44,7 @@ _PAGES = 2048 * 4096 * 4 // 4096
 
 
 def _run(policy: str) -> tuple[int, int]:
-    """Give the faults of ten large results on another thread, and the pages given back."""
+    """Return the faults of ten large results on another thread, and the pages returned after."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, policy], check=True, capture_output=True, text=True
     )

@@ -1,9 +1,7 @@
-"""Tensors in shared memory: the same results, every place checked, and nothing trusted."""
+"""Tensors in shared memory: the same results, and every offset is checked."""
 
-import fcntl
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import grpc
 import numpy as np
@@ -11,17 +9,15 @@ import pytest
 
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from losswire.wire import decode_tensor, encode_tensor
-from tests.support.harness import Child
 from tests.support.mutations import CORPUS
-from tests.support.regions import Array, Held, create, region, relocate
+from tests.support.regions import SMALL_REGION, Array, Held, region, relocate
 from tests.support.requests import (
-    DOORS,
     GOLDEN,
+    METHODS,
     TIMEOUT,
-    Door,
+    Method,
     Stub,
     by_call,
-    by_many,
     essence,
     evaluation,
     f32,
@@ -30,19 +26,9 @@ from tests.support.requests import (
     item_status,
 )
 
-SIZE = 1 << 16
-"""The size of the region that most tests use, in bytes; whole pages."""
-
-
-@pytest.fixture
-def held(channel: grpc.Channel) -> Iterator[Held]:
-    """A region of its own for each test."""
-    with region(channel, SIZE) as held:
-        yield held
-
 
 def _large() -> evaluation_pb2.Evaluation:
-    """Make an evaluation that takes a closed form."""
+    """Return an evaluation that takes a closed form."""
     draw = np.random.default_rng(11)
     return evaluation(
         "cross_entropy",
@@ -56,21 +42,21 @@ def _large() -> evaluation_pb2.Evaluation:
 
 
 def _converted() -> evaluation_pb2.Evaluation:
-    """Make one whose gradient has another type than what is computed in."""
+    """Return one whose gradient has another type than the computation."""
     item = _large()
     item.gradient_data_type = tensor_pb2.DATA_TYPE_BFLOAT16
     return item
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("item", [*CORPUS, _large(), _converted()], ids=lambda each: each.loss)
 def test_results_have_the_same_bits(
-    stub: Stub, channel: grpc.Channel, item: evaluation_pb2.Evaluation, door: Door
+    stub: Stub, channel: grpc.Channel, item: evaluation_pb2.Evaluation, method: Method
 ) -> None:
-    """All tensors in a region and all gradients into it give what sending them gives."""
+    """All tensors in a region and all gradients into it have the bits of those that are sent."""
     with region(channel, 4 << 20) as held:
         moved, gradients = relocate(item, held)
-        found, expected = essence(door(stub, moved).result), essence(by_call(stub, item).result)
+        found, expected = essence(method(stub, moved).result), essence(by_call(stub, item).result)
         assert expected.HasField("receipt")
         for name, array in gradients.items():
             assert found.gradients[name].region == moved.gradient_destinations[name]
@@ -79,7 +65,7 @@ def test_results_have_the_same_bits(
 
 
 def _relocatable() -> evaluation_pb2.Evaluation:
-    """Make an evaluation of a form that is known after its first time."""
+    """Return an evaluation that is prepared after its first time."""
     item = _large()
     item.ClearField("sample_weight")
     return item
@@ -88,7 +74,7 @@ def _relocatable() -> evaluation_pb2.Evaluation:
 def _with_logits_in(
     held: Held, item: evaluation_pb2.Evaluation
 ) -> tuple[evaluation_pb2.Evaluation, Array, Array]:
-    """Put logits and gradient of an evaluation into a region; the classes are sent."""
+    """Move logits and gradient of an evaluation into a region; the classes are sent."""
     logits, gradient = held.array((300, 500)), held.array((300, 500))
     logits[...] = decode_tensor(item.inputs["input"])
     moved = evaluation_pb2.Evaluation()
@@ -99,7 +85,7 @@ def _with_logits_in(
 
 
 def test_a_known_form_reads_what_lies_there_now(stub: Stub, channel: grpc.Channel) -> None:
-    """Evaluated again and again, a message that stays the same gives what its region holds."""
+    """Evaluated repeatedly, the same message reads the current contents of its region."""
     item = _relocatable()
     with region(channel, 4 << 20) as held:
         moved, logits, gradient = _with_logits_in(held, item)
@@ -114,7 +100,7 @@ def test_a_known_form_reads_what_lies_there_now(stub: Stub, channel: grpc.Channe
 
 
 def test_a_known_form_does_not_outlive_its_region(stub: Stub, channel: grpc.Channel) -> None:
-    """When the region is gone, the answer is as if the form had never been known."""
+    """When the region is gone, the answer is that of an evaluation that was never prepared."""
     with region(channel, 4 << 20) as held:
         moved, _, _ = _with_logits_in(held, _relocatable())
         for _ in range(3):
@@ -124,16 +110,12 @@ def test_a_known_form_does_not_outlive_its_region(stub: Stub, channel: grpc.Chan
     assert 'inputs["input"].region' in [each.field for each in error.violations]
 
 
-def _at(held: Held, offset: int, *shape: int, data_type: int = 9) -> tensor_pb2.Tensor:
-    place = tensor_pb2.Region(region_id=held.region_id, offset=offset)
-    number = tensor_pb2.DataType.ValueType(data_type)
-    return tensor_pb2.Tensor(data_type=number, shape=shape, region=place)
-
-
 _OUTSIDE = "and the region has 65536"
+
+
 _PLACES = {
-    "one byte behind": (SIZE - 4, (2,), 9, "region.offset", _OUTSIDE),
-    "at the end": (SIZE, (1,), 9, "region.offset", _OUTSIDE),
+    "one byte behind": (SMALL_REGION - 4, (2,), 9, "region.offset", _OUTSIDE),
+    "at the end": (SMALL_REGION, (1,), 9, "region.offset", _OUTSIDE),
     "the largest offset": (2**64 - 4, (1,), 9, "region.offset", _OUTSIDE),
     "an offset that wraps": (2**64 - 8, (2, 2), 9, "region.offset", _OUTSIDE),
     "a negative number of 32 bits": (2**32 - 4, (1,), 9, "region.offset", _OUTSIDE),
@@ -146,16 +128,16 @@ _PLACES = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("case", _PLACES.values(), ids=_PLACES)
 def test_places_outside_are_refused(
-    stub: Stub, held: Held, case: tuple[int, tuple[int, ...], int, str, str], door: Door
+    stub: Stub, held: Held, case: tuple[int, tuple[int, ...], int, str, str], method: Method
 ) -> None:
-    """Whatever numbers a place has, it lies in the region or is refused by its path."""
+    """An offset is inside of the region, or is refused with its path, for any numbers."""
     offset, shape, data_type, field, says = case
-    wrong = _at(held, offset, *shape, data_type=data_type)
+    wrong = held.at(offset, *shape, data_type=data_type)
     item = evaluation("mse_loss", {"input": wrong, "target": wrong}, sample_weight=wrong)
-    error = door(stub, item).error
+    error = method(stub, item).error
     assert (error.code, error.reason) == (3, "INVALID_EVALUATION")
     where = ('inputs["input"]', 'inputs["target"]', "sample_weight")
     assert [each.field for each in error.violations] == [f"{each}.{field}" for each in where]
@@ -164,10 +146,10 @@ def test_places_outside_are_refused(
 
 def test_a_place_at_the_very_end_is_inside(stub: Stub, held: Held) -> None:
     """The last element, and nothing behind it, can be read; so can nothing at the end."""
-    held.array((SIZE // 4,))[-1] = 3
-    item = evaluation("mse_loss", {"input": _at(held, SIZE - 4, 1), "target": f32(0)})
+    held.array((SMALL_REGION // 4,))[-1] = 3
+    item = evaluation("mse_loss", {"input": held.at(SMALL_REGION - 4, 1), "target": f32(0)})
     assert by_call(stub, item).result.sum == 9
-    nothing = _at(held, SIZE, 0)
+    nothing = held.at(SMALL_REGION, 0)
     item = evaluation("mse_loss", {"input": nothing, "target": nothing})
     assert by_call(stub, item).result.count == 0
 
@@ -188,7 +170,7 @@ def _unknown(field: str) -> evaluation_pb2.Evaluation:
     return item
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize(
     ("field", "path"),
     [
@@ -199,10 +181,10 @@ def _unknown(field: str) -> evaluation_pb2.Evaluation:
     ],
 )
 def test_unknown_regions_have_a_reason_of_their_own(
-    stub: Stub, field: str, path: str, door: Door
+    stub: Stub, field: str, path: str, method: Method
 ) -> None:
-    """A region that is not there is told apart from a wrong evaluation, without its number."""
-    error = door(stub, _unknown(field)).error
+    """A missing region has a reason of its own, and its id is not repeated."""
+    error = method(stub, _unknown(field)).error
     assert (error.code, error.reason) == (9, "MISSING_REGION")
     assert [each.field for each in error.violations] == [path]
     assert "12345" not in str(error)
@@ -225,7 +207,7 @@ def _onto_each_other(item: evaluation_pb2.Evaluation, _: Held) -> None:
 
 
 def _outside(item: evaluation_pb2.Evaluation, _: Held) -> None:
-    item.gradient_destinations["input"].offset = SIZE - 4
+    item.gradient_destinations["input"].offset = SMALL_REGION - 4
 
 
 def _askew(item: evaluation_pb2.Evaluation, _: Held) -> None:
@@ -237,7 +219,7 @@ def _unasked(item: evaluation_pb2.Evaluation, _: Held) -> None:
 
 
 def _too_large(item: evaluation_pb2.Evaluation, _: Held) -> None:
-    item.gradient_destinations["target"].offset = SIZE - 8
+    item.gradient_destinations["target"].offset = SMALL_REGION - 8
     item.gradient_data_type = tensor_pb2.DATA_TYPE_FLOAT64
 
 
@@ -262,7 +244,7 @@ _DESTINATIONS: dict[str, tuple[_Spoil, str, str]] = {
 def test_wrong_destinations_are_refused(
     stub: Stub, held: Held, case: tuple[_Spoil, str, str]
 ) -> None:
-    """A gradient may not go onto a tensor of its evaluation, or out of the region."""
+    """A gradient may not overlap a tensor of its evaluation, or end outside of the region."""
     spoil, path, says = case
     item = evaluation(
         "mse_loss",
@@ -283,7 +265,7 @@ def test_wrong_destinations_are_refused(
 
 
 def test_nothing_is_written_by_an_evaluation_that_is_wrong(stub: Stub, held: Held) -> None:
-    """A class index out of range is found before the gradient's place is touched."""
+    """A class index out of range is found before the destination is written."""
     item = evaluation(
         "cross_entropy",
         {"input": np.ones((2, 3), "f4"), "target": i64(0, 3)},
@@ -297,7 +279,7 @@ def test_nothing_is_written_by_an_evaluation_that_is_wrong(stub: Stub, held: Hel
 
 
 def test_values_that_change_meanwhile_harm_nobody(stub: Stub, channel: grpc.Channel) -> None:
-    """Classes that another thread makes wrong all the time are found wrong, or were right."""
+    """Classes that another thread changes all the time are refused, or were valid when copied."""
     rows = 1500
     stop = threading.Event()
     with region(channel) as held:
@@ -336,7 +318,7 @@ def test_values_that_change_meanwhile_harm_nobody(stub: Stub, channel: grpc.Chan
     ("loss", "name"), [("binary_cross_entropy", "input"), ("binary_cross_entropy", "target")]
 )
 def test_probabilities_are_checked_in_a_copy(stub: Stub, held: Held, loss: str, name: str) -> None:
-    """Floating numbers with a rule are refused out of a region as out of a message."""
+    """Floating numbers with a rule are refused in a region as in a message."""
     inputs = {"input": f32(0.5, 0.5), "target": f32(0, 1)}
     inputs[name] = f32(0.5, 1.5)
     moved, _ = relocate(evaluation(loss, inputs), held)
@@ -347,15 +329,15 @@ def test_probabilities_are_checked_in_a_copy(stub: Stub, held: Held, loss: str, 
 def test_a_bool_that_is_neither_is_refused(stub: Stub, held: Held) -> None:
     """A byte of 2 is no bool, in a region either."""
     held.memory[:3] = b"\x00\x01\x02"
-    error = by_call(stub, evaluation("sigmoid", {"input": _at(held, 0, 3, data_type=1)})).error
+    error = by_call(stub, evaluation("sigmoid", {"input": held.at(0, 3, data_type=1)})).error
     assert error.code == 3
     assert "0 or 1" in error.message
 
 
 def test_one_small_message_cannot_copy_without_bound(stub: Stub, channel: grpc.Channel) -> None:
-    """What is copied out of regions to be checked counts in the budget before it is copied."""
+    """Copies of regions, made to be checked, count in the budget before they are made."""
     with region(channel, 32 << 20) as held:
-        big = _at(held, 0, 4 << 20, data_type=6)
+        big = held.at(0, 4 << 20, data_type=6)
         item = evaluation("cross_entropy", {"input": np.zeros((4 << 20, 0), "f4"), "target": big})
         request = loss_service_pb2.EvaluateManyRequest(evaluations=[item] * 100)
         with pytest.raises(grpc.RpcError) as refused:
@@ -372,7 +354,7 @@ def _chunked(
 
 
 def test_a_chunked_call_may_name_what_does_not_stream(stub: Stub, held: Held) -> None:
-    """Targets in a region and streamed logits give the result of one message."""
+    """Targets in a region and streamed logits have the result of one message."""
     logits, classes = f32([0.1, 0.2], [0.3, 0.1], [0.9, 0.5]), i64(0, 1, 1)
     target = held.array((3,), np.int64)
     target[...] = classes
@@ -386,7 +368,7 @@ def test_a_chunked_call_may_name_what_does_not_stream(stub: Stub, held: Held) ->
 
 @pytest.mark.parametrize("what", ["streamed", "destination"])
 def test_what_streams_does_not_lie_in_a_region(stub: Stub, held: Held, what: str) -> None:
-    """A streamed input has no other place, and its gradient comes with the parts."""
+    """A streamed input cannot be in a region, and its gradient comes with the parts."""
     item = evaluation(
         "mse_loss", {"input": f32(1, 2), "target": f32(3, 4)}, gradients_for=["input"]
     )
@@ -401,82 +383,3 @@ def test_what_streams_does_not_lie_in_a_region(stub: Stub, held: Held, what: str
     status = item_status(refused.value)
     fields = {"streamed": 'inputs["input"].data', "destination": "gradient_destinations"}
     assert fields[what] in [each.field for each in status.violations]
-
-
-@pytest.mark.parametrize("size", [SIZE // 2, SIZE * 2, 0])
-def test_nobody_can_resize_a_region(stub: Stub, held: Held, size: int) -> None:
-    """The seals refuse another length, and to be taken away or added to."""
-    with pytest.raises(PermissionError):
-        os.ftruncate(held.descriptor, size)
-    with pytest.raises(PermissionError):
-        fcntl.fcntl(held.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-    item = evaluation("mse_loss", {"input": _at(held, 0, 16), "target": _at(held, 0, 16)})
-    assert by_call(stub, item).result.sum == 0
-
-
-@pytest.mark.parametrize(
-    ("size", "code", "reason"),
-    [
-        (0, 3, "INVALID_REGION"),
-        (64 * 2**20 + 1, 8, "OVER_LIMIT"),
-        (2**64 - 1, 8, "OVER_LIMIT"),
-        (2**63, 8, "OVER_LIMIT"),
-    ],
-)
-def test_sizes_that_cannot_be(channel: grpc.Channel, size: int, code: int, reason: str) -> None:
-    """A region has bytes, and no more than the quota, a quarter of the budget."""
-    with pytest.raises(grpc.RpcError) as refused:
-        create(channel, size)
-    status = item_status(refused.value)
-    assert (status.code, status.reason) == (code, reason)
-
-
-def test_regions_share_one_quota(channel: grpc.Channel) -> None:
-    """What another region has cannot be had, now; the answer says when to come back."""
-    with region(channel, 60 << 20), pytest.raises(grpc.RpcError) as refused:
-        create(channel, 8 << 20)
-    assert item_status(refused.value).reason == "OVERLOADED"
-
-
-def test_sizes_are_whole_pages_and_memory_is_clear(channel: grpc.Channel) -> None:
-    """A region has at least what was asked for, and never holds what others left behind."""
-    created = create(channel, 1)
-    assert created.size_bytes == 4096
-    for _ in range(3):
-        with region(channel, 1 << 20) as held:
-            assert bytes(held.memory) == bytes(1 << 20)
-            held.memory[:] = b"\xff" * (1 << 20)
-
-
-def test_the_answers_tell_no_secrets(channel: grpc.Channel) -> None:
-    """Numbers and tokens are not guessed from others."""
-    made = [create(channel, 1) for _ in range(4)]
-    assert len({each.token for each in made}) == len({each.region_id for each in made}) == 4
-    assert all(len(each.token) == 32 and each.region_id < 2**63 for each in made)
-    assert max(each.region_id for each in made) > 2**40
-
-
-def test_a_region_serves_whoever_knows_its_number(child: Child, stub: Stub) -> None:
-    """A number is a capability on any connection, and worth nothing when the lease has ended."""
-    with child.channel() as other:
-        with region(other, SIZE) as held:
-            moved, _ = relocate(CORPUS[1], held)
-            assert by_call(stub, moved).error.code == 0
-        for _ in range(200):
-            error = by_many(stub, moved).error
-            if error.code:
-                break
-        assert error.reason == "MISSING_REGION"
-
-
-def test_off(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Without a quota nothing is announced, made or found."""
-    log = tmp_path_factory.mktemp("off") / "log"
-    with Child(log, "--region-quota-mib", "0") as child, child.channel() as off:
-        stub = Stub(off)
-        info = stub.GetServerInfo(loss_service_pb2.GetServerInfoRequest(), timeout=TIMEOUT)
-        assert info.transports.region_socket == ""
-        with pytest.raises(grpc.RpcError) as refused:
-            create(off, 1)
-        assert item_status(refused.value).reason == "NOT_SERVED"
-        assert by_call(stub, _unknown("inputs")).error.reason == "MISSING_REGION"

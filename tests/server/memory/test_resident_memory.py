@@ -1,40 +1,38 @@
-"""The memory of resident tensors: whose it is, when it is free, and what is never given away."""
+"""The memory of resident tensors: who uses it, when it is evicted, and when it is free."""
 
 import asyncio
-import gc
 import threading
-import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 
 from losswire.server.compute.tensors import to_tensor
-from losswire.server.errors import ExpiredError, OverLimitError, OverloadedError
-from losswire.server.memory import uploads
+from losswire.server.errors import OverLimitError, OverloadedError
 from losswire.server.memory.residents import TENANT, Key, Resident, ResidentStore
-from losswire.server.pipeline.admit import Admission, peak_bytes
+from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.settings import MIB
 from losswire.v1 import (
     evaluation_pb2,
-    loss_service_pb2,
     loss_service_pb2_grpc,
     tensor_pb2,
-    tensor_service_pb2,
     tensor_service_pb2_grpc,
 )
-from losswire.wire import DATA_TYPES, MalformedTensorError, TensorSpec
+from losswire.wire import DATA_TYPES, TensorSpec
 from tests.support.chunks import parts_of
-from tests.support.inside import CLOSED, Gate, line, serving_app, until
+from tests.support.inside import CLOSED, Gate, outcomes, running_evaluator, serving_app, until
 from tests.support.requests import Array, evaluation, f32
-from tests.support.resident import Part, header, identity, named, noise, parts
+from tests.support.resident import identity, named, noise, parts
+from tests.support.uploading import receive_parts
 
 _F32 = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT32]
+
+
 _NEVER = float("inf")
+
+
 _SUM = evaluation_pb2.REDUCTION_SUM
 
 
@@ -48,25 +46,11 @@ def _key(name: str) -> Key:
 
 
 def _stored(store: ResidentStore, names: str) -> str:
-    return "".join(name for name in names if store.form(_key(name)))
-
-
-async def _arriving(sent: Sequence[Part], then: asyncio.Event | None) -> AsyncIterator[Part]:
-    """Send some parts and, where there is one, wait for an event before the end."""
-    for part in sent:
-        yield part
-    if then:
-        await then.wait()
-
-
-async def _receive(
-    work: Evaluator, sent: Sequence[Part], then: asyncio.Event | None = None
-) -> tensor_service_pb2.PutTensorResponse:
-    return await uploads.receive(_arriving(sent, then), work.admission, work.residents)
+    return "".join(name for name in names if store.spec(_key(name)))
 
 
 def test_a_loan_is_read_only_and_ends_with_its_last_view() -> None:
-    """A slice, or a tensor of torch's over one, keeps a tensor in use; nobody can write."""
+    """A slice, or a tensor of torch's over one, keeps a tensor in use and is read-only."""
     one = _resident(1, 2, 3)
     lent = one.lend()
     with pytest.raises(ValueError, match="WRITEABLE"):
@@ -86,7 +70,7 @@ def test_a_loan_is_read_only_and_ends_with_its_last_view() -> None:
 
 
 def test_what_is_in_use_is_not_displaced_and_still_counts() -> None:
-    """The next oldest goes instead; nothing goes when that would not be enough."""
+    """The next oldest is evicted instead; none when that would not be enough."""
     store = ResidentStore(quota_bytes=12)
     for name in "abc":
         assert not store.add(_key(name), _resident(1))
@@ -105,7 +89,7 @@ def test_what_is_in_use_is_not_displaced_and_still_counts() -> None:
 
 
 def test_what_is_forgotten_in_use_counts_until_it_is_not() -> None:
-    """It can no longer be found, its values stay, and its bytes count for as long as they do."""
+    """It can no longer be found; its values stay, and its bytes count until the last use ends."""
     store = ResidentStore(quota_bytes=8)
     store.add(_key("a"), _resident(1, 2))
     used = store.lend(_key("a"))
@@ -123,7 +107,7 @@ def test_what_is_forgotten_in_use_counts_until_it_is_not() -> None:
 
 def test_tensors_without_a_byte_are_counted() -> None:
     """There are never more tensors than may be kept, however small."""
-    store = ResidentStore(quota_bytes=1, most_tensors=3)
+    store = ResidentStore(quota_bytes=1, max_tensors=3)
     for name in "abcde":
         store.add(_key(name), _resident())
     assert _stored(store, "abcde") == "cde"
@@ -139,262 +123,88 @@ def test_tenants_do_not_see_each_other() -> None:
     assert store.held_bytes == 8
 
 
-@pytest.mark.parametrize("end", ["stored", "stored before", "cancelled", "cut short", "malformed"])
-def test_an_upload_holds_its_declared_size_until_it_ends(end: str) -> None:
-    """From the header on, before a byte has come; whatever the end, the budget is as before."""
-    array = noise(1, 1000)
-    sent = list(parts(array, 1024))
-    if end == "cut short":
-        sent = sent[:-1]
-    if end == "malformed":
-        sent.append(Part(data=b"too much"))
-
-    async def run(work: Evaluator) -> None:
-        if end == "stored before":
-            await _receive(work, sent)
-        before = work.residents.held_bytes
-        going = asyncio.Event()
-        task = asyncio.create_task(_receive(work, sent[:1], going))
-        await until(lambda: work.admission.reserved_bytes == array.nbytes)
-        task.cancel()
-        await asyncio.wait([task])
-        assert (work.admission.reserved_bytes, work.residents.held_bytes) == (0, before)
-        if end == "cancelled":
-            return
-        if end in ("cut short", "malformed"):
-            with pytest.raises(MalformedTensorError):
-                await _receive(work, sent)
-        else:
-            answer = await _receive(work, sent)
-            assert answer.existed == (end == "stored before")
-        kept = array.nbytes if end.startswith("stored") else 0
-        assert (work.admission.reserved_bytes, work.residents.held_bytes) == (0, kept)
-
-    with line(Gate(), resident_quota_bytes=MIB) as work:
-        asyncio.run(run(work))
-
-
-def test_an_upload_that_never_ends_displaces_nothing() -> None:
-    """What is stored leaves when the new tensor is whole."""
-    old, new = noise(2, 200_000), noise(3, 200_000)
-
-    async def run(work: Evaluator) -> None:
-        await _receive(work, list(parts(old)))
-        going = asyncio.Event()
-        task = asyncio.create_task(_receive(work, list(parts(new)), going))
-        await until(lambda: work.admission.reserved_bytes == new.nbytes)
-        assert work.find(identity(old)) is not None
-        going.set()
-        await task
-        assert work.find(identity(old)) is None
-        assert work.find(identity(new)) is not None
-
-    with line(Gate(), resident_quota_bytes=MIB) as work:
-        asyncio.run(run(work))
-
-
-def test_a_slow_sender_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether nothing comes, or nothing after the header: EXPIRED, and the memory is free."""
-    monkeypatch.setattr(uploads, "_GRACE_SECONDS", 0.05)
-    small = list(parts(f32(1)))
-
-    async def run(work: Evaluator) -> None:
-        for sent in ([], small[:1], small):
-            with pytest.raises(ExpiredError, match="did not arrive within"):
-                await _receive(work, sent, asyncio.Event())
-        assert (work.admission.reserved_bytes, work.residents.held_bytes) == (0, 0)
-
-    with line(Gate(), resident_quota_bytes=MIB) as work:
-        asyncio.run(run(work))
-
-
-def test_uploads_share_the_budget_of_evaluations() -> None:
-    """What does not fit now may come again; what never fits may not, whatever the quota."""
-    array = noise(4, MIB // 8)
-
-    async def run(work: Evaluator) -> None:
-        going = asyncio.Event()
-        first = asyncio.create_task(_receive(work, list(parts(array)), going))
-        await until(lambda: work.admission.reserved_bytes == array.nbytes)
-        with pytest.raises(OverloadedError):
-            await _receive(work, [header(_F32.data_type, MIB // 4)])
-        with pytest.raises(OverLimitError):
-            await _receive(work, [header(_F32.data_type, MIB // 4 + 1)])
-        going.set()
-        await first
-
-    with line(Gate(), memory_budget_bytes=MIB, resident_quota_bytes=4 * MIB) as work:
-        asyncio.run(run(work))
-
-
 def test_an_evaluation_keeps_what_it_uses() -> None:
-    """Forgotten while it waits: the evaluation has its values, and its memory counts till then."""
+    """Discarded while it waits: the evaluation reads its values, and its bytes count until then."""
     array = f32(7, 8, 9)
     gate = Gate()
 
-    async def run(work: Evaluator) -> None:
-        await _receive(work, list(parts(array)))
+    async def run(evaluator: Evaluator) -> None:
+        await receive_parts(evaluator, list(parts(array)))
         blocker = evaluation("gate", {"input": f32(CLOSED)}, reduction=_SUM)
-        busy = asyncio.create_task(work.evaluate(blocker, _NEVER))
+        busy = asyncio.create_task(evaluator.evaluate(blocker, _NEVER))
         await until(gate.reached.is_set)
         item = evaluation("gate", {"input": named(array)}, reduction=_SUM)
-        waiting = asyncio.create_task(work.evaluate(item, _NEVER))
-        await until(lambda: work.residents._stored[TENANT, identity(array)].in_use)
-        work.residents.discard((TENANT, identity(array)))
-        assert work.residents.held_bytes == array.nbytes
+        waiting = asyncio.create_task(evaluator.evaluate(item, _NEVER))
+        await until(lambda: evaluator.residents.in_use((TENANT, identity(array))))
+        evaluator.residents.discard((TENANT, identity(array)))
+        assert evaluator.residents.held_bytes == array.nbytes
         gate.open.set()
-        result = await waiting
-        assert result.sum == 24
+        encoded = await waiting
+        assert encoded.message.sum == 24
         await busy
-        await until(lambda: work.residents.held_bytes == 0)
+        await until(lambda: evaluator.residents.held_bytes == 0)
 
-    with line(gate, resident_quota_bytes=MIB) as work:
-        asyncio.run(run(work))
-
-
-@pytest.fixture
-def without_collector() -> Iterator[None]:
-    """No garbage collector: what is free is free because nothing refers to it."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("without_collector")
-def test_refused_calls_let_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After refusals over gRPC no stored tensor is in use and no upload is in memory."""
-    held, missing = noise(9, 100), noise(10, 100)
-    refused = [
-        evaluation("mse_loss", {"input": named(held), "target": named(missing)}),
-        evaluation("mse_loss", {"input": named(held), "target": f32(1)}),
-        evaluation("gate", {"input": named(held)}, reduction=99),
-        evaluation("gate", {"input": named(held)}, gradients_for=["target"]),
-        evaluation("smooth_l1_loss", {"input": named(held), "target": named(held)}, {"beta": -1.0}),
-    ]
-    uploaded: weakref.WeakSet[Any] = weakref.WeakSet()
-    finish = uploads._Upload.finish
-
-    def spy(upload: Any) -> Any:  # noqa: ANN401 (an upload, and what it gives)
-        uploaded.add(upload)
-        return finish(upload)
-
-    monkeypatch.setattr(uploads._Upload, "finish", spy)
-
-    async def run() -> None:
-        async with serving_app(Gate(), resident_quota_bytes=MIB) as (app, channel):
-            losses = loss_service_pb2_grpc.LossServiceStub(channel)
-            tensors = tensor_service_pb2_grpc.TensorServiceStub(channel)
-            await tensors.PutTensor(parts(held))
-            stored = app.evaluator.residents._stored[TENANT, identity(held)]
-            for item in refused:
-                with pytest.raises(grpc.aio.AioRpcError):
-                    await losses.Evaluate(loss_service_pb2.EvaluateRequest(evaluation=item))
-                await until(lambda: not stored.in_use)
-            with pytest.raises(grpc.aio.AioRpcError):
-                await tensors.PutTensor(iter(list(parts(missing, 100))[:-1]))
-            await until(lambda: not uploaded)
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("end", ["cancelled", "deadline", "too slow"])
-def test_an_upload_that_stalls_on_the_way_frees_its_memory(
-    monkeypatch: pytest.MonkeyPatch, end: str
-) -> None:
-    """Over gRPC: whoever ends it, the reservation is gone and the next upload is served."""
-    array = noise(11, 10_000)
-    codes = {"cancelled": "CANCELLED", "deadline": "DEADLINE_EXCEEDED"}
-    if end == "too slow":
-        monkeypatch.setattr(uploads, "_GRACE_SECONDS", 0.3)
-
-    async def run() -> None:
-        async with serving_app(Gate(), resident_quota_bytes=MIB) as (app, channel):
-            admission = app.evaluator.admission
-            tensors = tensor_service_pb2_grpc.TensorServiceStub(channel)
-            stalled = _arriving(list(parts(array, 1024))[:9], asyncio.Event())
-            call = tensors.PutTensor(stalled, timeout=0.3 if end == "deadline" else None)
-            await until(lambda: admission.reserved_bytes == array.nbytes)
-            if end == "cancelled":
-                call.cancel()
-            assert (await call.code()).name == codes.get(end, "DEADLINE_EXCEEDED")
-            await until(lambda: admission.reserved_bytes == 0)
-            assert app.evaluator.residents.held_bytes == 0
-            answer = await tensors.PutTensor(parts(array))
-            assert answer.id.sha256 == identity(array)
-
-    asyncio.run(run())
+    with running_evaluator(gate, resident_quota_bytes=MIB) as evaluator:
+        asyncio.run(run(evaluator))
 
 
 def test_the_price_does_not_count_resident_memory_again() -> None:
-    """A resident input costs less than a sent one by its own bytes, and no less than nothing."""
+    """The peak with a resident input is less by the bytes of that input, and never below 0."""
 
-    async def run(work: Evaluator) -> None:
+    async def run(evaluator: Evaluator) -> None:
         array = noise(5, 100, 50)
-        await _receive(work, list(parts(array)))
+        await receive_parts(evaluator, list(parts(array)))
         prices = [
             peak_bytes(
-                await work._prepare(evaluation("mse_loss", {"input": each, "target": array}))
+                await evaluator.prepare(evaluation("mse_loss", {"input": each, "target": array}))
             )
             for each in (array, named(array))
         ]
         assert prices[0] - prices[1] == array.nbytes
-        assert work.admission.reserved_bytes == 0
+        assert evaluator.budget.reserved_bytes == 0
 
-    with line(Gate(), resident_quota_bytes=MIB) as work:
-        asyncio.run(run(work))
+    with running_evaluator(Gate(), resident_quota_bytes=MIB) as evaluator:
+        asyncio.run(run(evaluator))
 
 
 def test_large_resident_tensors_are_judged_off_the_event_loop() -> None:
     """A small message that names a large tensor is not a small evaluation."""
     threads: set[int] = set()
 
-    async def run(work: Evaluator) -> None:
+    async def run(evaluator: Evaluator) -> None:
         array = noise(6, 70_000)
-        await _receive(work, list(parts(array)))
-        lend = work.residents.lend
+        await receive_parts(evaluator, list(parts(array)))
+        lend = evaluator.residents.lend
 
         def spy(key: Key) -> Array | None:
             threads.add(threading.get_ident())
             return lend(key)
 
-        work.residents.lend = spy  # type: ignore[method-assign]
+        evaluator.residents.lend = spy  # type: ignore[method-assign]
         item = evaluation("sigmoid", {"input": named(array)})
-        await work.evaluate(item, _NEVER)
-        await work.outcomes([item], _NEVER)
+        await evaluator.evaluate(item, _NEVER)
+        await outcomes(evaluator, [item], _NEVER)
 
-    with line(Gate(), resident_quota_bytes=MIB) as work:
-        asyncio.run(run(work))
+    with running_evaluator(Gate(), resident_quota_bytes=MIB) as evaluator:
+        asyncio.run(run(evaluator))
     assert threads
     assert threading.get_ident() not in threads
 
 
 def test_checking_many_large_tensors_is_bounded_by_the_budget() -> None:
-    """Naming one tensor often in one call is refused before any value is looked at."""
+    """Naming one tensor often in one call is refused before any value is checked."""
 
-    async def run(work: Evaluator) -> None:
+    async def run(evaluator: Evaluator) -> None:
         array = noise(7, MIB // 8)
-        await _receive(work, list(parts(array)))
+        await receive_parts(evaluator, list(parts(array)))
         item = evaluation("sigmoid", {"input": named(array)})
         with pytest.raises(OverLimitError):
-            await work.outcomes([item] * 10, _NEVER)
-        assert work.admission.reserved_bytes == 0
+            await outcomes(evaluator, [item] * 10, _NEVER)
+        assert evaluator.budget.reserved_bytes == 0
 
-    with line(Gate(), memory_budget_bytes=8 * MIB, resident_quota_bytes=MIB) as work:
-        asyncio.run(run(work))
-
-
-def test_bytes_that_were_not_written_are_never_given_away() -> None:
-    """A tensor of which a part is missing is not stored under any name."""
-    admission, store = Admission(MIB), ResidentStore(MIB)
-
-    async def run() -> None:
-        for sent in ([header(_F32.data_type, 100)], list(parts(noise(8, 100), 40))[:-1]):
-            with pytest.raises(MalformedTensorError):
-                await uploads.receive(_arriving(sent, None), admission, store)
-        assert (store.held_bytes, admission.reserved_bytes) == (0, 0)
-
-    asyncio.run(run())
+    quotas = {"memory_budget_bytes": 8 * MIB, "resident_quota_bytes": MIB}
+    with running_evaluator(Gate(), **quotas) as evaluator:
+        asyncio.run(run(evaluator))
 
 
 @pytest.mark.parametrize(("elements", "on_the_loop"), [(8, True), (100_000, False)])
@@ -410,8 +220,8 @@ def test_resident_inputs_of_chunked_calls_are_judged_off_the_event_loop(
     async def run() -> None:
         async with serving_app(Gate(), resident_quota_bytes=MIB) as (app, channel):
 
-            def spy(*arguments: Any) -> Any:  # noqa: ANN401 (what decode takes and gives)
-                held = app.evaluator.admission.reserved_bytes > 0
+            def spy(*arguments: Any) -> Any:  # noqa: ANN401 (those of decode)
+                held = app.evaluator.budget.reserved_bytes > 0
                 seen.append((threading.get_ident() == loop_thread, held))
                 return decode(*arguments)
 

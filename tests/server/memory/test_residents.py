@@ -1,4 +1,4 @@
-"""Resident tensors over the wire: storing, naming, forgetting, and everything that is refused."""
+"""Resident tensors over gRPC: storing, naming, deleting, and all refusals."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +13,8 @@ from losswire.v1 import loss_service_pb2, tensor_pb2, tensor_service_pb2
 from tests.support import resident
 from tests.support.harness import Child
 from tests.support.requests import (
-    DOORS,
-    Door,
+    METHODS,
+    Method,
     by_call,
     essence,
     evaluation,
@@ -28,7 +28,7 @@ from tests.support.resident import Part, Stub, header, identity, named, noise
 
 _QUOTA = 2 << 20
 _KIB = 256
-"""How many numbers of float32 take a KiB."""
+"""The float32 numbers in a KiB."""
 
 _F32 = tensor_pb2.DATA_TYPE_FLOAT32
 _BOOL = tensor_pb2.DATA_TYPE_BOOL
@@ -109,7 +109,7 @@ MALFORMED: tuple[tuple[str, list[Part], Codes, str], ...] = (
     ),
     ("an empty part", [header(_F32, 1), Part()], Codes.INVALID_ARGUMENT, "must be set"),
     ("no data type", [header(0, 1)], Codes.INVALID_ARGUMENT, "header.data_type: is not set"),
-    ("a data type of nobody", [header(77, 1)], Codes.INVALID_ARGUMENT, "header.data_type: 77"),
+    ("an unknown data type", [header(77, 1)], Codes.INVALID_ARGUMENT, "header.data_type: 77"),
     ("a negative axis", _lies(2, -1), Codes.INVALID_ARGUMENT, "header.shape[1]: -1 is not in"),
     ("too many axes", _lies(*[1] * 9), Codes.INVALID_ARGUMENT, "header.shape: has 9 axes"),
     ("an overflow", _lies(*[2**31 - 1] * 3), Codes.INVALID_ARGUMENT, "has too many elements"),
@@ -178,7 +178,7 @@ def test_ids_have_the_length_of_a_hash(tensors: Stub, losses: LossStub, length: 
 
 
 def test_the_least_recently_used_makes_room(tensors: Stub, losses: LossStub) -> None:
-    """Putting again and evaluating count as uses, asking does not."""
+    """Putting again and evaluating count as uses, StatTensor does not."""
     a, b, c, d, e = (noise(seed, 600 * _KIB) for seed in range(10, 15))
     for array in (a, b, c):
         resident.put(tensors, array)
@@ -201,9 +201,11 @@ def test_the_least_recently_used_makes_room(tensors: Stub, losses: LossStub) -> 
     ]
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
-def test_all_that_is_missing_is_named_at_once(tensors: Stub, losses: LossStub, door: Door) -> None:
-    """At every door: FAILED_PRECONDITION, with the path of each, and not of what is there."""
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_all_that_is_missing_is_named_at_once(
+    tensors: Stub, losses: LossStub, method: Method
+) -> None:
+    """By every method: FAILED_PRECONDITION, with the path of each, and not of what is there."""
     logits, weight = noise(20, 4, 3), noise(21, 4)
     resident.put(tensors, i64(0, 1, 2, 0))
     item = evaluation(
@@ -211,7 +213,7 @@ def test_all_that_is_missing_is_named_at_once(tensors: Stub, losses: LossStub, d
         {"input": named(logits), "target": named(i64(0, 1, 2, 0))},
         sample_weight=named(weight),
     )
-    error = door(losses, item).error
+    error = method(losses, item).error
     assert (error.code, error.reason) == (9, "MISSING_RESIDENT_TENSOR")
     assert [(each.field, each.description) for each in error.violations] == [
         ('inputs["input"].resident', f"this server does not hold {identity(logits).hex()}"),
@@ -316,7 +318,7 @@ def test_the_server_tells_its_quota(losses: LossStub) -> None:
 
 
 def test_a_server_without_quota_keeps_nothing(tmp_path: Path) -> None:
-    """Putting and naming are UNIMPLEMENTED; asking and forgetting find nothing."""
+    """Putting and naming are UNIMPLEMENTED; StatTensor and DeleteTensor find nothing."""
     with Child(tmp_path / "log", "--resident-quota-mib", "0") as child, child.channel() as channel:
         tensors, losses = Stub(channel), LossStub(channel)
         info = losses.GetServerInfo(loss_service_pb2.GetServerInfoRequest())

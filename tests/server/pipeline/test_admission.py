@@ -1,4 +1,4 @@
-"""Memory is reserved before it is used, given back whatever happens, and never overbooked."""
+"""Memory is reserved before it is used, always released, and never overbooked."""
 
 import asyncio
 from pathlib import Path
@@ -20,8 +20,9 @@ from tests.support.inside import (
     AsyncStub,
     Gate,
     in_server,
-    line,
     numbered,
+    outcomes,
+    running_evaluator,
     until,
 )
 from tests.support.requests import (
@@ -48,12 +49,12 @@ _ENDS = {"success": type(None), "error": ZeroDivisionError, "expired": ExpiredEr
 
 
 def _large(number: float) -> evaluation_pb2.Evaluation:
-    """Ask the gate for a number, in an evaluation that takes more than half of 1 MiB."""
+    """Return an evaluation of the gate that takes more than half of 1 MiB."""
     return numbered(number, 15_000)
 
 
-async def _price(work: Evaluator, item: evaluation_pb2.Evaluation) -> int:
-    return peak_bytes(await work._prepare(item))
+async def _price(evaluator: Evaluator, item: evaluation_pb2.Evaluation) -> int:
+    return peak_bytes(await evaluator.prepare(item))
 
 
 @pytest.mark.parametrize("end", ["success", "error", "expired", "cancelled"])
@@ -62,94 +63,95 @@ def test_the_budget_is_given_back(end: str) -> None:
     gate = Gate()
     number = FAULTY if end == "error" else 1.0
 
-    async def run(work: Evaluator) -> None:
-        wanted = await _price(work, numbered(number))
-        busy = asyncio.create_task(work.evaluate(numbered(CLOSED), _NEVER))
+    async def run(evaluator: Evaluator) -> None:
+        wanted = await _price(evaluator, numbered(number))
+        busy = asyncio.create_task(evaluator.evaluate(numbered(CLOSED), _NEVER))
         await until(gate.reached.is_set)
-        assert work.admission.reserved_bytes == wanted > 0
+        assert evaluator.budget.reserved_bytes == wanted > 0
         deadline = 0.0 if end == "expired" else _NEVER
-        waiting = asyncio.create_task(work.evaluate(numbered(number), deadline))
-        await until(lambda: work.admission.reserved_bytes == 2 * wanted)
+        waiting = asyncio.create_task(evaluator.evaluate(numbered(number), deadline))
+        await until(lambda: evaluator.budget.reserved_bytes == 2 * wanted)
         if end == "cancelled":
             waiting.cancel()
             await asyncio.wait([waiting])
-            assert work.admission.reserved_bytes == wanted
+            assert evaluator.budget.reserved_bytes == wanted
         gate.open.set()
         await asyncio.wait([busy, waiting])
-        assert work.admission.reserved_bytes == 0
+        assert evaluator.budget.reserved_bytes == 0
         if end == "cancelled":
             assert waiting.cancelled()
         else:
             assert type(waiting.exception()) is _ENDS[end]
 
-    with line(gate) as work:
-        asyncio.run(run(work))
+    with running_evaluator(gate) as evaluator:
+        asyncio.run(run(evaluator))
 
 
 def test_a_call_of_many_reserves_for_all_of_them() -> None:
-    """The price of EvaluateMany is the sum of its items'; refused items cost nothing."""
+    """EvaluateMany reserves the sum of its items' peaks; refused items reserve nothing."""
     gate = Gate()
 
-    async def run(work: Evaluator) -> None:
-        wanted = await _price(work, numbered(CLOSED)) + await _price(work, numbered(1.0, 10))
+    async def run(evaluator: Evaluator) -> None:
+        prices = [await _price(evaluator, each) for each in (numbered(CLOSED), numbered(1.0, 10))]
+        wanted = sum(prices)
         items = [numbered(CLOSED), evaluation_pb2.Evaluation(), numbered(1.0, 10)]
-        task = asyncio.create_task(work.outcomes(items, _NEVER))
+        task = asyncio.create_task(outcomes(evaluator, items, _NEVER))
         await until(gate.reached.is_set)
-        assert work.admission.reserved_bytes == wanted
+        assert evaluator.budget.reserved_bytes == wanted
         gate.open.set()
         assert [each.error.code for each in await task] == [0, 5, 0]
-        assert work.admission.reserved_bytes == 0
+        assert evaluator.budget.reserved_bytes == 0
 
-    with line(gate) as work:
-        asyncio.run(run(work))
+    with running_evaluator(gate) as evaluator:
+        asyncio.run(run(evaluator))
 
 
 def test_more_than_the_budget_is_refused_now_or_for_ever() -> None:
-    """What fits later is told when to come back; what never fits is told that."""
+    """An evaluation that fits later has a time for its retry; one that never fits has none."""
     gate = Gate()
 
-    async def run(work: Evaluator) -> None:
-        task = asyncio.create_task(work.evaluate(_large(CLOSED), _NEVER))
+    async def run(evaluator: Evaluator) -> None:
+        task = asyncio.create_task(evaluator.evaluate(_large(CLOSED), _NEVER))
         await until(gate.reached.is_set)
-        reserved = work.admission.reserved_bytes
+        reserved = evaluator.budget.reserved_bytes
         with pytest.raises(OverloadedError) as overloaded:
-            await work.evaluate(_large(1.0), _NEVER)
+            await evaluator.evaluate(_large(1.0), _NEVER)
         assert overloaded.value.retry_after_ms == 50
         with pytest.raises(OverLimitError):
-            await work.evaluate(numbered(1.0, 100_000), _NEVER)
-        await until(lambda: work.admission.reserved_bytes == reserved)
-        small = asyncio.create_task(work.evaluate(numbered(2.0), _NEVER))
-        await until(lambda: work.admission.reserved_bytes > reserved)
+            await evaluator.evaluate(numbered(1.0, 100_000), _NEVER)
+        await until(lambda: evaluator.budget.reserved_bytes == reserved)
+        small = asyncio.create_task(evaluator.evaluate(numbered(2.0), _NEVER))
+        await until(lambda: evaluator.budget.reserved_bytes > reserved)
         gate.open.set()
         await asyncio.gather(task, small)
-        await work.evaluate(_large(3.0), _NEVER)
-        assert work.admission.reserved_bytes == 0
+        await evaluator.evaluate(_large(3.0), _NEVER)
+        assert evaluator.budget.reserved_bytes == 0
 
-    with line(gate, memory_budget_bytes=_KIB * _KIB) as work:
-        asyncio.run(run(work))
+    with running_evaluator(gate, memory_budget_bytes=_KIB * _KIB) as evaluator:
+        asyncio.run(run(evaluator))
     assert gate.computed == [CLOSED, 2.0, 3.0]
 
 
 def test_a_price_covers_what_is_made() -> None:
-    """No price is below the inputs, the values and the gradients in the type computed in."""
+    """No peak is below the inputs, values and gradients in the type they are computed in."""
 
-    async def run(work: Evaluator) -> None:
+    async def run(evaluator: Evaluator) -> None:
         rows, classes = 100, 50
         logits = f32(*[[0.5] * classes] * rows)
         item = evaluation("cross_entropy", {"input": logits, "target": logits})
-        assert await _price(work, item) >= 4 * 2 * rows * classes + 8 * rows
-        loss_only = await _price(work, item)
+        assert await _price(evaluator, item) >= 4 * 2 * rows * classes + 8 * rows
+        loss_only = await _price(evaluator, item)
         item.gradients_for.extend(["input", "target"])
-        assert await _price(work, item) >= loss_only + 4 * 2 * rows * classes
+        assert await _price(evaluator, item) >= loss_only + 4 * 2 * rows * classes
         hollow = evaluation("cross_entropy", {"input": logits[:, :0], "target": logits[:, :0]})
-        assert await _price(work, hollow) >= 8 * rows
+        assert await _price(evaluator, hollow) >= 8 * rows
 
-    with line(Gate()) as work:
-        asyncio.run(run(work))
+    with running_evaluator(Gate()) as evaluator:
+        asyncio.run(run(evaluator))
 
 
 def test_a_tiny_server_refuses_what_never_fits(tmp_path: Path) -> None:
-    """With 1 MiB to spend: pushback -1, no RetryInfo, at every door; small work is done."""
+    """With 1 MiB to spend: pushback -1, no RetryInfo, by every method; small work is done."""
     item = evaluation("sigmoid", {"input": f32(*[0.5] * 100_000)})
     request = loss_service_pb2.EvaluateRequest(evaluation=item)
     with (
@@ -163,8 +165,8 @@ def test_a_tiny_server_refuses_what_never_fits(tmp_path: Path) -> None:
         assert trailing(refused.value)["grpc-retry-pushback-ms"] == "-1"
         assert item_status(refused.value).reason == "OVER_LIMIT"
         assert error_details_pb2.RetryInfo not in details(refused.value)[1]
-        for door in (by_stream, by_many):
-            error = door(stub, item).error
+        for method in (by_stream, by_many):
+            error = method(stub, item).error
             assert (error.code, error.reason) == (8, "OVER_LIMIT")
             assert not error.HasField("retry_after_ms")
         assert is_golden(by_call(stub, GOLDEN).result)

@@ -1,4 +1,4 @@
-"""EvaluateChunked gives what Evaluate gives, however the rows are cut, or says why it cannot."""
+"""EvaluateChunked has the results of Evaluate for any cut of the rows, or names the reason."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from losswire.server.catalogue.record import Kind, LossRecord, Reduction
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import decode_tensor
 from tests.support.chunks import (
@@ -42,7 +42,7 @@ _SEPARABLE = [
     record for record in builtin_registry() if record.kind is Kind.LOSS and record.separable
 ]
 _CELLS = 24
-"""How many of each loss's cells are cut."""
+"""The number of each loss's cells that are cut."""
 
 _ULP = {
     "float16": 2.0**-11,
@@ -89,7 +89,7 @@ def _streamable(cell: Cell) -> list[str]:
 
 
 def _is_refused(cell: Cell, streamed: Sequence[str]) -> bool:
-    """Tell whether the denominator of a mean is known too late for gradients."""
+    """Return whether the denominator of a mean is known too late for gradients."""
     ask, record = cell.ask, cell.ground.record
     known = record.denominators.get(cell.ground.layout.name)
     if not ask.gradients_for or ask.normalizer is not None or known is None:

@@ -1,4 +1,4 @@
-"""A chunked call holds a few parts at a time, whoever reads slowly, goes away or sends much."""
+"""A chunked call holds a few parts at a time, with slow, cancelled and large callers."""
 
 import asyncio
 import threading
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from losswire.server import thresholds
 from losswire.server.catalogue.record import Input, Terms, floats, layout, loss
 from losswire.server.errors import (
     ExpiredError,
@@ -19,14 +20,13 @@ from losswire.server.errors import (
     OverLimitError,
     OverloadedError,
 )
-from losswire.server.pipeline.chunked import call
 from losswire.server.pipeline.chunked.call import Part
+from losswire.server.pipeline.chunked.read_ahead import read_ahead
 from losswire.server.pipeline.evaluator import Evaluator
-from losswire.server.rpc.streaming import ahead
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from tests.support.chunks import Request, header_of
 from tests.support.harness import Child
-from tests.support.inside import CLOSED, FAULTY, PATIENCE, Gate, line, numbered, until
+from tests.support.inside import CLOSED, FAULTY, PATIENCE, Gate, numbered, running_evaluator, until
 from tests.support.requests import GOLDEN, Stub, by_call, evaluation, f32, is_golden
 
 _MIB = 1 << 20
@@ -34,7 +34,7 @@ _NEVER = float("inf")
 
 
 def _header(rows: int, width: int, **fields: Any) -> Request:  # noqa: ANN401 (any field)
-    """Ask the gate for the sum of rows."""
+    """Return a header that sums rows with the gate."""
     item = evaluation(
         "gate",
         {"input": np.zeros((1, width), np.float32)},
@@ -55,7 +55,7 @@ def test_the_budget_is_given_back(end: str) -> None:
     gate = Gate()
     last = FAULTY if end == "error" else 2.0
 
-    async def run(work: Evaluator) -> None:
+    async def run(evaluator: Evaluator) -> None:
         async def parts() -> AsyncIterator[Part]:
             yield _header(1000, 256, gradients_for=["input"])
             yield _payload(CLOSED, 100, 256)
@@ -63,18 +63,18 @@ def test_the_budget_is_given_back(end: str) -> None:
             yield _payload(3.0, 200 if end == "wrong part" else 100, 256)
 
         async def collect() -> list[Any]:
-            return [each async for each in work.chunked.evaluate(parts(), _NEVER)]
+            return [each async for each in evaluator.chunked.evaluate(parts(), _NEVER)]
 
         task = asyncio.create_task(collect())
         await until(gate.reached.is_set)
-        assert 0 < work.admission.reserved_bytes < 64 * _MIB
+        assert 0 < evaluator.budget.reserved_bytes < 64 * _MIB
         if end == "cancelled":
             task.cancel()
             await asyncio.wait([task])
         gate.open.set()
         await asyncio.wait([task])
-        assert work.admission.reserved_bytes == 0
-        await work.engine.run(lambda waited: waited, _NEVER)  # what was cancelled still ends
+        assert evaluator.budget.reserved_bytes == 0
+        await evaluator.worker.run(lambda waited: waited, _NEVER)  # what was cancelled still ends
         if end == "success":
             assert len(task.result()) == 4
         elif end != "cancelled":
@@ -82,15 +82,15 @@ def test_the_budget_is_given_back(end: str) -> None:
             assert isinstance(task.exception(), kind)
         assert (3.0 in gate.computed) == (end == "success")
 
-    with line(gate) as work:
-        asyncio.run(run(work))
+    with running_evaluator(gate) as evaluator:
+        asyncio.run(run(evaluator))
 
 
 def test_a_larger_part_reserves_more() -> None:
-    """What is held follows the largest part; a part that never fits is told so."""
+    """The reservation follows the largest part; a part that never fits is refused."""
     gate = Gate()
 
-    async def run(work: Evaluator) -> None:
+    async def run(evaluator: Evaluator) -> None:
         held: list[int] = []
 
         async def parts() -> AsyncIterator[Part]:
@@ -98,47 +98,47 @@ def test_a_larger_part_reserves_more() -> None:
             for rows in (1, 4, 4096):
                 yield _payload(1.0, rows, 1024)
                 await until(lambda: len(gate.computed) == len(held) + 1)
-                held.append(work.admission.reserved_bytes)
+                held.append(evaluator.budget.reserved_bytes)
 
         with pytest.raises(OverLimitError, match="the server's memory budget is"):
-            async for _ in work.chunked.evaluate(parts(), _NEVER):
+            async for _ in evaluator.chunked.evaluate(parts(), _NEVER):
                 pass
         assert held[0] == held[1] > 0
-        assert work.admission.reserved_bytes == 0
-        busy = asyncio.create_task(work.evaluate(numbered(CLOSED, 1_300_000), _NEVER))
+        assert evaluator.budget.reserved_bytes == 0
+        busy = asyncio.create_task(evaluator.evaluate(numbered(CLOSED, 1_300_000), _NEVER))
         await until(gate.reached.is_set)
         with pytest.raises(OverloadedError):
-            async for _ in work.chunked.evaluate(parts(), _NEVER):
+            async for _ in evaluator.chunked.evaluate(parts(), _NEVER):
                 pass
         gate.open.set()
         await busy
 
-    with line(gate) as work:
-        asyncio.run(run(work))
+    with running_evaluator(gate) as evaluator:
+        asyncio.run(run(evaluator))
 
 
 def test_a_silent_sender_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller that sends no more rows does not hold its reservation for ever."""
-    monkeypatch.setattr(call, "SILENCE_SECONDS", 0.05)
+    """A caller that sends no more rows does not hold its reservation forever."""
+    monkeypatch.setattr(thresholds, "CHUNK_SILENCE_SECONDS", 0.05)
 
-    async def run(work: Evaluator) -> None:
+    async def run(evaluator: Evaluator) -> None:
         async def parts() -> AsyncIterator[Part]:
             yield _header(1000, 256)
             yield _payload(1.0, 100, 256)
-            assert work.admission.reserved_bytes > 0
+            assert evaluator.budget.reserved_bytes > 0
             await asyncio.sleep(PATIENCE)
 
         with pytest.raises(ExpiredError, match=r"no part of the chunked call came for 0\.05"):
-            async for _ in work.chunked.evaluate(parts(), _NEVER):
+            async for _ in evaluator.chunked.evaluate(parts(), _NEVER):
                 pass
-        assert work.admission.reserved_bytes == 0
+        assert evaluator.budget.reserved_bytes == 0
 
-    with line(Gate()) as work:
-        asyncio.run(run(work))
+    with running_evaluator(Gate()) as evaluator:
+        asyncio.run(run(evaluator))
 
 
 def test_what_runs_ahead_is_bounded() -> None:
-    """A source is asked for no more than the depth and the one in its hand, and is closed."""
+    """A source is read at most by the depth and one further item, and is closed."""
     made: list[int] = []
     closed: list[bool] = []
 
@@ -151,7 +151,7 @@ def test_what_runs_ahead_is_bounded() -> None:
             closed.append(True)
 
     async def run() -> None:
-        items = ahead(source(), 2)
+        items = read_ahead(source(), 2)
         assert await anext(items) == 0
         await until(lambda: len(made) == 4)
         await asyncio.sleep(0.02)
@@ -163,7 +163,7 @@ def test_what_runs_ahead_is_bounded() -> None:
 
 
 def test_a_denominator_that_nobody_foresaw_is_refused() -> None:
-    """A record that does not tell its denominators gives no wrong gradients of a mean."""
+    """A record that does not declare its denominators returns no wrong gradients of a mean."""
 
     @loss(
         layouts=(layout("any", input=floats("*S"), values="*S"),),
@@ -174,24 +174,24 @@ def test_a_denominator_that_nobody_foresaw_is_refused() -> None:
         """Weigh each number by itself."""
         return Terms(input * 1, denominators=input.detach())
 
-    async def ask(work: Evaluator, **fields: Any) -> list[Any]:  # noqa: ANN401 (any field)
+    async def ask(evaluator: Evaluator, **fields: Any) -> list[Any]:  # noqa: ANN401 (any field)
         async def parts() -> AsyncIterator[Part]:
             yield header_of(evaluation("odd", {"input": f32(1, 2, 3)}, **fields), ["input"])
             yield memoryview(f32(1, 2).tobytes())
             yield memoryview(f32(3).tobytes())
 
-        return [each async for each in work.chunked.evaluate(parts(), _NEVER)]
+        return [each async for each in evaluator.chunked.evaluate(parts(), _NEVER)]
 
-    async def run(work: Evaluator) -> None:
-        work.registry.add(odd)
+    async def run(evaluator: Evaluator) -> None:
+        evaluator.registry.add(odd)
         with pytest.raises(InvalidEvaluationError, match="normalizer: is required: odd does not"):
-            await ask(work, gradients_for=["input"])
+            await ask(evaluator, gradients_for=["input"])
         for fields in ({"normalizer": 6.0, "gradients_for": ["input"]}, {}):
-            *_, last = await ask(work, **fields)
+            *_, last = await ask(evaluator, **fields)
             assert last.result.result.mean_denominator == 6.0
 
-    with line(Gate()) as work:
-        asyncio.run(run(work))
+    with running_evaluator(Gate()) as evaluator:
+        asyncio.run(run(evaluator))
 
 
 _WIDTH = 4096
@@ -199,7 +199,7 @@ _BLOCK_ROWS = 64
 
 
 def _large(stub: Stub, mib: int, take: Callable[[Iterator[Any]], None]) -> None:
-    """Stream a tensor of so many MiB, each part the same memory, and take the answers."""
+    """Stream a tensor of some MiB, each part the same memory, and read the answers."""
     rows = mib * _MIB // (4 * _WIDTH)
     block = np.random.default_rng(3).standard_normal((_BLOCK_ROWS, _WIDTH)).astype(np.float32)
     item = evaluation(
@@ -299,9 +299,9 @@ def test_a_caller_that_goes_away_frees_what_was_reserved(tmp_path: Path) -> None
 
 
 def test_a_tensor_without_a_type_is_refused_before_its_shape_is_used() -> None:
-    """The form of a streamed tensor is judged like any other's."""
+    """The form of a streamed tensor is checked like any other's."""
 
-    async def run(work: Evaluator) -> None:
+    async def run(evaluator: Evaluator) -> None:
         async def parts() -> AsyncIterator[Part]:
             request = _header(10, 4)
             tensor = request.header.evaluation.inputs["input"]
@@ -310,10 +310,10 @@ def test_a_tensor_without_a_type_is_refused_before_its_shape_is_used() -> None:
             yield request
 
         with pytest.raises(InvalidEvaluationError) as refused:
-            async for _ in work.chunked.evaluate(parts(), _NEVER):
+            async for _ in evaluator.chunked.evaluate(parts(), _NEVER):
                 pass
         fields = [each.field for each in refused.value.violations]
         assert fields[:2] == ['inputs["input"].data_type', 'inputs["input"].shape[0]']
 
-    with line(Gate()) as work:
-        asyncio.run(run(work))
+    with running_evaluator(Gate()) as evaluator:
+        asyncio.run(run(evaluator))

@@ -1,4 +1,4 @@
-"""What cannot stream, and parts that do not add up, are refused with their path."""
+"""Inputs that cannot stream, and wrong sequences of parts, are refused with their path."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -88,7 +88,7 @@ _REFUSED: Mapping[str, _Wrong] = {
         ["input", "target"],
         [("reduction", "is none, and the values take 1200000 bytes of the 1048576 that come in")],
     ),
-    "whatever Evaluate refuses": (
+    "an evaluation that Evaluate refuses": (
         evaluation(
             "cross_entropy",
             {**_ROWS, "target": i64(0, 1)},
@@ -125,7 +125,7 @@ _REFUSED: Mapping[str, _Wrong] = {
 
 @pytest.mark.parametrize("case", _REFUSED)
 def test_what_cannot_stream_is_told_with_its_path(chunked_stub: Stub, case: str) -> None:
-    """INVALID_ARGUMENT, with every violation and what to do instead; the server lives on."""
+    """INVALID_ARGUMENT, with every violation and what to do instead; the server continues."""
     item, streamed, expected = _REFUSED[case]
     _assert_refused(chunked_stub, parts_of(item, streamed, cuts_of(6, [4])), expected)
 
@@ -172,7 +172,7 @@ _BAD_PARTS: Mapping[str, tuple[list[Request], tuple[str, str]]] = {
 
 @pytest.mark.parametrize("case", _BAD_PARTS)
 def test_parts_that_do_not_add_up(chunked_stub: Stub, case: str) -> None:
-    """Whatever is wrong with the sequence of parts ends the call with the path of the part."""
+    """A wrong sequence of parts ends the call with the path of the part."""
     parts, expected = _BAD_PARTS[case]
     _assert_refused(chunked_stub, iter(parts), [expected])
 
@@ -191,7 +191,7 @@ def test_a_streamed_input_has_no_data(chunked_stub: Stub) -> None:
 
 
 def test_a_shape_takes_no_memory(chunked_stub: Stub) -> None:
-    """A header may tell of more than there is memory, as long as nothing of it comes."""
+    """A header may announce more than there is memory, as long as no row of it arrives."""
     request = header_of(_GOOD, ["input", "target"])
     for name in ("input", "target"):
         request.header.evaluation.inputs[name].shape[0] = 2**31 - 1

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.dispatch import compute
-from losswire.server.losses import classification, regression
+from losswire.server.losses import builtin_registry, classification, regression
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
@@ -38,7 +37,7 @@ def _item(rows: int = 700, **fields: Any) -> evaluation_pb2.Evaluation:  # noqa:
 def _streamed(
     stub: Stub, item: evaluation_pb2.Evaluation, streamed: Sequence[str], sizes: Sequence[int]
 ) -> tuple[list[bytes], evaluation_pb2.EvaluationResult]:
-    """Call in chunks; gives the messages of rows, and the result."""
+    """Call in chunks; returns the messages of rows, and the result."""
     requests = parts_of(item, streamed, cuts_of(700, sizes))
     *parts, last = stub.EvaluateChunked(requests, timeout=TIMEOUT)
     return [each.gradient_rows for each in parts], last.result.result
@@ -212,7 +211,7 @@ def test_only_dense_gradients_take_memory_of_their_size(
             gradient_form=form,
         )
         work = validate(decode(item), classification.cross_entropy)
-        # numpy tells what it makes; torch does not.
+        # numpy reports its allocations; torch does not.
         tracemalloc.start()
         outcome = compute(work, torch.device("cpu"))
         made.append(tracemalloc.get_traced_memory()[1])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from losswire.server.catalogue.record import LossRecord
-from losswire.server.catalogue.registry import builtin_registry
 from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError
+from losswire.server.losses import builtin_registry
 from losswire.server.pipeline import validation_cache as forms_module
 from losswire.server.pipeline.decode import Request, decode
 from losswire.server.pipeline.validate import validate

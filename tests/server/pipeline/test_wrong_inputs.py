@@ -1,4 +1,4 @@
-"""Every wrong input is refused precisely, at every door, and harms nothing."""
+"""Every wrong input is refused precisely, by every method, and harms nothing."""
 
 import os
 import pickle
@@ -16,10 +16,10 @@ from tests.support.mistakes import Mistake
 from tests.support.mistakes_in_form import IN_FORM
 from tests.support.mistakes_in_values import IN_VALUES
 from tests.support.requests import (
-    DOORS,
     GOLDEN,
+    METHODS,
     TIMEOUT,
-    Door,
+    Method,
     Stub,
     by_call,
     evaluation,
@@ -41,16 +41,16 @@ def _unharmed(stub: Stub) -> None:
     assert is_golden(by_call(stub, GOLDEN).result)
 
 
-@pytest.fixture(params=list(DOORS))
-def door(request: pytest.FixtureRequest) -> Door:
-    """Each door."""
-    return DOORS[request.param]
+@pytest.fixture(params=list(METHODS))
+def method(request: pytest.FixtureRequest) -> Method:
+    """Each method."""
+    return METHODS[request.param]
 
 
 @pytest.mark.parametrize("wrong", TABLE, ids=[each.what for each in TABLE])
-def test_a_mistake_is_refused_precisely(stub: Stub, door: Door, wrong: Mistake) -> None:
-    """The code, the reason, the exact fields and a helpful description, at every door."""
-    error = door(stub, wrong.item).error
+def test_a_mistake_is_refused_precisely(stub: Stub, method: Method, wrong: Mistake) -> None:
+    """The code, the reason, the exact fields and a helpful description, by every method."""
+    error = method(stub, wrong.item).error
     assert (error.code, error.reason) == (wrong.code.value[0], wrong.reason)
     assert [each.field for each in error.violations] == [field for field, _ in wrong.found]
     for violation, (_, said) in zip(error.violations, wrong.found, strict=True):
@@ -66,7 +66,7 @@ def test_the_table_names_every_mistake_once() -> None:
     assert len({each.what for each in TABLE}) == len(TABLE)
 
 
-def test_all_mistakes_are_told_at_once(stub: Stub, door: Door) -> None:
+def test_all_mistakes_are_told_at_once(stub: Stub, method: Method) -> None:
     """Eight mistakes in one evaluation come back as eight violations, in a stable order."""
     item = evaluation(
         "cross_entropy",
@@ -77,7 +77,7 @@ def test_all_mistakes_are_told_at_once(stub: Stub, door: Door) -> None:
         sample_weight=f32(1, 1),
         engine=7,
     )
-    error = door(stub, item).error
+    error = method(stub, item).error
     assert [each.field for each in error.violations] == [
         'inputs["wait"]',
         'options["smoothing"]',
@@ -90,12 +90,12 @@ def test_all_mistakes_are_told_at_once(stub: Stub, door: Door) -> None:
     ]
 
 
-def test_a_long_list_of_mistakes_is_cut(stub: Stub, door: Door) -> None:
-    """Of 40 violations 15 are told and the last line says how many are left out."""
+def test_a_long_list_of_mistakes_is_cut(stub: Stub, method: Method) -> None:
+    """Of 40 violations 15 are sent, and a last one counts the rest."""
     item = evaluation("sigmoid", {"input": f32(1)})
     for number in range(40):
         item.options[f"option{number:02}"].bool_value = True
-    error = door(stub, item).error
+    error = method(stub, item).error
     assert [each.field for each in error.violations] == [
         *(f'options["option{number:02}"]' for number in range(15)),
         "...",
@@ -105,19 +105,19 @@ def test_a_long_list_of_mistakes_is_cut(stub: Stub, door: Door) -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "\N{SNOWMAN}", "\N{GRINNING FACE}", "\n", "\x00"])
-def test_long_names_are_cut(stub: Stub, door: Door, letter: str) -> None:
+def test_long_names_are_cut(stub: Stub, method: Method, letter: str) -> None:
     """A name of 1000 letters is repeated in part; 16 of them still travel with the answer."""
     item = evaluation("sigmoid", {"input": f32(1)})
     for number in range(16):
         item.options[f"{number:02}" + letter * 1000].bool_value = True
-    error = door(stub, item).error
+    error = method(stub, item).error
     assert error.code == 3
     assert error.violations[0].field.startswith(f'options["00{letter * 8}')
     assert all(len(each.field) < 100 for each in error.violations)
 
 
 def test_the_worst_refusal_fits_into_metadata(stub: Stub) -> None:
-    """What a call's refusal carries stays below the 8 KiB from which on gRPC may drop it."""
+    """The metadata of a refused call stays below 8 KiB, above which gRPC may drop it."""
     name = "\N{GRINNING FACE}" * 64
     item = evaluation("cross_entropy", {"input": f32(1), "target": i64(1)})
     for number in range(30):
@@ -134,20 +134,20 @@ def test_the_worst_refusal_fits_into_metadata(stub: Stub) -> None:
     assert sum(len(key) + size + 32 for key, size in sizes.items()) < 7500
 
 
-def test_a_flood_of_entries_is_refused_at_once(stub: Stub, door: Door) -> None:
+def test_a_flood_of_entries_is_refused_at_once(stub: Stub, method: Method) -> None:
     """Ten thousand names cost the server one look at their number."""
     names = evaluation("sigmoid", {"input": f32(1)}, gradients_for=["input"] * 10_000)
     options = evaluation("sigmoid", {"input": f32(1)})
     for number in range(10_000):
         options.options[str(number)].bool_value = True
     for item, field in ((names, "gradients_for"), (options, "options")):
-        error = door(stub, item).error
+        error = method(stub, item).error
         assert [each.field for each in error.violations] == [field]
         assert "at most" in error.violations[0].description
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -0.0, 1e-45])
-def test_strange_numbers_are_data(stub: Stub, door: Door, value: float) -> None:
+def test_strange_numbers_are_data(stub: Stub, method: Method, value: float) -> None:
     """NaN, infinities, -0 and subnormals are computed with, as torch does, bit for bit."""
     logits = f32([0.5, value, 1.5], [0.1, 0.2, 0.3])
     item = evaluation(
@@ -158,7 +158,7 @@ def test_strange_numbers_are_data(stub: Stub, door: Door, value: float) -> None:
         grad_output=f32(1, 1),
         engine=evaluation_pb2.ENGINE_AUTOGRAD,
     )
-    result = door(stub, item).result
+    result = method(stub, item).result
     leaf = torch.from_numpy(logits.copy()).requires_grad_()
     target = torch.tensor([0, 1])
     values = torch.nn.functional.cross_entropy(leaf, target, reduction="none")
@@ -168,11 +168,11 @@ def test_strange_numbers_are_data(stub: Stub, door: Door, value: float) -> None:
     assert result.gradients["input"] == encode_tensor(leaf.grad.numpy())
 
 
-def test_an_ignored_index_is_not_wrapped_to_the_targets_type(stub: Stub, door: Door) -> None:
+def test_an_ignored_index_is_not_wrapped_to_the_targets_type(stub: Stub, method: Method) -> None:
     """-100 is 156 modulo 256, and yet a uint8 target of 156 is a class like any other."""
     logits = np.zeros((2, 200), np.float32)
     target = np.array([156, 1], np.uint8)
-    result = door(stub, evaluation("cross_entropy", {"input": logits, "target": target})).result
+    result = method(stub, evaluation("cross_entropy", {"input": logits, "target": target})).result
     assert (result.count, result.mean_denominator) == (2, 2.0)
 
 
@@ -186,11 +186,11 @@ class _Bomb:
         return os.mkdir, (str(self.path),)
 
 
-def test_pickled_code_is_just_bytes(stub: Stub, door: Door, tmp_path: Path) -> None:
+def test_pickled_code_is_just_bytes(stub: Stub, method: Method, tmp_path: Path) -> None:
     """A pickle that would run code, sent as data, is computed with like any other bytes."""
     trace = tmp_path / "trace"
     data = np.frombuffer(pickle.dumps(_Bomb(trace)), np.uint8)
-    result = door(stub, evaluation("sigmoid", {"input": data})).result
+    result = method(stub, evaluation("sigmoid", {"input": data})).result
     expected = torch.sigmoid(torch.from_numpy(data.copy()).float())
     assert result.loss == encode_tensor(expected.numpy())
     assert not trace.exists()

@@ -16,7 +16,7 @@ from losswire.server.prepared.cache import PreparedCache, PreparedEvaluation
 from losswire.server.prepared.envelope import Slice, one_evaluation
 from losswire.server.settings import MIB
 from losswire.v1 import evaluation_pb2, loss_service_pb2
-from tests.support.inside import Gate, line
+from tests.support.inside import Gate, running_evaluator
 from tests.support.prepared_forms import CUT, LARGE, NEEDS_NATIVE, SMALL, WEIGHTED, Build, classes
 from tests.support.prepared_server import handlers_alone, no_deadline, request_of
 
@@ -51,7 +51,7 @@ class _Cached:
             self.arrays.extend(weakref.ref(each) for each in work.inputs.values())
             self.cache.learn(sent, item, work, result)
 
-        encoded = await self._evaluator.encoded(item, math.inf, learn)
+        encoded = await self._evaluator.evaluate(item, math.inf, learn)
         self.result = encoded.whole()
         return True
 
@@ -68,7 +68,7 @@ class _Cached:
 
 
 def _run(body: Callable[[_Cached], Coroutine[Any, Any, None]], **limits: int) -> None:
-    with line(Gate(), memory_budget_bytes=256 * MIB) as evaluator:
+    with running_evaluator(Gate(), memory_budget_bytes=256 * MIB) as evaluator:
         asyncio.run(body(_Cached(evaluator, **limits)))
 
 

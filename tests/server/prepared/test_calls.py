@@ -15,7 +15,7 @@ from losswire.server.prepared.envelope import Slice
 from losswire.server.settings import MIB
 from losswire.server.thresholds import SMALL_BYTES
 from losswire.v1 import evaluation_pb2, loss_service_pb2
-from tests.support.inside import CLOSED, PATIENCE, numbered, until
+from tests.support.inside import CLOSED, PATIENCE, numbered, outcome, outcomes, until
 from tests.support.prepared_forms import (
     LARGE,
     NEEDS_NATIVE,
@@ -64,13 +64,13 @@ def test_many_of_all_kinds(name: str, decoded: list[str]) -> None:
 
     async def body(server: Server) -> None:
         await server.one(SMALL(1))
-        expected = await server.app.evaluator.outcomes(items, math.inf)
+        expected = await outcomes(server.app.evaluator, items, math.inf)
         decoded.clear()
         request = loss_service_pb2.EvaluateManyRequest(evaluations=items).SerializeToString()
         for _ in range(3):
             answer = await server.raw("EvaluateMany", request)
-            outcomes = loss_service_pb2.EvaluateManyResponse.FromString(answer).outcomes
-            assert bits(outcomes) == bits(expected)
+            answered = loss_service_pb2.EvaluateManyResponse.FromString(answer).outcomes
+            assert bits(answered) == bits(expected)
         assert len(decoded) == 3 * sum(each.loss != "?" for each in items)
 
     run_with_server(body)
@@ -104,7 +104,7 @@ def test_many_hold_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run() -> None:
         async with handlers_alone() as (_, evaluator, answers):
-            admission = evaluator.admission
+            admission = evaluator.budget
 
             def spy(prepared: PreparedEvaluation, sent: Slice) -> bytes | None:
                 held.append(admission.reserved_bytes)
@@ -155,7 +155,7 @@ def test_many_together_are_admitted(known: bool) -> None:  # noqa: FBT001
         for _ in range(2):
             with pytest.raises(grpc.RpcError, match="the server's memory budget is"):
                 await server.raw("EvaluateMany", request.SerializeToString())
-        assert server.app.evaluator.admission.reserved_bytes == 0
+        assert server.app.evaluator.budget.reserved_bytes == 0
 
     run_with_server(body, memory_budget_bytes=2 * MIB)
 
@@ -166,10 +166,10 @@ def test_memory_in_use(build: Build, method: str) -> None:
     """While others use the memory a known form is OVERLOADED as any other, and then it is not."""
 
     async def body(server: Server) -> None:
-        admission = server.app.evaluator.admission
+        admission = server.app.evaluator.budget
         await server.one(build(1))
         await server.one(build(1))
-        with admission.hold(admission.budget_bytes - 1000):
+        with admission.hold(admission.limit_bytes - 1000):
             if method == "EvaluateStream":
                 [outcome] = await server.item(build(2))
                 assert outcome.error.reason == "OVERLOADED"
@@ -193,7 +193,7 @@ def test_expired_calls_are_not_computed() -> None:
             await answers.one(request_of(LARGE(1)), no_deadline)
             with pytest.raises(ExpiredError):
                 await answers.one(request_of(LARGE(1)), lambda: 0.0)
-            assert evaluator.admission.reserved_bytes == 0
+            assert evaluator.budget.reserved_bytes == 0
 
     asyncio.run(run())
 
@@ -216,13 +216,13 @@ def test_cancelled_calls_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> No
                 answers.one(request_of(numbered(CLOSED, SMALL_BYTES)), no_deadline)
             )
             await until(gate.reached.is_set)
-            held = evaluator.admission.reserved_bytes
+            held = evaluator.budget.reserved_bytes
             waiting = asyncio.create_task(answers.one(request_of(LARGE(1)), no_deadline))
-            await until(lambda: evaluator.admission.reserved_bytes > held)
+            await until(lambda: evaluator.budget.reserved_bytes > held)
             waiting.cancel()
             await asyncio.wait([waiting])
             assert waiting.cancelled()
-            assert evaluator.admission.reserved_bytes == held
+            assert evaluator.budget.reserved_bytes == held
             gate.open.set()
             await blocking
             assert not begun
@@ -243,7 +243,7 @@ def test_streams_of_known_forms() -> None:
 
     async def body(server: Server) -> None:
         seeds = range(len(numbers))
-        expected = [await server.app.evaluator.outcome(SMALL(seed), math.inf) for seed in seeds]
+        expected = [await outcome(server.app.evaluator, SMALL(seed), math.inf) for seed in seeds]
         for _ in range(2):
             answers = [
                 loss_service_pb2.EvaluateStreamResponse.FromString(each)

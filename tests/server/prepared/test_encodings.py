@@ -11,7 +11,7 @@ from losswire.wire import varint
 from tests.support import resident
 from tests.support.encodings import field, odd_evaluations, padded
 from tests.support.harness import Child
-from tests.support.inside import PATIENCE
+from tests.support.inside import PATIENCE, outcome
 from tests.support.prepared_forms import (
     NEEDS_NATIVE,
     SMALL,
@@ -53,7 +53,7 @@ def test_odd_encodings(name: str, large: bool, decoded: list[str]) -> None:  # n
         if not odd.valid:
             return
         parsed = loss_service_pb2.EvaluateRequest.FromString(request).evaluation
-        expected = await server.app.evaluator.outcome(parsed, math.inf)
+        expected = await outcome(server.app.evaluator, parsed, math.inf)
         assert bits(answers[:1]) == bits([expected])
         decoded.clear()
         await server.raw("Evaluate", request)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from losswire.v1 import evaluation_pb2, loss_service_pb2
+from tests.support.inside import outcome
 from tests.support.prepared_forms import (
     BFLOAT16,
     CUT,
@@ -43,7 +44,7 @@ def test_wrong_classes_are_refused_as_by_the_line(build: Build, method: str, tar
 
     async def body(server: Server) -> None:
         bad = [with_class(build(1), position, target) for position in (0, 7, -1)]
-        expected = [await server.app.evaluator.outcome(each, math.inf) for each in bad]
+        expected = [await outcome(server.app.evaluator, each, math.inf) for each in bad]
         assert await METHODS[method](server, build(1))
         for each, error in zip(bad, expected, strict=True):
             answers = await METHODS[method](server, each)
@@ -79,7 +80,7 @@ def test_wrong_probabilities_are_refused_as_by_the_line(
             numbers = np.frombuffer(bad.inputs[name].data, kind).copy()
             numbers[position] = value
             bad.inputs[name].data = numbers.tobytes()
-            error = await server.app.evaluator.outcome(bad, math.inf)
+            error = await outcome(server.app.evaluator, bad, math.inf)
             answers = await METHODS[method](server, bad)
             assert answers == [error] * len(answers)
             assert "is not in [0, 1]" in answers[0].error.violations[0].description

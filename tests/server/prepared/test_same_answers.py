@@ -12,7 +12,7 @@ from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.server.settings import MIB
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import varint
-from tests.support.inside import Gate, line, numbered
+from tests.support.inside import Gate, numbered, outcome, running_evaluator
 from tests.support.prepared_forms import (
     LARGE_FORMS,
     NEEDS_NATIVE,
@@ -96,7 +96,7 @@ def test_calls_at_once_do_not_mix(build: Build, decoded: list[str]) -> None:
 
     async def body(server: Server) -> None:
         line_itself = server.app.evaluator
-        expected = [await line_itself.outcome(build(seed), math.inf) for seed in range(8)]
+        expected = [await outcome(line_itself, build(seed), math.inf) for seed in range(8)]
         await server.one(build(0))
         decoded.clear()
         for _ in range(3):
@@ -114,9 +114,9 @@ def test_on_a_gpu_nothing_is_kept(
     """Native rows compute on the processor: on another device all take the line."""
 
     async def run() -> None:
-        with line(Gate()) as alone:
+        with running_evaluator(Gate()) as alone:
             with monkeypatch.context() as patch:
-                patch.setattr(alone.engine, "device", torch.device("cuda"))
+                patch.setattr(alone.worker, "device", torch.device("cuda"))
                 answers = EvaluateHandlers(alone, 64)
             for _ in range(3):
                 await answers.one(request_of(build(1)), no_deadline)
@@ -163,7 +163,7 @@ def test_tensors_at_odd_addresses(offset: int) -> None:
     async def body(server: Server) -> None:
         for seed in (1, 1, 2):
             parsed = loss_service_pb2.EvaluateRequest.FromString(build(seed)).evaluation
-            expected = await server.app.evaluator.outcome(parsed, math.inf)
+            expected = await outcome(server.app.evaluator, parsed, math.inf)
             assert bits([await raw_outcome(server, "Evaluate", build(seed))]) == bits([expected])
 
     run_with_server(body)

@@ -1,4 +1,4 @@
-"""Work that is not wanted any more is not done."""
+"""Expired and cancelled evaluations are not computed."""
 
 import asyncio
 import time
@@ -12,7 +12,18 @@ import pytest
 from losswire.server.errors import ExpiredError
 from losswire.server.pipeline.evaluator import Evaluator
 from losswire.v1 import evaluation_pb2, loss_service_pb2
-from tests.support.inside import CLOSED, PATIENCE, AsyncStub, Gate, in_server, line, numbered, until
+from tests.support.inside import (
+    CLOSED,
+    PATIENCE,
+    AsyncStub,
+    Gate,
+    in_server,
+    numbered,
+    outcome,
+    outcomes,
+    running_evaluator,
+    until,
+)
 
 Request = loss_service_pb2.EvaluateRequest
 
@@ -26,7 +37,7 @@ def _request(number: float) -> Request:
 async def _queue_behind_gate(
     gate: Gate, evaluate: Callable[[float], Awaitable[object]], numbers: tuple[float, ...]
 ) -> list[asyncio.Task[object]]:
-    """Keep the engine busy with the gate and queue the numbers behind it, in order."""
+    """Keep the worker busy with the gate and queue the numbers behind it, in order."""
 
     async def one(number: float) -> object:
         return await evaluate(number)
@@ -38,14 +49,14 @@ async def _queue_behind_gate(
 
 
 def test_expired_work_is_never_computed() -> None:
-    """Of three that wait, the one whose deadline passes is told so and not computed."""
+    """Of three waiting evaluations, the one whose deadline passes fails and is not computed."""
 
-    async def run(work: Evaluator, gate: Gate) -> None:
+    async def run(evaluator: Evaluator, gate: Gate) -> None:
         now = time.monotonic()
         deadlines = {CLOSED: _NEVER, 1.0: now + PATIENCE, 2.0: now + 0.05, 3.0: _NEVER}
 
         async def evaluate(number: float) -> object:
-            return await work.outcome(numbered(number), deadlines[number])
+            return await outcome(evaluator, numbered(number), deadlines[number])
 
         tasks = await _queue_behind_gate(gate, evaluate, (1.0, 2.0, 3.0))
         await asyncio.sleep(0.1)
@@ -56,46 +67,46 @@ def test_expired_work_is_never_computed() -> None:
         assert gate.computed == [CLOSED, 1.0, 3.0]
 
     gate = Gate()
-    with line(gate) as work:
-        asyncio.run(run(work, gate))
+    with running_evaluator(gate) as evaluator:
+        asyncio.run(run(evaluator, gate))
 
 
 def test_a_deadline_is_looked_at_between_the_items_of_a_call() -> None:
     """When it passes during the first of many, the others are not computed."""
 
-    async def run(work: Evaluator, gate: Gate) -> list[int]:
+    async def run(evaluator: Evaluator, gate: Gate) -> list[int]:
         items = [numbered(number) for number in (CLOSED, 1.0, 2.0)]
-        task = asyncio.create_task(work.outcomes(items, time.monotonic() + 0.05))
+        task = asyncio.create_task(outcomes(evaluator, items, time.monotonic() + 0.05))
         await until(gate.reached.is_set)
         await asyncio.sleep(0.1)
         gate.open.set()
         return [each.error.code for each in await task]
 
     gate = Gate()
-    with line(gate) as work:
-        assert asyncio.run(run(work, gate)) == [0, 4, 4]
+    with running_evaluator(gate) as evaluator:
+        assert asyncio.run(run(evaluator, gate)) == [0, 4, 4]
     assert gate.computed == [CLOSED]
 
 
 def test_a_deadline_that_has_passed_already_is_refused() -> None:
     """Nothing is computed for a call that came too late."""
 
-    async def run(work: Evaluator) -> None:
+    async def run(evaluator: Evaluator) -> None:
         with pytest.raises(ExpiredError):
-            await work.evaluate(numbered(1.0), time.monotonic() - 1)
+            await evaluator.evaluate(numbered(1.0), time.monotonic() - 1)
 
     gate = Gate()
-    with line(gate) as work:
-        asyncio.run(run(work))
+    with running_evaluator(gate) as evaluator:
+        asyncio.run(run(evaluator))
     assert gate.computed == []
 
 
 def test_cancelled_work_leaves_the_queue() -> None:
-    """It is not computed, and others that wait are not touched."""
+    """It is not computed, and other waiting evaluations are not affected."""
 
-    async def run(work: Evaluator, gate: Gate) -> None:
+    async def run(evaluator: Evaluator, gate: Gate) -> None:
         async def evaluate(number: float) -> object:
-            return await work.evaluate(numbered(number), _NEVER)
+            return await evaluator.evaluate(numbered(number), _NEVER)
 
         first, second, third = await _queue_behind_gate(gate, evaluate, (1.0, 2.0))
         await asyncio.sleep(0.05)
@@ -106,20 +117,20 @@ def test_cancelled_work_leaves_the_queue() -> None:
         await asyncio.gather(first, third)
 
     gate = Gate()
-    with line(gate) as work:
-        asyncio.run(run(work, gate))
+    with running_evaluator(gate) as evaluator:
+        asyncio.run(run(evaluator, gate))
     assert gate.computed == [CLOSED, 2.0]
 
 
 def test_cancelled_work_gives_its_memory_back_at_once() -> None:
-    """Though the engine is busy with another call, what was cancelled is forgotten."""
+    """While the worker is busy with another call, a cancelled evaluation is freed."""
 
-    async def run(work: Evaluator, gate: Gate) -> None:
-        busy = asyncio.create_task(work.evaluate(numbered(CLOSED), _NEVER))
+    async def run(evaluator: Evaluator, gate: Gate) -> None:
+        busy = asyncio.create_task(evaluator.evaluate(numbered(CLOSED), _NEVER))
         await until(gate.reached.is_set)
-        prepared = await work._prepare(numbered(1.0, 100))
+        prepared = await evaluator.prepare(numbered(1.0, 100))
         array = weakref.ref(prepared.inputs["input"])
-        waiting = asyncio.create_task(work.engine.evaluate([prepared], _NEVER))
+        waiting = asyncio.create_task(evaluator.worker.evaluate([prepared], _NEVER))
         await asyncio.sleep(0.05)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -131,27 +142,27 @@ def test_cancelled_work_gives_its_memory_back_at_once() -> None:
         await busy
 
     gate = Gate()
-    with line(gate) as work:
-        asyncio.run(run(work, gate))
+    with running_evaluator(gate) as evaluator:
+        asyncio.run(run(evaluator, gate))
 
 
 def test_cancelling_a_call_stops_between_its_items() -> None:
-    """Of many items, those after the one at work when the call is cancelled are not computed."""
+    """Of many items, those after the one that is computed at the cancellation never begin."""
 
-    async def run(work: Evaluator, gate: Gate) -> None:
+    async def run(evaluator: Evaluator, gate: Gate) -> None:
         items = [numbered(number) for number in (CLOSED, 1.0, 2.0)]
-        task = asyncio.create_task(work.outcomes(items, _NEVER))
+        task = asyncio.create_task(outcomes(evaluator, items, _NEVER))
         await until(gate.reached.is_set)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.sleep(0)
         gate.open.set()
-        await work.evaluate(numbered(3.0), _NEVER)
+        await evaluator.evaluate(numbered(3.0), _NEVER)
 
     gate = Gate()
-    with line(gate) as work:
-        asyncio.run(run(work, gate))
+    with running_evaluator(gate) as evaluator:
+        asyncio.run(run(evaluator, gate))
     assert gate.computed == [CLOSED, 3.0]
 
 
@@ -182,6 +193,6 @@ def test_ended_calls_are_not_computed_over_the_wire(end: str) -> None:
 async def _finish(
     call: "grpc.aio.UnaryUnaryCall[Request, loss_service_pb2.EvaluateResponse]",
 ) -> float:
-    """Give the loss of a call."""
+    """Return the loss of a call."""
     result: evaluation_pb2.EvaluationResult = (await call).result
     return float(np.frombuffer(result.loss.data, "<f4")[0])

@@ -1,4 +1,4 @@
-"""Every error has its line in the table, and nothing that was not written for callers travels."""
+"""Every error has its line in the table, and only texts written for callers are sent."""
 
 import json
 import logging
@@ -10,13 +10,16 @@ from google.rpc import error_details_pb2
 
 from losswire.server import cli
 from losswire.server.errors import (
-    DOMAIN,
     InvalidEvaluationError,
     LosswireServerError,
-    Meanings,
     OverloadedError,
     UnknownLossError,
+)
+from losswire.server.rpc.status import (
+    DOMAIN,
+    ERROR_CODES,
     call_status,
+    error_code_of,
     item_status,
     text_for_caller,
 )
@@ -26,7 +29,7 @@ from tests.support.harness import Child, path_with
 from tests.support.requests import (
     GOLDEN,
     TIMEOUT,
-    Door,
+    Method,
     Stub,
     by_call,
     by_many,
@@ -39,11 +42,11 @@ from tests.support.requests import (
 )
 
 _CODES = {3, 4, 5, 8, 9, 12, 13, 14, 16}
-"""Those that the contract names."""
+"""The codes that the contract names."""
 
 
 def _kinds(root: type[Exception]) -> Iterator[type[Exception]]:
-    """Give a class and all that are derived from it."""
+    """Yield a class and all its subclasses."""
     yield root
     for each in root.__subclasses__():
         yield from _kinds(each)
@@ -56,30 +59,30 @@ _CONCRETE = [each for each in _ERRORS if each is not LosswireServerError]
 @pytest.mark.parametrize("kind", _CONCRETE, ids=[each.__name__ for each in _CONCRETE])
 def test_every_error_has_its_line_in_the_table(kind: type[Exception]) -> None:
     """An error for callers has a code of the contract, other than INTERNAL, and a reason."""
-    meaning = Meanings.TABLE[kind]
-    assert meaning.code is not grpc.StatusCode.INTERNAL
-    assert meaning.code.value[0] in _CODES
-    assert meaning.reason.isupper()
+    entry = ERROR_CODES[kind]
+    assert entry.code is not grpc.StatusCode.INTERNAL
+    assert entry.code.value[0] in _CODES
+    assert entry.reason.isupper()
 
 
 def test_reasons_name_errors_one_to_one() -> None:
-    """A program that reads the reason knows the error."""
-    reasons = [each.reason for each in Meanings.TABLE.values()]
+    """Each reason belongs to one error."""
+    reasons = [each.reason for each in ERROR_CODES.values()]
     assert len(set(reasons)) == len(reasons)
 
 
 def test_the_table_is_looked_up_along_the_ancestors() -> None:
-    """A derived error means what its nearest ancestor in the table means."""
+    """A subclass has the status of its nearest ancestor in the table."""
 
     class DerivedError(OverloadedError):
-        """An error of a later day."""
+        """An error that has no line of its own."""
 
-    assert Meanings.of(DerivedError("", 1)) is Meanings.TABLE[OverloadedError]
-    assert Meanings.of(KeyError()) is Meanings.TABLE[Exception]
+    assert error_code_of(DerivedError("", 1)) is ERROR_CODES[OverloadedError]
+    assert error_code_of(KeyError()) is ERROR_CODES[Exception]
 
 
 def test_only_texts_for_callers_travel() -> None:
-    """Any other error's text is replaced by the request's number."""
+    """Any other error's text is replaced by the request's id."""
     assert text_for_caller(UnknownLossError("x", []), "id") == 'there is no loss "x"'
     expected = "internal error; the server's log has the details under request id"
     for error in (ValueError("secret"), RuntimeError("secret"), OSError(2, "secret", "/secret")):
@@ -109,7 +112,7 @@ def test_the_same_facts_travel_with_a_call_and_with_an_item() -> None:
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 40, 1000])
 def test_a_list_of_violations_is_cut_with_a_note(count: int) -> None:
-    """At most 16 lines travel, and together with those left out none is lost."""
+    """At most 16 violations are sent; the last one counts those that are left out."""
     found = [Violation(f"field{number}", "is wrong") for number in range(count)]
     told = item_status(InvalidEvaluationError(found), "id").violations
     if count <= 16:
@@ -161,7 +164,7 @@ _ITEM = evaluation("faulty", {"input": f32(1)})
 
 
 def _logged(child: Child, message: str) -> str:
-    """Find the only entry of the log for the request of an answer; give its exception."""
+    """Find the only entry of the log for the request of an answer; returns its exception."""
     request_id = message.rpartition(" ")[2]
     assert len(request_id) == 16
     entries = [each for each in child.entries() if request_id in each["message"]]
@@ -184,12 +187,12 @@ def test_a_failing_loss_is_internal_without_its_text(faulty: Child) -> None:
     assert "the secret\nof 7 rows" in _logged(faulty, text)
 
 
-@pytest.mark.parametrize("door", [by_many, by_stream], ids=["Many", "Stream"])
-def test_a_failing_item_is_internal_without_its_text(faulty: Child, door: Door) -> None:
+@pytest.mark.parametrize("method", [by_many, by_stream], ids=["Many", "Stream"])
+def test_a_failing_item_is_internal_without_its_text(faulty: Child, method: Method) -> None:
     """An item: INTERNAL under its request's number, and the items beside it are answered."""
     with faulty.channel() as channel:
         stub = Stub(channel)
-        error = door(stub, _ITEM).error
+        error = method(stub, _ITEM).error
         assert is_golden(by_call(stub, GOLDEN).result)
     assert (error.code, error.reason) == (13, "INTERNAL")
     assert "secret" not in str(error)
@@ -197,7 +200,7 @@ def test_a_failing_item_is_internal_without_its_text(faulty: Child, door: Door) 
 
 
 def test_texts_from_outside_cannot_forge_a_line_of_the_log() -> None:
-    """Whatever a record says, it is one line of JSON."""
+    """Every record is one line of JSON."""
     record = logging.LogRecord("x", logging.INFO, "", 0, 'a\n{"level": "b"}\r\u2028"', (), None)
     line = cli._JsonFormatter().format(record)
     assert len(line.splitlines()) == 1

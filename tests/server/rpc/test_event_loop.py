@@ -1,4 +1,4 @@
-"""The event loop computes nothing but what takes a moment, and answers health meanwhile."""
+"""The event loop computes small evaluations only, and answers health meanwhile."""
 
 import threading
 import time
@@ -32,7 +32,7 @@ from tests.support.requests import (
 
 
 class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every torch operation of this thread."""
+    """Records every torch operation of this thread."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -44,15 +44,15 @@ class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
         types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 (whatever the operation gives)
-        """Note one operation and do it."""
+    ) -> Any:  # noqa: ANN401 (the operation's result)
+        """Record one operation and run it."""
         del types
         self.seen.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
 def test_torch_calls_of_a_thread_are_seen() -> None:
-    """The instrument of the next test works, on the thread that it is set up in only."""
+    """The recorder of the next test works, on its own thread only."""
     with _Calls() as calls:
         torch.ones(1)
         other = threading.Thread(target=lambda: torch.zeros(1))
@@ -148,7 +148,7 @@ def small() -> loss_service_pb2.EvaluateManyRequest:
 
 
 def _health_while(child: Child, work: Callable[[Stub], Any]) -> float:
-    """Check health over and over while four threads work; gives the longest wait."""
+    """Check health repeatedly while four threads work; returns the longest wait."""
 
     def waits() -> Iterator[float]:
         while not all(task.done() for task in tasks):
@@ -174,7 +174,7 @@ def _health_while(child: Child, work: Callable[[Stub], Any]) -> float:
 def test_health_answers_under_large_evaluations(
     child: Child, large: loss_service_pb2.EvaluateRequest
 ) -> None:
-    """While four callers keep the engine busy, health waits for none of them."""
+    """While four callers keep the worker busy, health waits for none of them."""
 
     def work(stub: Stub) -> None:
         for _ in range(5):
@@ -187,7 +187,7 @@ def test_health_answers_under_large_evaluations(
 def test_health_answers_under_many_small_evaluations(
     child: Child, small: loss_service_pb2.EvaluateManyRequest
 ) -> None:
-    """Judging 4096 evaluations of one call does not hold up the event loop either."""
+    """Checking 4096 evaluations of one call does not block the event loop either."""
 
     def work(stub: Stub) -> None:
         outcomes = stub.EvaluateMany(small, timeout=TIMEOUT).outcomes
@@ -197,7 +197,7 @@ def test_health_answers_under_many_small_evaluations(
 
 
 def test_many_are_judged_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 32 evaluations on, or 256 KiB, decoding and validating happen in another thread."""
+    """From 32 evaluations or 256 KiB on, decoding and validating run in another thread."""
     seen: dict[str, set[bool]] = {}
     loop_thread = threading.get_ident()
     sizes = {"few": [1] * 3, "many": [1] * 32, "large": [70_000]}
@@ -207,9 +207,9 @@ def test_many_are_judged_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> 
             where: set[bool] = set()
             seen[name] = where
 
-            def spy(*arguments: Any, where: set[bool] = where) -> Any:  # noqa: ANN401
+            def spy(*arguments: Any, where: set[bool] = where, **named: Any) -> Any:  # noqa: ANN401
                 where.add(threading.get_ident() == loop_thread)
-                return decode(*arguments)
+                return decode(*arguments, **named)
 
             monkeypatch.setattr("losswire.server.pipeline.evaluator.decode", spy)
             items = [numbered(1.0, count) for count in elements]

@@ -77,7 +77,7 @@ def test_many_tensors_are_told_apart_in_passing() -> None:
 def test_numbers_without_end_are_refused_at_once(
     child: Child, method: str, head: bytes, byte: bytes
 ) -> None:
-    """Bytes that all say that another one follows are INVALID_ARGUMENT, and nobody waits for it."""
+    """Bytes that all announce a further one are INVALID_ARGUMENT, and nothing waits for it."""
     data = head + byte * (8 * _MIB - 64)
     start = time.monotonic()
     with child.channel() as channel:

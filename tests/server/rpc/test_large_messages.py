@@ -1,4 +1,4 @@
-"""Large tensors in one message, which protobuf does not get to see: the answers are the same."""
+"""Large tensors in one message, which are not parsed by protobuf: the answers are the same."""
 
 from collections.abc import Callable
 from typing import Any
@@ -94,7 +94,7 @@ _SPOILS = {"cut": _cut, "neither": _neither, "missing": _missing, "empty": _empt
 
 @pytest.mark.parametrize("name", _SPOILS)
 def test_wrong_data_is_told_as_ever(stub: Stub, name: str) -> None:
-    """What is wrong with the bytes of a tensor is said with its path and its true length."""
+    """A violation of a tensor's bytes has its path and its true length."""
     item = _mse()
     _SPOILS[name](item)
     found, expected = by_call(stub, item).error, by_many(stub, item).error

@@ -1,4 +1,4 @@
-"""Malformed messages in great numbers: the server refuses them by the table and lives on."""
+"""Many malformed messages: the server refuses each by the table and continues."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tests.support.regions import region
 from tests.support.requests import GOLDEN, TIMEOUT, Stub, by_call, is_golden
 
 MESSAGES = int(os.environ.get("LOSSWIRE_MALFORMED_MESSAGES", "20000"))
-"""How many spoilt evaluations are sent; the seed is fixed."""
+"""The number of corrupted evaluations; the seed is fixed."""
 
 if TYPE_CHECKING:
     Call = grpc.UnaryUnaryMultiCallable[bytes, bytes]
@@ -36,7 +36,7 @@ _SERVICE = "/losswire.v1.LossService/"
 
 
 def _wrapped(*evaluations: bytes) -> bytes:
-    """Write evaluations as the first field of a message, unseen."""
+    """Write evaluations as the first field of a message, without parsing them."""
     return b"".join(b"\x0a" + _varint(len(each)) + each for each in evaluations)
 
 
@@ -49,7 +49,7 @@ def _varint(number: int) -> bytes:
 
 
 class _Bombardment:
-    """Sends spoilt evaluations through every door at once and counts what comes back."""
+    """Sends corrupted evaluations through every method at once and counts the codes."""
 
     def __init__(self, address: str, seed: int, regions: Sequence[int]) -> None:
         self.address = address
@@ -67,7 +67,7 @@ class _Bombardment:
         return drawn
 
     async def run(self, messages: int) -> None:
-        """Send so many messages."""
+        """Send this many messages."""
         self.left = messages
         async with grpc.aio.insecure_channel(self.address, UNLIMITED) as channel:
             self.call: AsyncCall = channel.unary_unary(_SERVICE + "Evaluate")
@@ -131,7 +131,7 @@ def _stream(channel: grpc.Channel, drawn: list[bytes]) -> list[int]:
 
 
 def _decodes(data: bytes) -> bool:
-    """Tell whether the form of a message passes; how the server answers it is not asked here."""
+    """Return whether the form of a message is valid; the server's answer is not checked here."""
     try:
         return not decode(parse(evaluation_pb2.Evaluation, data)).violations
     except LosswireServerError:
@@ -139,7 +139,7 @@ def _decodes(data: bytes) -> bool:
 
 
 def test_the_corpus_is_valid(stub: Stub) -> None:
-    """Every message that is spoilt below was right before."""
+    """Every message that is corrupted below was valid before."""
     assert [by_call(stub, each).error.message for each in CORPUS] == [""] * len(CORPUS)
 
 
@@ -153,7 +153,7 @@ def test_varints_are_protobufs_own() -> None:
 
 @pytest.mark.timeout(60 + MESSAGES // 100)
 def test_spoilt_messages_harm_nothing(child: Child) -> None:
-    """No exit, no other code than the table's, enough of them reach the depths, no growth."""
+    """No exit, only codes of the table, enough valid forms, and no growth of memory."""
     with child.channel() as channel, region(channel, 1 << 16) as held:
         bombardment = _Bombardment(child.address, 20260101, (held.region_id, held.region_id, 7))
         asyncio.run(bombardment.run(MESSAGES // 10))
@@ -216,7 +216,7 @@ _evaluations = strategies.builds(
 def test_well_formed_nonsense_is_refused_item_by_item(
     stub: Stub, items: list[evaluation_pb2.Evaluation]
 ) -> None:
-    """Whatever the fields hold, EvaluateMany answers each item, and the golden one exactly."""
+    """EvaluateMany answers each item, with any fields, and the golden one exactly."""
     request = loss_service_pb2.EvaluateManyRequest(evaluations=[*items, GOLDEN])
     *outcomes, golden = stub.EvaluateMany(request, timeout=TIMEOUT).outcomes
     assert {each.error.code for each in outcomes} <= _ALLOWED

@@ -1,4 +1,4 @@
-"""Evaluations over the connection that a region is leased by: the same answers, and no way out."""
+"""Evaluations over the connection that leases a region: the same answers, the same limits."""
 
 import asyncio
 import socket
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from losswire.server import thresholds
 from losswire.server.app import App
-from losswire.server.rpc.lease_calls import LONGEST_REQUEST
 from losswire.server.settings import MIB
 from losswire.v1 import evaluation_pb2, loss_service_pb2, loss_service_pb2_grpc
 from losswire.wire import encode_tensor
@@ -50,7 +50,7 @@ def _result(answer: tuple[int, bytes]) -> evaluation_pb2.EvaluationResult:
 
 
 def _status(answer: tuple[int, bytes]) -> tuple[str, str]:
-    """Give the code and the reason of a failure."""
+    """Return the code and the reason of a failure."""
     code, body = answer
     status = status_pb2.Status.FromString(body)
     assert status.code == code
@@ -68,7 +68,7 @@ def _batch(rows: int, classes: int, loss: str = "cross_entropy") -> evaluation_p
 
 @pytest.fixture
 def held(channel: grpc.Channel) -> Iterator[Held]:
-    """A region of its own for each test."""
+    """A new region for each test."""
     with region(channel, 4 * MIB) as found:
         yield found
 
@@ -81,11 +81,11 @@ def held(channel: grpc.Channel) -> Iterator[Held]:
 def test_answers_are_those_of_evaluate(
     stub: Stub, held: Held, item: evaluation_pb2.Evaluation
 ) -> None:
-    """Every time, whether the form is known or not, and wherever the tensors lie."""
+    """Every time, prepared or not, with the tensors in the message or in a region."""
     expected = essence(by_call(stub, item).result)
     moved, gradients = relocate(item, held)
     for _ in range(3):
-        if item.ByteSize() < LONGEST_REQUEST:
+        if item.ByteSize() < thresholds.MAX_LEASE_REQUEST_BYTES:
             assert essence(_result(_call(held, item))) == expected
         found = essence(_result(_call(held, moved)))
         for name, array in gradients.items():
@@ -132,7 +132,7 @@ def test_what_is_no_message_is_refused(held: Held) -> None:
 
 
 def test_calls_need_no_descriptor(channel: grpc.Channel) -> None:
-    """Whoever reads the byte alone has no memory, and calls like anybody else."""
+    """A peer that reads the byte alone gets no memory, and can call like all others."""
     created = create(channel, 1)
     with socket.socket(socket.AF_UNIX) as lease:
         lease.settimeout(TIMEOUT)
@@ -147,7 +147,7 @@ def test_calls_need_no_descriptor(channel: grpc.Channel) -> None:
 
 
 def test_a_request_may_come_in_pieces(held: Held) -> None:
-    """It is answered when its last byte is there."""
+    """It is answered when its last byte has arrived."""
     framed = _framed(_batch(3, 4))
     for at in range(len(framed)):
         held.lease.sendall(framed[at : at + 1])
@@ -156,11 +156,11 @@ def test_a_request_may_come_in_pieces(held: Held) -> None:
 
 @pytest.mark.parametrize("what", ["too long", "more than one", "more than it says"])
 def test_whoever_breaks_the_rules_loses_the_lease(held: Held, what: str) -> None:
-    """There is no telling what comes next, so the connection ends and the region with it."""
+    """The next message has no known begin, so the connection ends and the region with it."""
     framed = _framed(_batch(3, 4))
     held.lease.sendall(
         {
-            "too long": _HEADER.pack(LONGEST_REQUEST + 1, 0),
+            "too long": _HEADER.pack(thresholds.MAX_LEASE_REQUEST_BYTES + 1, 0),
             "more than one": framed + framed,
             "more than it says": framed + b"x",
         }[what]
@@ -170,7 +170,7 @@ def test_whoever_breaks_the_rules_loses_the_lease(held: Held, what: str) -> None
 
 
 def test_noise(channel: grpc.Channel, child: Child, stub: Stub) -> None:
-    """Whatever is sent, the server goes on, and holds nothing when the peers are gone."""
+    """The server continues after any bytes, and holds nothing when the peers have ended."""
     draw = np.random.default_rng(7).integers
     for _ in range(60):
         peer = fetch(create(channel, 4096))
@@ -184,10 +184,10 @@ def test_noise(channel: grpc.Channel, child: Child, stub: Stub) -> None:
     assert child.alive
 
 
-@pytest.mark.parametrize("limit", [MIB, LONGEST_REQUEST // 2])
+@pytest.mark.parametrize("limit", [MIB, thresholds.MAX_LEASE_REQUEST_BYTES // 2])
 def test_the_length_is_announced(limit: int) -> None:
-    """It is never more than what a message may have, and what is longer ends the lease."""
-    longest = min(limit, LONGEST_REQUEST)
+    """It is at most the size of a message; a longer request ends the lease."""
+    longest = min(limit, thresholds.MAX_LEASE_REQUEST_BYTES)
 
     async def body(_: App, channel: grpc.aio.Channel) -> None:
         created = await create_from(channel)
@@ -210,7 +210,7 @@ def test_the_length_is_announced(limit: int) -> None:
 
 
 def test_what_has_not_begun_in_time_never_does() -> None:
-    """A request may say how long it may take."""
+    """A request may have a time limit."""
     gate = Gate()
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
@@ -230,18 +230,18 @@ def test_what_has_not_begun_in_time_never_does() -> None:
 
 
 def test_who_leaves_is_not_computed_for() -> None:
-    """What waits when its connection ends never begins, and the region is free at once."""
+    """A request that waits when its connection ends never begins; its region is freed at once."""
     gate = Gate()
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
         running = asyncio.ensure_future(app.evaluator.evaluate(numbered(CLOSED), float("inf")))
         await until(gate.reached.is_set)
-        before = app.evaluator.admission.reserved_bytes
+        before = app.evaluator.budget.reserved_bytes
         held.lease.sendall(_framed(numbered(1)))
-        await until(lambda: app.evaluator.admission.reserved_bytes > before)
+        await until(lambda: app.evaluator.budget.reserved_bytes > before)
         held.close()
-        await until(lambda: app.evaluator.admission.reserved_bytes == before - SIZE)
+        await until(lambda: app.evaluator.budget.reserved_bytes == before - SIZE)
         gate.open.set()
         await running
         await app.evaluator.evaluate(numbered(2), float("inf"))
@@ -259,7 +259,7 @@ def test_more_than_one_at_once_ends_the_lease_while_one_waits() -> None:
         held.lease.sendall(_framed(numbered(CLOSED)))
         await until(gate.reached.is_set)
         held.lease.sendall(b"x")
-        await until(lambda: not app.evaluator.regions._regions)
+        await until(lambda: not app.evaluator.regions.leased)
         with pytest.raises(ConnectionError):
             await asyncio.to_thread(receive, held.lease, 1)
         held.close()

@@ -38,7 +38,7 @@ def _number(response: Response) -> int:
 
 
 def test_answers_carry_the_ids_of_their_requests(stub: Stub) -> None:
-    """Each id comes back once for each time it was sent, whatever the numbers are."""
+    """Each id comes back once for each time it was sent, for any numbers."""
     ids = [0, 7, 7, 2**64 - 1, 3, 0]
     answers = stub.EvaluateStream(stream_requests((n, GOLDEN) for n in ids), timeout=TIMEOUT)
     found = list(answers)
@@ -59,7 +59,7 @@ def test_bad_items_never_end_the_stream(stub: Stub) -> None:
 
 
 def test_a_stream_answers_as_a_call_does(stub: Stub) -> None:
-    """The same evaluation gives the same bits by both doors."""
+    """The same evaluation has the same bits through both methods."""
     [answer] = stub.EvaluateStream(stream_requests([(1, GOLDEN)]), timeout=TIMEOUT)
     assert essence(answer.outcome.result) == essence(by_call(stub, GOLDEN).result)
 
@@ -72,7 +72,7 @@ def test_an_empty_stream_ends_well(stub: Stub) -> None:
 
 
 def test_bytes_that_are_no_item_end_the_stream_precisely(child: Child) -> None:
-    """What does not parse has no id to be answered under: the call is INVALID_ARGUMENT."""
+    """A message that does not parse has no id for its answer: the call is INVALID_ARGUMENT."""
     with child.channel() as channel:
         method = "/losswire.v1.LossService/EvaluateStream"
         stream: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
@@ -136,7 +136,7 @@ def test_a_sender_that_does_not_read_is_held_back() -> None:
 
 @pytest.mark.parametrize("unread", [0, 1, 10])
 def test_the_pump_holds_no_more_than_the_limit(unread: int) -> None:
-    """Requests are taken one by one, never more than the limit (and one) ahead of the reader."""
+    """Requests are read one by one, never more than the limit (and one) ahead of the reader."""
     taken = 0
     running = 0
     most = 0
@@ -169,7 +169,7 @@ def test_the_pump_holds_no_more_than_the_limit(unread: int) -> None:
 
 
 def test_a_slow_item_does_not_hold_up_the_others() -> None:
-    """Answers may come in another order than requests: each as soon as it is there."""
+    """Answers may come in another order than requests: each as soon as it is ready."""
 
     async def requests() -> AsyncIterator[float]:
         for seconds in (0.2, 0.0):
@@ -223,7 +223,7 @@ def test_cancelling_a_stream_cancels_what_is_in_flight() -> None:
 
 
 def test_cancelling_a_stream_that_is_not_read_leaves_nothing_behind() -> None:
-    """A server that is stuck in writing to a caller who goes away drops all work for it."""
+    """A server that is blocked in writing to a caller who disconnects drops all work for it."""
     gate = Gate()
 
     async def run(stub: AsyncStub) -> None:

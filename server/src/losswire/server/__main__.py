@@ -10,7 +10,7 @@ def main() -> int:
     """Set the allocator's policy, then run the command line."""
     # Before the imports below: numpy and torch start threads when they load.
     keep_large_blocks()
-    # gRPC's core would write lines of its own between the log's JSON.
+    # gRPC's core would write its own lines between the JSON lines of the log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from losswire.server.cli import main as run  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""A running server: the line, the doors and their life."""
+"""A running server: creates the evaluator and the services, starts and stops them."""
 
 import asyncio
 import ipaddress
@@ -14,16 +14,17 @@ import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from losswire.server.catalogue.registry import Registry, builtin_registry, records_in
+from losswire.server import thresholds
+from losswire.server.catalogue.registry import Registry, records_in
 from losswire.server.compute.devices.cuda import usable_bytes
 from losswire.server.compute.native import binding as native
+from losswire.server.losses import builtin_registry
 from losswire.server.memory.regions.memory import HAVE_REGIONS, check_sharing
 from losswire.server.pipeline.evaluator import Evaluator
-from losswire.server.pipeline.selftest import evaluate_canary
+from losswire.server.pipeline.selftest import run_selftest
 from losswire.server.pipeline.worker import ComputeWorker
 from losswire.server.rpc.guard import GuardedServer
 from losswire.server.rpc.handlers import EvaluateHandlers
-from losswire.server.rpc.lease_calls import LONGEST_REQUEST
 from losswire.server.rpc.loss_service import LossService
 from losswire.server.rpc.region_socket import RegionSocket
 from losswire.server.rpc.tensor_service import TensorService
@@ -42,7 +43,7 @@ _SERVICES = (
     tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
 )
 _HEALTHY = ("", *(each.full_name for each in _SERVICES))
-"""What health calls SERVING: the server, and its services."""
+"""The names that health reports as SERVING: the server, and its services."""
 
 _IDENTITY_ONLY = 1
 """The bit set of accepted compressions: none. A compressed message would be
@@ -50,12 +51,12 @@ inflated before its size is checked."""
 
 
 class StartError(Exception):
-    """The settings cannot be served; the text says what to change."""
+    """The server cannot start with its settings; the text says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen."""
+    """The address to listen at."""
 
     text: str
     host: str
@@ -84,7 +85,7 @@ class Address:
 
 
 def pick_device(name: str) -> torch.device:
-    """Give the device to compute on; StartError when it is not there."""
+    """Return the device to compute on; StartError when it does not exist."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -93,14 +94,14 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda:0" if name == "cuda" else name)
 
 
-def fit(settings: Settings, device: torch.device) -> Settings:
-    """Lower the memory budget to what the device has: an evaluation takes as much there."""
+def fit_to_device(settings: Settings, device: torch.device) -> Settings:
+    """Lower the memory budget to the device's memory, of which an evaluation takes as much."""
     if device.type == "cpu":
         return settings
     budget = usable_bytes(device)
     if settings.memory_budget_bytes <= budget:
         return settings
-    # Regions are held of the same budget, of which some must remain to compute with.
+    # Regions share the budget; some of it must remain for evaluations.
     regions = min(settings.region_quota_bytes, budget // 4)
     return replace(settings, memory_budget_bytes=budget, region_quota_bytes=regions)
 
@@ -114,16 +115,15 @@ class App:
         registry: Registry | None = None,
         on_lost: Callable[[], object] = lambda: None,
     ) -> None:
-        """Take the settings and, instead of the built-in losses, a catalogue.
+        """Create a server; `registry` replaces the built-in losses.
 
-        When the device is lost, `on_lost` is called on the event loop. Then all that is left
-        to do is `stop`.
+        When the device is lost, `on_lost` is called on the event loop; only `stop` is useful then.
         """
         device = pick_device(settings.device)
-        self._settings = fit(settings, device)
+        self._settings = fit_to_device(settings, device)
         self._registry = registry or load_registry(settings.losses)
-        self._engine = ComputeWorker(device, settings.threads)
-        self._evaluator = Evaluator(self._registry, self._engine, self._settings)
+        self._worker = ComputeWorker(device, settings.threads)
+        self._evaluator = Evaluator(self._registry, self._worker, self._settings)
         self._handlers = EvaluateHandlers(self._evaluator, self._settings.max_evaluations_per_call)
         self._on_lost = on_lost
         self._health = health.aio.HealthServicer()
@@ -131,7 +131,7 @@ class App:
         self._region_socket: RegionSocket | None = None
 
     async def start(self) -> str:
-        """Listen; gives the address, with the port that was picked."""
+        """Listen; returns the address, with the port that was picked."""
         settings = self._settings
         address = Address.parse(settings.listen)
         if not address.local and not settings.allow_insecure:
@@ -153,14 +153,14 @@ class App:
             await server.stop(None)
             raise
         loop = asyncio.get_running_loop()
-        if not native.AVAILABLE and self._engine.device.type == "cpu":
+        if not native.AVAILABLE and self._worker.device.type == "cpu":
             _log.warning("no native rows in this installation: torch computes instead, and slower")
-        self._engine.start(partial(loop.call_soon_threadsafe, self._on_lost))
+        self._worker.start(partial(loop.call_soon_threadsafe, self._on_lost))
         try:
-            await evaluate_canary(self._evaluator)
+            await run_selftest(self._evaluator)
         except Exception as error:
             await self._end_sharing()
-            message = f"{self._engine.device} does not compute: {error}"
+            message = f"{self._worker.device} does not compute: {error}"
             raise StartError(message) from error
         await server.start()
         self._server = server
@@ -172,13 +172,18 @@ class App:
 
     @property
     def evaluator(self) -> Evaluator:
-        """What evaluates, with its budget, its regions and its resident tensors: to be read."""
+        """The evaluator, with its budget, regions and resident tensors."""
         return self._evaluator
 
     @property
+    def handlers(self) -> EvaluateHandlers:
+        """The handlers of the evaluating calls, with the cache of prepared evaluations."""
+        return self._handlers
+
+    @property
     def device_lost(self) -> bool:
-        """Whether the device does not compute any more."""
-        return self._engine.device_lost
+        """Whether the device failed for good."""
+        return self._worker.device_lost
 
     def _make_server(self) -> grpc.aio.Server:
         settings = self._settings
@@ -195,13 +200,14 @@ class App:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        # The generated functions only need what GuardedServer has.
+        evaluator = self._evaluator
+        # The generated functions only use the methods that GuardedServer has.
         guarded: Any = GuardedServer(server, _SERVICES)
         loss_service_pb2_grpc.add_LossServiceServicer_to_server(
-            LossService(self._evaluator, self._handlers, settings), guarded
+            LossService(self._handlers, settings), guarded
         )
         tensor_service_pb2_grpc.add_TensorServiceServicer_to_server(
-            TensorService(self._evaluator), guarded
+            TensorService(evaluator.budget, evaluator.residents, evaluator.regions), guarded
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [each.full_name for each in _SERVICES]
@@ -211,7 +217,7 @@ class App:
         return server
 
     def _share_memory(self, address: Address) -> RegionSocket | None:
-        """Hand out regions, where that was asked for or only this machine can call."""
+        """Lease regions, if that was requested or only this machine can call."""
         path, regions = self._settings.region_socket, self._evaluator.regions
         if not self._settings.region_quota_bytes or not (path or address.local):
             return None
@@ -222,7 +228,7 @@ class App:
             return None
         try:
             check_sharing()
-            longest = min(LONGEST_REQUEST, self._settings.max_message_bytes)
+            longest = min(thresholds.MAX_LEASE_REQUEST_BYTES, self._settings.max_message_bytes)
             return RegionSocket(regions, path, self._handlers.one, longest)
         except OSError as error:
             if path:
@@ -236,17 +242,17 @@ class App:
             await self._region_socket.close(self._settings.drain_seconds)
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, let calls finish, then end."""
+        """Report NOT_SERVING, let calls finish, then end."""
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(self._settings.drain_seconds)
             await self._end_sharing()
-            self._engine.stop()
+            self._worker.stop()
         _log.info("stopped")
 
 
 def load_registry(modules: tuple[str, ...]) -> Registry:
-    """Make the catalogue of the built-in losses and those of further modules."""
+    """Return a registry of the built-in losses and those of further modules."""
     registry = builtin_registry()
     for name in modules:
         try:

@@ -10,16 +10,16 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from losswire.server._version import SERVER_VERSION
+from losswire.server import __version__
 from losswire.server.app import App, StartError
 from losswire.server.settings import MIB, Settings, available_cpus, available_memory
 
-_GRPC_MOST_MIB = 2048
-"""The size of a message, in MiB, from which gRPC's counters and protobuf do not hold it."""
+_GRPC_LIMIT_MIB = 2048
+"""The size of a message in MiB that gRPC's counters and protobuf cannot hold any more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit status."""
+    """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     _set_up_log(options.log_level)
     settings = Settings(
@@ -38,28 +38,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(_serve(settings))
     except StartError as error:
-        print(f"losswire-server: {error}", file=sys.stderr)  # noqa: T201 (a command line speaks)
+        print(f"losswire-server: {error}", file=sys.stderr)  # noqa: T201 (a command line prints)
         return 2
 
 
 def _share(options: argparse.Namespace, name: str) -> int:
-    """Give a quota that is a share of the budget unless it is given, in MiB."""
+    """Return a quota in MiB, by default a quarter of the budget."""
     given: int | None = vars(options).get(name)
     return options.memory_budget_mib // 4 if given is None else given
 
 
 async def _serve(settings: Settings) -> int:
-    """Serve until SIGTERM, SIGINT or the end of the device; gives the exit status."""
+    """Serve until SIGTERM, SIGINT or the loss of the device; returns the exit status."""
     stopping = asyncio.Event()
     app = App(settings, on_lost=stopping.set)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     address = await app.start()
-    # What was made until now stays. Going through it again and again would hold up calls.
+    # Everything created until now stays; collecting it again and again would delay calls.
     gc.collect()
     gc.freeze()
-    print(f"listening on {address}", flush=True)  # noqa: T201 (a command line speaks)
+    print(f"listening on {address}", flush=True)  # noqa: T201 (a command line prints)
     await stopping.wait()
     await app.stop()
     return 1 if app.device_lost else 0
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="losswire-server", description="Serves loss functions and their exact gradients."
     )
-    parser.add_argument("--version", action="version", version=SERVER_VERSION)
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",
@@ -182,9 +182,9 @@ def _whole(text: str) -> int:
 
 def _message_size(text: str) -> int:
     """Read a size in MiB that gRPC can count in bytes."""
-    if _positive(text) < _GRPC_MOST_MIB:
+    if _positive(text) < _GRPC_LIMIT_MIB:
         return int(text)
-    message = f"{text} is not less than {_GRPC_MOST_MIB}"
+    message = f"{text} is not less than {_GRPC_LIMIT_MIB}"
     raise argparse.ArgumentTypeError(message)
 
 
@@ -198,10 +198,10 @@ def _seconds(text: str) -> float:
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object a line, so that no text from outside can forge a line."""
+    """One JSON object per line, so that no text of a caller can forge a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record."""
+        """Return a record as JSON."""
         entry = {
             "time": self.formatTime(record),
             "level": record.levelname.lower(),

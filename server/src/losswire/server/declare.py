@@ -1,4 +1,4 @@
-"""All that a module of losses is written with, and nothing else: the names that stay.
+"""The public names with which a module of losses is written; they stay stable.
 
 A loss in a package of its own imports from here only; see `examples/plugin`.
 """

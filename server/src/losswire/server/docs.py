@@ -1,6 +1,6 @@
 """Writes docs/losses.md from the records of the losses: `python -m losswire.server.docs PATH`.
 
-The page is made from the same `LossInfo` messages that ListLosses answers with.
+The page shows the same `LossInfo` messages that ListLosses returns.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from typing import Final
 
 from losswire.server.catalogue.describe import describe
 from losswire.server.catalogue.record import FLOATS, INTEGERS, LossRecord
-from losswire.server.catalogue.registry import builtin_registry
+from losswire.server.losses import builtin_registry
 from losswire.v1 import evaluation_pb2, loss_info_pb2
 from losswire.wire import DATA_TYPES, OptionScalar, decode_option
 
@@ -63,7 +63,7 @@ _NOTHING: Final = "-"
 
 
 def render(records: Iterable[LossRecord]) -> str:
-    """Write the page."""
+    """Return the page."""
     infos = [describe(record) for record in records]
     overview = _table(
         ("Name", "Kind", "What it is"),
@@ -74,7 +74,7 @@ def render(records: Iterable[LossRecord]) -> str:
 
 
 def _section(info: loss_info_pb2.LossInfo) -> str:
-    """Write everything about one loss."""
+    """Return the section of one loss."""
     parts = [f"## {info.name}", info.description, "**Shapes**", _layouts(info)]
     parts += ["**Inputs**", _table(*_inputs(info))]
     if info.options:
@@ -206,7 +206,7 @@ def _default(option: loss_info_pb2.OptionInfo) -> str:
 
 
 def _literal(value: OptionScalar) -> str:
-    """Write a value as JSON has it, without quotes around text."""
+    """Return a value as in JSON, without quotes around text."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -215,14 +215,14 @@ def _yes(*, flag: bool) -> str:
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table; a bar inside of a cell would end it."""
+    """Return a Markdown table; a bar inside of a cell, which would end it, is escaped."""
     lines = [titles, ["---"] * len(titles), *rows]
     cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
     return "\n".join("| " + " | ".join(line) + " |" for line in cells) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page, or with --check tell whether it is up to date; gives the exit status."""
+    """Write the page, or with --check compare it; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m losswire.server.docs", description="Writes docs/losses.md."
     )
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if path.is_file() and path.read_text(encoding="utf-8") == page:
         return 0
-    print(f"{path} is not up to date; run `make docs`", file=sys.stderr)  # noqa: T201 (a command line speaks)
+    print(f"{path} is not up to date; run `make docs`", file=sys.stderr)  # noqa: T201 (a command line prints)
     return 1
 
 

@@ -1,32 +1,32 @@
-"""The settings of a server: read once, at the edge, and never changed."""
+"""The settings of a server, read once by the command line and never changed."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from losswire.server import thresholds
+
 MIB: Final = 1024 * 1024
 
-_CHUNKS_IN_BUDGET: Final = 64
-"""How many chunks have room in the budget. A call takes up to 20, gradients and all."""
-
-_CGROUP: Final = Path("/sys/fs/cgroup")
+CGROUP: Final = Path("/sys/fs/cgroup")
+"""Where the kernel shows the limits of this process's control group."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a server is told when it starts."""
+    """The settings of one server."""
 
     listen: str = "127.0.0.1:50051"
     """HOST:PORT or unix:PATH; port 0 picks a free one."""
     device: str = "auto"
     """`auto` (a GPU when there is one), `cpu` or `cuda`."""
     threads: int
-    """How many threads torch uses on the CPU."""
+    """The threads that torch uses on the CPU."""
     allow_insecure: bool = False
-    """Whether to listen where other machines can call, without TLS or token."""
+    """Whether to listen at an address that other machines can reach, without TLS or token."""
     max_message_bytes: int = 8 * MIB
-    """The largest request in one piece."""
+    """The largest request in one message."""
     max_evaluations_per_call: int = 4096
     """The most evaluations in one EvaluateMany."""
     max_in_flight_per_stream: int = 64
@@ -36,21 +36,21 @@ class Settings:
     resident_quota_bytes: int = 0
     """The memory that resident tensors may take, beside the budget; 0 keeps none."""
     region_quota_bytes: int = 0
-    """How much of the budget same-host regions may hold; 0 shares no memory."""
+    """The part of the budget that regions shared with callers may hold; 0 shares no memory."""
     region_socket: str = ""
-    """The unix socket that hands out regions. Empty: one in a private folder, when only this
-    machine can call, and none otherwise."""
-    preferred_chunk_bytes: int = 4 * MIB
+    """The unix socket that leases regions. Empty: one in a private folder, when only this machine
+    can call, and none otherwise."""
+    preferred_chunk_bytes: int = thresholds.PREFERRED_CHUNK_BYTES
     """The size of a chunk that the server recommends."""
     drain_seconds: float = 10.0
-    """How long calls may go on after SIGTERM."""
+    """The seconds that calls may continue after SIGTERM."""
     losses: tuple[str, ...] = ()
     """Modules with further losses, installed beside the server."""
 
     @property
     def chunk_bytes(self) -> int:
-        """The size of a chunk that goes into one message, and that many calls have room for."""
-        share = self.memory_budget_bytes // _CHUNKS_IN_BUDGET
+        """The recommended size of a chunk: fits into one message, and many fit into the budget."""
+        share = self.memory_budget_bytes // thresholds.CHUNKS_IN_BUDGET
         return min(self.preferred_chunk_bytes, self.max_message_bytes, share)
 
 
@@ -62,22 +62,22 @@ def available_cpus() -> int:
 
 
 def available_memory() -> int:
-    """Give the memory this process may use, in bytes: the cgroup's limit or all there is."""
+    """Return the memory this process may use, in bytes: the cgroup's limit or all there is."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [
         int(text)
         for name in ("memory.max", "memory/memory.limit_in_bytes")
-        if (text := _read(_CGROUP / name)).isdigit()
+        if (text := _read(CGROUP / name)).isdigit()
     ]
     return min([installed, *limits])
 
 
 def _cgroup_cpus() -> int | None:
-    """Give the cgroup's CPU quota, rounded up; None when there is none."""
-    quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
+    """Return the cgroup's CPU quota, rounded up; None when there is none."""
+    quota, _, period = _read(CGROUP / "cpu.max").partition(" ")
     if not quota:
-        quota = _read(_CGROUP / "cpu/cpu.cfs_quota_us")
-        period = _read(_CGROUP / "cpu/cpu.cfs_period_us")
+        quota = _read(CGROUP / "cpu/cpu.cfs_quota_us")
+        period = _read(CGROUP / "cpu/cpu.cfs_period_us")
     if not (quota.isdigit() and period.isdigit() and int(period)):
         return None
     return -(-int(quota) // int(period))

@@ -1,6 +1,157 @@
-"""The sizes at which the server chooses another way, each with its unit and its measurement."""
+"""Sizes, times and counts that were chosen, not derived: one line for each says why this value.
+
+"Not measured" marks a value without a figure; a number such as (0010) is a record in
+docs/decisions. Limits of the protocol (the length of a token, the largest rank) are next to the
+code that checks them. Modules read these numbers as `thresholds.NAME` when they need them, so
+that a test can change one.
+"""
 
 from typing import Final
+
+_KIB: Final = 1 << 10
+_MIB: Final = 1 << 20
+
+# settings
+
+PREFERRED_CHUNK_BYTES: Final = 4 * _MIB
+"""Bytes of a chunk that the server recommends: on two cores one call took 153 ms in parts of
+512 KiB, 119 of 1 MiB, 115 of 2 MiB and 100 of 4 MiB (0010)."""
+
+CHUNKS_IN_BUDGET: Final = 64
+"""Chunks that fit into the memory budget. A chunked call holds up to 20 with its gradients, so
+three calls with chunks of the recommended size fit at least (0010)."""
+
+# rpc
+
+COUNT_FIELDS_FROM_BYTES: Final = 64 * _KIB
+"""Bytes of a request from which its fields are counted before it is parsed. Not measured: protobuf
+takes about 100 bytes for a field of two, so that smaller requests grow to 4 MiB at most (0009)."""
+
+MAX_FIELDS: Final = 64 * _KIB
+"""Fields of one request, submessages included. Not measured: the largest EvaluateMany has about
+half as many (0009)."""
+
+MAX_PREPARED_IN_A_ROW: Final = 32
+"""Prepared evaluations that are computed before the event loop serves other calls. An evaluation
+of 50 in one message takes 5.6 us, so that others wait about 0.2 ms (0018)."""
+
+MAX_PREPARED_PER_CALL: Final = 16
+"""Evaluations of one call that are stored in the cache. Not measured: preparing one takes longer
+than computing it, and the evaluations of a call are usually alike."""
+
+MAX_LEASE_REQUEST_BYTES: Final = 256 * _KIB
+"""Bytes of one request over a lease. A larger one gains nothing over gRPC; 256 regions may hold as
+many bytes each, 64 MiB together, that no budget counts (0019)."""
+
+TOKEN_READ_SECONDS: Final = 2.0
+"""Seconds in which a peer has to present its token. Not measured: it connects with the token at
+hand."""
+
+MAX_TOKEN_PEERS: Final = 64
+"""Peers that may be about to present a token. Not measured: bounds descriptors."""
+
+ACCEPT_RETRY_SECONDS: Final = 0.1
+"""Seconds before the next try to accept a connection. Not measured: descriptors get free."""
+
+# pipeline
+
+OFF_LOOP_BYTES: Final = 256 * _KIB
+"""Bytes of one call from which its values are checked off the event loop: the time that checks
+take is in proportion to the bytes (0005)."""
+
+OFF_LOOP_EVALUATIONS: Final = 32
+"""Evaluations of one call from which they are checked off the event loop, however small. Not
+measured: about as long as checking OFF_LOOP_BYTES."""
+
+CHECKING_COPIES: Final = 2
+"""Memory that checking values takes for a moment, in multiples of the tensor. Not measured: an
+upper bound of what the rules of the catalogue allocate."""
+
+MAX_INLINE_EVALUATIONS: Final = 8
+"""Small evaluations of one call that are computed on the event loop: up to these, computing takes
+about as long as checking did, and less than handing them to the worker's thread (0014)."""
+
+MAX_DRAWN_JOBS: Final = 256
+"""Waiting jobs that the worker looks at together. Not measured: bounds the time until the first
+is answered."""
+
+IDLE_SECONDS: Final = 10.0
+"""Seconds without a job after which freed memory returns to the system. Not measured: an idle
+server should hold little (0007)."""
+
+MAX_STEPS: Final = 10_000_000_000
+"""Steps of one call. Not measured: about ten seconds, during which no other call is served."""
+
+MEMORY_RETRY_MS: Final = 200
+"""Milliseconds before a retry when the system has no memory. Not measured: a few evaluations."""
+
+CHUNKS_AHEAD: Final = 1
+"""Parts of a chunked call that wait for the worker, beside the awaited one and the newest. Not
+measured: enough for the worker to find the next part when it has finished one."""
+
+CHUNKS_IN_TRANSIT: Final = 6
+"""Parts in memory beside the one that is computed: arriving, waiting and computed ones, and one
+each way in gRPC's buffers. A call of 8 GB grows the server by 39 MiB (docs/performance.md)."""
+
+CHUNK_SILENCE_SECONDS: Final = 60.0
+"""Seconds that the sender of a chunked call may be silent while memory is reserved for it. Not
+measured. Time in which the caller does not read the answers does not count."""
+
+# memory
+
+BUDGET_RETRY_MS: Final = 50
+"""Milliseconds before a retry when the budget is in use. Not measured: about as long as the
+evaluations that fill it take."""
+
+RESIDENT_RETRY_MS: Final = 200
+"""Milliseconds before a retry when the quota is taken by tensors in use. Not measured: a few
+evaluations."""
+
+MAX_RESIDENT_TENSORS: Final = 16_384
+"""Resident tensors, however small: each takes about a kilobyte beside its elements (0011)."""
+
+UPLOAD_OFF_LOOP_BYTES: Final = 64 * _KIB
+"""Bytes of a part of an upload from which it is hashed off the event loop: SHA-256 takes about a
+second for each GiB or two (0011)."""
+
+UPLOAD_GRACE_SECONDS: Final = 15.0
+"""Seconds that every upload has, of any size. Not measured: memory is reserved meanwhile."""
+
+UPLOAD_BYTES_PER_SECOND: Final = _MIB
+"""Bytes that must arrive per second beyond the grace. Not measured: a slow network."""
+
+UPLOAD_FREE_PARTS: Final = 64
+"""Parts of an upload that may have any size. Not measured: each part costs the same."""
+
+UPLOAD_BYTES_PER_PART: Final = 1024
+"""Bytes that the further parts must have on average. Not measured: each part costs the same."""
+
+UPLOAD_RETRY_MS: Final = 200
+"""Milliseconds before a retry when the system has no memory for an upload. Not measured."""
+
+REGION_RETRY_MS: Final = 1000
+"""Milliseconds before a retry when no memory is left for a region. Not measured: regions are freed
+less often than evaluations end."""
+
+MAX_REGIONS: Final = 256
+"""Regions, however small. Not measured: each takes two descriptors."""
+
+TOKEN_SECONDS: Final = 2.0
+"""Seconds that a new region waits for its caller. Not measured: the caller has all it needs to
+connect."""
+
+FIRST_RELEASE_CHECK_SECONDS: Final = 0.005
+"""Seconds before the first check whether an ended region is still mapped; then doubled (0020)."""
+
+MAX_RELEASE_CHECK_SECONDS: Final = 0.25
+"""Seconds between two such checks at most: the death of a caller is seen within a second (0020)."""
+
+ALLOCATOR_KEPT_BYTES: Final = 1 << 30
+"""Bytes below which freed blocks are kept for reuse: a loss of 4096 x 4096 in torch takes 73 ms
+with glibc's defaults and 12 ms with kept blocks (0007, docs/performance.md)."""
+
+ALLOCATOR_TOP_PAD_BYTES: Final = 64 * _MIB
+"""Bytes that the heap grows by at a time. Chosen with the setting above (0007)."""
 
 # compute
 

@@ -1,12 +1,9 @@
 """The registry of losses, by name."""
 
 import difflib
-import importlib
-import pkgutil
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 
-from losswire.server import losses
 from losswire.server.catalogue.record import LossRecord
 from losswire.server.errors import UnknownLossError
 
@@ -50,12 +47,3 @@ class Registry:
 def records_in(module: ModuleType) -> Iterator[LossRecord]:
     """Return the losses that a module defines."""
     return (each for each in vars(module).values() if isinstance(each, LossRecord))
-
-
-def builtin_registry() -> Registry:
-    """Return a registry of every loss in `losswire.server.losses`."""
-    registry = Registry()
-    for found in pkgutil.iter_modules(losses.__path__, losses.__name__ + "."):
-        for record in records_in(importlib.import_module(found.name)):
-            registry.add(record)
-    return registry

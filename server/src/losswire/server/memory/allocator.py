@@ -1,33 +1,33 @@
 """The process's policy on large blocks of memory.
 
-By default glibc returns every large block to the kernel when it is freed, and the
-next tensor of that size pays for all of its pages again: on large losses that
-costs several times the arithmetic. Keeping the blocks is a setting of the whole
-process that must be made before other threads exist, since it reaches only the
-main arena; with one arena, that is everybody's.
+By default glibc returns every large block to the kernel when it is freed, and the next
+tensor of that size pays for all of its pages again: on large losses that costs several
+times the arithmetic. Keeping the blocks is a setting of the whole process, to be made
+before other threads exist: it applies to the main arena only, so there is only one.
 """
 
 import ctypes
 import os
 from typing import Final
 
+from losswire.server import thresholds
+
 _M_TRIM_THRESHOLD: Final = -1
 _M_TOP_PAD: Final = -2
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-_GIB: Final = 1 << 30
 _SETTINGS: Final = {
-    _M_MMAP_THRESHOLD: _GIB,
+    _M_MMAP_THRESHOLD: thresholds.ALLOCATOR_KEPT_BYTES,
     _M_TRIM_THRESHOLD: 2**31 - 1,
-    _M_TOP_PAD: 64 << 20,
+    _M_TOP_PAD: thresholds.ALLOCATOR_TOP_PAD_BYTES,
     _M_ARENA_MAX: 1,
 }
-"""What `mallopt` is told. The values are C ints, which bounds the trim threshold."""
+"""The arguments of `mallopt`. The values are C ints, which bounds the trim threshold."""
 
 
 def keep_large_blocks() -> bool:
-    """Keep freed blocks below 1 GiB for reuse; tells whether the platform can.
+    """Keep freed blocks below 1 GiB for reuse; returns whether the platform can.
 
     Call it before anything starts a thread, so before numpy or torch is imported.
     Does nothing where the C library is not glibc.
@@ -39,7 +39,7 @@ def keep_large_blocks() -> bool:
     return all(accepted)
 
 
-def give_back() -> None:
+def return_freed_memory() -> None:
     """Return kept blocks to the kernel. Does nothing where the C library is not glibc."""
     if _has_glibc():
         ctypes.CDLL(None).malloc_trim(0)

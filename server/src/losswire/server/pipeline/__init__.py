@@ -1,1 +1,1 @@
-"""The straight line: decode, validate, admit, batch, compute, encode."""
+"""The pipeline of an evaluation: decode, resolve, validate, admit, batch, compute, encode."""

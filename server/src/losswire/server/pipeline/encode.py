@@ -1,39 +1,44 @@
-"""Encode: from outcomes and records to messages."""
+"""Encode: from outcomes to result messages."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from losswire.server._version import SERVER_VERSION, TORCH_VERSION
+import torch
+
+from losswire.server import __version__
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.dispatch import Outcome
 from losswire.v1 import evaluation_pb2
-from losswire.wire import BY_NAME, DETACHED_FROM, attach, bytes_of, encode_form, encode_tensor
+from losswire.wire import DATA_TYPES, DETACHED_FROM, attach, bytes_of, encode_form, encode_tensor
+
+_DATA_TYPES: Final = {each.name: each.data_type for each in DATA_TYPES.values()}
+"""The number of each data type, by name."""
 
 
 class Encoded(NamedTuple):
-    """A result, and what is too large to be copied into its message before it is sent."""
+    """A result; large gradients are kept out of its message, so that they are copied only once."""
 
     message: evaluation_pb2.EvaluationResult
-    apart: Mapping[str, Array]
-    """The arrays of tensors whose data is empty in the message, by their paths."""
+    detached: Mapping[str, Array]
+    """The arrays of the tensors whose data is empty in the message, by their paths."""
 
     def whole(self) -> evaluation_pb2.EvaluationResult:
-        """Give the message with everything in it."""
+        """Return the message with all gradients in it."""
         for name, tensor in self.message.gradients.items():
-            array = self.apart.get(_path(name))
+            array = self.detached.get(_path(name))
             if array is not None:
                 tensor.data = bytes(bytes_of(array))
         return self.message
 
     def parts(self) -> list[bytes | memoryview]:
-        """Give the parts of the serialized result, everything in it."""
-        return attach(self.message, {path: bytes_of(each) for path, each in self.apart.items()})
+        """Return the serialized result, with all gradients, in parts to be joined."""
+        return attach(self.message, {path: bytes_of(each) for path, each in self.detached.items()})
 
 
-def encode_apart(outcome: Outcome, queue_nanoseconds: int) -> Encoded:
-    """Make an outcome a result, beside which its large gradients stand."""
+def encode_detached(outcome: Outcome, queue_nanoseconds: int) -> Encoded:
+    """Return the result message of an outcome, and its large gradients beside it."""
     large = {
         name: array for name, array in outcome.gradients.items() if array.nbytes >= DETACHED_FROM
     }
@@ -51,7 +56,7 @@ def _path(name: str) -> str:
 
 
 def encode(outcome: Outcome, queue_nanoseconds: int) -> evaluation_pb2.EvaluationResult:
-    """Make an outcome a result."""
+    """Return the result message of an outcome."""
     return evaluation_pb2.EvaluationResult(
         loss=encode_tensor(outcome.loss),
         sum=outcome.sum,
@@ -69,13 +74,13 @@ def encode(outcome: Outcome, queue_nanoseconds: int) -> evaluation_pb2.Evaluatio
 
 @cache
 def _receipt(device: str, engine: str, compute_dtype: str) -> evaluation_pb2.Receipt:
-    """Make a receipt, which is copied into each result; there are only a few."""
+    """Return a receipt; it is cached, because there are few and every result copies one."""
     return evaluation_pb2.Receipt(
         device=device,
         engine=engine,
-        compute_data_type=BY_NAME[compute_dtype].data_type,
-        server_version=SERVER_VERSION,
-        torch_version=TORCH_VERSION,
+        compute_data_type=_DATA_TYPES[compute_dtype],
+        server_version=__version__,
+        torch_version=torch.__version__,
     )
 
 

@@ -1,4 +1,4 @@
-"""What factored gradients can be had of."""
+"""Which gradients can be returned in factored form."""
 
 from losswire.server.catalogue.layouts import Layout
 from losswire.server.catalogue.record import LossRecord
@@ -12,7 +12,7 @@ _DENSE = "GRADIENT_FORM_DENSE"
 def unfactorable(
     request: Request, record: LossRecord, layout: Layout, compute_dtype: str | None
 ) -> str | None:
-    """Say why the gradients asked for cannot be given in factored form, and what can."""
+    """Return why the requested gradients cannot be factored, and which can; None if they can."""
     if not (request.factored and request.gradients_for):
         return None
     wanted = [name for name in request.gradients_for if name in record.inputs]

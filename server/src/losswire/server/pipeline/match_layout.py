@@ -35,5 +35,5 @@ class Attempt:
         return not self.misfits
 
     def spec(self, name: str) -> Spec:
-        """Give what an input is in this layout."""
+        """Return the spec of an input in this layout."""
         return self.layout.inputs[name]

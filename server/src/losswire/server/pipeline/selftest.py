@@ -1,6 +1,6 @@
-"""The canary: one evaluation with a known answer, before anybody is served.
+"""The self-test: one evaluation with a known answer, before the server accepts calls.
 
-It shows that the device computes, and it pays for what torch does only once.
+It shows that the device computes, and triggers the work that torch does only once.
 """
 
 import math
@@ -17,12 +17,12 @@ _GRADIENT: Final = 0.5 / (1 + math.exp(-1))
 _TOLERANCE: Final = 1e-6
 
 
-class CanaryError(Exception):
-    """The device does not compute what it should."""
+class SelfTestError(Exception):
+    """The device computes a wrong result."""
 
 
-async def evaluate_canary(line: Evaluator) -> None:
-    """Evaluate cross-entropy of [[2, 1], [1, 2]] against [1, 0]; CanaryError if it is wrong."""
+async def run_selftest(evaluator: Evaluator) -> None:
+    """Check cross-entropy of [[2, 1], [1, 2]] with targets [1, 0]; SelfTestError if it is wrong."""
     evaluation = evaluation_pb2.Evaluation(
         loss="cross_entropy",
         inputs={
@@ -31,10 +31,11 @@ async def evaluate_canary(line: Evaluator) -> None:
         },
         gradients_for=["input"],
     )
-    result = await line.evaluate(evaluation, math.inf)
+    encoded = await evaluator.evaluate(evaluation, math.inf)
+    result = encoded.whole()
     loss = float(decode_tensor(result.loss))
     gradient = decode_tensor(result.gradients["input"])
     expected = _GRADIENT * np.array([[1, -1], [-1, 1]])
     if abs(loss - _LOSS) > _TOLERANCE or np.abs(gradient - expected).max() > _TOLERANCE:
         message = f"cross_entropy gave {loss} and {gradient.tolist()}"
-        raise CanaryError(message)
+        raise SelfTestError(message)

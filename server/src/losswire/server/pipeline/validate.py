@@ -1,7 +1,7 @@
-"""Validate: judge what a request means against the loss's record.
+"""Validate: check a request against the record of its loss.
 
-Everything that is wrong is collected and raised once. What passes is safe to
-compute: no shape, index or range is checked again behind this point.
+All violations are collected and raised once. A request that passes is safe to
+compute: no shape, index or range is checked again after this step.
 """
 
 import math
@@ -19,8 +19,9 @@ from losswire.server.catalogue.shapes import Bindings, Shape
 from losswire.server.catalogue.value_rules import Array, Context
 from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError
-from losswire.server.pipeline.decode import Request, path
+from losswire.server.pipeline.decode import Request
 from losswire.server.pipeline.factorable import unfactorable
+from losswire.server.pipeline.field_path import path
 from losswire.server.pipeline.match_layout import Attempt
 from losswire.v1 import evaluation_pb2
 from losswire.wire import DATA_TYPES, OptionScalar, Violation
@@ -36,7 +37,7 @@ _HALVES = ("float16", "bfloat16")
 
 
 def validate(request: Request, record: LossRecord) -> Work:
-    """Make a request `Work`; InvalidEvaluationError with all violations otherwise."""
+    """Return the `Work` of a request; raises InvalidEvaluationError with all violations."""
     validator = _Validator(request, record)
     work = validator.run()
     if validator.found or work is None:
@@ -45,7 +46,7 @@ def validate(request: Request, record: LossRecord) -> Work:
 
 
 class _Validator:
-    """One validation: the request, the record and what was found so far."""
+    """One validation: the request, the record and the violations found so far."""
 
     def __init__(self, request: Request, record: LossRecord) -> None:
         self.request = request
@@ -57,7 +58,7 @@ class _Validator:
         self.found.append(Violation(field, description))
 
     def run(self) -> Work | None:
-        """Check everything; None when something was found."""
+        """Run all checks; None when a violation was found."""
         arrays = self.present_inputs()
         layout, bindings = self.match_layout(arrays)
         options = self.options(OptionContext(layout, bindings))
@@ -98,7 +99,7 @@ class _Validator:
         )
 
     def present_inputs(self) -> dict[str, Array]:
-        """Give the inputs, in the record's order, that are known and well-formed."""
+        """Return the inputs that are known and well-formed, in the record's order."""
         given = self.request.inputs
         for name in given:
             if name not in self.record.inputs:
@@ -113,7 +114,7 @@ class _Validator:
         return {name: array for name, array in present if array is not None}
 
     def match_layout(self, arrays: Mapping[str, Array]) -> tuple[Layout | None, Bindings]:
-        """Find the layout that all inputs fit, or note how the nearest one is missed."""
+        """Find the layout that all inputs fit, or add violations of the nearest one."""
         attempts = [Attempt(each, arrays) for each in self.record.layouts]
         fitting = [each for each in attempts if each.fits]
         if fitting and self.record.required_inputs <= set(arrays):
@@ -123,13 +124,13 @@ class _Validator:
         furthest = max(each.progress for each in attempts)
         nearest = [each for each in attempts if each.progress == furthest]
         for name in nearest[0].misfits:
-            # What fits one of the nearest layouts may be right: another input is at fault.
+            # An input that fits one of the nearest layouts may be right: another one is wrong.
             if all(name in each.misfits for each in nearest):
                 self.note_misfit(name, arrays[name], nearest)
         return None, nearest[0].bindings
 
     def note_misfit(self, name: str, array: Array, nearest: Sequence[Attempt]) -> None:
-        """Say which of data type and shape of an input is wrong, and what was expected."""
+        """Add the violation of an input's data type or shape, with the expected ones."""
         expected = [each for each in nearest if name in each.layout.inputs]
         if not expected:
             self.note(path("inputs", name), "is not accepted together with the other inputs")
@@ -162,7 +163,7 @@ class _Validator:
     def mixed_floats(self, layout: Layout, arrays: Mapping[str, Array]) -> None:
         """Refuse floating types that differ where torch does not promote them.
 
-        Integers that are computed with take whatever floating type the others have.
+        Integers that enter arithmetic are converted to the floating type of the other inputs.
         """
         real = [
             name
@@ -218,7 +219,7 @@ class _Validator:
                 self.note(path("options", name), problem)
 
     def reduction(self) -> Reduction | None:
-        """Give the reduction asked for."""
+        """Return the requested reduction, or the default one."""
         number = self.request.reduction
         if number == evaluation_pb2.REDUCTION_UNSPECIFIED:
             return self.record.default_reduction
@@ -231,7 +232,7 @@ class _Validator:
         return reduction
 
     def float_type(self, field: str, number: int) -> str | None:
-        """Give the floating type asked for; None when none was, or a wrong one."""
+        """Return the requested floating type; None when there is none, or a wrong one."""
         if not number:
             return None
         wire_type = DATA_TYPES.get(number)
@@ -242,7 +243,7 @@ class _Validator:
         return wire_type.name
 
     def compute_dtype(self, layout: Layout | None, arrays: Mapping[str, Array]) -> str | None:
-        """Give the type to compute in."""
+        """Return the type to compute in."""
         asked = self.float_type("compute_data_type", self.request.compute_data_type)
         if layout is None:
             return None
@@ -263,7 +264,7 @@ class _Validator:
         return asked
 
     def engine(self) -> None:
-        """Refuse an engine that is not in the contract."""
+        """Refuse a number that is no engine of the contract."""
         if self.request.engine not in evaluation_pb2.Engine.values():
             known = _either(evaluation_pb2.Engine.keys()[1:])
             self.note("engine", f"is {self.request.engine}; expected {known}")
@@ -298,7 +299,7 @@ class _Validator:
                 self.note(where, f"{name} is named twice")
 
     def is_integer(self, name: str) -> bool:
-        """Tell whether an input was given as integers."""
+        """Return whether an input holds integers."""
         array = self.request.inputs.get(name)
         return array is not None and array.dtype.name not in FLOATS
 
@@ -309,7 +310,7 @@ class _Validator:
         arrays: Mapping[str, Array],
         options: Mapping[str, OptionScalar | None],
     ) -> None:
-        """Check the values of all inputs that are there already."""
+        """Check the values of all inputs that do not stream."""
         present = {
             name: array for name, array in arrays.items() if name not in self.request.streamed
         }
@@ -317,7 +318,7 @@ class _Validator:
         self.found.extend(wrong_values(self.record, layout, context))
 
     def sample_weight(self, shape: Shape) -> Array | None:
-        """Check the sample weight and give it in a shape that broadcasts to the values."""
+        """Check the sample weight; returns it in a shape that broadcasts to the values."""
         weight = self.request.sample_weight
         if weight is None:
             return None
@@ -334,7 +335,7 @@ class _Validator:
         return None
 
     def weightable(self, field: str, weight: Array) -> bool:
-        """Tell whether a sample weight makes sense at all."""
+        """Return whether the loss accepts this kind of sample weight."""
         if self.record.reductions == (Reduction.NONE,):
             self.note(field, f"{self.record.name} is an activation and takes no weights")
             return False
@@ -366,7 +367,7 @@ class _Validator:
 
 
 def wrong_values(record: LossRecord, layout: Layout, context: Context) -> Iterator[Violation]:
-    """Find the inputs whose values are outside of their rules."""
+    """Yield a violation for each input whose values break its rule."""
     for name, array in context.inputs.items():
         described: Input = record.inputs[name]
         rule = described.rule_for(is_float=layout.inputs[name].is_float)
@@ -375,7 +376,7 @@ def wrong_values(record: LossRecord, layout: Layout, context: Context) -> Iterat
 
 
 def _widest(dtypes: Sequence[str]) -> str | None:
-    """Give the type that torch promotes floating types to."""
+    """Return the type to which torch promotes floating types."""
     distinct = sorted(set(dtypes), key=FLOATS.index)
     if not distinct:
         return None
@@ -383,5 +384,5 @@ def _widest(dtypes: Sequence[str]) -> str | None:
 
 
 def _either(names: Sequence[str]) -> str:
-    """Write a list as a choice: `a`, `a or b`, `a, b or c`."""
+    """Return a list as a choice: `a`, `a or b`, `a, b or c`."""
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

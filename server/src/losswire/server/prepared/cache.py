@@ -182,7 +182,7 @@ class PreparedCache:
         bare = evaluation_pb2.EvaluationResult(
             loss=found.loss, gradients=found.gradients, receipt=found.receipt
         )
-        tensors = b"".join(Encoded(bare, result.apart).parts())
+        tensors = b"".join(Encoded(bare, result.detached).parts())
         try:
             payloads = find_payloads(message, evaluation_pb2.Evaluation)
             placed = find_payloads(tensors, evaluation_pb2.EvaluationResult)

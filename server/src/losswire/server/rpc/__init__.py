@@ -1,1 +1,1 @@
-"""How bytes become calls, and errors statuses: the gRPC services and the lease socket."""
+"""From bytes to calls, and from errors to statuses: the gRPC services and the lease socket."""

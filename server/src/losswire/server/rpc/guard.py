@@ -1,8 +1,8 @@
-"""The gRPC door: turns bytes into requests and errors into statuses, for every method alike.
+"""The guard around every gRPC method: parses requests and maps exceptions to statuses.
 
 gRPC would answer a message that does not parse, or an exception, with UNKNOWN
 and the exception's text. Here every method receives bytes, parses them inside of
-the guard, and an exception becomes the status that the table in errors.py says.
+the guard, and an exception becomes the status in the table of `status.py`.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -15,9 +15,10 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from losswire.server.errors import Meanings, OverLimitError, call_status, forget_frames
+from losswire.server.errors import OverLimitError
 from losswire.server.rpc.parse import parse
 from losswire.server.rpc.request_id import current_request_id, new_request_id
+from losswire.server.rpc.status import call_status, error_code_of, forget_frames
 from losswire.v1 import loss_service_pb2
 from losswire.wire import ROWS
 
@@ -32,18 +33,18 @@ _READERS: Final[Mapping[type[Message], Callable[[bytes], Any]]] = {
         parse, loss_service_pb2.EvaluateChunkedRequest, reader=ROWS.decode
     ),
 }
-"""How to read the requests that are not simply parsed. Those that are left as they came are
-known by their bytes, or parsed by the line."""
+"""How to read the requests that are not simply parsed. Those left as bytes are looked up in the
+cache of prepared evaluations by their bytes, and only parsed when they are not there."""
 
 
 class GuardedServer:
-    """What the generated `add_...Servicer_to_server` functions register with.
+    """The server that the generated `add_...Servicer_to_server` functions register with.
 
-    Passes every handler on to the real server, guarded.
+    Registers every handler with the real server, guarded.
     """
 
     def __init__(self, server: grpc.aio.Server, services: Sequence[ServiceDescriptor]) -> None:
-        """Take the server and the services that will be registered."""
+        """Wrap a server, for these services."""
         self._server = server
         self._requests = {
             (service.full_name, method.name): GetMessageClass(method.input_type)
@@ -69,7 +70,7 @@ class GuardedServer:
 def _guard(
     handler: "grpc.RpcMethodHandler[Any, Any]", request_type: type[Message]
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Wrap one method, whatever its shape."""
+    """Wrap one method, unary or streaming."""
     reader = _READERS.get(request_type) or partial(parse, request_type)
     if handler.stream_stream:
         behavior = _guard_response_stream(handler.stream_stream, reader)
@@ -84,7 +85,7 @@ def _guard(
 
 
 def _serialize(serializer: Callable[[Any], bytes] | None, response: Any) -> bytes:  # noqa: ANN401 (any message)
-    """Make an answer bytes, unless it is already."""
+    """Return the bytes of a response, which may be bytes already."""
     return response if serializer is None or isinstance(response, bytes) else serializer(response)
 
 
@@ -108,7 +109,7 @@ def _guard_response_stream(
     async def behavior(requests: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
         request_id = new_request_id()
         try:
-            # Closed at once when the caller goes away, not when it is collected.
+            # Closed at once when the caller cancels, not when it is garbage-collected.
             async with aclosing(method(_read_each(reader, requests), context)) as responses:
                 async for response in responses:
                     yield response
@@ -127,7 +128,6 @@ async def _read_each(
 
 async def _abort(context: Context, error: Exception, request_id: str) -> None:
     """End the call with the error's status."""
-    meaning = Meanings.of(error)
     status = call_status(error, request_id)
     forget_frames(error)
     metadata: list[tuple[str, str | bytes]] = [
@@ -139,4 +139,4 @@ async def _abort(context: Context, error: Exception, request_id: str) -> None:
         retry_after_ms = -1
     if retry_after_ms is not None:
         metadata.append(("grpc-retry-pushback-ms", str(retry_after_ms)))
-    await context.abort(meaning.code, status.message, tuple(metadata))
+    await context.abort(error_code_of(error).code, status.message, tuple(metadata))

@@ -1,10 +1,10 @@
-"""From the bytes of a request to those of its answer: by a known form, or else by the line."""
+"""From the bytes of a request to its response: by a prepared evaluation, or else by decoding."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
 
+from losswire.server import thresholds
 from losswire.server.compute.work import Work
 from losswire.server.pipeline.decode import NOTHING_DETACHED, Detached
 from losswire.server.pipeline.encode import Encoded
@@ -20,48 +20,44 @@ from losswire.server.prepared.envelope import (
     streamed_result,
 )
 from losswire.server.rpc.parse import parse
+from losswire.server.rpc.request_id import current_request_id
+from losswire.server.rpc.status import item_status
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import DETACHED_FROM, detach
 
-_AT_ONCE: Final = 32
-"""After so many known evaluations, the event loop turns to others."""
-
-_LEARNED_AT_ONCE: Final = 16
-"""Of so many evaluations of one call the forms are kept, which takes longer than computing them."""
-
 Deadline = Callable[[], float]
-"""Tells when a call has to be answered, on the monotonic clock."""
+"""Returns when a call has to be answered, on the monotonic clock."""
 
 
 class EvaluateHandlers:
     """Answers the requests that hold whole evaluations."""
 
-    def __init__(self, line: Evaluator, most: int) -> None:
-        """Take the line, and how many evaluations one call may hold."""
-        self._evaluator = line
-        self._most = most
-        self._known = PreparedCache(line.engine.threads, line.regions.map_region)
-        self._learns = line.engine.device.type == "cpu"
+    def __init__(self, evaluator: Evaluator, max_evaluations: int) -> None:
+        """Begin with an empty cache; one call holds at most `max_evaluations`."""
+        self.evaluator = evaluator
+        self.prepared = PreparedCache(evaluator.worker.threads, evaluator.regions.map_region)
+        self._max_evaluations = max_evaluations
+        self._prepares = not evaluator.worker.copies_inputs
 
     async def one(
         self, request: bytes, deadline: Deadline
     ) -> bytes | loss_service_pb2.EvaluateResponse:
-        """Answer an EvaluateRequest; raises whatever is wrong with it."""
+        """Answer an EvaluateRequest; raises what is wrong with it."""
         sent = one_evaluation(request)
-        known = self._known.find(sent) if sent else None
-        if sent is not None and known is not None:
-            if not known.small:
-                answer = await self._by_engine(known, sent, deadline())
+        prepared = self.prepared.find(sent) if sent else None
+        if sent is not None and prepared is not None:
+            if not prepared.small:
+                answer = await self._on_worker(prepared, sent, deadline())
             else:
-                answer = known.answer_of(sent) if self._fits(known) else None
+                answer = prepared.answer_of(sent) if self._is_inline(prepared) else None
             if answer is not None:
                 return answer
         message, detached = _parse_one(request)
         evaluation = message.evaluation
-        encoded = await self._evaluator.encoded(
-            evaluation, deadline(), self._learner([sent], [evaluation]), detached
+        encoded = await self.evaluator.evaluate(
+            evaluation, deadline(), self._preparer([sent], [evaluation]), detached
         )
-        if not encoded.apart:
+        if not encoded.detached:
             return loss_service_pb2.EvaluateResponse(result=encoded.message)
         parts = encoded.parts()
         return b"".join((result_prefix(sum(map(len, parts))), *parts))
@@ -70,90 +66,103 @@ class EvaluateHandlers:
         self, request: bytes, deadline: Deadline
     ) -> bytes | loss_service_pb2.EvaluateManyResponse:
         """Answer an EvaluateManyRequest; what is wrong with an item becomes its outcome."""
-        sent = many_evaluations(request, self._most)
-        known = await self._known_results(sent)
-        if known:
-            return many_results(known)
+        sent = many_evaluations(request, self._max_evaluations)
+        results = await self._prepared_results(sent)
+        if results:
+            return many_results(results)
         message: loss_service_pb2.EvaluateManyRequest
         message = parse(loss_service_pb2.EvaluateManyRequest, request)
         evaluations = message.evaluations
-        outcomes = await self._evaluator.outcomes(
-            evaluations, deadline(), self._learner(sent, evaluations)
+        answers = await self.evaluator.evaluate_many(
+            evaluations, deadline(), self._preparer(sent, evaluations)
         )
-        return loss_service_pb2.EvaluateManyResponse(outcomes=outcomes)
+        return loss_service_pb2.EvaluateManyResponse(outcomes=map(outcome_of, answers))
 
     async def item(
         self, request: bytes, deadline: float
     ) -> bytes | loss_service_pb2.EvaluateStreamResponse:
         """Answer an EvaluateStreamRequest; what is wrong with it becomes its outcome."""
         number, sent = streamed_evaluation(request)
-        known = self._known.find(sent) if sent else None
-        result = known.result_of(sent) if sent and known and self._fits(known) else None
+        prepared = self.prepared.find(sent) if sent else None
+        result = (
+            prepared.result_of(sent) if sent and prepared and self._is_inline(prepared) else None
+        )
         if result is not None:
             return streamed_result(number, result)
         message: loss_service_pb2.EvaluateStreamRequest
         message = parse(loss_service_pb2.EvaluateStreamRequest, request)
-        outcome = await self._evaluator.outcome(
-            message.evaluation, deadline, self._learner([sent], [message.evaluation])
-        )
-        return loss_service_pb2.EvaluateStreamResponse(id=message.id, outcome=outcome)
+        answer: Encoded | Exception
+        try:
+            answer = await self.evaluator.evaluate(
+                message.evaluation, deadline, self._preparer([sent], [message.evaluation])
+            )
+        except Exception as error:  # noqa: BLE001 (the item's error is its answer)
+            answer = error
+        return loss_service_pb2.EvaluateStreamResponse(id=message.id, outcome=outcome_of(answer))
 
-    def _fits(self, known: PreparedEvaluation) -> bool:
-        """Tell whether an evaluation is small and there is memory for it."""
-        if known.writes_regions and not self._evaluator.engine.is_idle:
-            return False  # the engine says why
-        # Nothing else runs until it is done: what is free now is free until then.
-        return known.small and known.peak_bytes <= self._evaluator.admission.free_bytes
+    def _is_inline(self, prepared: PreparedEvaluation) -> bool:
+        """Return whether an evaluation is small, and can be computed on the event loop now."""
+        if prepared.writes_regions and not self.evaluator.worker.is_idle:
+            return False  # see ComputeWorker.evaluate
+        # Nothing else runs until it is done: memory that is free now is free until then.
+        return prepared.small and prepared.peak_bytes <= self.evaluator.budget.free_bytes
 
-    async def _by_engine(
-        self, known: PreparedEvaluation, sent: Slice, deadline: float
+    async def _on_worker(
+        self, prepared: PreparedEvaluation, sent: Slice, deadline: float
     ) -> bytes | None:
-        """Compute what is large on the engine's thread; None when the line has to look at it."""
-        with self._evaluator.admission.hold(known.peak_bytes):
-            task = partial(known.large_answer_of, sent)
-            return await self._evaluator.engine.run(task, deadline)
+        """Compute a large evaluation on the worker; None when it has to be decoded instead."""
+        with self.evaluator.budget.hold(prepared.peak_bytes):
+            task = partial(prepared.large_answer_of, sent)
+            return await self.evaluator.worker.run(task, deadline)
 
-    async def _known_results(self, sent: Sequence[Slice]) -> list[bytes]:
-        """Give the results of many evaluations, if all of them are small and known."""
+    async def _prepared_results(self, sent: Sequence[Slice]) -> list[bytes]:
+        """Return the results of many evaluations, if all of them are small and prepared."""
         found: list[PreparedEvaluation] = []
         for each in sent:
-            known = self._known.find(each)
-            if known is None or not known.small or known.writes_regions:
+            prepared = self.prepared.find(each)
+            if prepared is None or not prepared.small or prepared.writes_regions:
                 return []
-            found.append(known)
-        admission, wanted = self._evaluator.admission, sum(known.peak_bytes for known in found)
-        if wanted > admission.free_bytes:
+            found.append(prepared)
+        budget, size_bytes = self.evaluator.budget, sum([each.peak_bytes for each in found])
+        if size_bytes > budget.free_bytes:
             return []
         results: list[bytes] = []
-        with admission.hold(wanted):
-            for known, each in zip(found, sent, strict=True):
-                result = known.result_of(each)
+        with budget.hold(size_bytes):
+            for prepared, each in zip(found, sent, strict=True):
+                result = prepared.result_of(each)
                 if result is None:
                     return []
                 results.append(result)
-                if not len(results) % _AT_ONCE:
+                if not len(results) % thresholds.MAX_PREPARED_IN_A_ROW:
                     await asyncio.sleep(0)
         return results
 
-    def _learner(
+    def _preparer(
         self, sent: Sequence[Slice | None], evaluations: Sequence[evaluation_pb2.Evaluation]
     ) -> OnEvaluated:
-        """Give what keeps the forms of evaluations, where they were found in the request."""
-        left = _LEARNED_AT_ONCE
+        """Return the callback that prepares evaluations which were found in the request's bytes."""
+        left = thresholds.MAX_PREPARED_PER_CALL
 
-        def learn(position: int, work: Work, result: Encoded) -> None:
+        def prepare(position: int, work: Work, result: Encoded) -> None:
             nonlocal left
             found = sent[position] if sent else None
-            if found is None or not self._learns or not left or self._known.find(found):
+            if found is None or not self._prepares or not left or self.prepared.find(found):
                 return
             left -= 1
-            self._known.learn(found, evaluations[position], work, result)
+            self.prepared.learn(found, evaluations[position], work, result)
 
-        return learn
+        return prepare
+
+
+def outcome_of(answer: Encoded | Exception) -> evaluation_pb2.EvaluationOutcome:
+    """Return the outcome of one item: its result, or the status of what went wrong."""
+    if isinstance(answer, Exception):
+        return evaluation_pb2.EvaluationOutcome(error=item_status(answer, current_request_id()))
+    return evaluation_pb2.EvaluationOutcome(result=answer.whole())
 
 
 def _parse_one(request: bytes) -> tuple[loss_service_pb2.EvaluateRequest, Detached]:
-    """Parse an EvaluateRequest, a large one without having protobuf copy its tensors."""
+    """Parse an EvaluateRequest; the tensors of a large one are not copied by protobuf."""
     if len(request) < DETACHED_FROM:
         return parse(loss_service_pb2.EvaluateRequest, request), NOTHING_DETACHED
     reader = partial(detach, message_type=loss_service_pb2.EvaluateRequest)

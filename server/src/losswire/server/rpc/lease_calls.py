@@ -1,8 +1,8 @@
-"""Evaluations that come over the connection by which a region is leased.
+"""Evaluations over the connection by which a region is leased.
 
-Where tensors lie in shared memory, most of a call is gRPC's own work. Here a request is its
-length, the time it may take and an EvaluateRequest; its answer is a length, a code, and an
-EvaluateResponse or a google.rpc.Status. What is between them is what answers Evaluate.
+With tensors in shared memory, most of a call is gRPC's own work. Here a request is its length,
+its time limit and an EvaluateRequest; its answer is a length, a code, and an EvaluateResponse or a
+google.rpc.Status. The handler of Evaluate answers it.
 """
 
 import asyncio
@@ -13,45 +13,41 @@ from typing import Any, Final, cast
 
 from google.protobuf.message import Message
 
-from losswire.server.errors import call_status, forget_frames
 from losswire.server.rpc.request_id import new_request_id
+from losswire.server.rpc.status import call_status, forget_frames
 from losswire.server.rpc.streaming import drive_started
 
 HEADER: Final = struct.Struct("<II")
-"""Of a request: how many bytes follow, and how many milliseconds it may take (0: any). Of an
-answer: how many bytes follow, and the canonical code (0: an EvaluateResponse follows)."""
-
-LONGEST_REQUEST: Final = 256 * 1024
-"""The most bytes of a request; one with more is better sent by gRPC. Each connection may have as
-many waiting, which no budget counts."""
+"""Of a request: the bytes that follow, and its time limit in milliseconds (0: none). Of an answer:
+the bytes that follow, and the canonical code (0: an EvaluateResponse follows)."""
 
 Answer = Callable[[bytes, Callable[[], float]], Awaitable[bytes | Message]]
-"""Answers an EvaluateRequest by a deadline on the monotonic clock; raises what is wrong."""
+"""Answers an EvaluateRequest by a deadline on the monotonic clock; raises what is wrong with it."""
 
 
 class LeaseCalls(asyncio.Protocol):
-    """Answers what comes over one connection, one request after the other.
+    """Answers the requests of one connection, one after the other.
 
-    Whoever sends more than one at once, or a longer one than is allowed, loses the connection,
+    A peer that sends more than one at once, or one that is too long, loses the connection,
     and with it the region.
     """
 
-    def __init__(self, answer: Answer, longest: int) -> None:
-        """Take what answers requests, and how long one may be."""
+    def __init__(self, answer: Answer, max_request_bytes: int) -> None:
+        """Answer requests of at most this size by calling `answer`."""
         self._answer = answer
-        self._longest = longest
+        self._max_request_bytes = max_request_bytes
         self._received = bytearray()
         self._answering: asyncio.Task[None] | None = None
         self._finishing = False
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the connection is."""
+        """Done when the connection has ended."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Store the transport."""
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End: nobody waits for what has not begun."""
+        """Cancel the request that is being answered."""
         del exc
         if self._answering is not None:
             self._answering.cancel()
@@ -59,7 +55,7 @@ class LeaseCalls(asyncio.Protocol):
             self.ended.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of a request, and answer it when it is whole."""
+        """Append a part of a request, and answer it when it is complete."""
         received = self._received
         received += data
         if self._answering is not None:
@@ -68,17 +64,17 @@ class LeaseCalls(asyncio.Protocol):
         if len(received) < HEADER.size:
             return
         size, milliseconds = HEADER.unpack_from(received)
-        whole = HEADER.size + size
-        if size > self._longest or len(received) > whole:
+        total = HEADER.size + size
+        if size > self._max_request_bytes or len(received) > total:
             self._transport.abort()
-        elif len(received) == whole:
+        elif len(received) == total:
             request = bytes(received[HEADER.size :])
             received.clear()
             seconds = milliseconds / 1000 if milliseconds else float("inf")
             self._begin(self._respond(request, time.monotonic() + seconds))
 
     def _begin(self, responding: Coroutine[Any, Any, bytes]) -> None:
-        """Answer at once what need not wait for anything: a task of its own would cost more."""
+        """Answer a request that waits for nothing without a task, which would cost more."""
         try:
             awaited = responding.send(None)
         except StopIteration as done:
@@ -90,8 +86,8 @@ class LeaseCalls(asyncio.Protocol):
         try:
             answer = await drive_started(responding, awaited)
         except asyncio.CancelledError:
-            # The connection is lost. The task would keep the error, the error the frames and
-            # what they hold of the region, and the frames this object, which has the task.
+            # The connection is lost. Raised, the error would form a reference cycle of task, error,
+            # frames and this object, which would keep the region's memory.
             return
         finally:
             self._answering = None
@@ -115,7 +111,7 @@ class LeaseCalls(asyncio.Protocol):
         return HEADER.pack(len(body), code) + body
 
     def finish(self) -> None:
-        """End the connection, after the answer that is due."""
+        """End the connection, after the answer to the current request."""
         self._finishing = True
         if self._answering is None:
             self._transport.close()

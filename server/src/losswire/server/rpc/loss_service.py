@@ -1,4 +1,4 @@
-"""The gRPC services: each method is a step into the line, and nothing else."""
+"""The gRPC service of losses: each method hands its request to a handler, and does no more."""
 
 import secrets
 import time
@@ -8,10 +8,9 @@ from typing import Any, NoReturn
 import grpc
 import torch
 
-from losswire.server._version import SERVER_VERSION, TORCH_VERSION
+from losswire.server import __version__
 from losswire.server.catalogue.describe import describe
 from losswire.server.errors import NotServedError
-from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.server.rpc.streaming import answer_stream
 from losswire.server.settings import Settings
@@ -26,23 +25,23 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def _deadline(context: Context) -> float:
-    """Give the call's deadline on the monotonic clock; infinite when it has none."""
+    """Return the call's deadline on the monotonic clock; infinite when it has none."""
     remaining: float | None = context.time_remaining()
     return float("inf") if remaining is None else time.monotonic() + remaining
 
 
-def _not_served(what: str) -> NoReturn:
-    message = f"{what} is not served yet"
+def _not_served(method: str) -> NoReturn:
+    message = f"{method} is not served yet"
     raise NotServedError(message)
 
 
 class LossService(loss_service_pb2_grpc.LossServiceServicer):
     """Losses and their gradients."""
 
-    def __init__(self, line: Evaluator, answers: EvaluateHandlers, settings: Settings) -> None:
-        """Take the line, what answers requests by it, and what the server was told."""
-        self._evaluator = line
-        self._handlers = answers
+    def __init__(self, handlers: EvaluateHandlers, settings: Settings) -> None:
+        """Answer with these handlers, within the settings' limits."""
+        self._evaluator = handlers.evaluator
+        self._handlers = handlers
         self._settings = settings
         self._worker_id = secrets.token_hex(8)
 
@@ -56,12 +55,12 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
     async def GetServerInfo(
         self, request: loss_service_pb2.GetServerInfoRequest, context: Context
     ) -> loss_service_pb2.GetServerInfoResponse:
-        """Tell versions, device, limits and transports."""
+        """Return versions, device, limits and transports."""
         del request, context
-        settings, device = self._settings, self._evaluator.engine.device
+        settings, device = self._settings, self._evaluator.worker.device
         return loss_service_pb2.GetServerInfoResponse(
-            server_version=SERVER_VERSION,
-            torch_version=TORCH_VERSION,
+            server_version=__version__,
+            torch_version=torch.__version__,
             device=str(device),
             device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
             threads=settings.threads,
@@ -91,7 +90,7 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
         return self._handlers.many(request, lambda: _deadline(context))
 
     def EvaluateStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        """Evaluate a sequence of batches, answering each as soon as it is done."""
+        """Evaluate a sequence of batches; each is answered as soon as it is done."""
         deadline = _deadline(context)
 
         async def answer(request: bytes) -> bytes | loss_service_pb2.EvaluateStreamResponse:
@@ -104,7 +103,7 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
         requests: AsyncIterator[Any],
         context: Context,
     ) -> AsyncIterator[Any]:
-        """Evaluate one batch of any size; parts with rows come and go as the door reads them."""
+        """Evaluate one batch of any size, whose rows come in parts."""
         return self._evaluator.chunked.evaluate(requests, _deadline(context))
 
     def SummarizeLosses(self, requests: Any, context: Context) -> NoReturn:  # noqa: ANN401 (unread)

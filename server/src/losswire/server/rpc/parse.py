@@ -1,40 +1,36 @@
-"""Parse: from bytes to messages, never many times larger than the bytes.
+"""Parse: from bytes to messages, without growing many times beyond the size of the bytes.
 
 A submessage of two bytes takes about a hundred once it is parsed, so that a
-message of nothing but empty submessages would grow far beyond its size. The
-fields of large messages are counted before protobuf allocates them.
+message of empty submessages only would grow far beyond its size. The fields of
+large messages are counted before protobuf allocates them.
 """
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from losswire.server import thresholds
 from losswire.server.errors import MalformedMessageError, OverLimitError
 from losswire.wire import LENGTH_DELIMITED, fields
-
-_SMALL_BYTES: Final = 64 << 10
-"""What can at most become a few megabytes, and is not worth counting."""
-
-_MOST_FIELDS: Final = 64 << 10
-"""How many fields a message may have, one level of submessages included. The largest
-EvaluateMany has about half as many."""
 
 
 def parse(
     message_type: type[Message],
     data: bytes,
     reader: Callable[[bytes], Any] | None = None,
-) -> Any:  # noqa: ANN401 (the message, or what the reader makes of it)
-    """Parse a message, or have a reader of that message read it.
+) -> Any:  # noqa: ANN401 (the message, or the reader's result)
+    """Parse a message, or let a reader of that message read it.
 
-    Raises MalformedMessageError when the bytes are something else, and
-    OverLimitError when they are of more fields than any honest message has.
+    Raises MalformedMessageError when the bytes are not this message, and
+    OverLimitError when they have more fields than any sensible message.
     """
-    if len(data) > _SMALL_BYTES and _count_fields(data, message_type) > _MOST_FIELDS:
-        message = f"the message has more than {_MOST_FIELDS} fields"
-        raise OverLimitError(message)
+    if len(data) > thresholds.COUNT_FIELDS_FROM_BYTES:
+        fields_found = _count_fields(data, message_type)
+        if fields_found > thresholds.MAX_FIELDS:
+            message = f"the message has more than {thresholds.MAX_FIELDS} fields"
+            raise OverLimitError(message)
     try:
         return message_type.FromString(data) if reader is None else reader(data)
     except DecodeError:
@@ -43,9 +39,9 @@ def parse(
 
 
 def _count_fields(data: bytes, message_type: type[Message]) -> int:
-    """Count the fields of a message and those of its submessages, up to the limit.
+    """Count the fields of a message and of its submessages, up to the limit.
 
-    Stops at bytes that are no field: protobuf will refuse them.
+    Stops at bytes that are no field, which protobuf will refuse.
     """
     by_number = message_type.DESCRIPTOR.fields_by_number
     count = 0
@@ -55,8 +51,8 @@ def _count_fields(data: bytes, message_type: type[Message]) -> int:
         if field is not None and field.message_type is not None:
             # In a group, what has the number of a submessage may be anything.
             inner = _whole_fields(data, begin, end)
-            count += sum(1 for _ in islice(inner, _MOST_FIELDS + 1 - count))
-        if count > _MOST_FIELDS:
+            count += sum(1 for _ in islice(inner, thresholds.MAX_FIELDS + 1 - count))
+        if count > thresholds.MAX_FIELDS:
             break
     return count
 

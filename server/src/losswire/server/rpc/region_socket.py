@@ -1,8 +1,8 @@
-"""The unix socket that hands out regions. A connection is the lease of the region it fetched.
+"""The unix socket that leases regions: a connection is the lease of the region that it redeemed.
 
-The peer sends the token; the server answers with one byte and, beside it, the descriptor. What
-the peer may send from then on are evaluations. When the connection ends, however it does, so does
-the lease.
+The peer sends the token; the server answers with one byte and, beside it, the descriptor. After
+that the peer may send evaluations. When the connection ends, for whatever reason, so does the
+lease.
 """
 
 import asyncio
@@ -15,17 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from losswire.server import thresholds
 from losswire.server.memory.regions.store import TOKEN_BYTES, RegionStore
 from losswire.server.rpc.lease_calls import Answer, LeaseCalls
 
 GRANTED: Final = b"\x01"
-"""What comes beside the descriptor."""
-
-_PATIENCE_SECONDS: Final = 2.0
-"""How long a peer may take to present its token."""
-
-_MOST_WAITING: Final = 64
-"""How many peers may be about to present one."""
+"""The byte that is sent together with the descriptor."""
 
 _CREDENTIALS: Final = struct.Struct("iII")
 """The kernel's `struct ucred`: process, user and group of the peer."""
@@ -34,18 +29,20 @@ _ROOT: Final = 0
 
 
 class RegionSocket:
-    """Listens until it is closed, and then removes what it made in the file system."""
+    """Listens until it is closed, and then removes the files that it created."""
 
-    def __init__(self, store: RegionStore, path: str, answer: Answer, longest: int) -> None:
+    def __init__(
+        self, store: RegionStore, path: str, answer: Answer, max_request_bytes: int
+    ) -> None:
         """Listen at a path, or in a new private folder when it is empty.
 
-        `answer` answers the requests that come over leases, of at most `longest` bytes each.
+        `answer` answers the requests that come over leases, of at most `max_request_bytes` each.
 
-        Raises OSError when that cannot be, for example because another server listens there.
+        Raises OSError when the path cannot be used, for example because a server listens there.
         """
         self._store = store
         self._answer = answer
-        self._longest = longest
+        self._max_request_bytes = max_request_bytes
         self._calls: set[LeaseCalls] = set()
         self._folder = None if path else Path(tempfile.mkdtemp(prefix="losswire-"))
         self._path = Path(path) if self._folder is None else self._folder / "regions.sock"
@@ -60,25 +57,25 @@ class RegionSocket:
             raise
         self._accepting = asyncio.create_task(self._accept())
         store.socket_path = str(self._path)
-        store.max_request_bytes = longest
+        store.max_request_bytes = max_request_bytes
 
     def _bind(self) -> None:
         if self._folder is None:
             _remove_stale(self._path)
-        # Before the node exists, so that nobody else's connection can come in between.
+        # Before the path exists, so that no other user can connect in between.
         os.fchmod(self._listener.fileno(), stat.S_IRUSR | stat.S_IWUSR)
         self._listener.bind(str(self._path))
         self._listener.listen()
         self._listener.setblocking(False)  # noqa: FBT003 - the name says it
 
-    async def close(self, patience: float) -> None:
-        """Answer what is under way, for some seconds, then end all leases and stop listening."""
+    async def close(self, drain_seconds: float) -> None:
+        """Answer the current requests, for some seconds, then end all leases and stop listening."""
         self._accepting.cancel()
         self._store.retire()
         for each in self._calls:
             each.finish()
         if self._calls:
-            await asyncio.wait([each.ended for each in self._calls], timeout=patience)
+            await asyncio.wait([each.ended for each in self._calls], timeout=drain_seconds)
         self._store.close()
         for lease in self._leases:
             lease.cancel()
@@ -100,9 +97,9 @@ class RegionSocket:
                 peer, _ = await loop.sock_accept(self._listener)
             except OSError:
                 # Out of descriptors, for example: others will be closed.
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(thresholds.ACCEPT_RETRY_SECONDS)
                 continue
-            if self._waiting >= _MOST_WAITING or not _may_fetch(peer):
+            if self._waiting >= thresholds.MAX_TOKEN_PEERS or not _may_redeem(peer):
                 peer.close()
                 continue
             lease = asyncio.create_task(self._serve(peer))
@@ -129,8 +126,8 @@ class RegionSocket:
                 self._store.end(region)
 
     async def _serve_lease(self, peer: socket.socket) -> None:
-        """Answer what comes over a connection to its end."""
-        calls = LeaseCalls(self._answer, self._longest)
+        """Answer the requests of a connection until it ends."""
+        calls = LeaseCalls(self._answer, self._max_request_bytes)
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: calls, peer)
         self._calls.add(calls)
@@ -141,11 +138,11 @@ class RegionSocket:
             calls.abort()
 
 
-def _may_fetch(peer: socket.socket) -> bool:
-    """Tell whether the peer is of the server's own user, or root.
+def _may_redeem(peer: socket.socket) -> bool:
+    """Return whether the peer runs as the server's own user, or as root.
 
-    Whoever that is could read the server's memory anyway. Anybody who can reach the gRPC port
-    can ask for a token, which alone is therefore not enough.
+    Such a peer could read the server's memory anyway. Everyone who can reach the gRPC port
+    can ask for a token, so a token alone is not enough.
     """
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, user, _ = _CREDENTIALS.unpack(credentials)
@@ -153,11 +150,11 @@ def _may_fetch(peer: socket.socket) -> bool:
 
 
 async def _read_token(peer: socket.socket) -> bytes:
-    """Read a token; empty when it does not come in time, or in full."""
+    """Read a token; empty when it does not come in time, or not completely."""
     loop = asyncio.get_running_loop()
     token = b""
     with suppress(TimeoutError):
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(thresholds.TOKEN_READ_SECONDS):
             while len(token) < TOKEN_BYTES:
                 part = await loop.sock_recv(peer, TOKEN_BYTES - len(token))
                 if not part:
@@ -168,9 +165,9 @@ async def _read_token(peer: socket.socket) -> bytes:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the socket of a server that is gone; OSError when it is anything else."""
+    """Remove the socket of a server that has ended; OSError when one listens there."""
     if not path.is_socket():
-        return  # what is not a socket makes `bind` fail
+        return  # `bind` fails on anything else
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))

@@ -1,4 +1,4 @@
-"""The number of the call being served, which ties an answer to the log."""
+"""The id of the current call, which connects its answer with the log."""
 
 import secrets
 from contextvars import ContextVar
@@ -7,12 +7,12 @@ _current: ContextVar[str] = ContextVar("losswire_request_id", default="")
 
 
 def new_request_id() -> str:
-    """Begin a call: make its number the current one."""
+    """Begin a call: create its id and make it the current one."""
     request_id = secrets.token_hex(8)
     _current.set(request_id)
     return request_id
 
 
 def current_request_id() -> str:
-    """Give the number of the call being served; it gets one when it is first asked for."""
+    """Return the id of the current call; the first use creates it."""
     return _current.get() or new_request_id()

@@ -1,12 +1,10 @@
-"""Streams with bounded work in flight."""
+"""Answers the requests of a stream with bounded work in flight."""
 
 import asyncio
 import types
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
-ItemT = TypeVar("ItemT")
 RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
 
@@ -14,16 +12,16 @@ AnswerT = TypeVar("AnswerT")
 async def answer_stream(
     requests: AsyncIterator[RequestT],
     answer: Callable[[RequestT], Coroutine[Any, Any, AnswerT]],
-    most_in_flight: int,
+    max_in_flight: int,
 ) -> AsyncIterator[AnswerT]:
-    """Answer requests concurrently, giving each answer as soon as it is there.
+    """Answer requests concurrently; yields each answer as soon as it is ready.
 
-    Reads no further request while `most_in_flight` are unanswered or their
-    answers untaken, which holds back a sender through gRPC's flow control. When
-    the caller of this generator goes away, everything in flight is cancelled.
+    Reads no further request while `max_in_flight` are unanswered or their answers are not
+    consumed, which slows a sender down by gRPC's flow control. When this generator is closed,
+    everything in flight is cancelled.
     """
     answers: asyncio.Queue[AnswerT | None] = asyncio.Queue()
-    free = asyncio.Semaphore(most_in_flight)
+    free = asyncio.Semaphore(max_in_flight)
 
     async def answer_later(answering: Coroutine[Any, Any, AnswerT], awaited: Any) -> None:  # noqa: ANN401
         answers.put_nowait(await drive_started(answering, awaited))
@@ -35,7 +33,7 @@ async def answer_stream(
                     await free.acquire()
                     answering = answer(request)
                     try:
-                        # What need not wait for anything is cheaper without a task of its own.
+                        # A request that waits for nothing is cheaper without a task.
                         awaited = answering.send(None)
                     except StopIteration as done:
                         answers.put_nowait(done.value)
@@ -57,14 +55,14 @@ async def answer_stream(
 @types.coroutine
 def drive_started(
     started: Coroutine[Any, Any, AnswerT],
-    awaited: Any,  # noqa: ANN401 (what event loops pass around)
+    awaited: Any,  # noqa: ANN401 (an event loop's own)
 ) -> Generator[Any, Any, AnswerT]:
-    """Go on with a coroutine that was started and awaits something; gives what it returns."""
+    """Continue a coroutine that was started and awaits something; returns its result."""
     try:
         while True:
             try:
                 found = yield awaited
-            except BaseException as error:  # noqa: BLE001 (a cancellation is its own affair)
+            except BaseException as error:  # noqa: BLE001 (the coroutine handles cancellation)
                 awaited = started.throw(error)
             else:
                 awaited = started.send(found)
@@ -73,37 +71,8 @@ def drive_started(
         return answer
 
 
-async def ahead(source: AsyncGenerator[ItemT], depth: int) -> AsyncGenerator[ItemT]:
-    """Give the items of a source, which works on meanwhile: up to `depth` items wait.
-
-    The source holds one more in its hand before it has to wait. Raises what the source
-    raises, after the items that came before. Closing this closes the source.
-    """
-    waiting: asyncio.Queue[tuple[ItemT] | Exception | None] = asyncio.Queue(depth)
-
-    async def work() -> None:
-        try:
-            async with aclosing(source):
-                async for item in source:
-                    await waiting.put((item,))
-        except Exception as error:  # noqa: BLE001 (raised where the items are taken)
-            await waiting.put(error)
-        else:
-            await waiting.put(None)
-
-    worker = asyncio.create_task(work())
-    try:
-        while (each := await waiting.get()) is not None:
-            if isinstance(each, Exception):
-                raise each
-            yield each[0]
-    finally:
-        worker.cancel()
-        await asyncio.wait([worker])
-
-
 async def _first_error(reader: asyncio.Task[None]) -> None:
-    """Raise what ended the reader, out of the group that a TaskGroup wraps it in."""
+    """Raise the error that ended the reader, without the group in which a TaskGroup wraps it."""
     try:
         await reader
     except ExceptionGroup as group:

@@ -5,8 +5,10 @@ from typing import Any
 
 import grpc
 
+from losswire.server.memory.budget import Budget
+from losswire.server.memory.regions.store import RegionStore
+from losswire.server.memory.residents import ResidentStore
 from losswire.server.memory.uploads import key_of, receive
-from losswire.server.pipeline.evaluator import Evaluator
 from losswire.v1 import tensor_service_pb2, tensor_service_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -15,38 +17,38 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TensorService(tensor_service_pb2_grpc.TensorServiceServicer):
     """Tensors that stay on the server, and memory that callers share with it."""
 
-    def __init__(self, line: Evaluator) -> None:
-        """Take the line, which has the tensors and the memory budget."""
-        self._admission = line.admission
-        self._residents = line.residents
-        self._regions = line.regions
+    def __init__(self, budget: Budget, residents: ResidentStore, regions: RegionStore) -> None:
+        """Serve these stores; the budget holds the memory of uploads."""
+        self._budget = budget
+        self._residents = residents
+        self._regions = regions
 
     async def PutTensor(
         self, requests: AsyncIterator[tensor_service_pb2.PutTensorRequest], context: Context
     ) -> tensor_service_pb2.PutTensorResponse:
         """Store a tensor."""
         del context
-        return await receive(requests, self._admission, self._residents)
+        return await receive(requests, self._budget, self._residents)
 
     async def StatTensor(
         self, request: tensor_service_pb2.StatTensorRequest, context: Context
     ) -> tensor_service_pb2.StatTensorResponse:
-        """Tell whether a tensor is stored."""
+        """Return whether a tensor is stored, and its spec."""
         del context
-        form = self._residents.form(key_of(request.id, "id"))
-        if form is None:
+        spec = self._residents.spec(key_of(request.id, "id"))
+        if spec is None:
             return tensor_service_pb2.StatTensorResponse(present=False)
         return tensor_service_pb2.StatTensorResponse(
             present=True,
-            data_type=form.wire_type.data_type,
-            shape=form.shape,
-            size_bytes=form.size_bytes,
+            data_type=spec.wire_type.data_type,
+            shape=spec.shape,
+            size_bytes=spec.size_bytes,
         )
 
     async def DeleteTensor(
         self, request: tensor_service_pb2.DeleteTensorRequest, context: Context
     ) -> tensor_service_pb2.DeleteTensorResponse:
-        """Forget a tensor."""
+        """Remove a tensor."""
         del context
         existed = self._residents.discard(key_of(request.id, "id"))
         return tensor_service_pb2.DeleteTensorResponse(existed=existed)
@@ -54,7 +56,7 @@ class TensorService(tensor_service_pb2_grpc.TensorServiceServicer):
     async def CreateRegion(
         self, request: tensor_service_pb2.CreateRegionRequest, context: Context
     ) -> tensor_service_pb2.CreateRegionResponse:
-        """Make a region of shared memory."""
+        """Create a region of shared memory."""
         del context
         region = await self._regions.create(request.size_bytes)
         return tensor_service_pb2.CreateRegionResponse(

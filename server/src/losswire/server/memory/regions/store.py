@@ -1,8 +1,8 @@
-"""The regions of a server: made on request, leased by a connection, freed when nobody holds them.
+"""The regions of a server: created on request, leased by a connection, freed when unused.
 
 A region is *waiting* until its token is presented, *leased* while its connection lasts, *ended*
 while evaluations still use it, *held* while a caller still has it mapped, and then freed. It
-counts in the quota and in the memory budget through all of these, and its contents are the
+counts in the quota and in the memory budget in all of these states, and its contents are the
 caller's until it is freed.
 """
 
@@ -13,79 +13,72 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from losswire.server import thresholds
 from losswire.server.errors import (
     InvalidRegionError,
     NotServedError,
     OverLimitError,
     OverloadedError,
 )
+from losswire.server.memory.budget import Budget
 from losswire.server.memory.regions.memory import PAGE_BYTES, Bytes, RegionMemory
-from losswire.server.pipeline.admit import Admission
 
 TOKEN_BYTES: Final = 32
-TOKEN_SECONDS: Final = 2.0
-"""How long a region waits for its caller, who has everything needed to come at once."""
-
-_MOST_REGIONS: Final = 256
-"""The most regions, however small: each takes two descriptors."""
-
-_FIRST_LOOK_SECONDS: Final = 0.005
-_LONGEST_LOOK_SECONDS: Final = 0.25
-"""How soon the store looks whether an ended region is still held: soon, then less and less often,
-but often enough for a caller's death to be seen within a second."""
-
 _ID_BITS: Final = 63
-_RETRY_AFTER_MS: Final = 1000
-"""When to come back: regions are not freed as often as evaluations end."""
 
 
 @dataclass(slots=True, eq=False)
 class Region:
-    """One region. Belongs to the event loop, except that any thread may borrow it."""
+    """One region. Belongs to the event loop; any thread may read its memory."""
 
     region_id: int
     memory: RegionMemory
     token: bytes
-    """The secret that fetches it, once; empty when that has happened."""
+    """The secret that can be exchanged for it, once; empty after that."""
     held: ExitStack
-    """What its memory holds of the budget."""
+    """The reservation of its memory in the budget and in the quota."""
     bytes: Bytes | None = None
-    """Its memory, for as long as the lease lasts."""
+    """Its memory, until the lease ends."""
     timer: asyncio.TimerHandle | None = field(default=None)
-    """What happens to it by itself: its token expires, or the store looks who holds it."""
+    """The timer that ends it when its token expires, or that checks whether it is still mapped."""
 
     def cancel_timer(self) -> None:
-        """Drop the timer, which refers to the region."""
+        """Cancel and drop the timer, which refers to the region."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
 
 class RegionStore:
-    """Makes regions, finds them by number, and counts them.
+    """Creates regions, finds them by id, and counts their bytes.
 
     The quota and the memory budget count a region until its last use has ended, which may be
-    after its lease: an evaluation that is under way goes on.
+    after its lease: an evaluation that has begun continues.
     """
 
-    def __init__(self, admission: Admission, quota_bytes: int) -> None:
-        """Take the budget that regions count in, and how many bytes they may have together."""
-        self._admission = admission
+    def __init__(self, budget: Budget, quota_bytes: int) -> None:
+        """Begin empty; all regions together have `quota_bytes` at most, which the budget counts."""
+        self._budget = budget
         self._quota = quota_bytes
         self._regions: dict[int, Region] = {}
         self._making: set[asyncio.Task[Region]] = set()
         self._ended: set[Region] = set()
-        """Regions without a lease whose memory is used or held, or is being freed."""
+        """Regions without a lease whose memory is used or mapped, or is being freed."""
         self._closed = False
         self.socket_path = ""
-        """Where regions are handed out; empty as long as they are not."""
+        """The socket where regions are leased; empty while they are not."""
         self.max_request_bytes = 0
-        """How long a request over the connection of a lease may be."""
+        """The longest request over the connection of a lease, in bytes."""
         self.held_bytes = 0
-        """The bytes of all regions, also of those that are being freed."""
+        """The bytes of all regions, including those that are being freed."""
+
+    @property
+    def leased(self) -> int:
+        """The number of regions that are waiting or leased."""
+        return len(self._regions)
 
     async def create(self, size_bytes: int) -> Region:
-        """Make a region that waits a moment for whoever presents its token.
+        """Create a region that waits a moment for the caller with its token.
 
         Raises NotServedError, InvalidRegionError, OverLimitError and OverloadedError.
         """
@@ -98,12 +91,12 @@ class RegionStore:
         if size > self._quota:
             message = f"the region takes {size} bytes; the server's quota for all is {self._quota}"
             raise OverLimitError(message)
-        count = len(self._regions) + len(self._making) + len(self._ended)
-        if self.held_bytes + size > self._quota or count >= _MOST_REGIONS:
+        count = self.leased + len(self._making) + len(self._ended)
+        if self.held_bytes + size > self._quota or count >= thresholds.MAX_REGIONS:
             message = "the quota for regions is taken by other regions"
-            raise OverloadedError(message, _RETRY_AFTER_MS)
+            raise OverloadedError(message, thresholds.REGION_RETRY_MS)
         held = ExitStack()
-        held.enter_context(self._admission.hold(size))
+        held.enter_context(self._budget.hold(size))
         self.held_bytes += size
         held.callback(self._count_back, size)
         making = asyncio.create_task(self._make(size, held))
@@ -112,7 +105,7 @@ class RegionStore:
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
-            making.add_done_callback(self._end_made)  # nobody will ever fetch it
+            making.add_done_callback(self._end_made)  # no caller will ever present its token
             raise
 
     def _count_back(self, size: int) -> None:
@@ -121,7 +114,7 @@ class RegionStore:
     def _made(self, making: "asyncio.Task[Region]") -> None:
         self._making.discard(making)
         if not making.cancelled():
-            making.exception()  # told to whoever waits, if anybody still does
+            making.exception()  # `create` raises it, unless it was cancelled
 
     def _end_made(self, making: "asyncio.Task[Region]") -> None:
         if not making.cancelled() and making.exception() is None:
@@ -142,17 +135,17 @@ class RegionStore:
         loop = asyncio.get_running_loop()
 
         def when_unused() -> None:
-            # On the thread that let go last; the loop may be gone when the process ends.
+            # Runs on the thread of the last user; the loop may be closed when the process ends.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._free_when_released, region)
 
         region.bytes = memory.bytes(when_unused)
         self._regions[region.region_id] = region
-        region.timer = loop.call_later(TOKEN_SECONDS, self.end, region)
+        region.timer = loop.call_later(thresholds.TOKEN_SECONDS, self.end, region)
         return region
 
     def redeem(self, token: bytes) -> Region | None:
-        """Give the region of a token, which is then used up; None when there is none."""
+        """Return the region of a token, which cannot be used again; None when there is none."""
         found = None
         for region in self._regions.values():
             if region.token and hmac.compare_digest(region.token, token):
@@ -163,7 +156,7 @@ class RegionStore:
         return found
 
     def end(self, region: Region) -> None:
-        """End the lease: nobody finds the region any more, and it is freed when unused."""
+        """End the lease: no evaluation finds the region any more, and it is freed when unused."""
         if self._regions.pop(region.region_id, None) is None:
             return
         region.cancel_timer()
@@ -172,17 +165,17 @@ class RegionStore:
         region.bytes = None
 
     def map_region(self, region_id: int) -> Bytes | None:
-        """Give a region's memory, from any thread; it stays for as long as any view of it."""
+        """Return a region's memory, on any thread; it stays mapped while any view of it exists."""
         region = self._regions.get(region_id)
         return None if region is None else region.bytes
 
     def retire(self) -> None:
-        """Make no more, and leave what callers hold as it is: it may be their results."""
+        """Create no more regions; mapped ones keep their contents, which may be results."""
         self.socket_path = ""
         self._closed = True
 
     def close(self) -> None:
-        """End all leases; what callers hold stays as it is."""
+        """End all leases; regions that callers have mapped keep their contents."""
         self.retire()
         for region in tuple(self._regions.values()):
             self.end(region)
@@ -191,15 +184,20 @@ class RegionStore:
                 region.cancel_timer()
                 self._forget(region)
 
-    def _free_when_released(self, region: Region, delay: float = _FIRST_LOOK_SECONDS) -> None:
-        """Free memory that the server does not use any more, as soon as no caller holds it."""
+    def _free_when_released(self, region: Region, delay: float | None = None) -> None:
+        """Free memory that the server no longer uses, as soon as no caller has it mapped.
+
+        `delay` is the time until the next check, in seconds.
+        """
+        if delay is None:
+            delay = thresholds.FIRST_RELEASE_CHECK_SECONDS
         region.timer = None
         if self._closed:
             self._forget(region)
             return
         loop = asyncio.get_running_loop()
         if region.memory.is_held:
-            later = min(2 * delay, _LONGEST_LOOK_SECONDS)
+            later = min(2 * delay, thresholds.MAX_RELEASE_CHECK_SECONDS)
             region.timer = loop.call_later(delay, self._free_when_released, region, later)
             return
         # Off the loop: freeing a gigabyte takes a tenth of a second.
@@ -207,7 +205,7 @@ class RegionStore:
         freeing.add_done_callback(lambda _: self._forget(region))
 
     def _forget(self, region: Region) -> None:
-        """Stop counting a region."""
+        """Stop counting a region, and close its descriptors."""
         self._ended.discard(region)
         region.memory.close()
         region.held.close()

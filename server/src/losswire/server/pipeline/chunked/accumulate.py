@@ -1,4 +1,4 @@
-"""What the parts of a chunked call add up to."""
+"""Accumulates the results of the parts of a chunked call."""
 
 from typing import Any
 
@@ -20,35 +20,35 @@ from losswire.server.pipeline.encode import encode
 from losswire.v1 import loss_service_pb2
 from losswire.wire import GRADIENT_ROWS, bytes_of
 
-_DOUBLE = 8
+_FLOAT64_BYTES = 8
 
 
-def size_of(plan: Plan) -> int:
-    """Tell the bytes that are held for the whole call: its header and what is gathered."""
+def held_bytes(plan: Plan) -> int:
+    """Count the bytes that the whole call holds: its header and the accumulated results."""
     whole = plan.whole
     held = [array for name, array in whole.inputs.items() if name not in plan.streamed]
     held += [each for each in (whole.grad_output, whole.sample_weight) if each is not None]
     size = sum(array.nbytes for array in held)
-    size += sum(whole.inputs[name].size * _DOUBLE for name in plan.shared_gradients)
+    size += sum(whole.inputs[name].size * _FLOAT64_BYTES for name in plan.shared_gradients)
     if whole.factored:
         size += factor_bytes(whole) if plan.row_gradients else 0
     else:
-        size += sum(whole.inputs[name].size * _DOUBLE for name in plan.row_gradients)
+        size += sum(whole.inputs[name].size * _FLOAT64_BYTES for name in plan.row_gradients)
     if whole.reduction is Reduction.NONE:
-        size += int(np.prod(whole.values_shape, dtype=int)) * _DOUBLE
+        size += int(np.prod(whole.values_shape, dtype=int)) * _FLOAT64_BYTES
     return size
 
 
 class Accumulator:
-    """One chunked call's sums so far. Everything but the construction runs on the engine."""
+    """The sums of one chunked call so far. All but the constructor runs on the worker's thread."""
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
         self._plan = plan
         self._device = device
-        self._totals = Sums()
+        self._sums = Sums()
         self._denominator = 0.0
         self._known: float | None = plan.whole.normalizer
-        # Native rows write gradients where they are sent from, at whatever address; torch does not.
+        # Native rows write gradients directly into the message, at any address; torch does not.
         self._direct = (
             device.type == "cpu"
             and native_form(plan.whole) is not None
@@ -66,7 +66,7 @@ class Accumulator:
         self._shared: dict[str, npt.NDArray[np.float64]] = {}
 
     def _begin(self) -> None:
-        """Make room for the result, and find the mean's denominator where parts need it."""
+        """Allocate the result, and compute the mean's denominator if the parts need it."""
         self._begun = True
         plan, whole = self._plan, self._plan.whole
         if plan.needs_denominator:
@@ -83,11 +83,11 @@ class Accumulator:
             self._shared[name] = np.zeros(whole.inputs[name].shape, np.float64)
 
     def add(self, payload: memoryview, start: int, waited: int) -> bytes | None:
-        """Compute some rows and add them; gives the message of gradients, where some stream.
+        """Compute some rows and add them; returns the message of gradients, if some stream.
 
-        Raises InvalidEvaluationError when the values are not what the loss accepts.
+        Raises InvalidEvaluationError for values that the loss does not accept.
         """
-        if self._failed:  # before this part was known to be in vain
+        if self._failed:  # an earlier part was refused
             return None
         self._failed = True
         if not self._begun:
@@ -95,14 +95,14 @@ class Accumulator:
         part = self._plan.part(start, payload, self._known)
         message: bytes | None = None
         if self._direct:
-            message, places = self._answer_to(part)
+            message, places = self._reserve_message(part)
             part = part.written_to(places)
         outcome = compute(part, self._device)
         self._failed = False
         stop = start + part.values_shape[0]
-        self._totals.total += outcome.sum
-        self._totals.numerator += outcome.mean_numerator
-        self._totals.count += outcome.count
+        self._sums.total += outcome.sum
+        self._sums.numerator += outcome.mean_numerator
+        self._sums.count += outcome.count
         self._denominator += outcome.mean_denominator
         self._waited += waited
         self._computing += outcome.compute_nanoseconds
@@ -120,7 +120,7 @@ class Accumulator:
         return message or self._encoded(outcome)
 
     def _encoded(self, outcome: Outcome) -> bytes | None:
-        """Make the message of the gradients of a part; None when none of them stream."""
+        """Return the message of the gradients of a part; None when none of them stream."""
         names, factored = self._plan.streamed_gradients, self._plan.whole.factored
         parts = [
             bytes_of(each)
@@ -129,33 +129,33 @@ class Accumulator:
         ]
         return GRADIENT_ROWS.encode(parts) if names else None
 
-    def _answer_to(self, part: Work) -> tuple[bytes, dict[str, Place]]:
-        """Make the message of a part's gradients, and the places for them in it."""
-        forms = {
+    def _reserve_message(self, part: Work) -> tuple[bytes, dict[str, Place]]:
+        """Reserve the message of a part's gradients; returns it with the arrays inside of it."""
+        specs = {
             name: spec_of(part.gradient_type(name), part.inputs[name].shape)
             for name in self._plan.streamed_gradients
         }
-        message, memory = GRADIENT_ROWS.reserve(sum(each.size_bytes for each in forms.values()))
+        message, memory = GRADIENT_ROWS.reserve(sum(each.size_bytes for each in specs.values()))
         places, start = {}, 0
-        for name, form in forms.items():
-            stop = start + form.size_bytes
-            array = memory[start:stop].view(form.wire_type.numpy).reshape(form.shape)
+        for name, spec in specs.items():
+            stop = start + spec.size_bytes
+            array = memory[start:stop].view(spec.wire_type.numpy).reshape(spec.shape)
             places[name] = Place(array)
             start = stop
         return message, places
 
     def _finish(self, last: Outcome) -> loss_service_pb2.ChunkedResult:
-        """Form the result of all rows."""
+        """Return the result of all rows."""
         whole = self._plan.whole
         gradients = self._rows | {name: self._finished(name) for name in self._shared}
         in_means = whole.reduction in MEANS
         denominator = self._known if in_means and self._known is not None else self._denominator
         outcome = Outcome(
             loss=self._loss(denominator) if self._values is None else self._values,
-            sum=self._totals.total,
-            mean_numerator=self._totals.numerator,
+            sum=self._sums.total,
+            mean_numerator=self._sums.numerator,
             mean_denominator=denominator,
-            count=self._totals.count,
+            count=self._sums.count,
             gradients=gradients,
             factors=self._factors,
             compute_nanoseconds=self._computing,
@@ -170,7 +170,7 @@ class Accumulator:
     def _loss(self, denominator: float) -> Array:
         whole = self._plan.whole
         dtype: torch.dtype = getattr(torch, whole.compute_dtype)
-        return to_array(torch.tensor(loss_of(whole, self._totals, denominator), dtype=dtype))
+        return to_array(torch.tensor(loss_of(whole, self._sums, denominator), dtype=dtype))
 
     def _finished(self, name: str) -> npt.NDArray[Any]:
         """Round a sum to the compute type and then to that of the gradient, as torch would."""
@@ -179,7 +179,7 @@ class Accumulator:
         return total.astype(dtype_of(whole.gradient_type(name)), copy=False)
 
     def finish_empty(self, waited: int) -> loss_service_pb2.ChunkedResult:
-        """Evaluate a call without rows: the stand-ins are the inputs, for they are empty."""
+        """Evaluate a call without rows, whose stand-ins are the inputs because they are empty."""
         outcome = compute(self._plan.whole, self._device)
         result = encode(outcome, waited)
         for name in self._plan.streamed_gradients:

@@ -1,68 +1,58 @@
-"""A chunked call: reading, computing and answering go on side by side, a few parts at a time."""
+"""A chunked call: reads, computes and answers a few parts at a time, all three concurrently."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
+from losswire.server import thresholds
 from losswire.server.catalogue.registry import Registry
 from losswire.server.errors import ExpiredError, InvalidEvaluationError
+from losswire.server.memory.budget import Budget, Reservation
 from losswire.server.memory.regions.places import MapRegion
-from losswire.server.pipeline.admit import Admission, Reservation
-from losswire.server.pipeline.chunked.accumulate import Accumulator, size_of
+from losswire.server.pipeline.admit import demand
+from losswire.server.pipeline.chunked.accumulate import Accumulator, held_bytes
 from losswire.server.pipeline.chunked.plan import Plan, make_plan
-from losswire.server.pipeline.decode import Find
+from losswire.server.pipeline.chunked.read_ahead import read_ahead
+from losswire.server.pipeline.resolve import FindResident
 from losswire.server.pipeline.worker import ComputeWorker
-from losswire.server.rpc.streaming import ahead
 from losswire.server.settings import Settings
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import Violation
 
-_AHEAD: Final = 1
-"""How many parts wait at the engine, beside the one that is awaited and the one just given."""
-
-_IN_TRANSIT: Final = 6
-"""How many parts there are at a time beside the one that is computed: arriving, waiting
-and computed ones, with one each in the hands of gRPC."""
-
-SILENCE_SECONDS: Final = 60.0
-"""How long a sender may be silent, while memory is reserved for it. A part that is not read
-because the answers to others are not taken does not count."""
-
-Judge = Callable[[Sequence[evaluation_pb2.Evaluation], Callable[[], Plan]], Awaitable[Plan]]
-"""Judges evaluations where that blocks nobody, holding what it takes; see Evaluator.run_checks."""
+RunChecks = Callable[[Sequence[evaluation_pb2.Evaluation], Callable[[], Plan]], Awaitable[Plan]]
+"""Runs checks without blocking the event loop; see Evaluator.run_checks."""
 
 Computing = asyncio.Future[list[bytes | None]]
-"""A part at the engine, which gives its message of gradients."""
+"""A part that the worker computes; its result is the message of gradients."""
 
 Part = memoryview | loss_service_pb2.EvaluateChunkedRequest
-"""A part as it comes: a payload of rows, or another message."""
+"""A part of the request stream: a payload of rows, or another message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkedDoor:
+class ChunkedEvaluator:
     """Evaluates calls whose rows stream."""
 
     registry: Registry
-    find: Find
+    find_resident: FindResident
     map_region: MapRegion
-    run_checks: Judge
-    engine: ComputeWorker
-    admission: Admission
+    run_checks: RunChecks
+    worker: ComputeWorker
+    budget: Budget
     settings: Settings
 
     async def evaluate(
         self, parts: AsyncIterator[Part], deadline: float
     ) -> AsyncGenerator[bytes | loss_service_pb2.EvaluateChunkedResponse]:
-        """Evaluate one call: gives messages of gradients, and the result at last.
+        """Evaluate one call: yields messages of gradients, and the result last.
 
-        Raises whatever is wrong with the header or a part.
+        Raises what is wrong with the header or a part.
         """
         plan = await self._plan(parts)
-        gathering = Accumulator(plan, self.engine.device)
-        with self.admission.reservation() as reservation:
+        accumulator = Accumulator(plan, self.worker.device)
+        with self.budget.reservation() as reservation:
             first = min(plan.count, self._preferred_rows(plan))
             self._reserve(reservation, plan, first)
 
@@ -78,7 +68,7 @@ class ChunkedDoor:
                     if rows > held:
                         self._reserve(reservation, plan, rows)
                         held = rows
-                    part = self.engine.start_task(partial(gathering.add, payload, done), deadline)
+                    part = self.worker.start_task(partial(accumulator.add, payload, done), deadline)
                     under_way.add(part)
                     part.add_done_callback(under_way.discard)
                     yield part
@@ -86,20 +76,20 @@ class ChunkedDoor:
                 _check_end(plan, done)
 
             try:
-                async with aclosing(ahead(computing(), _AHEAD)) as in_order:
+                async with aclosing(read_ahead(computing(), thresholds.CHUNKS_AHEAD)) as in_order:
                     async for part in in_order:
-                        if message := await self.engine.answer_of(part):
+                        if message := await self.worker.answer_of(part):
                             yield message
             finally:
                 for part in tuple(under_way):
                     part.cancel()
-            result = gathering.result
+            result = accumulator.result
             if result is None:
-                result = await self.engine.run(gathering.finish_empty, deadline)
+                result = await self.worker.run(accumulator.finish_empty, deadline)
         yield loss_service_pb2.EvaluateChunkedResponse(result=result)
 
     async def _plan(self, parts: AsyncIterator[Part]) -> Plan:
-        """Read and judge the header."""
+        """Read and check the header."""
         first = await anext(parts, None)
         if not isinstance(first, loss_service_pb2.EvaluateChunkedRequest) or not first.HasField(
             "header"
@@ -107,22 +97,23 @@ class ChunkedDoor:
             raise _wrong("header", "must be the first part, and is missing")
         header = first.header
         record = self.registry.find(header.evaluation.loss)
-        most = self.settings.max_message_bytes
-        make = partial(make_plan, header, record, self.find, most, self.map_region)
+        largest = self.settings.max_message_bytes
+        make = partial(make_plan, header, record, largest, self.find_resident, self.map_region)
         return await self.run_checks([header.evaluation], make)
 
     def _preferred_rows(self, plan: Plan) -> int:
-        """Count the rows of a part of the size that is recommended."""
+        """Count the rows of a chunk of the recommended size."""
         return max(1, self.settings.chunk_bytes // max(1, plan.packing.row_bytes))
 
     def _reserve(self, reservation: Reservation, plan: Plan, rows: int) -> None:
-        """Hold what parts of so many rows take; raises what Admission does."""
-        in_transit = _IN_TRANSIT * rows * plan.packing.row_bytes
-        reservation.raise_to(self.admission.demand([plan.sized(rows)]) + in_transit + size_of(plan))
+        """Reserve the memory of a call whose parts have this many rows; raises as `demand` does."""
+        in_transit = thresholds.CHUNKS_IN_TRANSIT * rows * plan.packing.row_bytes
+        part = demand(self.budget, [plan.sized(rows)], copied=self.worker.copies_inputs)
+        reservation.raise_to(part + in_transit + held_bytes(plan))
 
 
 async def _payloads(parts: AsyncIterator[Part]) -> AsyncGenerator[memoryview]:
-    """Give the rows that follow the header; ExpiredError when none come for too long."""
+    """Yield the rows that follow the header; ExpiredError when none come for too long."""
     iterator = aiter(parts)
     while (part := await _next(iterator)) is not None:
         if not isinstance(part, memoryview):
@@ -133,11 +124,12 @@ async def _payloads(parts: AsyncIterator[Part]) -> AsyncGenerator[memoryview]:
 
 async def _next(parts: AsyncIterator[Part]) -> Part | None:
     """Wait for a part; None at the end."""
+    seconds = thresholds.CHUNK_SILENCE_SECONDS
     try:
-        async with asyncio.timeout(SILENCE_SECONDS):
+        async with asyncio.timeout(seconds):
             return await anext(parts, None)
     except TimeoutError:
-        message = f"no part of the chunked call came for {SILENCE_SECONDS:g} seconds"
+        message = f"no part of the chunked call came for {seconds:g} seconds"
         raise ExpiredError(message) from None
 
 
@@ -157,7 +149,7 @@ def _count_rows(plan: Plan, start: int, payload: memoryview) -> int:
 
 
 def _check_end(plan: Plan, done: int) -> None:
-    """Refuse a call that ends before its rows do."""
+    """Refuse a call that ends before its last row."""
     if done < plan.count:
         raise _wrong("rows", f"end after {done} of the {plan.count} rows of the streamed inputs")
 

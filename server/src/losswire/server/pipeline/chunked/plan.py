@@ -1,8 +1,8 @@
-"""From the header of a chunked call to a plan: what streams, and what a part of it computes.
+"""From the header of a chunked call to a plan: which inputs stream, and what a part computes.
 
-A part is an evaluation of some rows, made of the header's. It takes the same path
-of computation, and everything that depends on all rows (the path itself, the mean's
-denominator) is decided by the header alone.
+A part is an evaluation of some of the header's rows. It is computed by the same path,
+and everything that depends on all rows (the path itself, the mean's denominator) is
+decided by the header alone.
 """
 
 import math
@@ -19,9 +19,9 @@ from losswire.server.compute.paths import native_form, remember
 from losswire.server.compute.reduce import MEANS
 from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError
-from losswire.server.memory.regions.places import MapRegion, map_nothing
-from losswire.server.pipeline.decode import Find, decode
-from losswire.server.pipeline.resolve_regions import copy_checked_inputs
+from losswire.server.memory.regions.places import MapRegion
+from losswire.server.pipeline.decode import decode
+from losswire.server.pipeline.resolve import FindResident, resolve
 from losswire.server.pipeline.validate import validate, wrong_values
 from losswire.v1 import loss_service_pb2
 from losswire.wire import (
@@ -33,7 +33,7 @@ from losswire.wire import (
     wire_type_of,
 )
 
-_MOST_STREAMED: Final = 64
+_MAX_STREAMED: Final = 64
 _INSTEAD: Final = "use Evaluate or EvaluateMany"
 
 
@@ -42,19 +42,19 @@ class Plan:
     """A chunked call whose header was accepted."""
 
     whole: Work
-    """The evaluation of all rows. The arrays of streamed inputs have a type and a shape;
-    what they hold is not the caller's."""
+    """The evaluation of all rows. The arrays of streamed inputs are stand-ins, which have a
+    type and a shape but not the caller's values."""
     streamed: tuple[str, ...]
     """The inputs that stream, in the order of packing."""
     with_rows: tuple[str, ...]
     """The inputs that are cut into rows, streamed or not."""
     packing: Packing
-    _forms: dict[int, Work] = field(default_factory=dict, init=False)
-    """What parts of the last number of rows share. All parts but the last have as many."""
+    _templates: dict[int, Work] = field(default_factory=dict, init=False)
+    """The template of parts with the last number of rows; all parts but the last have as many."""
 
     @property
     def count(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return self.whole.values_shape[0]
 
     @property
@@ -64,14 +64,14 @@ class Plan:
 
     @property
     def shared_gradients(self) -> tuple[str, ...]:
-        """The inputs whose gradients all rows add to."""
+        """The inputs whose gradients are summed over all rows."""
         return tuple(name for name in self.whole.gradients_for if name not in self.with_rows)
 
     @property
     def row_gradients(self) -> tuple[str, ...]:
         """The inputs that have rows but do not stream, whose gradients come with the result."""
-        apart = {*self.streamed, *self.shared_gradients}
-        return tuple(name for name in self.whole.gradients_for if name not in apart)
+        others = {*self.streamed, *self.shared_gradients}
+        return tuple(name for name in self.whole.gradients_for if name not in others)
 
     @property
     def needs_denominator(self) -> bool:
@@ -79,10 +79,10 @@ class Plan:
         return bool(self.whole.gradients_for) and self.whole.reduction in MEANS
 
     def part(self, start: int, payload: memoryview, denominator: float | None) -> Work:
-        """Make the evaluation of the rows of a payload, the first of which is number `start`.
+        """Return the evaluation of a payload's rows, the first of which is number `start`.
 
-        `denominator` is that of the whole mean, where it is known. Raises
-        InvalidEvaluationError when values are wrong, and says where they are.
+        `denominator` is that of the whole mean, if it is known. Raises InvalidEvaluationError
+        for wrong values, with the positions of their rows.
         """
         try:
             arrays = self.packing.split(payload)
@@ -100,7 +100,7 @@ class Plan:
         return part
 
     def sized(self, count: int) -> Work:
-        """Make an evaluation of so many rows without any values, to be priced."""
+        """Return an evaluation of this many rows without values, to estimate its memory."""
         whole = self.whole
         grad_output, weight = whole.grad_output, whole.sample_weight
         inputs = dict(whole.inputs)
@@ -121,21 +121,21 @@ class Plan:
     def _cut(
         self, start: int, stop: int, rows: Mapping[str, Array], denominator: float | None
     ) -> Work:
-        """Make the evaluation of some rows; `rows` are those of the streamed inputs."""
+        """Return the evaluation of some rows; `rows` are those of the streamed inputs."""
         whole, count = self.whole, stop - start
-        form = self._forms.get(count)
-        if form is None:
-            form = self.sized(count)
+        template = self._templates.get(count)
+        if template is None:
+            template = self.sized(count)
             if denominator is not None:
-                form = replace(form, normalizer=denominator)
-            remember(form)
-            self._forms.clear()
-            self._forms[count] = form
+                template = replace(template, normalizer=denominator)
+            remember(template)
+            self._templates.clear()
+            self._templates[count] = template
         inputs = dict(whole.inputs)
         for name in self.with_rows:
             inputs[name] = rows[name] if name in rows else whole.inputs[name][start:stop]
         grad_output, weight = whole.grad_output, whole.sample_weight
-        return form.with_arrays(
+        return template.with_arrays(
             inputs,
             grad_output[start:stop]
             if grad_output is not None and grad_output.ndim
@@ -145,7 +145,7 @@ class Plan:
         )
 
     def _bindings(self, count: int) -> Bindings:
-        """Give the lengths of the axes where there are so many rows."""
+        """Return the lengths of the axes for this many rows."""
         bindings, values = self.whole.bindings, self.whole.layout.values
         axes, groups = dict(bindings.axes), dict(bindings.groups)
         first = values.first(bindings) or ""
@@ -160,30 +160,29 @@ class Plan:
 def make_plan(
     header: loss_service_pb2.ChunkedHeader,
     record: LossRecord,
-    find: Find,
-    most_value_bytes: int,
-    map_region: MapRegion = map_nothing,
+    max_value_bytes: int,
+    find_resident: FindResident,
+    map_region: MapRegion,
 ) -> Plan:
-    """Make a plan of a header; InvalidEvaluationError says what is wrong or cannot stream.
+    """Return the plan of a header; InvalidEvaluationError says what is wrong or cannot stream.
 
-    `find` gives the resident tensors that the header names, `map_region` the regions.
-    `most_value_bytes` is how much the values of an unreduced loss may take.
+    `max_value_bytes` limits the values of an unreduced loss, which come in one message.
     """
     names = tuple(header.streamed_inputs)
     wrong = [*_wrong_names(names, header), *_unfit(record)]
     if wrong:
         raise InvalidEvaluationError(wrong)
-    request = decode(header.evaluation, find, names, map_region)
-    whole = validate(copy_checked_inputs(request, record), record)
-    wrong = [*_rowless(whole, names), *_unanswerable(whole, names, most_value_bytes)]
+    request = decode(header.evaluation, names)
+    whole = validate(resolve(request, record, find_resident, map_region), record)
+    wrong = [*_rowless(whole, names), *_unanswerable(whole, names, max_value_bytes)]
     if wrong:
         raise InvalidEvaluationError(wrong)
-    forms = tuple(_form(whole.inputs[name]) for name in names)
+    specs = tuple(_spec(whole.inputs[name]) for name in names)
     return Plan(
         whole=whole,
         streamed=names,
         with_rows=tuple(name for name in whole.inputs if name in whole.row_inputs),
-        packing=Packing(forms),
+        packing=Packing(specs),
     )
 
 
@@ -191,8 +190,8 @@ def _wrong_names(names: tuple[str, ...], header: loss_service_pb2.ChunkedHeader)
     """Check the list of streamed inputs."""
     if not names:
         return [Violation("streamed_inputs", f"names no input; to send all in one, {_INSTEAD}")]
-    if len(names) > _MOST_STREAMED:
-        text = f"has {len(names)} entries; at most {_MOST_STREAMED} are accepted"
+    if len(names) > _MAX_STREAMED:
+        text = f"has {len(names)} entries; at most {_MAX_STREAMED} are accepted"
         return [Violation("streamed_inputs", text)]
     found = []
     if header.evaluation.gradient_destinations:
@@ -209,7 +208,7 @@ def _wrong_names(names: tuple[str, ...], header: loss_service_pb2.ChunkedHeader)
 
 
 def _unfit(record: LossRecord) -> list[Violation]:
-    """Say why a function cannot be cut into rows, if it cannot."""
+    """Find the reasons why a function cannot be cut into rows."""
     if record.kind is Kind.ACTIVATION:
         text = f"{record.name} is an activation: it has nothing to add up; {_INSTEAD}"
         return [Violation("streamed_inputs", text)]
@@ -220,7 +219,7 @@ def _unfit(record: LossRecord) -> list[Violation]:
 
 
 def _rowless(whole: Work, names: tuple[str, ...]) -> list[Violation]:
-    """Find what makes rows impossible for these inputs."""
+    """Find the reasons why these inputs cannot be cut into rows."""
     name = whole.record.name
     first = whole.layout.values.first(whole.bindings)
     if first is None:
@@ -240,13 +239,13 @@ def _rowless(whole: Work, names: tuple[str, ...]) -> list[Violation]:
     return found
 
 
-def _unanswerable(whole: Work, names: tuple[str, ...], most_value_bytes: int) -> list[Violation]:
-    """Find what is asked for and could only be told at the end, or not in bounded memory."""
+def _unanswerable(whole: Work, names: tuple[str, ...], max_value_bytes: int) -> list[Violation]:
+    """Find requested results that are known only at the end, or that need unbounded memory."""
     if whole.reduction is Reduction.NONE:
         size = math.prod(whole.values_shape) * dtype_of(whole.compute_dtype).itemsize
-        if size > most_value_bytes:
+        if size > max_value_bytes:
             text = (
-                f"is none, and the values take {size} bytes of the {most_value_bytes} that come "
+                f"is none, and the values take {size} bytes of the {max_value_bytes} that come "
                 "in one piece; ask for the sum or mean, or send fewer rows in each call"
             )
             return [Violation("reduction", text)]
@@ -273,7 +272,7 @@ def _unanswerable(whole: Work, names: tuple[str, ...], most_value_bytes: int) ->
     ]
 
 
-def _form(array: Array) -> TensorSpec:
+def _spec(array: Array) -> TensorSpec:
     wire_type = wire_type_of(array.dtype)
     if wire_type is None:
         message = f"no data type of the wire is {array.dtype}"
@@ -282,5 +281,5 @@ def _form(array: Array) -> TensorSpec:
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
-    """Give the numpy type of a floating type's name."""
+    """Return the numpy type of a data type's name."""
     return BY_NAME[name].numpy
