@@ -102,6 +102,7 @@ class Scripted(loss_service_pb2_grpc.LossServiceServicer):
     evaluations: list[evaluation_pb2.Evaluation] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     streams: int = 0
+    listings: int = 0
 
     def Evaluate(
         self, request: loss_service_pb2.EvaluateRequest, context: grpc.ServicerContext
@@ -125,6 +126,7 @@ class Scripted(loss_service_pb2_grpc.LossServiceServicer):
     ) -> loss_service_pb2.ListLossesResponse:
         """List the losses that the test gives."""
         del request, context
+        self.listings += 1
         return loss_service_pb2.ListLossesResponse(losses=self.losses)
 
     def GetServerInfo(

@@ -1,5 +1,6 @@
 """Where a client connects to: one server, several, and what it says of itself there."""
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -168,5 +169,6 @@ def test_the_token_is_not_shown() -> None:
 
 def test_default_timeout_is_finite() -> None:
     """Every call has a deadline, also when nobody gives one."""
-    with Client("host:1") as client:
-        assert 0 < client._session.attempts(None).remaining() < math.inf
+    for client in (Client, AsyncClient):
+        default = inspect.signature(client).parameters["timeout"].default
+        assert 0 < default < math.inf

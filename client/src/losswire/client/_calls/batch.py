@@ -1,7 +1,7 @@
 """One evaluation on its way: in one message, or in chunks when it is larger than that."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from losswire.client._calls.lease import Lease
 from losswire.client._calls.operations import Steps, evaluate, one_batch, residents_of
+from losswire.client._calls.plan import ChunkedPlan
 from losswire.client._errors import too_large_error
+from losswire.client._messages import thresholds
 from losswire.client._messages.arrays import ArrayInput, as_array
 from losswire.client._messages.catalogue import Offer
 from losswire.client._messages.evaluation import Evaluation
-from losswire.client._messages.factored import Rebuild, complete, rebuild_of
+from losswire.client._messages.factored import complete, rebuild_of
 from losswire.client._messages.outputs import check_outputs
 from losswire.client._messages.request import (
     fill_evaluation,
@@ -29,51 +31,6 @@ from losswire.v1 import loss_service_pb2
 from losswire.wire import DATA_TYPES, Packing, TensorSpec, wire_type_of
 
 Array = npt.NDArray[Any]
-
-_SMALL = 64 * 1024
-"""Up to so many bytes, arrays are copied in less time than a server looks their places up."""
-
-FITS_ALWAYS = 960 * 1024
-"""The bytes of tensors that every server takes in one message: none has a limit below 1 MiB."""
-
-STAGED_FROM = 512 * 1024
-"""The bytes of inputs and gradients together from which copying them through memory that is
-shared with a server on the same machine takes less time than sending them."""
-
-_FASTER_IN_CHUNKS = 5 * 1024 * 1024
-"""From this size on, sending and receiving at the same time is worth its greater effort."""
-
-_FRAME = 64
-"""More than what a message of rows has beside its rows."""
-
-_LEAST_CHUNK = 1024 * 1024
-"""Chunks that are smaller cost more than what there is in them."""
-
-_FEWEST_CHUNKS = 8
-"""With fewer of them, the first has hardly left when all is sent, and nothing overlaps."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkedPlan:
-    """How a large evaluation is cut: everything that its tries have in common."""
-
-    header: bytes
-    """The first message."""
-    arrays: tuple[Array, ...]
-    """The inputs that stream, in the order of packing."""
-    step: int
-    """How many rows a part has."""
-    outputs: Mapping[str, Array]
-    """Where the gradients that stream go, in the order of packing."""
-    packing: Packing
-    """How they, or their factors, are packed."""
-    rebuild: Rebuild | None = None
-    """How the one gradient that streams is made of factors; None: it comes dense."""
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return len(self.arrays[0])
 
 
 class Batch:
@@ -107,18 +64,18 @@ class Batch:
     @property
     def is_small(self) -> bool:
         """Whether sending it takes less time than reading it in shared memory."""
-        return self._size <= _SMALL
+        return self._size <= thresholds.INLINE_BYTES
 
     @property
     def is_large(self) -> bool:
         """Whether it may not fit into one message."""
-        return self._size > FITS_ALWAYS
+        return self._size > thresholds.SURE_MESSAGE_BYTES
 
     @property
     def is_worth_staging(self) -> bool:
         """Whether it may be so large that shared memory is worth looking for."""
         # A gradient has at most four times the bytes of its input.
-        return self._size * 5 > STAGED_FROM
+        return self._size * 5 > thresholds.STAGED_BYTES
 
     def travelling(self) -> Iterator[tuple[str, Array]]:
         """Give the inputs that are not resident."""
@@ -158,14 +115,14 @@ class Batch:
             raise too_large_error(f"the server takes at most {limit} bytes", len(header))
         arrays = tuple(self._inputs[name] for name in streamed)
         row_bytes = sum(array.nbytes for array in arrays) // max(1, len(arrays[0]))
-        if row_bytes + _FRAME > limit:
+        if row_bytes + thresholds.CHUNK_FRAME_BYTES > limit:
             text = f"one row is more than the {limit} bytes that the server takes"
             raise too_large_error(text, row_bytes)
         streaming = sum(array.nbytes for array in arrays)
         chunk = min(
-            offer.server.limits.preferred_chunk_bytes or _LEAST_CHUNK,
-            limit - _FRAME,
-            max(_LEAST_CHUNK, streaming // _FEWEST_CHUNKS),
+            offer.server.limits.preferred_chunk_bytes or thresholds.MIN_CHUNK_BYTES,
+            limit - thresholds.CHUNK_FRAME_BYTES,
+            max(thresholds.MIN_CHUNK_BYTES, streaming // thresholds.MIN_CHUNKS),
         )
         outputs = self._outputs(streamed)
         rebuild = rebuild_of(self.evaluation, self._inputs) if outputs else None
@@ -190,7 +147,7 @@ class Batch:
             info is not None
             and info.kind == "loss"
             and info.separable
-            and self._size >= _FASTER_IN_CHUNKS
+            and self._size >= thresholds.CHUNKED_BYTES
             and bool(self.evaluation.gradients)
             and self.evaluation.reduction != "none"
             and self.evaluation.engine == "auto"
@@ -200,7 +157,9 @@ class Batch:
         """Count the bytes of the message beside those of tensors; a little more, not less."""
         bare = replace(self.evaluation, grad_output=None, sample_weight=None)
         travelling = [name for name, _ in self.travelling()]
-        return len(_header(bare, travelling)) + _FRAME * (len(self._inputs) + 2)
+        return len(_header(bare, travelling)) + thresholds.CHUNK_FRAME_BYTES * (
+            len(self._inputs) + 2
+        )
 
     def _choose(self, offer: Offer, room: int) -> list[str]:
         """Choose what streams: the largest inputs, until the others fit into the header.

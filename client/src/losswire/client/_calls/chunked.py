@@ -7,15 +7,16 @@ call that ends while something is being sent (https://github.com/grpc/grpc/issue
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from losswire.client._calls.batch import ChunkedPlan
-from losswire.client._calls.operations import EVALUATE_CHUNKED
+from losswire.client._calls.operations import EVALUATE_CHUNKED, ChunkedCall
+from losswire.client._calls.plan import ChunkedPlan, Progress
+from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import CHANNEL_OPTIONS, Session
 from losswire.client._errors import closed_error, error_from_call, malformed_error
 from losswire.client._messages.response import EvaluationResult, FactoredGradient, read_result
@@ -24,10 +25,7 @@ from losswire.wire import GRADIENT_ROWS, ROWS, bytes_of
 _FACTORS = ("lse", "scale", "lse_tail")
 """The parts of a factored gradient, in the order of packing."""
 
-Progress = Callable[[int, int], None]
-"""Told how many rows are done, and how many there are."""
-
-Calls = Sequence["grpc.StreamStreamMultiCallable[bytes, bytes]"]
+Methods = Sequence["grpc.StreamStreamMultiCallable[bytes, bytes]"]
 """EvaluateChunked on each channel; messages are bytes in both directions."""
 
 
@@ -41,7 +39,7 @@ def connect(session: Session, credentials: grpc.ChannelCredentials | None) -> li
     ]
 
 
-def connect_chunked(channels: Sequence[grpc.Channel]) -> Calls:
+def connect_chunked(channels: Sequence[grpc.Channel]) -> Methods:
     """Give EvaluateChunked on each channel."""
     path = EVALUATE_CHUNKED.path
     return [channel.stream_stream(path, None, None) for channel in channels]
@@ -73,18 +71,15 @@ class Cancellation:
 
 def transfer(
     session: Session,
-    calls: Calls,
-    plan: ChunkedPlan,
-    *,
-    progress: Progress | None,
-    timeout: float,
-    halt: Cancellation,
+    methods: Methods,
+    chunked: ChunkedCall,
+    attempts: Attempts,
+    cancellation: Cancellation,
 ) -> EvaluationResult:
-    """Make a chunked call, as a whole as often as the retry policy says."""
-    attempts = session.attempts(timeout)
+    """Make a chunked call, as a whole as often as the retry policy allows."""
     while True:
-        once = _Try(plan, progress)
-        method = calls[attempts.start()]
+        once = _Try(chunked.plan, chunked.progress)
+        method = methods[attempts.start()]
         try:
             call = method(once.requests(), timeout=attempts.remaining(), metadata=session.metadata)
         except ValueError:
@@ -92,7 +87,7 @@ def transfer(
             if not session.closed:
                 raise
             raise closed_error() from None
-        halt.watch(call)
+        cancellation.watch(call)
         try:
             for answer in call:
                 once.take(answer)
@@ -100,10 +95,10 @@ def transfer(
         except grpc.RpcError as failure:
             if once.failure is not None:
                 raise once.failure from None
-            error = error_from_call(failure, len(plan.header))
+            error = error_from_call(failure, len(chunked.plan.header))
         finally:
             call.cancel()
-        if halt.wait(attempts.wait_after(error)):
+        if cancellation.wait(attempts.wait_after(error)):
             raise error
 
 

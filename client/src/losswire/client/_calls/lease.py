@@ -18,16 +18,11 @@ from contextlib import suppress
 from typing import Final
 
 from losswire.client._errors import DeadlineExceededError, error_from_details
+from losswire.client._messages import thresholds
 
 _HEADER: Final = struct.Struct("<II")
 """Of a request: how many bytes follow, and how many milliseconds it may take. Of an answer: how
 many bytes follow, and the code of a failure, or 0."""
-
-_USUAL_BYTES: Final = 64 * 1024
-"""What most answers fit into."""
-
-_RECEIVED_AT_ONCE: Final = 1 << 20
-"""The buffer of one `recv`, however long the answer is."""
 
 _MAX_MILLISECONDS: Final = 2**32 - 1
 _MAX_POLL_MILLISECONDS: Final = 2**31 - 1
@@ -242,7 +237,9 @@ class Lease:
     def _receive(self, missing: int) -> None:
         """Take what has come; ConnectionError when the connection has ended."""
         with suppress(BlockingIOError):
-            self._received.extend(map(self._connection.recv, (min(missing, _RECEIVED_AT_ONCE),)))
+            self._received.extend(
+                map(self._connection.recv, (min(missing, thresholds.LEASE_MAX_RECEIVE_BYTES),))
+            )
             if not self._received[-1]:
                 raise ConnectionError
 
@@ -250,13 +247,13 @@ class Lease:
         """Count the bytes to ask for; 0 when the answer is whole."""
         received = self._received
         if not received:
-            return _USUAL_BYTES
+            return thresholds.LEASE_RECEIVE_BYTES
         size = sum(map(len, received))
         head = received[0]
         if len(head) < _HEADER.size:
             head = b"".join(received)
             if size < _HEADER.size:
-                return _USUAL_BYTES
+                return thresholds.LEASE_RECEIVE_BYTES
         length: int = _HEADER.unpack_from(head)[0]
         return _HEADER.size + length - size
 

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError
 
 from losswire.client._calls.lease import Lease
+from losswire.client._calls.plan import ChunkedPlan, Progress
 from losswire.client._errors import LosswireError, malformed_error
-from losswire.client._memory.mapping import Array, check_arrays
+from losswire.client._messages import thresholds
+from losswire.client._messages.arrays import ArrayInput, to_numpy
 from losswire.client._messages.catalogue import LossInfo, ServerInfo, read_losses, read_server_info
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import completed
+from losswire.client._messages.placed_array import Array, check_arrays
 from losswire.client._messages.request import joined, serialize
 from losswire.client._messages.resident import StoredTensor, distinct, is_missing
 from losswire.client._messages.response import (
@@ -33,11 +37,8 @@ from losswire.client._messages.template import (
 from losswire.v1 import loss_service_pb2, tensor_pb2, tensor_service_pb2
 
 _R = TypeVar("_R")
+_Stored = TypeVar("_Stored", bound=StoredTensor)
 _Outcome = EvaluationResult | LosswireError
-
-_MOST_HEALINGS = 8
-"""How often one call sends resident tensors that are missing: behind one name may be several
-servers, but what they displace each time will not stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +147,40 @@ class LocalStep:
     """Something on this machine that takes long enough to keep it off an event loop."""
 
     work: Callable[[], Any]
-    """Does it; once begun, it is never abandoned."""
+    """The function to call; once begun, it is never abandoned."""
 
 
-Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...] | LocalStep
-"""What a client is to do next: a call, or to see to it that the server of the last call holds
-some tensors, or something on this machine."""
+@dataclass(frozen=True, slots=True)
+class EachTarget:
+    """One call to each target, answered with the list of their answers."""
+
+    operation: Operation[Any]
+    """The call."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedCall:
+    """A call of EvaluateChunked, answered with an EvaluationResult."""
+
+    plan: ChunkedPlan
+    """The chunks."""
+    progress: Progress | None
+    """The caller's callback."""
+
+
+Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...] | LocalStep | EachTarget | ChunkedCall
+"""The next step of a call of the client. A tuple of tensors means: store those that the server of
+the last call misses."""
 
 Steps: TypeAlias = Generator[Step, Any, _R]
-"""What a client does for its caller. Each step is answered with what it gave, or by throwing its
+"""A call of the client, step by step. The runner sends back what each step returns, or throws its
 LosswireError; the generator's value is what the caller gets."""
+
+
+def single(operation: Operation[_R]) -> Steps[_R]:
+    """Make one call."""
+    result: _R = yield operation
+    return result
 
 
 def evaluate(
@@ -164,7 +189,7 @@ def evaluate(
     """Make the call of one batch, after sending the resident tensors that the server misses."""
     tensors = residents_of(evaluation)
     result: EvaluationResult
-    for _ in range(_MOST_HEALINGS):
+    for _ in range(thresholds.MAX_RESTORES):
         try:
             result = yield operation
         except LosswireError as error:
@@ -261,9 +286,34 @@ def residents_of(evaluation: Evaluation) -> tuple[StoredTensor, ...]:
     return distinct(found) if found else ()
 
 
-def store(tensor: StoredTensor) -> Steps[None]:
-    """See to it that a server holds a tensor."""
+def store(value: ArrayInput, make: Callable[[Array], _Stored]) -> Steps[_Stored]:
+    """Store an array on a server, unless that holds it; `make` hashes it."""
+    if isinstance(value, StoredTensor):
+        raise TypeError("array: this is a resident tensor already")
+    tensor: _Stored = yield LocalStep(partial(make, to_numpy(value)))
+    check_arrays([tensor.array])
     yield (tensor,)
+    return tensor
+
+
+def put_missing(tensors: Iterable[StoredTensor]) -> Steps[None]:
+    """Store the tensors that a server does not hold."""
+    for tensor in tensors:
+        present = yield stat(tensor)
+        if not present:
+            yield put(tensor)
+
+
+def is_held_by_all(tensor: StoredTensor) -> Steps[bool]:
+    """Return whether every target holds a tensor."""
+    held = yield EachTarget(stat(tensor))
+    return all(held)
+
+
+def delete_from_all(tensor: StoredTensor) -> Steps[bool]:
+    """Delete a tensor from every target; returns whether any of them held it."""
+    held = yield EachTarget(delete(tensor))
+    return any(held)
 
 
 def put(tensor: StoredTensor) -> Operation[bool]:

@@ -12,8 +12,7 @@ from itertools import count
 from random import SystemRandom
 
 from losswire.client._errors import DeadlineExceededError, LosswireError, UnavailableError
-
-_SECONDS_SET_ASIDE = 1.0
+from losswire.client._messages import thresholds
 
 # Its own generator: seeding `random` in the caller's program must not make
 # every process of a job come back at the same moment.
@@ -94,7 +93,7 @@ class Rotation:
 
     def set_aside(self, index: int) -> None:
         """Pass over a target for a moment, as long as there are others."""
-        self._usable_from[index] = time.monotonic() + _SECONDS_SET_ASIDE
+        self._usable_from[index] = time.monotonic() + thresholds.FAILED_TARGET_SECONDS
 
 
 class Attempts:
@@ -104,10 +103,10 @@ class Attempts:
         "_deadline",
         "_made",
         "_only",
+        "_pinned",
         "_policy",
         "_reason",
         "_rotation",
-        "_stay",
         "_target",
     )
 
@@ -126,21 +125,27 @@ class Attempts:
         """The last failure that was worth another try."""
         self._target = 0
         self._only = only
-        self._stay = False
+        self._pinned = False
 
     def start(self) -> int:
         """Begin a try; gives the index of the target to send it to."""
         self._made += 1
         if self._only is not None:
             self._target = self._only
-        elif not self._stay:
+        elif not self._pinned:
             self._target = self._rotation.take()
-        self._stay = False
+        self._pinned = False
         return self._target
 
-    def stay(self) -> None:
-        """Send the next try to the same target as the last one."""
-        self._stay = True
+    def pin_target(self) -> None:
+        """Begin the next step, on the same target; its tries are counted anew."""
+        self._pinned = True
+        self._made = 0
+        self._reason = None
+
+    def on_target(self, index: int) -> "Attempts":
+        """Return attempts within the time that is left, to the target with an index only."""
+        return Attempts(self._policy, self._rotation, self.remaining(), index)
 
     def remaining(self) -> float:
         """Tell how many seconds are left; never negative."""

@@ -4,25 +4,19 @@ import ipaddress
 import json
 import math
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from losswire.client._calls.lease import Interrupt
 from losswire.client._calls.retry import Attempts, RetryPolicy, Rotation
+from losswire.client._messages import thresholds
 from losswire.client._messages.catalogue import Offer, ServerInfo
 from losswire.client._version import __version__
 
-DEFAULT_TIMEOUT = 60.0
-"""The seconds that a call may take, all tries included, unless the client or the call says."""
-
-LEAST_SECONDS = 1e-3
-"""The time of a step for which none is left: it is tried, and fails by its deadline."""
-
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.primary_user_agent", f"losswire-python/{__version__}"),
-    # The SDK's own policy retries (see _retry.py).
+    # The SDK's own policy retries (see retry.py).
     ("grpc.enable_retries", 0),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
     # What is too large is for the server to say: it knows its memory.
@@ -145,25 +139,13 @@ class Session:
         return Attempts(self.retry, self.rotation, seconds, only)
 
 
-class Clock:
-    """The time that is left of a call that takes several steps."""
-
-    def __init__(self, session: Session, timeout: float | None) -> None:
-        """Start; ValueError unless the timeout is greater than 0 and finite."""
-        self._end = time.monotonic() + check_timeout(timeout, session.timeout)
-
-    def remaining(self) -> float:
-        """Tell how many seconds are left; a moment when none are, for the next step to fail."""
-        return max(self._end - time.monotonic(), LEAST_SECONDS)
-
-
 def open_session(
     target: str, timeout: float, token: str | None, retry: RetryPolicy | None
 ) -> Session:
     """Check a client's arguments; TypeError or ValueError with the argument's name."""
     return Session(
         targets=parse_targets(target),
-        timeout=check_timeout(timeout, DEFAULT_TIMEOUT),
+        timeout=check_timeout(timeout, thresholds.DEFAULT_TIMEOUT_SECONDS),
         retry=retry or RetryPolicy(),
         metadata=_authorization(token),
     )

@@ -7,10 +7,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from losswire.client._calls.batch import STAGED_FROM, Batch
+from losswire.client._calls.batch import Batch
 from losswire.client._calls.lease import Lease
 from losswire.client._calls.operations import EVALUATE, Operation
-from losswire.client._memory.mapping import PlacedArray, SharedMemory, aligned
+from losswire.client._memory.mapping import SharedMemory, aligned
+from losswire.client._messages import thresholds
+from losswire.client._messages.placed_array import PlacedArray
 from losswire.client._messages.request import fill_evaluation, serialize
 from losswire.client._messages.response import EvaluationResult, read_result
 from losswire.v1 import loss_service_pb2
@@ -19,9 +21,6 @@ from losswire.wire import MAX_RANK, wire_type_of
 Array = npt.NDArray[Any]
 Place = Callable[[Array], PlacedArray | None]
 """Tells where an array lies in shared memory; None when it does not."""
-
-_SENT: Final = 64 << 10
-"""Up to this size a tensor travels in the message: that costs next to nothing."""
 
 _GRAD_OUTPUT: Final = ".grad_output"
 _SAMPLE_WEIGHT: Final = ".sample_weight"
@@ -67,7 +66,7 @@ class Placement:
         coming = sum(
             _size(form) for name, form in self._forms.items() if name not in self.gradients
         )
-        return self.sent_bytes + coming > STAGED_FROM
+        return self.sent_bytes + coming > thresholds.STAGED_BYTES
 
     @property
     def room(self) -> int:
@@ -100,7 +99,11 @@ class Placement:
         found = []
         for name, array in self._tensors.items():
             wire_type = wire_type_of(array.dtype)
-            if name in self.inputs or array.nbytes <= _SENT or array.ndim > MAX_RANK:
+            if (
+                name in self.inputs
+                or array.nbytes <= thresholds.SENT_TENSOR_BYTES
+                or array.ndim > MAX_RANK
+            ):
                 continue
             if wire_type is not None:  # what cannot be sent is refused where it would be
                 found.append((name, (wire_type.numpy, array.shape)))
@@ -111,7 +114,7 @@ class Placement:
             (name, form)
             for name, form in self._forms.items()
             if name not in self.gradients
-            and _size(form) > _SENT
+            and _size(form) > thresholds.SENT_TENSOR_BYTES
             and wire_type_of(form[0]) is not None
             and form[0].kind not in "biu"  # integers have no gradient, as the server will say
         ]

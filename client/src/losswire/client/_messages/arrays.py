@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from losswire.client._memory.mapping import PlacedArray
+from losswire.client._messages.placed_array import PlacedArray
 from losswire.client._messages.resident import StoredTensor
 from losswire.v1 import tensor_pb2
 from losswire.wire import encode_form, encode_tensor

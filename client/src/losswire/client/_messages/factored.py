@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._errors import InternalError, LosswireError
+from losswire.client._messages import thresholds
 from losswire.client._messages.arrays import ArrayInput, to_numpy
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.request import float_type
@@ -30,13 +31,6 @@ _LOSSES: Final = ("cross_entropy",)
 _LOGITS: Final = "input"
 """The input whose gradient comes as factors."""
 
-_BLOCK_BYTES: Final = 2 * 1024 * 1024
-"""How much is rebuilt at a time, in the type that is worked in: it stays in the cache, and
-numpy works long enough on it, without Python's lock, for other threads to go on."""
-
-_MANY_CLASSES: Final = 256
-"""From so many classes on, most probabilities are small, and float32 is exact enough for them."""
-
 _LARGE: Final = 2.0**-6
 """The largest probability that is made in float32; at most 63 of a row are larger."""
 
@@ -45,10 +39,6 @@ _PLAIN_LSE: Final = (-1.0, 80.0)
 
 _PLAIN_FACTOR: Final = (2.0**-120, 2.0**120)
 """Between these, float32 holds what exp(x) is multiplied by."""
-
-_BUFFER: Final = 512
-"""How many elements numpy may copy to a buffer. It fills one with each row's own number again
-and again, when it could hold a row; this takes three times as long as the multiplication."""
 
 _LEAST_NORMAL: Final = 2.0**-14
 """The least normal number of float16."""
@@ -74,7 +64,7 @@ class Rebuild:
         self._target = target
         self._classes = self._logits.shape[_CLASSES]
         self._positions = math.prod(self._logits.shape[2:])
-        self._narrow = not double and self._classes >= _MANY_CLASSES
+        self._narrow = not double and self._classes >= thresholds.REBUILD_FLOAT32_CLASSES
         self._scratch = np.empty(0, np.float32 if self._narrow else np.float64)
         wire_type = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT64]
         self.forms = (TensorSpec(wire_type, self.values_shape),) * 3
@@ -92,7 +82,7 @@ class Rebuild:
         row = self._classes * self._positions
         if not count * row:
             return
-        most = _BLOCK_BYTES // self._scratch.dtype.itemsize
+        most = thresholds.REBUILD_BLOCK_BYTES // self._scratch.dtype.itemsize
         step, width = max(1, most // row), max(1, most // self._classes)
         with np.errstate(all="ignore"):
             for first in range(0, count, step):
@@ -181,7 +171,7 @@ def _is_plain(lse: Doubles, scale: Doubles) -> npt.NDArray[np.bool_]:
 
 def _by_row(operation: np.ufunc, dense: Array, numbers: Array, out: Array | None) -> Array:
     """Do an operation with a number for each row."""
-    before = np.setbufsize(_BUFFER)
+    before = np.setbufsize(thresholds.REBUILD_BUFFER_ELEMENTS)
     try:
         found: Array = operation(dense, numbers, out=out)
     finally:

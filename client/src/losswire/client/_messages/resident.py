@@ -8,11 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._errors import FailedPreconditionError, LosswireError
+from losswire.client._messages import thresholds
 from losswire.v1 import tensor_pb2, tensor_service_pb2
 from losswire.wire import DATA_TYPES, MAX_RANK, begin_identity, wire_type_of
-
-_PART_BYTES = 512 * 1024
-"""The size of one part: no server takes less than 1 MiB in one message."""
 
 _MISSING = "MISSING_RESIDENT_TENSOR"
 
@@ -71,8 +69,8 @@ class StoredTensor:
         )
         yield tensor_service_pb2.PutTensorRequest(header=header).SerializeToString()
         data = self._data()
-        for start in range(0, len(data), _PART_BYTES):
-            part = bytes(data[start : start + _PART_BYTES])
+        for start in range(0, len(data), thresholds.PUT_PART_BYTES):
+            part = bytes(data[start : start + thresholds.PUT_PART_BYTES])
             yield tensor_service_pb2.PutTensorRequest(data=part).SerializeToString()
 
     def check_stored(self, answer: tensor_service_pb2.PutTensorResponse) -> bool:

@@ -2,18 +2,18 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from losswire.client._calls import operations
-from losswire.client._calls.session import Session
+from losswire.client._calls.async_runner import AsyncRunner
 from losswire.client._errors import LosswireError
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import completing
 from losswire.client._messages.response import EvaluationResult
-from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight
+from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight, open_core
 
 
 class AsyncStream:
@@ -24,14 +24,12 @@ class AsyncStream:
 
     def __init__(
         self,
-        session: Session,
-        open_core: Callable[[float | None], Awaitable[StreamCore]],
+        runner: AsyncRunner,
         timeout: float | None,
         max_in_flight: int | None,
     ) -> None:
         """Prepare; see `AsyncClient.stream`."""
-        self._session = session
-        self._open_core = open_core
+        self._runner = runner
         self._timeout = timeout
         self._asked_in_flight = check_max_in_flight(max_in_flight)
         self._core: StreamCore | None = None
@@ -71,7 +69,7 @@ class AsyncStream:
                 future.cancel()
 
     async def __aenter__(self) -> Self:
-        self._core = await self._open_core(self._timeout)
+        self._core = await open_core(self._runner, self._timeout)
         self._in_flight = self._core.in_flight(self._asked_in_flight)
         self._window = asyncio.Semaphore(self._in_flight)
         return self
@@ -87,7 +85,7 @@ class AsyncStream:
             await (core.close() if error is None else core.abort())
 
     def _opened(self) -> StreamCore:
-        self._session.check_usable()
+        self._runner.session.check_usable()
         if self._core is None:
             raise RuntimeError("this stream is not open; use it inside of its `async with`")
         return self._core

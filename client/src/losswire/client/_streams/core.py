@@ -14,10 +14,11 @@ from typing import Any, TypeAlias, cast
 import grpc
 import grpc.aio
 
+from losswire.client._calls import operations
+from losswire.client._calls.async_runner import AsyncRunner, StreamMethod, closed_or_cancelled
 from losswire.client._calls.retry import delay_before_retry, random
-from losswire.client._calls.session import Session
+from losswire.client._calls.session import Session, check_timeout
 from losswire.client._errors import (
-    CancelledError,
     DeadlineExceededError,
     LosswireError,
     UnavailableError,
@@ -25,32 +26,17 @@ from losswire.client._errors import (
     error_from_call,
     too_large_error,
 )
+from losswire.client._messages import thresholds
 from losswire.client._messages.catalogue import Limits
 from losswire.client._messages.resident import StoredTensor, is_missing
 from losswire.client._messages.response import EvaluationResult, read_outcome
 
-_FAREWELL_SECONDS = 1.0
-_MOST_HEALINGS = 8
-
-Heal = Callable[[Sequence[StoredTensor], int, float], Awaitable[None]]
-"""Sees to it that the server of an index holds some tensors, within some seconds."""
+Restore = Callable[[Sequence[StoredTensor], int, float], Awaitable[None]]
+"""Stores tensors on the target of an index, where they are missing, within some seconds."""
 
 Outcome = EvaluationResult | LosswireError
 # As text: gRPC's classes are generic to type checkers only, in older versions.
-StreamMethod: TypeAlias = "grpc.aio.StreamStreamMultiCallable[bytes, Any]"
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, Any]"
-
-
-def closed_or_cancelled(session: Session) -> CancelledError:
-    """Judge an asyncio.CancelledError, from inside of its handler.
-
-    gRPC raises it when the channel is closed, too. Only a task that was itself cancelled may
-    end by it, and then it is raised again.
-    """
-    task = asyncio.current_task()
-    if not session.closed or (task is not None and task.cancelling()):
-        raise  # noqa: PLE0704 - called by handlers only
-    return closed_error()
 
 
 def check_max_in_flight(asked: int | None) -> int | None:
@@ -84,15 +70,15 @@ class _Item:
     """When it has to be answered, by the loop's clock."""
     tensors: Sequence[StoredTensor]
     """The resident tensors that it names."""
-    healings: int = 0
+    restores: int = 0
     """How often they were missing."""
-    healing: bool = False
+    is_restoring: bool = False
     """Whether they are being sent, so that the item has to wait."""
 
     @property
-    def most_healings(self) -> int:
+    def max_restores(self) -> int:
         """How often they may be missing."""
-        return _MOST_HEALINGS if self.tensors else 0
+        return thresholds.MAX_RESTORES if self.tensors else 0
 
 
 class StreamCore:
@@ -107,7 +93,7 @@ class StreamCore:
         methods: Sequence[StreamMethod],
         timeout: float,
         limits: Limits,
-        heal: Heal,
+        restore: Restore,
     ) -> None:
         """Start without a call; the first item makes one."""
         self.limits = limits
@@ -115,8 +101,8 @@ class StreamCore:
         self._session = session
         self._methods = methods
         self._timeout = timeout
-        self._heal = heal
-        self._healers: set[asyncio.Task[None]] = set()
+        self._restore = restore
+        self._restorers: set[asyncio.Task[None]] = set()
         self._items: dict[int, _Item] = {}
         """Those without an outcome, in the order in which they came, and so of their deadlines."""
         self._loop = asyncio.get_running_loop()
@@ -174,16 +160,16 @@ class StreamCore:
         try:
             await self._idle.wait()
             # The server ends a call that has no more items; one that hangs is left.
-            await asyncio.wait([self._driver], timeout=_FAREWELL_SECONDS)
+            await asyncio.wait([self._driver], timeout=thresholds.STREAM_CLOSE_SECONDS)
         finally:
             await self.abort()
 
     async def abort(self) -> None:
         """End the call; items without an answer get CancelledError."""
         self._driver.cancel()
-        for healer in self._healers:
-            healer.cancel()
-        await asyncio.wait([self._driver, *self._healers])
+        for restorer in self._restorers:
+            restorer.cancel()
+        await asyncio.wait([self._driver, *self._restorers])
 
     def _settle(self, number: int, outcome: Outcome) -> None:
         item = self._items.pop(number, None)
@@ -244,7 +230,9 @@ class StreamCore:
 
     def _resend(self) -> None:
         """Prepare the next call: everything without an outcome goes again."""
-        self._unsent = deque(number for number, item in self._items.items() if not item.healing)
+        self._unsent = deque(
+            number for number, item in self._items.items() if not item.is_restoring
+        )
         if self._unsent or self._closing:
             self._work.set()
         else:
@@ -253,25 +241,25 @@ class StreamCore:
     def _take(self, number: int, outcome: Outcome, target: int) -> None:
         """Settle an item, unless what its server misses can be sent there."""
         item = self._items.get(number)
-        if item is None or not is_missing(outcome) or item.healings == item.most_healings:
+        if item is None or not is_missing(outcome) or item.restores == item.max_restores:
             self._settle(number, outcome)
-        elif not item.healing:
-            item.healings += 1
-            item.healing = True
-            healer = asyncio.create_task(self._send_missing(number, item, target))
-            self._healers.add(healer)
-            healer.add_done_callback(self._healers.discard)
+        elif not item.is_restoring:
+            item.restores += 1
+            item.is_restoring = True
+            restorer = asyncio.create_task(self._send_missing(number, item, target))
+            self._restorers.add(restorer)
+            restorer.add_done_callback(self._restorers.discard)
 
     async def _send_missing(self, number: int, item: _Item, target: int) -> None:
         """Send the resident tensors of an item, then the item again."""
         left = item.deadline - self._loop.time()
         try:
             if left > 0 and not self._session.closed:
-                await self._heal(item.tensors, target, left)
+                await self._restore(item.tensors, target, left)
         except LosswireError as error:
             self._settle(number, error)
         finally:
-            item.healing = False
+            item.is_restoring = False
             if number in self._items:
                 self._unsent.append(number)
             self._work.set()
@@ -315,3 +303,14 @@ class StreamCore:
                 self._work.clear()
         except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
             return
+
+
+async def open_core(
+    runner: AsyncRunner,
+    timeout: float | None,  # noqa: ASYNC109 - of each evaluation
+) -> StreamCore:
+    """Make a core on the running loop; `timeout` is each evaluation's, in seconds."""
+    seconds = check_timeout(timeout, runner.session.timeout)
+    info = await runner.run(operations.single(operations.get_server_info()), None)
+    methods = runner.stream_methods()
+    return StreamCore(runner.session, methods, seconds, info.limits, runner.restore)

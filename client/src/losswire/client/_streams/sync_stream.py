@@ -9,14 +9,14 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from losswire.client._async_client import AsyncClient
 from losswire.client._calls import operations
+from losswire.client._calls.async_runner import AsyncRunner
 from losswire.client._calls.session import Session
 from losswire.client._errors import LosswireError, closed_error
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import completing
 from losswire.client._messages.response import EvaluationResult
-from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight
+from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight, open_core
 
 _R = TypeVar("_R")
 
@@ -31,13 +31,13 @@ class Stream:
     def __init__(
         self,
         session: Session,
-        make_client: Callable[[], AsyncClient],
+        make_runner: Callable[[], AsyncRunner],
         timeout: float | None,
         max_in_flight: int | None,
     ) -> None:
         """Prepare; see `Client.stream`."""
         self._session = session
-        self._make_client = make_client
+        self._make_runner = make_runner
         self._timeout = timeout
         self._asked_in_flight = check_max_in_flight(max_in_flight)
         self._core: StreamCore | None = None
@@ -91,11 +91,9 @@ class Stream:
             target=self._loop.run_forever, name="losswire-stream", daemon=True
         )
         self._thread.start()
-        self._client = self._make_client()
+        self._runner = self._make_runner()
         try:
-            core = self._await(
-                self._client._open_stream_core(self._timeout)  # noqa: SLF001 - both are the SDK
-            )
+            core = self._await(open_core(self._runner, self._timeout))
         except BaseException:
             self._stop()
             raise
@@ -128,7 +126,8 @@ class Stream:
             self._stop()
 
     def _stop(self) -> None:
-        self._await(self._client.close())
+        self._runner.session.closed = True
+        self._await(self._runner.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
