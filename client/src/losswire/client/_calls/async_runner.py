@@ -52,12 +52,34 @@ class AsyncRunner:
         self,
         steps: Steps[_R],
         timeout: float | None,  # noqa: ASYNC109 - it covers tries that a cancellation cannot
+        attempts: Attempts | None = None,
     ) -> _R:
-        """Take all steps of a call within its timeout and return its value.
+        """Take all steps of a call within its timeout, in seconds, and return its value.
 
-        Raises what the steps raise, and RuntimeError when the client cannot be used.
+        Steps of a step use the attempts of its call. Raises what the steps raise, and RuntimeError
+        when the client cannot be used.
         """
-        return await self._run(steps, self.session.attempts(timeout))
+        attempts = attempts or self.session.attempts(timeout)
+        self._connect()
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    if isinstance(step, Operation):
+                        answer = await self._call(step, attempts)
+                    else:
+                        answer = await self._take(step, attempts)
+                except LosswireError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+                attempts.pin_target()
+        except StopIteration as end:
+            result: _R = end.value
+            return result
+        except BaseException:
+            steps.close()
+            raise
 
     async def restore(self, tensors: Sequence[StoredTensor], target: int, seconds: float) -> None:
         """Store, on the target of an index, the tensors that it does not hold."""
@@ -94,27 +116,6 @@ class AsyncRunner:
         ]
         self._methods = [operations.calls_of(channel) for channel in self._channels]
 
-    async def _run(self, steps: Steps[_R], attempts: Attempts) -> _R:
-        self._connect()
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    if isinstance(step, Operation):
-                        answer = await self._call(step, attempts)
-                    else:
-                        answer = await self._take(step, attempts)
-                except LosswireError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-                attempts.pin_target()
-        except StopIteration as end:
-            result: _R = end.value
-            return result
-        finally:
-            steps.close()
-
     async def _take(self, step: Step, attempts: Attempts) -> Any:
         """Take a step that is not one call."""
         match step:
@@ -133,7 +134,7 @@ class AsyncRunner:
                 except TimeoutError:
                     raise too_late_error() from None
                 try:
-                    await self._run(operations.put_missing(step), attempts)
+                    await self.run(operations.put_missing(step), None, attempts)
                 finally:
                     self._storing.release()
         return None

@@ -32,19 +32,13 @@ class Runner:
         self._chunked_methods = connect_chunked(self._channels)
         self._storing = threading.Lock()
 
-    def run(self, steps: Steps[_R], timeout: float | None) -> _R:
-        """Take all steps of a call within its timeout and return its value.
+    def run(self, steps: Steps[_R], timeout: float | None, attempts: Attempts | None = None) -> _R:
+        """Take all steps of a call within its timeout, in seconds, and return its value.
 
-        Raises what the steps raise, and RuntimeError when the client cannot be used.
+        Steps of a step use the attempts of its call. Raises what the steps raise, and RuntimeError
+        when the client cannot be used.
         """
-        return self._run(steps, self._session.attempts(timeout))
-
-    def close(self) -> None:
-        """Close the channels, which ends the calls over them."""
-        for channel in self._channels:
-            channel.close()
-
-    def _run(self, steps: Steps[_R], attempts: Attempts) -> _R:
+        attempts = attempts or self._session.attempts(timeout)
         try:
             step = next(steps)
             while True:
@@ -61,8 +55,14 @@ class Runner:
         except StopIteration as end:
             result: _R = end.value
             return result
-        finally:
+        except BaseException:
             steps.close()
+            raise
+
+    def close(self) -> None:
+        """Close the channels, which ends the calls over them."""
+        for channel in self._channels:
+            channel.close()
 
     def _take(self, step: Step, attempts: Attempts) -> Any:
         """Take a step that is not one call."""
@@ -81,7 +81,7 @@ class Runner:
                 if not self._storing.acquire(timeout=attempts.remaining()):
                     raise too_late_error()
                 try:
-                    self._run(operations.put_missing(step), attempts)
+                    self.run(operations.put_missing(step), None, attempts)
                 finally:
                     self._storing.release()
         return None

@@ -86,6 +86,13 @@ class RegionPool:
         """The connections of the free regions."""
         return tuple([each.lease for each in self._free])
 
+    def has_free_lease(self) -> bool:
+        """Return whether a call can go over the connection of a free region now."""
+        for memory in self._free:  # noqa: SIM110 - each call asks, and a generator takes longer
+            if memory.lease.is_free:
+                return True
+        return False
+
     def can_add(self) -> bool:
         """Return whether `add` is worth a try: the limits allow it, and no region is being made."""
         if time.monotonic() < self._not_before:

@@ -68,14 +68,15 @@ class Regions:
 
     def want_lease(self, timeout: float | None) -> bool:
         """Count an evaluation; returns whether `open_lease` should come before it."""
-        if any(region.lease.is_free for region in self.own) or not self._pages.is_enabled:
+        if not self._pages.is_enabled:
+            return False
+        if self.own and any(region.lease.is_free for region in self.own):
             return False
         if self._calls < thresholds.LEASE_AFTER_CALLS:
             self._calls += 1
             return False
-        for lease in self._pages.leases:
-            if lease.is_free:
-                return False
+        if self._pages.has_free_lease():
+            return False
         seconds = timeout or self.session.timeout
         return seconds >= thresholds.LEASE_MIN_TIMEOUT_SECONDS and self._pages.can_add()
 
