@@ -49,6 +49,12 @@ def remote_loss(
     `options` are those of the loss, such as `label_smoothing=0.1`; the other arguments are those of
     `Client.evaluate`. Asks the server for the loss's description. Raises NotFoundError when it does
     not exist. A call that the server refuses raises JAX's own error, which quotes the server's.
+
+    Example:
+        >>> mse = remote_loss(client, "mse_loss")
+        >>> loss, gradient = jax.value_and_grad(mse)(jnp.array([1.0, 2.0]), jnp.zeros(2))
+        >>> float(loss), gradient.tolist()
+        (2.5, [1.0, 2.0])
     """
     losses = {each.name: each for each in client.losses()}
     if loss not in losses:

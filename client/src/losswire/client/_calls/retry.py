@@ -26,7 +26,13 @@ class RetryPolicy:
     Tried again are UNAVAILABLE, and RESOURCE_EXHAUSTED when the server said when to come
     back. The wait before try number n + 1 is random between 0 and
     `min(max_backoff, initial_backoff * multiplier ** (n - 1))`, and at least what the server
-    asked for. The call's timeout covers all tries and the waits between them.
+    asked for. The call's timeout covers all tries and the waits between them. Raises ValueError
+    for numbers out of range.
+
+    Example:
+        >>> with Client(address, retry=RetryPolicy(max_attempts=3)) as own:
+        ...     float(own.evaluate("mse_loss", {"input": [2.0], "target": [0.0]}).loss)
+        4.0
     """
 
     initial_backoff: float = 0.05
@@ -34,7 +40,7 @@ class RetryPolicy:
     max_backoff: float = 2.0
     """The longest of all waits, in seconds; at least `initial_backoff`."""
     multiplier: float = 2.0
-    """What the longest wait grows by with each try; at least 1."""
+    """The factor by which the longest wait grows with each try; at least 1."""
     max_attempts: int | None = None
     """The most tries, the first included; at least 1. None: as many as the timeout allows."""
 

@@ -111,7 +111,13 @@ class ResidentTensor(StoredTensor):
     """An array that servers hold, to be used in evaluations in place of it.
 
     Made by `Client.put`. It refers to the array, which must stay as it is: a server that does
-    not hold it (another replica, or one that was started again) is sent it when needed.
+    not hold it (another replica, or one that was started again) is sent it when needed. Then
+    FailedPreconditionError (RESIDENT_TENSOR_CHANGED) is raised if the array has changed.
+
+    Example:
+        >>> head = client.put(np.ones((3, 2), np.float32))
+        >>> head.shape, head.dtype.name, head.nbytes, len(head.id)
+        ((3, 2), 'float32', 24, 32)
     """
 
     __slots__ = ("_client",)
@@ -122,12 +128,23 @@ class ResidentTensor(StoredTensor):
         self._client = client
 
     def delete(self, *, timeout: float | None = None) -> bool:
-        """Make the servers forget it, as `Client.delete` does."""
+        """Delete it from the servers; returns whether any held it. As `Client.delete`.
+
+        Example:
+            >>> client.put([7.0, 8.0]).delete()
+            True
+        """
         return self._client.delete(self, timeout=timeout)
 
 
 class AsyncResidentTensor(StoredTensor):
-    """The same as `ResidentTensor`, made by `AsyncClient.put`."""
+    """The same as `ResidentTensor`, made by `AsyncClient.put`.
+
+    Example:
+        >>> head = await async_client.put(np.ones((3, 2), np.float32))
+        >>> head.shape, head.dtype.name
+        ((3, 2), 'float32')
+    """
 
     __slots__ = ("_client",)
 
@@ -141,7 +158,12 @@ class AsyncResidentTensor(StoredTensor):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as in AsyncClient
     ) -> bool:
-        """Make the servers forget it, as `AsyncClient.delete` does."""
+        """Delete it from the servers; returns whether any held it. As `AsyncClient.delete`.
+
+        Example:
+            >>> await (await async_client.put([7.0, 8.0])).delete()
+            True
+        """
         return await self._client.delete(self, timeout=timeout)
 
 

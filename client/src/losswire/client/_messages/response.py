@@ -38,8 +38,18 @@ class Receipt:
 class FactoredGradient:
     """The gradient of a loss over a softmax: scale_i * (exp(x_ij - lse_i) - q_ij).
 
-    x are the logits and q the target distribution, both of which the caller holds. It is what
-    came from the server; the dense gradient that was made of it is among `gradients`.
+    x are the logits and q the target distribution, both of which the caller holds. The factors
+    came from the server; the dense gradient that was made of them is among `gradients`.
+
+    Example:
+        >>> result = client.evaluate(
+        ...     "cross_entropy",
+        ...     {"input": np.zeros((1, 4), np.float32), "target": [0]},
+        ...     gradients=["input"],
+        ...     gradient_form="factored",
+        ... )
+        >>> result.factored_gradients["input"].scale.tolist(), result.gradients["input"].tolist()
+        ([1.0], [[-0.75, 0.25, 0.25, 0.25]])
     """
 
     lse: npt.NDArray[np.float64]
@@ -47,7 +57,7 @@ class FactoredGradient:
     scale: npt.NDArray[np.float64]
     """The factor of each row, in the shape of the values."""
     lse_tail: npt.NDArray[np.float64]
-    """What rounding to float64 took from `lse`, in the shape of the values."""
+    """The difference that rounding to float64 took from `lse`, in the shape of the values."""
 
     @property
     def arrays(self) -> tuple[npt.NDArray[np.float64], ...]:
@@ -58,7 +68,15 @@ class FactoredGradient:
 # Without slots, so that all fields can be given at once (see read_result).
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationResult:
-    """What an evaluation gives. Its arrays are the caller's own and writable."""
+    """The result of an evaluation. Its arrays are the caller's own and writable.
+
+    Example:
+        >>> result = client.evaluate(
+        ...     "mse_loss", {"input": [1.0, 2.0], "target": [0.0, 0.0]}, gradients=["input"]
+        ... )
+        >>> float(result.loss), result.gradients["input"].tolist(), result.count
+        (2.5, [1.0, 2.0], 2)
+    """
 
     loss: npt.NDArray[Any]
     """The loss, of shape () when reduced (`float(result.loss)`), else the values.
@@ -81,7 +99,7 @@ class EvaluationResult:
     denominators.
     """
     count: int
-    """How many values took part: neither ignored nor of sample weight 0."""
+    """The number of values that took part: neither ignored nor of sample weight 0."""
     queue_nanoseconds: int
     """Nanoseconds between the end of validation and the start of the computation."""
     compute_nanoseconds: int
@@ -89,7 +107,7 @@ class EvaluationResult:
     receipt: Receipt
     """How and by what this was computed."""
     transport: TransportName = "unary"
-    """The way that the tensors took: `"unary"` (one message), `"chunked"`, `"region"` (memory
+    """The transport of the tensors: `"unary"` (one message), `"chunked"`, `"region"` (memory
     shared with a server on the same machine), `"local"` (one message that stayed on the
     machine, without gRPC), `"many"` or `"stream"`."""
 

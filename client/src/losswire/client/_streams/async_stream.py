@@ -17,9 +17,16 @@ from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flig
 
 
 class AsyncStream:
-    """Many evaluations over one call; made by `AsyncClient.stream`, opened by `async with`.
+    """Evaluates many batches over one call. Made by `AsyncClient.stream`, opened by `async with`.
 
-    Leaving the block waits for all answers; leaving it by an exception gives them up.
+    The end of the block waits for all answers; an exception that leaves the block cancels them.
+
+    Example:
+        >>> items = [Evaluation("mse_loss", {"input": [x], "target": [0.0]}) for x in (1.0, 2.0)]
+        >>> async with async_client.stream(max_in_flight=2) as stream:
+        ...     futures = [await stream.submit(each) for each in items]
+        >>> [float(each.result().loss) for each in futures]
+        [1.0, 4.0]
     """
 
     def __init__(
@@ -37,8 +44,17 @@ class AsyncStream:
     async def submit(self, evaluation: Evaluation) -> asyncio.Future[EvaluationResult]:
         """Send an evaluation, after waiting while `max_in_flight` are unanswered.
 
-        The future gives its result or raises its LosswireError. Raises TypeError and ValueError
-        for what cannot be sent, RuntimeError on a stream that is not open.
+        The future returns an EvaluationResult or raises a LosswireError, such as
+        InvalidArgumentError, DeadlineExceededError or CancelledError (the stream was closed).
+        Raises TypeError and ValueError for arguments that cannot be sent, RuntimeError on a stream
+        that is not open.
+
+        Example:
+            >>> item = Evaluation("mse_loss", {"input": [3.0], "target": [1.0]})
+            >>> async with async_client.stream() as stream:
+            ...     future = await stream.submit(item)
+            ...     float((await future).loss)
+            4.0
         """
         core = self._opened()
         number = core.next_number()
@@ -50,9 +66,17 @@ class AsyncStream:
         return future
 
     async def map(self, evaluations: Iterable[Evaluation]) -> AsyncIterator[Outcome]:
-        """Evaluate a sequence; gives a result or a LosswireError for each, in order.
+        """Evaluate a sequence; yields a result or a LosswireError for each, in order.
 
-        The sequence is read at most `max_in_flight` items ahead of what was given.
+        The sequence is read at most `max_in_flight` items ahead of the last yielded result.
+        Raises as `submit` does.
+
+        Example:
+            >>> batches = ({"input": [x], "target": [0.0]} for x in (1.0, 2.0))
+            >>> items = [Evaluation("mse_loss", each) for each in batches]
+            >>> async with async_client.stream() as stream:
+            ...     [float(each.loss) async for each in stream.map(items)]
+            [1.0, 4.0]
         """
         pending: deque[asyncio.Future[EvaluationResult]] = deque()
         try:

@@ -22,10 +22,17 @@ _R = TypeVar("_R")
 
 
 class Stream:
-    """Many evaluations over one call; made by `Client.stream`, opened by `with`.
+    """Evaluates many batches over one call. Made by `Client.stream`, opened by `with`.
 
-    Any number of threads may submit at once. Leaving the block waits for all answers; leaving
-    it by an exception gives them up.
+    Any number of threads may submit at once. The end of the `with` block waits for all answers; an
+    exception that leaves the block cancels them.
+
+    Example:
+        >>> items = [Evaluation("mse_loss", {"input": [x], "target": [0.0]}) for x in (1.0, 2.0)]
+        >>> with client.stream(max_in_flight=2) as stream:
+        ...     futures = [stream.submit(each) for each in items]
+        >>> [float(each.result().loss) for each in futures]
+        [1.0, 4.0]
     """
 
     def __init__(
@@ -46,10 +53,17 @@ class Stream:
     def submit(self, evaluation: Evaluation) -> Future[EvaluationResult]:
         """Send an evaluation, after waiting while `max_in_flight` are unanswered.
 
-        The future gives its result or raises its LosswireError; it cannot be cancelled, and its
-        callbacks run on the stream's own thread, where they must not wait or submit. Raises
-        TypeError and ValueError for what cannot be sent, RuntimeError on a stream that is not
-        open.
+        The future returns an EvaluationResult or raises a LosswireError, such as
+        InvalidArgumentError, DeadlineExceededError or CancelledError (the stream was closed). It
+        cannot be cancelled, and its callbacks run on the stream's own thread, where they must not
+        wait or submit. Raises TypeError and ValueError for arguments that cannot be sent,
+        RuntimeError on a stream that is not open.
+
+        Example:
+            >>> item = Evaluation("mse_loss", {"input": [3.0], "target": [1.0]})
+            >>> with client.stream() as stream:
+            ...     float(stream.submit(item).result().loss)
+            4.0
         """
         core = self._opened()
         number = core.next_number()
@@ -66,9 +80,17 @@ class Stream:
         return future
 
     def map(self, evaluations: Iterable[Evaluation]) -> Iterator[Outcome]:
-        """Evaluate a sequence; gives a result or a LosswireError for each, in order.
+        """Evaluate a sequence; yields a result or a LosswireError for each, in order.
 
-        The sequence is read at most `max_in_flight` items ahead of what was given.
+        The sequence is read at most `max_in_flight` items ahead of the last yielded result.
+        Raises as `submit` does.
+
+        Example:
+            >>> batches = ({"input": [x], "target": [0.0]} for x in (1.0, 2.0))
+            >>> items = [Evaluation("mse_loss", each) for each in batches]
+            >>> with client.stream() as stream:
+            ...     [float(each.loss) for each in stream.map(items)]
+            [1.0, 4.0]
         """
         pending: deque[Future[EvaluationResult]] = deque()
         for evaluation in evaluations:
@@ -81,7 +103,12 @@ class Stream:
             yield self._outcome(pending.popleft())
 
     def abort(self) -> None:
-        """End the stream now; evaluations without an answer get CancelledError."""
+        """End the stream now; evaluations without an answer get CancelledError.
+
+        Example:
+            >>> with client.stream() as stream:
+            ...     stream.abort()
+        """
         self._end(StreamCore.abort)
 
     def __enter__(self) -> Self:
