@@ -41,7 +41,7 @@ class LosswireError(Exception):
         retry_after: float | None = None,
         retryable: bool = False,
     ) -> None:
-        """Take the facts of one failure; see the attributes."""
+        """Store the facts of one failure; see the attributes."""
         super().__init__(message)
         self.message = message
         """One readable sentence. Not for programs."""

@@ -19,7 +19,7 @@ from losswire.wire import OptionScalar
 
 __all__ = ["RemoteLoss"]
 
-_HALVES = (torch.float16, torch.bfloat16)
+_HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class RemoteLoss(nn.Module):
@@ -123,7 +123,7 @@ class RemoteLoss(nn.Module):
         return value
 
     def extra_repr(self) -> str:
-        """Show what is evaluated."""
+        """Return the loss and its settings, for `repr`."""
         facts = {**self._options, **dict.fromkeys(self._fixed, "...")}
         if self.reduction is not None:
             facts["reduction"] = self.reduction
@@ -188,7 +188,7 @@ class _Call:
             inputs,
             self.options,
             gradients=wanted,
-            gradient_dtype=wide if dtypes.intersection(_HALVES) else None,
+            gradient_dtype=wide if dtypes.intersection(_HALF_PRECISION) else None,
             grad_output=grad_output,
             **self.fields,
         )
@@ -258,7 +258,7 @@ class _NoSecondDerivative(torch.autograd.Function):
 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:
-    """Make an array a tensor that shares its memory; bfloat16 through its bits."""
+    """Convert an array to a tensor that shares its memory; bfloat16 by its bits."""
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
     return torch.from_numpy(array)

@@ -1,4 +1,4 @@
-"""Takes the steps of calls on an event loop: what `AsyncClient` does."""
+"""Executes the steps of calls on an event loop."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -54,10 +54,10 @@ class AsyncRunner:
         timeout: float | None,  # noqa: ASYNC109 - it covers tries that a cancellation cannot
         attempts: Attempts | None = None,
     ) -> _R:
-        """Take all steps of a call within its timeout, in seconds, and return its value.
+        """Execute all steps of a call within its timeout, in seconds, and return its value.
 
-        Steps of a step use the attempts of its call. Raises what the steps raise, and RuntimeError
-        when the client cannot be used.
+        Steps of a step use the attempts of its call. Raises the errors of the steps, and
+        RuntimeError when the client cannot be used.
         """
         attempts = attempts or self.session.attempts(timeout)
         self._connect()
@@ -117,7 +117,7 @@ class AsyncRunner:
         self._methods = [operations.calls_of(channel) for channel in self._channels]
 
     async def _take(self, step: Step, attempts: Attempts) -> Any:
-        """Take a step that is not one call."""
+        """Execute a step that is not one call."""
         match step:
             case operations.LocalStep(work):
                 return await _finish_in_thread(work)
@@ -158,7 +158,7 @@ class AsyncRunner:
             method = self._methods[attempts.start()][operation.method.path]
             try:
                 answer = await operation.by_lease_async(attempts.remaining()) or await method(
-                    operation.sending(),
+                    operation.payload(),
                     timeout=attempts.remaining(),
                     metadata=self.session.metadata,
                 )

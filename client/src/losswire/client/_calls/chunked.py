@@ -40,7 +40,7 @@ def connect(session: Session, credentials: grpc.ChannelCredentials | None) -> li
 
 
 def connect_chunked(channels: Sequence[grpc.Channel]) -> Methods:
-    """Give EvaluateChunked on each channel."""
+    """Return EvaluateChunked on each channel."""
     path = EVALUATE_CHUNKED.path
     return [channel.stream_stream(path, None, None) for channel in channels]
 
@@ -59,7 +59,7 @@ class Cancellation:
             self._call.cancel()
 
     def watch(self, call: Any) -> None:
-        """Take the call to end."""
+        """Set the call to cancel."""
         self._call = call
         if self._stopped.is_set():
             call.cancel()
@@ -103,22 +103,22 @@ def transfer(
 
 
 class _Try:
-    """One try of a chunked call: what was sent and what came back."""
+    """One try of a chunked call: the messages sent and the rows received."""
 
     def __init__(self, plan: ChunkedPlan, progress: Progress | None) -> None:
         self._plan = plan
         self._progress = progress
         self._done = 0
         self._kept = [*plan.outputs.values()]
-        """What the rows that come are kept in: the gradients, or their factors."""
+        """The arrays for the rows that are received: the gradients, or their factors."""
         if plan.rebuild is not None:
             self._kept = [np.empty(form.shape, np.float64) for form in plan.packing.forms]
         self._last: EvaluationResult | None = None
         self.failure: Exception | None = None
-        """What went wrong while sending, on gRPC's thread."""
+        """The exception of the sending thread, which is gRPC's."""
 
     def requests(self) -> Iterator[bytes]:
-        """Give the messages to send."""
+        """Yield the messages to send."""
         try:
             yield from self._messages()
         except Exception as error:
@@ -132,11 +132,11 @@ class _Try:
             stop = min(start + plan.step, plan.rows)
             yield ROWS.encode([bytes_of(array[start:stop]) for array in plan.arrays])
             if not plan.outputs:
-                # Nothing comes back before the end: what was sent is all there is to tell.
-                self._tell(stop)
+                # Nothing comes back before the end, so progress is the number of rows sent.
+                self._report(stop)
 
     def take(self, answer: bytes) -> None:
-        """Take one message that came."""
+        """Read one message that was received."""
         try:
             part = GRADIENT_ROWS.decode(answer)
         except DecodeError as error:
@@ -161,14 +161,14 @@ class _Try:
         for kept, rows in zip(self._kept, parts, strict=True):
             kept[self._done : stop] = rows
         self._done = stop
-        self._tell(stop)
+        self._report(stop)
 
-    def _tell(self, done: int) -> None:
+    def _report(self, done: int) -> None:
         if self._progress is not None:
             self._progress(done, self._plan.rows)
 
     def result(self) -> EvaluationResult:
-        """Give the result, once all messages came; InternalError when some are missing."""
+        """Return the result, once all messages came; InternalError when some are missing."""
         plan = self._plan
         if self._last is None:
             raise malformed_error("the call ended without a result")

@@ -1,4 +1,4 @@
-"""The calls that both clients make: which method, what to send, how to read the answer."""
+"""The calls of both clients: their methods, requests and answers, and the steps of larger calls."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ EVALUATE_CHUNKED = _method("EvaluateChunked")
 
 
 def calls_of(channel: Any) -> dict[str, Any]:
-    """Make the methods of one server that give one answer callable, by their paths.
+    """Return the methods of one server that have one answer, by their paths.
 
     Of a channel of either kind: gRPC's two have no type in common.
     """
@@ -99,24 +99,24 @@ class Operation(Generic[_R]):
     """One call, ready to be sent as often as needed. It is never changed."""
 
     method: Method
-    """What is called."""
+    """The method."""
     request: bytes
     """The message, serialized once for all tries."""
     read: Callable[[Any], _R]
-    """Makes the answer's message what the caller gets."""
+    """Converts the answer's message to the caller's result."""
     parts: Callable[[], Iterator[bytes]] | None = None
-    """Makes the messages of a method that takes many, instead of `request`."""
+    """Yields the messages of a method that takes many, instead of `request`."""
     retry: bool = True
     """Whether to try again when the server says that it may work later."""
     leases: Sequence[Lease] = ()
     """The connections that a call of EVALUATE can go over instead, whichever is free."""
 
-    def sending(self) -> Any:
-        """Give what to send in one try."""
+    def payload(self) -> Any:
+        """Return the message, or the messages, to send in one try."""
         return self.request if self.parts is None else self.parts()
 
     def by_lease(self, seconds: float) -> OneAnswer | None:
-        """Call over a lease; gives the answer's message, None when it has to go by gRPC.
+        """Call over a lease; returns the answer's message, None when the call has to go by gRPC.
 
         Raises LosswireError.
         """
@@ -174,7 +174,7 @@ the last call misses."""
 
 Steps: TypeAlias = Generator[Step, Any, _R]
 """A call of the client, step by step. The runner sends back what each step returns, or throws its
-LosswireError; the generator's value is what the caller gets."""
+LosswireError; the generator's value is the caller's result."""
 
 
 def single(operation: Operation[_R]) -> Steps[_R]:
@@ -186,7 +186,7 @@ def single(operation: Operation[_R]) -> Steps[_R]:
 def evaluate(
     evaluation: Evaluation, operation: Operation[EvaluationResult]
 ) -> Steps[EvaluationResult]:
-    """Make the call of one batch, after sending the resident tensors that the server misses."""
+    """Evaluate one batch, and store the resident tensors that the server misses."""
     tensors = residents_of(evaluation)
     result: EvaluationResult
     for _ in range(thresholds.MAX_RESTORES):
@@ -203,7 +203,7 @@ def evaluate(
 
 
 def check_contents(evaluation: Evaluation, out: Mapping[str, Array] | None = None) -> None:
-    """Check, once its arrays were read and written, that none lies in memory that was emptied.
+    """Check, after its arrays were read and written, that none is in memory that was emptied.
 
     Raises FailedPreconditionError.
     """
@@ -211,8 +211,8 @@ def check_contents(evaluation: Evaluation, out: Mapping[str, Array] | None = Non
     check_arrays((*evaluation.inputs.values(), *beside, *(out or {}).values()))
 
 
-def known(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
-    """Give the one call that an evaluation of a form is; None when it is not known.
+def known_call(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
+    """Return the one call of an evaluation of a form; None when the form is not known.
 
     No such evaluation is large, names resident tensors or has its result completed.
     """
@@ -223,7 +223,7 @@ def known(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationRes
 
 
 def one_batch(evaluation: Evaluation, leases: Sequence[Lease]) -> Operation[EvaluationResult]:
-    """Give the call that carries all tensors of an evaluation which are not resident."""
+    """Return the call that sends all tensors of an evaluation which are not resident."""
     return Operation(EVALUATE, request(evaluation, ALONE), _read_one, leases=leases)
 
 
@@ -280,7 +280,7 @@ def _read_many(answer: loss_service_pb2.EvaluateManyResponse) -> list[_Outcome]:
 
 
 def residents_of(evaluation: Evaluation) -> tuple[StoredTensor, ...]:
-    """Find the resident tensors of an evaluation."""
+    """Return the resident tensors of an evaluation."""
     arrays = [*evaluation.inputs.values(), evaluation.grad_output, evaluation.sample_weight]
     found = [array for array in arrays if isinstance(array, StoredTensor)]
     return distinct(found) if found else ()
@@ -317,7 +317,7 @@ def delete_from_all(tensor: StoredTensor) -> Steps[bool]:
 
 
 def put(tensor: StoredTensor) -> Operation[bool]:
-    """Store a tensor; tells whether it was stored before."""
+    """Store a tensor; returns whether it was stored before."""
     return Operation(PUT_TENSOR, b"", tensor.check_stored, tensor.parts)
 
 
@@ -328,7 +328,7 @@ def stat(tensor: StoredTensor) -> Operation[bool]:
 
 
 def delete(tensor: StoredTensor) -> Operation[bool]:
-    """Forget a tensor; tells whether it was stored."""
+    """Delete a tensor; returns whether it was stored."""
     message = tensor_service_pb2.DeleteTensorRequest(id=tensor_pb2.TensorId(sha256=tensor.id))
     return Operation(DELETE_TENSOR, serialize(message), lambda answer: bool(answer.existed))
 
@@ -340,7 +340,7 @@ def create_region(size: int) -> Operation[tensor_service_pb2.CreateRegionRespons
 
 
 def stream_item(number: int, evaluation: Evaluation) -> tuple[bytes, Sequence[StoredTensor]]:
-    """Make one batch of a stream, ready to be sent as often as needed, and give its residents."""
+    """Serialize one batch of a stream; returns the message and its resident tensors."""
     before = in_stream(number)
     known = known_request(key_of(evaluation), before)
     message = request(evaluation, before) if known is None else known
@@ -354,6 +354,6 @@ def list_losses() -> Operation[list[LossInfo]]:
 
 
 def get_server_info() -> Operation[ServerInfo]:
-    """Ask what the server is."""
+    """Ask for the server's description."""
     request = serialize(loss_service_pb2.GetServerInfoRequest())
     return Operation(GET_SERVER_INFO, request, read_server_info)

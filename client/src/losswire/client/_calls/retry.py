@@ -60,7 +60,7 @@ def delay_before_retry(
     remaining: float,
     draw: Callable[[], float],
 ) -> float | None:
-    """Decide how many seconds to wait before the next try; None when there is to be none.
+    """Return the seconds to wait before the next try; None when there is to be none.
 
     `attempts` tries were made, the last of which gave `error`; `remaining` seconds are left
     of the call's timeout; `draw` gives a number in [0, 1).
@@ -85,7 +85,7 @@ class Rotation:
         self._usable_from = [0.0] * size
 
     def take(self) -> int:
-        """Give the index of the target to use."""
+        """Return the index of the target to use."""
         size = len(self._usable_from)
         if size == 1:
             return 0
@@ -103,7 +103,7 @@ class Rotation:
 
 
 class Attempts:
-    """The tries of one call: its deadline, its targets, and what follows a failure."""
+    """The tries of one call: its deadline, its targets, and the waits after failures."""
 
     __slots__ = (
         "_deadline",
@@ -134,7 +134,7 @@ class Attempts:
         self._pinned = False
 
     def start(self) -> int:
-        """Begin a try; gives the index of the target to send it to."""
+        """Begin a try; returns the index of its target."""
         self._made += 1
         if self._only is not None:
             self._target = self._only
@@ -154,13 +154,13 @@ class Attempts:
         return Attempts(self._policy, self._rotation, self.remaining(), index)
 
     def remaining(self) -> float:
-        """Tell how many seconds are left; never negative."""
+        """Return the seconds that are left; never negative."""
         return max(0.0, self._deadline - time.monotonic())
 
     def wait_after(self, error: LosswireError) -> float:
-        """Tell how many seconds to wait before the next try; raises `error` when it was the last.
+        """Return the seconds to wait before the next try; raises `error` when it was the last.
 
-        gRPC's own exception is dropped: all it says is in `error`.
+        gRPC's own exception is dropped: `error` has all its facts.
         """
         if isinstance(error, UnavailableError):
             self._rotation.set_aside(self._target)

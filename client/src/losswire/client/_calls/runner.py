@@ -1,4 +1,4 @@
-"""Takes the steps of calls and waits for each: what `Client` does."""
+"""Executes the steps of calls, and blocks for each."""
 
 import threading
 import time
@@ -33,10 +33,10 @@ class Runner:
         self._storing = threading.Lock()
 
     def run(self, steps: Steps[_R], timeout: float | None, attempts: Attempts | None = None) -> _R:
-        """Take all steps of a call within its timeout, in seconds, and return its value.
+        """Execute all steps of a call within its timeout, in seconds, and return its value.
 
-        Steps of a step use the attempts of its call. Raises what the steps raise, and RuntimeError
-        when the client cannot be used.
+        Steps of a step use the attempts of its call. Raises the errors of the steps, and
+        RuntimeError when the client cannot be used.
         """
         attempts = attempts or self._session.attempts(timeout)
         try:
@@ -65,7 +65,7 @@ class Runner:
             channel.close()
 
     def _take(self, step: Step, attempts: Attempts) -> Any:
-        """Take a step that is not one call."""
+        """Execute a step that is not one call."""
         match step:
             case operations.LocalStep(work):
                 return work()
@@ -91,7 +91,7 @@ class Runner:
             method = self._methods[attempts.start()][operation.method.path]
             try:
                 answer = operation.by_lease(attempts.remaining()) or method(
-                    operation.sending(),
+                    operation.payload(),
                     timeout=attempts.remaining(),
                     metadata=self._session.metadata,
                 )

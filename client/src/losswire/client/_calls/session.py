@@ -19,7 +19,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # The SDK's own policy retries (see retry.py).
     ("grpc.enable_retries", 0),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
-    # What is too large is for the server to say: it knows its memory.
+    # The server refuses messages that are too large: it knows its memory.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # A connection that died silently is noticed after 80 s instead of never.
@@ -63,7 +63,7 @@ def parse_targets(target: str) -> list[str]:
 
 
 def _is_local(target: str) -> bool:
-    """Tell whether a target is on this machine by its name alone."""
+    """Return whether a target is on this machine by its name alone."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     host = target.rpartition(":")[0].strip("[]")
@@ -76,7 +76,7 @@ def _is_local(target: str) -> bool:
 
 
 def check_timeout(timeout: float | None, default: float) -> float:
-    """Give the seconds that a call may take; ValueError unless greater than 0 and finite."""
+    """Return the seconds that a call may take; ValueError unless greater than 0 and finite."""
     if timeout is None:
         return default
     if not 0 < timeout < math.inf:
@@ -86,7 +86,7 @@ def check_timeout(timeout: float | None, default: float) -> float:
 
 @dataclass(slots=True)
 class Session:
-    """What a client knows beside its channels; both clients share it. Does no I/O."""
+    """The facts that all calls of a client have in common. Does no I/O."""
 
     targets: Sequence[str]
     """The targets of the channels, one each."""
@@ -95,11 +95,11 @@ class Session:
     retry: RetryPolicy
     """When failed calls are tried again."""
     metadata: tuple[tuple[str, str], ...] | None
-    """What is sent with each call."""
+    """The metadata of each call."""
     offer: Offer | None = None
-    """What the servers offer, once they were asked."""
+    """The cached descriptions of servers and losses, once they were asked."""
     server: ServerInfo | None = None
-    """What the server is, once it was asked."""
+    """The cached description of the server, once it was asked."""
     closed: bool = False
     """Whether the client was closed."""
     interrupt: Interrupt = field(default_factory=Interrupt)

@@ -61,7 +61,7 @@ def evaluate(
     if regions.want_lease(timeout):
         yield from regions.open_lease()
     result: EvaluationResult | None = None
-    known = regions.known(evaluation, out)
+    known = regions.known_call(evaluation, out)
     if known is not None:
         try:
             result = yield known
@@ -123,13 +123,13 @@ def _through_regions(
     for _ in range(thresholds.MAX_REGION_TRIES):
         placement = Placement(batch, regions.place)
         memory = None
-        if staged and staging.is_enabled and placement.worth_staging and placement.room:
-            memory = yield from staging.take(placement.room)
+        if staged and staging.is_enabled and placement.is_worth_staging and placement.staging_bytes:
+            memory = yield from staging.take(placement.staging_bytes)
         is_unused = False
         try:
             if memory is not None:
                 yield LocalStep(partial(placement.stage, memory))
-            if placement.empty or placement.sent_bytes > thresholds.SURE_MESSAGE_BYTES:
+            if placement.is_empty or placement.sent_bytes > thresholds.SURE_MESSAGE_BYTES:
                 is_unused = True
                 return None
             operation = placement.operation(regions.leases if memory is None else [memory.lease])

@@ -23,11 +23,11 @@ if sys.platform == "linux":
 Array = npt.NDArray[Any]
 
 HAVE_REGIONS: Final = sys.platform == "linux" and sys.byteorder == "little"
-"""Whether this machine can take part: elsewhere there are no sealed descriptors, or the bytes
-of the wire are not those of the memory."""
+"""Whether this machine supports regions: others have no sealed descriptors, or another byte order
+than the wire."""
 
 ALIGNMENT: Final = 64
-"""Where arrays begin: at multiples of a cache line, in bytes."""
+"""The alignment of arrays, in bytes: a cache line."""
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 
@@ -38,18 +38,18 @@ def aligned(size: int) -> int:
 
 
 def size_with_mark(nbytes: int) -> int:
-    """Tell how large a region has to be for some bytes, rounded up to pages, and the mark."""
+    """Return the size of a region for some bytes, rounded up to pages, and the mark."""
     return -(-nbytes // PAGE_BYTES) * PAGE_BYTES + len(MARK)
 
 
 class SharedMemory:
-    """One region, fetched and mapped. It is the server's for as long as any array in it lives."""
+    """One region, fetched and mapped. The server keeps it for as long as any array in it lives."""
 
     def __init__(
         self,
         created: tensor_service_pb2.CreateRegionResponse,
         interrupt: Interrupt,
-        patience: float = thresholds.CONNECT_SECONDS,
+        seconds: float = thresholds.CONNECT_SECONDS,
     ) -> None:
         """Fetch a region that was just created, within some seconds.
 
@@ -61,7 +61,7 @@ class SharedMemory:
         """Its size, in bytes, without the page that holds the mark."""
         lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            lease.settimeout(patience)
+            lease.settimeout(seconds)
             lease.connect(created.socket_path)
             lease.sendall(created.token)
             self._root: Array | None = _map(lease, created.size_bytes)
@@ -74,8 +74,8 @@ class SharedMemory:
             ) from None
         write_mark(self._root)
         self._base: int = self._root.__array_interface__["data"][0]
-        # The connection is the lease, without which the server knows the region no more. So it
-        # stays until nobody can look at the memory any more.
+        # The connection is the lease: without it the server does not know the region. So it
+        # stays until the last array in the memory is gone.
         self.lease = Lease(lease, created.max_request_bytes, interrupt)
         weakref.finalize(self._root, self.lease.close).atexit = False
 
@@ -85,7 +85,7 @@ class SharedMemory:
             check_mark(self._root)
 
     def offset_of(self, array: Array) -> int | None:
-        """Tell where an array lies in it; None when it does not, or not as the wire has it."""
+        """Return the offset of an array in it; None when it is not in it, or not as on the wire."""
         if self._root is None or not array.size or not array.flags.c_contiguous:
             return None
         offset: int = array.__array_interface__["data"][0] - self._base
@@ -96,14 +96,14 @@ class SharedMemory:
         return offset
 
     def place(self, array: Array) -> PlacedArray | None:
-        """Give an array with its place; None when it does not lie here."""
+        """Return an array with its place; None when it is not in this memory."""
         offset = self.offset_of(array)
         if offset is None:
             return None
         return PlacedArray(array, tensor_pb2.Region(region_id=self.region_id, offset=offset))
 
     def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Give an array at an offset; ValueError when it does not fit or the memory was let go."""
+        """Return an array at an offset; ValueError when it does not fit or after `release`."""
         if self._root is None:
             raise ValueError("the region is closed")
         size = dtype.itemsize * int(np.prod(shape, dtype=object))
@@ -112,7 +112,7 @@ class SharedMemory:
         return self._root[offset : offset + size].view(dtype).reshape(shape)
 
     def release(self) -> None:
-        """Let it go: it is the server's again when the last array in it is gone."""
+        """Release it: the server has it back when the last array in it is gone."""
         self._root = None
 
 

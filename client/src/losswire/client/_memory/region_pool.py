@@ -2,7 +2,7 @@
 
 Two pools of one kind: regions that large evaluations are copied through, and regions of one page,
 whose connections carry small calls. Making a region costs more than using it, so it is kept. A
-caller that finds none free, or cannot get one, takes the ordinary way by gRPC without an error.
+caller that finds none free, or cannot get one, uses gRPC instead, without an error.
 docs/decisions/0020-region-states.md describes who owns a region's contents.
 """
 

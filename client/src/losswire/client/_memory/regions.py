@@ -14,7 +14,7 @@ from losswire.client._calls.operations import (
     Steps,
     create_region,
     get_server_info,
-    known,
+    known_call,
 )
 from losswire.client._calls.session import Session
 from losswire.client._errors import FailedPreconditionError, UnimplementedError
@@ -90,14 +90,14 @@ class Regions:
             return True
         return self.staging.is_enabled and batch.is_worth_staging
 
-    def known(
+    def known_call(
         self, evaluation: Evaluation, out: Mapping[str, Array] | None
     ) -> Operation[EvaluationResult] | None:
         """Return the one call of an evaluation whose form is known; None for any other."""
         if out is not None and not self.own:
             return None
         leases, form = self.leases, key_of(evaluation)
-        found = known(form, leases) if out is None else None
+        found = known_call(form, leases) if out is None else None
         if found is None and self.own:
             found = self.placed.find(form, out, leases)
         return found

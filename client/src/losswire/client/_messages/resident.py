@@ -1,4 +1,4 @@
-"""Tensors that stay on the servers, as a caller holds them."""
+"""Handles of tensors that stay on the servers."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ _MISSING = "MISSING_RESIDENT_TENSOR"
 
 
 class StoredTensor:
-    """An array that servers hold under its hash. Made by `put`; does no I/O by itself."""
+    """An array that servers hold under its hash. Made by `put`; does no I/O."""
 
     __slots__ = ("_array", "_wire_type", "id")
 
@@ -55,7 +55,7 @@ class StoredTensor:
         return self._array.nbytes
 
     def reference(self) -> tensor_pb2.Tensor:
-        """Name it in an evaluation."""
+        """Return the tensor message that refers to it by its hash."""
         return tensor_pb2.Tensor(
             data_type=self._wire_type.data_type,
             shape=self.shape,
@@ -63,7 +63,7 @@ class StoredTensor:
         )
 
     def parts(self) -> Iterator[bytes]:
-        """Make the messages that store it, one by one."""
+        """Yield the messages that store it, one by one."""
         header = tensor_service_pb2.PutTensorHeader(
             data_type=self._wire_type.data_type, shape=self.shape
         )
@@ -74,7 +74,7 @@ class StoredTensor:
             yield tensor_service_pb2.PutTensorRequest(data=part).SerializeToString()
 
     def check_stored(self, answer: tensor_service_pb2.PutTensorResponse) -> bool:
-        """Tell whether it was stored before; FailedPreconditionError if another one is now."""
+        """Return whether it was stored before; FailedPreconditionError if another tensor is now."""
         if answer.id.sha256 == self.id:
             return answer.existed
         raise FailedPreconditionError(
@@ -84,7 +84,7 @@ class StoredTensor:
         )
 
     def _data(self) -> memoryview:
-        """Give its bytes as on the wire; a copy only where the array's memory differs."""
+        """Return its bytes as on the wire; a copy only where the array's memory differs."""
         native = np.ascontiguousarray(self._array, self._wire_type.numpy)
         wire = native if sys.byteorder == "little" else native.byteswap()
         return wire.reshape(-1).view(np.uint8).data
@@ -123,7 +123,7 @@ class ResidentTensor(StoredTensor):
     __slots__ = ("_client",)
 
     def __init__(self, array: npt.NDArray[Any], client: _Deletes) -> None:
-        """Take the array and the client that stores it."""
+        """Hash the array; `client` deletes it."""
         super().__init__(array)
         self._client = client
 
@@ -149,7 +149,7 @@ class AsyncResidentTensor(StoredTensor):
     __slots__ = ("_client",)
 
     def __init__(self, array: npt.NDArray[Any], client: _DeletesLater) -> None:
-        """Take the array and the client that stores it."""
+        """Hash the array; `client` deletes it."""
         super().__init__(array)
         self._client = client
 
@@ -168,10 +168,10 @@ class AsyncResidentTensor(StoredTensor):
 
 
 def is_missing(outcome: object) -> bool:
-    """Tell whether an evaluation failed because a server does not hold a resident tensor."""
+    """Return whether an evaluation failed because a server does not hold a resident tensor."""
     return isinstance(outcome, LosswireError) and outcome.reason == _MISSING
 
 
 def distinct(tensors: Iterable[StoredTensor]) -> tuple[StoredTensor, ...]:
-    """Leave out those that are the same as an earlier one."""
+    """Return the tensors without repetitions."""
     return tuple({tensor.id: tensor for tensor in tensors}.values())

@@ -1,4 +1,4 @@
-"""The sizes, counts and times at which the SDK chooses another way, each with its reason.
+"""The sizes, counts and times at which the SDK chooses another transport, each with its reason.
 
 "Not measured" marks limits that protect against endless work or that no caller can notice.
 """

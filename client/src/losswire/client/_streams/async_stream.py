@@ -38,7 +38,7 @@ class AsyncStream:
         """Prepare; see `AsyncClient.stream`."""
         self._runner = runner
         self._timeout = timeout
-        self._asked_in_flight = check_max_in_flight(max_in_flight)
+        self._max_in_flight = check_max_in_flight(max_in_flight)
         self._core: StreamCore | None = None
 
     async def submit(self, evaluation: Evaluation) -> asyncio.Future[EvaluationResult]:
@@ -94,7 +94,7 @@ class AsyncStream:
 
     async def __aenter__(self) -> Self:
         self._core = await open_core(self._runner, self._timeout)
-        self._in_flight = self._core.in_flight(self._asked_in_flight)
+        self._in_flight = self._core.in_flight(self._max_in_flight)
         self._window = asyncio.Semaphore(self._in_flight)
         return self
 

@@ -1,4 +1,4 @@
-"""One long-lived EvaluateStream that survives its connections. Both streams stand on it.
+"""One long-lived EvaluateStream that survives its connections; the core of both streams.
 
 It lives on an event loop: the stream that blocks has one of its own, in a thread.
 """
@@ -40,7 +40,7 @@ _Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, Any]"
 
 
 def check_max_in_flight(asked: int | None) -> int | None:
-    """Give back how many items may be unanswered; ValueError when that is less than 1."""
+    """Return the number of items that may be unanswered; ValueError when it is less than 1."""
     if asked is not None and asked < 1:
         raise ValueError(f"max_in_flight: expected at least 1, got {asked}")
     return asked
@@ -50,8 +50,8 @@ def _ended() -> UnavailableError:
     return UnavailableError("the server ended the stream", retryable=True)
 
 
-def _hides_the_status(error: LosswireError) -> bool:
-    """Tell whether gRPC made this status up.
+def _is_made_up(error: LosswireError) -> bool:
+    """Return whether gRPC made this status up.
 
     A write that fails because the server has just ended the call overwrites the status that the
     server gave (https://github.com/grpc/grpc/issues/36066). The next call will tell.
@@ -97,14 +97,14 @@ class StreamCore:
     ) -> None:
         """Start without a call; the first item makes one."""
         self.limits = limits
-        """What the server takes."""
+        """The server's limits."""
         self._session = session
         self._methods = methods
         self._timeout = timeout
         self._restore = restore
         self._restorers: set[asyncio.Task[None]] = set()
         self._items: dict[int, _Item] = {}
-        """Those without an outcome, in the order in which they came, and so of their deadlines."""
+        """The items without an outcome, in the order of their deadlines."""
         self._loop = asyncio.get_running_loop()
         # One for all items: it is set anew when it has run, not for each of them.
         self._timer: asyncio.TimerHandle | None = None
@@ -121,12 +121,12 @@ class StreamCore:
         self._driver.add_done_callback(lambda _: self._finish())
 
     def in_flight(self, asked: int | None) -> int:
-        """Tell how many items may be unanswered: no more than the server takes."""
+        """Return how many items may be unanswered: no more than the server takes."""
         allowed = max(1, self.limits.max_in_flight_per_stream)
         return allowed if asked is None else min(asked, allowed)
 
     def next_number(self) -> int:
-        """Give a number that no other item has; the one method for any thread."""
+        """Return a number that no other item has; the one method for any thread."""
         return next(self._numbers)
 
     def add(
@@ -136,7 +136,7 @@ class StreamCore:
         done: Callable[[Outcome], None],
         tensors: Sequence[StoredTensor] = (),
     ) -> None:
-        """Take an item, with the resident tensors it names; `done` gets its outcome, once."""
+        """Add an item with its resident tensors; the callback `done` gets its outcome, once."""
         if len(request) > self.limits.max_message_bytes:
             # Sent, it would end the call, and with it everybody else's items.
             limit = f"the server takes {self.limits.max_message_bytes} bytes in one message"
@@ -191,7 +191,7 @@ class StreamCore:
         self._settle_all(closed_error())
 
     def _expire(self) -> None:
-        """Fail what is overdue, and come back for the next."""
+        """Fail items that are overdue, and set the timer for the next."""
         self._timer = None
         now = self._loop.time()
         why = f"; the connection is down: {self._broken_by.message}" if self._broken_by else ""
@@ -229,7 +229,7 @@ class StreamCore:
             await asyncio.sleep(delay)
 
     def _resend(self) -> None:
-        """Prepare the next call: everything without an outcome goes again."""
+        """Prepare the next call: all items without an outcome are sent again."""
         self._unsent = deque(
             number for number, item in self._items.items() if not item.is_restoring
         )
@@ -239,7 +239,7 @@ class StreamCore:
             self._work.clear()
 
     def _take(self, number: int, outcome: Outcome, target: int) -> None:
-        """Settle an item, unless what its server misses can be sent there."""
+        """Settle an item, unless its missing resident tensors can be sent again."""
         item = self._items.get(number)
         if item is None or not is_missing(outcome) or item.restores == item.max_restores:
             self._settle(number, outcome)
@@ -265,7 +265,7 @@ class StreamCore:
             self._work.set()
 
     async def _one_call(self, target: int) -> LosswireError:
-        """Carry one call to its end; gives what ended it."""
+        """Run one call to its end; returns the error that ended it."""
         try:
             call = self._methods[target](metadata=self._session.metadata)
             sender = asyncio.create_task(self._send(call))
@@ -280,7 +280,7 @@ class StreamCore:
                 await asyncio.wait([sender])
         except grpc.RpcError as failure:
             error = error_from_call(failure)
-            return _ended() if _hides_the_status(error) else error
+            return _ended() if _is_made_up(error) else error
         except asyncio.CancelledError:
             return closed_or_cancelled(self._session)
         except grpc.aio.UsageError:
@@ -296,7 +296,7 @@ class StreamCore:
                     item = self._items.get(self._unsent.popleft())
                     if item is not None:
                         await call.write(item.request)
-                # What names resident tensors may have to be sent again on this call.
+                # An item with resident tensors may have to be sent again on this call.
                 if self._closing and not any(item.tensors for item in self._items.values()):
                     await call.done_writing()
                     return

@@ -46,7 +46,7 @@ class Stream:
         self._session = session
         self._make_runner = make_runner
         self._timeout = timeout
-        self._asked_in_flight = check_max_in_flight(max_in_flight)
+        self._max_in_flight = check_max_in_flight(max_in_flight)
         self._core: StreamCore | None = None
         self._lock = threading.Lock()
 
@@ -124,7 +124,7 @@ class Stream:
         except BaseException:
             self._stop()
             raise
-        self._in_flight = core.in_flight(self._asked_in_flight)
+        self._in_flight = core.in_flight(self._max_in_flight)
         self._window = threading.Semaphore(self._in_flight)
         self._core = core
         return self

@@ -43,13 +43,13 @@ it does not answer in time. The round trip is that of one call over the connecti
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What came of asking one server."""
+    """The outcome for one server."""
 
     status: Exit
     health: str = ""
     """The health it reported; empty when it could not be asked."""
     info: ServerInfo | None = None
-    """What it is; None when it did not say."""
+    """Its description; None when it did not answer."""
     error: LosswireError | None = None
     """Why one of these is missing."""
     round_trip: float = 0.0
