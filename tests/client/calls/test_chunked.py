@@ -272,7 +272,7 @@ class _Chunked(Scripted):
         yield loss_service_pb2.EvaluateChunkedResponse(result=result)
 
     def GetServerInfo(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 (gRPC's)
-        """Tell that chunks are taken."""
+        """Report that chunks are served."""
         answer = super().GetServerInfo(request, context)
         answer.transports.chunked = True
         return answer

@@ -110,7 +110,7 @@ def test_a_server_that_comes_back() -> None:
 
 
 def test_async_calls_go_round_and_past(call: Call) -> None:
-    """Both clients find the one server that is up, wherever it stands in the list."""
+    """Both clients find the one server that is up, at any place in the list."""
     with serving(Scripted()) as up:
         for target in (f"{up.address},127.0.0.1:1", f"127.0.0.1:1,{up.address}"):
             call(target, "evaluate", "any", {})

@@ -136,7 +136,7 @@ def test_threads_have_some_each(server: Child) -> None:
 
 
 def test_tasks_share_them(server: Child) -> None:
-    """As threads do; whoever finds none free goes by gRPC."""
+    """As threads do; a call that finds none free goes by gRPC."""
 
     async def run() -> set[str]:
         async with AsyncClient(server.address) as client:

@@ -69,7 +69,7 @@ def test_known_places_are_told_apart(sharing: Child, monkeypatch: pytest.MonkeyP
         first, second, out = (region.array(square.shape) for _ in range(3))
         first[...], second[...] = square, square + square.T
         other = np.ascontiguousarray(classes[::-1])
-        # The transposed array lies at the same address, with the same shape.
+        # The transposed array has the same address and the same shape.
         for logits in (first, second, first.T):
             for target in (classes, other):
                 for into in (None, {"input": out}):

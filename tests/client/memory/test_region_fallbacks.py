@@ -101,7 +101,7 @@ def _deaf(path: Path) -> None:
 def test_without_the_socket_the_ordinary_way_remains(
     tmp_path: Path, plain: EvaluationResult, spoil: Callable[[Path], None]
 ) -> None:
-    """What hinders regions is not told to those who did not ask, nor tried for each call."""
+    """Without regions an ordinary call succeeds, and `region` says why there are none."""
     path = tmp_path / "regions.sock"
     with Child(tmp_path / "log", "--region-socket", str(path)) as child:
         spoil(path)
@@ -117,7 +117,7 @@ def test_without_the_socket_the_ordinary_way_remains(
 
 
 def test_over_the_quota_the_ordinary_way_remains(tmp_path: Path, plain: EvaluationResult) -> None:
-    """A region that is too large for the server is an error only for those who asked."""
+    """A region that is too large for the server is an error of `region` only."""
     with (
         Child(tmp_path / "log", "--region-quota-mib", "2") as child,
         Client(child.address) as client,

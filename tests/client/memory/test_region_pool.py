@@ -91,7 +91,7 @@ def test_one_page_over_the_quota_is_asked_for_after_a_pause() -> None:
 
 
 def test_errors_of_adding_are_kept() -> None:
-    """Whoever adds a region goes on without it."""
+    """A call that cannot add a region goes on without it."""
     pool = _pool()
     steps = pool.add()
     step = _asked(steps)

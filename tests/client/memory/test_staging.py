@@ -147,7 +147,7 @@ def by_lease(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_what_lies_in_regions_is_called_over_their_leases(
     call: Call, sharing: Child, by_lease: list[bool]
 ) -> None:
-    """Whoever they belong to, from both clients; what is sent as a whole goes by gRPC."""
+    """Pooled regions and the caller's alike, from both clients; a plain message goes by gRPC."""
     call(sharing.address, "evaluate", "cross_entropy", BATCH, gradients=["input"])
     assert by_lease == [True]
     by_lease.clear()
@@ -160,8 +160,8 @@ def test_what_lies_in_regions_is_called_over_their_leases(
             inputs = {**BATCH, "input": logits}
             client.evaluate("cross_entropy", inputs, gradients=["input"], out={"input": out})
         assert by_lease == [True] * 3
-        # Whoever wants progress has nothing copied, and these classes are longer than what a
-        # lease carries.
+        # A call with progress has nothing copied, and these classes are longer than a lease
+        # carries.
         many = region.array((100_000, 2))
         classes = np.zeros(len(many), int)
         inputs = {"input": many, "target": classes}
@@ -250,7 +250,7 @@ def test_many_tasks_share_a_client(sharing: Child) -> None:
 
 
 def test_resident_and_shared_go_together(sharing: Child) -> None:
-    """A tensor that stays on the server is named, beside those that lie in regions."""
+    """A resident tensor is sent by reference, together with others in regions."""
     head = DRAW.standard_normal((300, 400)).astype(np.float32)
     hidden = DRAW.standard_normal((1000, 400)).astype(np.float32)
     with Client(sharing.address) as client:

@@ -148,7 +148,7 @@ class _Remote:
     def _call(
         self, arrays: _Arrays, wanted: Sequence[str], grad_output: Any = None
     ) -> tuple[Any, _Arrays]:
-        """Call the server while the program runs; gives the loss and gradients."""
+        """Call the server while the program runs; returns the loss and gradients."""
         wide = "float64" if any(arrays[each].dtype == "float64" for each in wanted) else "float32"
         narrow = any(arrays[name].dtype.name in _HALF_PRECISION for name in wanted)
         dtypes = {name: wide if narrow else arrays[name].dtype for name in wanted}

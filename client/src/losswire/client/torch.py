@@ -30,7 +30,7 @@ class RemoteLoss(nn.Module):
     the device of the first tensor. Gradients have their input's dtype; the loss of float16
     and bfloat16 inputs is float32, as under autocast, unless `compute_dtype` says otherwise.
 
-    It stands in for torch's: `RemoteLoss(client, "cross_entropy", label_smoothing=0.1)` for
+    It replaces torch's own: `RemoteLoss(client, "cross_entropy", label_smoothing=0.1)` for
     `nn.CrossEntropyLoss(label_smoothing=0.1)`.
 
     A reduced loss is one call, which brings the gradients along when they may be needed;

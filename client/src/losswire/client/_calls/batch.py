@@ -138,8 +138,8 @@ class Batch:
     def _gains_from_chunks(self, offer: Offer) -> bool:
         """Return whether chunks are faster than the one message it fits into, with the same bits.
 
-        Values that are not added up come in one message anyway, and torch's own path gives
-        the elements of vectors other bits where they are cut.
+        Values that are not added up come in one message anyway, and torch's own path computes
+        other bits for the elements of vectors at a cut.
         """
         info = offer.losses.get(self.evaluation.loss)
         return (

@@ -83,7 +83,7 @@ def transfer(
         try:
             call = method(once.requests(), timeout=attempts.remaining(), metadata=session.metadata)
         except ValueError:
-            # gRPC's word for a channel that another thread closes meanwhile.
+            # gRPC's error for a channel that another thread closes meanwhile.
             if not session.closed:
                 raise
             raise closed_error() from None

@@ -34,7 +34,7 @@ _WRITE: Final = select.POLLOUT if hasattr(select, "POLLOUT") else 4
 class Interrupt:
     """Ends the waiting of one client's calls when the client closes. Any thread may use it.
 
-    It wakes those who wait and touches no connection: the server must not take the end of a
+    It wakes the waiting calls and touches no connection: the server must not take the end of a
     call for the end of a lease.
     """
 

@@ -63,7 +63,7 @@ def delay_before_retry(
     """Return the seconds to wait before the next try; None when there is to be none.
 
     `attempts` tries were made, the last of which gave `error`; `remaining` seconds are left
-    of the call's timeout; `draw` gives a number in [0, 1).
+    of the call's timeout; `draw` returns a number in [0, 1).
     """
     if not error.retryable:
         return None

@@ -246,7 +246,7 @@ class RegionPool:
         path = self._session.server.transports.region_socket if self._session.server else ""
         if not path or not os.access(path, os.R_OK | os.W_OK):
             return None
-        # A region that does not fit now is no reason to wait: there is another way.
+        # A region that does not fit now is no reason to wait: gRPC is the fallback.
         created = yield replace(create_region(size), retry=False)
         seconds = thresholds.STAGING_CONNECT_SECONDS
         fetch = partial(SharedMemory, created, self._session.interrupt, seconds)

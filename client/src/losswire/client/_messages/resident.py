@@ -32,7 +32,7 @@ class StoredTensor:
         identity = begin_identity(wire_type.data_type, array.shape)
         identity.update(self._data())
         self.id: bytes = identity.digest()
-        """The SHA-256 of its canonical form, which every server gives it."""
+        """The SHA-256 of its canonical form, which every server computes for it."""
 
     @property
     def array(self) -> npt.NDArray[Any]:

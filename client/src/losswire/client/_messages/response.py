@@ -146,7 +146,7 @@ def read_result(
 ) -> EvaluationResult:
     """Read a result that came by a transport; InternalError when it is malformed.
 
-    `placed` are the arrays, by name, into which the server was told to write gradients,
+    `placed` are the arrays, by name, into which the server writes gradients on request,
     `detached` the elements of tensors that are not in the message, by path.
     """
     gradients, factored = message.gradients, message.factored_gradients
@@ -156,7 +156,7 @@ def read_result(
                 message.loss, "loss", writable=True, detached=detached.get("loss")
             ),
             "gradients": {
-                # A map of messages gives its entries in Python, and its keys at once.
+                # A map of messages iterates over its entries in Python, but over its keys in C.
                 name: placed[name]
                 if name in placed and gradients[name].HasField("region")
                 else _array(gradients[name], f'gradients["{name}"]', detached)

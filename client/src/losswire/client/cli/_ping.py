@@ -70,7 +70,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Exit:
-    """Ask every server that is named; gives the worst status."""
+    """Ask every server that is named; returns the worst status."""
     with refusals():
         session = open_session(arguments.server, arguments.timeout, arguments.token, None)
     deadline = time.monotonic() + arguments.timeout
