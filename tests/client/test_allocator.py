@@ -34,7 +34,7 @@ thread.join()
 
 
 def _faults(policy: str) -> int:
-    """Give the page faults of ten large arrays on another thread."""
+    """Count the page faults of ten large arrays on another thread."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, policy], check=True, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""A thin caller of the service: what is asked, what is answered, and nothing in between.
+"""A thin caller of the service: requests, answers, and nothing in between.
 
 The tests of losses speak the contract itself, so that no convenience of the SDK
 can hide a difference.
@@ -85,7 +85,7 @@ class Ask:
         return message
 
     def __str__(self) -> str:
-        """Say what is asked, without the values."""
+        """Return the request as text, without the values."""
         shapes = {name: f"{a.dtype.name}{list(a.shape)}" for name, a in self.inputs.items()}
         others = {
             "reduction": self.reduction and self.reduction.value,
@@ -102,7 +102,7 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What an evaluation gave; see `losswire.v1.EvaluationResult`."""
+    """The result of an evaluation; see `losswire.v1.EvaluationResult`."""
 
     loss: Array
     sum: float

@@ -1,4 +1,4 @@
-"""Servers that answer by a script, over real gRPC, for what a healthy server never does."""
+"""Servers that answer by a script, over real gRPC, for the behaviour of unhealthy servers."""
 
 # ruff: noqa: N802 - gRPC names methods as the contract does
 
@@ -80,7 +80,7 @@ def fail(
 
 
 def retry_info(seconds: float) -> error_details_pb2.RetryInfo:
-    """Make the detail that asks to come back in so many seconds."""
+    """Return the detail that asks to come back after some seconds."""
     info = error_details_pb2.RetryInfo()
     info.retry_delay.FromMilliseconds(round(seconds * 1000))
     return info
@@ -88,7 +88,7 @@ def retry_info(seconds: float) -> error_details_pb2.RetryInfo:
 
 @dataclass
 class Scripted(loss_service_pb2_grpc.LossServiceServicer):
-    """A service whose answers a test gives; it keeps what it was asked."""
+    """A service whose answers a test scripts; it keeps the requests."""
 
     script: Script = echo
     item_script: ItemScript = echo_item
@@ -102,6 +102,7 @@ class Scripted(loss_service_pb2_grpc.LossServiceServicer):
     evaluations: list[evaluation_pb2.Evaluation] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     streams: int = 0
+    listings: int = 0
 
     def Evaluate(
         self, request: loss_service_pb2.EvaluateRequest, context: grpc.ServicerContext
@@ -125,12 +126,13 @@ class Scripted(loss_service_pb2_grpc.LossServiceServicer):
     ) -> loss_service_pb2.ListLossesResponse:
         """List the losses that the test gives."""
         del request, context
+        self.listings += 1
         return loss_service_pb2.ListLossesResponse(losses=self.losses)
 
     def GetServerInfo(
         self, request: loss_service_pb2.GetServerInfoRequest, context: grpc.ServicerContext
     ) -> loss_service_pb2.GetServerInfoResponse:
-        """Tell the limits."""
+        """Return the limits."""
         del request, context
         return loss_service_pb2.GetServerInfoResponse(limits=self.limits)
 

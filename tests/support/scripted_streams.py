@@ -67,7 +67,7 @@ class Counting(Scripted):
 
 
 class Breaking(Scripted):
-    """Ends each call after so many answers, in one way or another."""
+    """Ends each call after a number of answers, with or without an error."""
 
     def __init__(self, answers: int, code: grpc.StatusCode | None) -> None:
         super().__init__()

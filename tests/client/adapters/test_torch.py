@@ -171,7 +171,7 @@ def test_weights_of_samples_and_normalizer(client: Client) -> None:
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("differentiate", ["backward", "grad"])
 def test_second_derivatives_are_refused(client: Client, reduction: str, differentiate: str) -> None:
-    """A gradient penalty raises instead of leaving the loss out, whatever stands beside it."""
+    """A gradient penalty raises instead of leaving the loss out, with any other term beside it."""
     x = torch.randn(4, requires_grad=True)
     loss = RemoteLoss(client, "mse_loss", reduction=reduction)(x, torch.zeros(4))  # type: ignore[arg-type]
     [gradient] = torch.autograd.grad(loss.sum() + (x**3).sum(), x, create_graph=True)

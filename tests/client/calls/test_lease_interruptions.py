@@ -218,7 +218,7 @@ def test_a_lease_that_is_broken_is_not_free(ends: tuple[Lease, Server]) -> None:
 
 
 def test_threads_and_interruptions_together(ends: tuple[Lease, Server]) -> None:
-    """Whoever gets an answer gets its own, whatever became of the others."""
+    """Each call gets its own answer, whatever became of the others."""
     lease, server = ends
     beside(server.echo)
     wrong: list[bytes] = []

@@ -98,13 +98,13 @@ class Flaky(Scripted):
         metadata: Sequence[tuple[str, str | bytes]] = (),
     ) -> None:
         super().__init__(self._script)
-        self._failures = failures
+        self.failures = failures
         self._how = (code, details, metadata)
 
     def _script(
         self, evaluation: evaluation_pb2.Evaluation, context: grpc.ServicerContext
     ) -> evaluation_pb2.EvaluationResult:
-        if len(self.evaluations) <= self._failures:
+        if len(self.evaluations) <= self.failures:
             code, details, metadata = self._how
             fail(context, code, details=details, metadata=metadata)
         return echo(evaluation)
@@ -127,7 +127,7 @@ def test_tried_again_until_it_succeeds(call: Call, service: Flaky) -> None:
     with serving(service):
         result = call(service.address, "evaluate", "any", {"x": [1.0]})
     assert float(result.loss) == 1.0
-    assert len(service.evaluations) == service._failures + 1
+    assert len(service.evaluations) == service.failures + 1
 
 
 @pytest.mark.parametrize(

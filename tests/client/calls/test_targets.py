@@ -1,5 +1,6 @@
 """Where a client connects to: one server, several, and what it says of itself there."""
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def test_a_server_that_comes_back() -> None:
 
 
 def test_async_calls_go_round_and_past(call: Call) -> None:
-    """Both clients find the one server that is up, wherever it stands in the list."""
+    """Both clients find the one server that is up, at any place in the list."""
     with serving(Scripted()) as up:
         for target in (f"{up.address},127.0.0.1:1", f"127.0.0.1:1,{up.address}"):
             call(target, "evaluate", "any", {})
@@ -168,5 +169,6 @@ def test_the_token_is_not_shown() -> None:
 
 def test_default_timeout_is_finite() -> None:
     """Every call has a deadline, also when nobody gives one."""
-    with Client("host:1") as client:
-        assert 0 < client._session.attempts(None).remaining() < math.inf
+    for client in (Client, AsyncClient):
+        default = inspect.signature(client).parameters["timeout"].default
+        assert 0 < default < math.inf

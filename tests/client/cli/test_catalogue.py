@@ -12,7 +12,7 @@ NAMES = [record.name for record in builtin_registry()]
 
 
 def test_the_table_has_a_line_for_each_loss(losswire: Run) -> None:
-    """Names stand in order, inputs in brackets are optional, and columns are aligned."""
+    """Names are in order, inputs in brackets are optional, and columns are aligned."""
     ran = losswire("losses")
     head, *lines = ran.out.splitlines()
     assert (ran.status, ran.err) == (0, "")

@@ -97,7 +97,7 @@ def _elements(ran: Ran) -> list[int]:
 
 
 def test_large_inputs_are_sampled(losswire: Run, tmp_path: Path) -> None:
-    """At most --elements elements are checked, and 0 stands for all."""
+    """At most --elements elements are checked, and 0 means all."""
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((40, 30)))
     words = ("check-gradient", "logsigmoid", "--json", "--input", str(tmp_path / "x.npy"))
     assert _elements(losswire(*words)) == [1000, 1200]

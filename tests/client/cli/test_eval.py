@@ -340,7 +340,7 @@ def test_what_is_too_large_is_said(
 ) -> None:
     """A function that needs one message, and does not fit into it, fails with a line."""
     # On this machine it would go through shared memory, of which there is enough.
-    monkeypatch.setattr("losswire.client._memory.staging.HAVE_REGIONS", False)
+    monkeypatch.setattr("losswire.client._memory.mapping.HAVE_REGIONS", False)
     np.save(tmp_path / "large.npy", np.zeros(3 << 20, np.float32))
     ran = losswire("eval", "sigmoid", "--input", str(tmp_path / "large.npy"))
     assert (ran.status, ran.out) == (2, "")

@@ -1,12 +1,10 @@
 """Small evaluations on the server's own machine: without gRPC, once there are several."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +17,13 @@ from losswire.client import (
     InvalidArgumentError,
     RetryPolicy,
 )
-from losswire.client._memory import local_leases as local
-from losswire.client._memory import staging
+from losswire.client._calls.operations import Steps
+from losswire.client._calls.session import open_session
+from losswire.client._memory.region_pool import RegionPool
+from losswire.client._memory.regions import Regions
+from losswire.client._messages import thresholds
 from tests.support.harness import Child
+from tests.support.mapped import descriptors, eventually, mapped_regions
 
 _DRAW = np.random.default_rng(5)
 _LOGITS = _DRAW.standard_normal((32, 10), dtype=np.float32)
@@ -29,7 +31,7 @@ _BATCH: dict[str, ArrayInput] = {"input": _LOGITS, "target": np.arange(32) % 10}
 _REGRESSION: dict[str, ArrayInput] = {"input": _LOGITS, "target": _LOGITS[::-1].copy()}
 _QUICK = RetryPolicy(initial_backoff=0.01, max_backoff=0.1)
 
-_BEFORE = local._CALLS
+_BEFORE = thresholds.LEASE_AFTER_CALLS
 """How many calls go by gRPC before."""
 
 Many = Callable[[str, str, dict[str, ArrayInput], int], list[EvaluationResult]]
@@ -104,16 +106,19 @@ def test_errors_are_those_of_grpc(server: Child) -> None:
 
 def test_nothing_is_left_behind(server: Child) -> None:
     """A client that is closed has no lease, and the server none of its memory."""
+    before = mapped_regions()
     with Client(server.address) as client:
         for _ in range(_BEFORE + 1):
             client.evaluate("cross_entropy", _BATCH)
-        assert len(client._regions._local._memories) == 1
-        descriptors = _descriptors(server)
-    assert _eventually(lambda: _descriptors(server) < descriptors)
+        assert mapped_regions() - before == 1
+        held = descriptors(server.process.pid)
+    assert eventually(lambda: descriptors(server.process.pid) < held)
+    assert mapped_regions() == before
 
 
 def test_threads_have_some_each(server: Child) -> None:
     """Calls at once open more, up to four, and each gets its own answer."""
+    before = mapped_regions()
     with Client(server.address) as client, ThreadPoolExecutor(16) as pool:
 
         def one(number: int) -> bool:
@@ -127,11 +132,11 @@ def test_threads_have_some_each(server: Child) -> None:
             return bool(np.allclose(found.gradients["input"], expected, atol=1e-5))
 
         assert all(pool.map(one, range(800)))
-        assert 1 <= len(client._regions._local._memories) <= local._MOST
+        assert 1 <= mapped_regions() - before <= thresholds.MAX_LEASES
 
 
 def test_tasks_share_them(server: Child) -> None:
-    """As threads do; whoever finds none free goes by gRPC."""
+    """As threads do; a call that finds none free goes by gRPC."""
 
     async def run() -> set[str]:
         async with AsyncClient(server.address) as client:
@@ -153,13 +158,13 @@ def test_without_memory_that_is_shared_grpc_remains(
 ) -> None:
     """The server is asked once in a while, not with each call."""
     asked: list[int] = []
-    obtain = staging.obtain
+    add = RegionPool.add
 
-    def counted(*arguments: Any) -> Any:  # noqa: ANN401 (the function's own)
+    def counted(pool: RegionPool) -> Steps[None]:
         asked.append(1)
-        return obtain(*arguments)
+        return add(pool)
 
-    monkeypatch.setattr(local, "obtain", counted)
+    monkeypatch.setattr(RegionPool, "add", counted)
     arguments = [each.format(tmp_path) for each in options]
     with Child(tmp_path / "log", *arguments) as child:
         (tmp_path / "none").unlink(missing_ok=True)
@@ -170,7 +175,7 @@ def test_without_memory_that_is_shared_grpc_remains(
 
 def test_a_server_that_was_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next call goes by gRPC, and those after it over a new lease."""
-    monkeypatch.setattr(local, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(thresholds, "LEASE_PAUSE_SECONDS", 0.0)
     listen = f"unix:{tmp_path / 'server.sock'}"
     start = [partial(Child, tmp_path / name, listen=listen) for name in "ab"]
     with Client(listen, retry=_QUICK) as client:
@@ -185,20 +190,19 @@ def test_a_server_that_was_started_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(set(map(_bits, first + second))) == 1
 
 
-def test_other_machines_are_not_asked(server: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_machines_are_not_asked() -> None:
     """A name that may be any machine's is taken to be another one's."""
-    monkeypatch.setattr(local.LocalLeases, "open", None)
-    port = server.address.rpartition(":")[2]
-    with Client(f"dns:///localhost.localdomain:{port}") as client:
-        assert not any(client._regions.want_lease(None) for _ in range(3 * _BEFORE))
+    regions = Regions(open_session("dns:///localhost.localdomain:1", 60.0, None, None))
+    assert not any(regions.want_lease(None) for _ in range(3 * _BEFORE))
 
 
 def test_the_leases_of_own_regions_are_enough(server: Child) -> None:
     """None is opened beside them."""
+    before = mapped_regions()
     with Client(server.address) as client, client.region(4096):
         ways = {client.evaluate("cross_entropy", _BATCH).transport for _ in range(3 * _BEFORE)}
         assert ways == {"local"}
-        assert not client._regions._local.leases
+        assert mapped_regions() - before == 1
 
 
 def test_calls_in_a_hurry_open_none(server: Child) -> None:
@@ -219,12 +223,3 @@ def test_what_is_longer_than_a_lease_carries(server: Child) -> None:
         inputs = {"input": large, "target": np.zeros(len(large), int)}
         assert client.evaluate("cross_entropy", inputs).transport == "unary"
         assert client.evaluate("cross_entropy", _BATCH).transport == "local"
-
-
-def _descriptors(child: Child) -> int:
-    return sum(1 for _ in Path(f"/proc/{child.process.pid}/fd").iterdir())
-
-
-def _eventually(condition: Callable[[], bool]) -> bool:
-    waiting = threading.Event()
-    return any(condition() or waiting.wait(0.01) for _ in range(500))

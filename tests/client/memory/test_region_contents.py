@@ -181,7 +181,7 @@ def test_all_of_a_region_is_the_callers(child: Child, nbytes: int) -> None:
 def test_closing_ends_a_call_and_nothing_else(
     tmp_path: Path, use: Callable[[Client, Array, Array], object]
 ) -> None:
-    """The caller hears of it as from any other call, and its arrays keep their contents."""
+    """The caller gets the error of any other call, and its arrays keep their contents."""
     with Child(tmp_path / "log") as child:
         client = Client(child.address)
         region = client.region(_BYTES)

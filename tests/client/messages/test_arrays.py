@@ -167,7 +167,7 @@ def test_zero_dimensional_and_empty_torch_tensors(echo: Echo) -> None:
 
 
 def test_torch_tensor_with_lazy_negation(echo: Echo) -> None:
-    """A tensor whose sign lies in a flag is sent with the sign."""
+    """A tensor whose sign is a flag is sent with the sign."""
     tensor = torch.tensor([1 + 2j]).conj().imag
     assert tensor.is_neg()
     assert_same(echo(tensor), np.array([-2], "f4"))

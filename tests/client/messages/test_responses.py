@@ -251,7 +251,7 @@ INFO = LossInfo(
 
 
 def test_a_loss_is_described_in_python_types(call: Call) -> None:
-    """Dtypes are names, option types are Python's, shapes stand in the order of the inputs."""
+    """Dtypes are names, option types are Python's, shapes are in the order of the inputs."""
     with serving(Scripted(losses=[MESSAGE])) as service:
         [info] = call(service.address, "losses")
     assert info == INFO

@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from losswire.client import Client, Evaluation
-from losswire.client._calls.batch import FITS_ALWAYS, STAGED_FROM
 from losswire.client._messages.request import fill_evaluation
 from losswire.client._messages.template import (
     ALONE,
@@ -30,6 +29,7 @@ from losswire.client._messages.template import (
     key_of,
     placed_form,
 )
+from losswire.client._messages.thresholds import STAGED_BYTES, SURE_MESSAGE_BYTES
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import DATA_TYPES
 from tests.client.conftest import Call
@@ -371,8 +371,8 @@ def test_long_texts_are_not_kept() -> None:
 
 def test_large_forms_are_composed_only() -> None:
     """Which way a large evaluation goes is decided each time, however well its form is known."""
-    assert SMALL_BYTES * 5 <= STAGED_FROM
-    assert SMALL_BYTES <= FITS_ALWAYS
+    assert SMALL_BYTES * 5 <= STAGED_BYTES
+    assert SMALL_BYTES <= SURE_MESSAGE_BYTES
     for seed in range(2):
         draw = np.random.default_rng(seed)
         large = Evaluation("any", {"x": draw.integers(0, 9, SMALL_BYTES).astype("i1")})

@@ -59,7 +59,7 @@ def numbered(count: int) -> list[Evaluation]:
 
 
 def numbers(outcomes: Iterable[EvaluationResult | LosswireError]) -> list[float | str]:
-    """Tell outcomes apart."""
+    """Return the reason or the number of each outcome."""
     return [
         outcome.reason if isinstance(outcome, LosswireError) else float(outcome.gradients["x"])
         for outcome in outcomes

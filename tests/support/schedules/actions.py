@@ -1,4 +1,4 @@
-"""What ends something."""
+"""The ways to end a call, a client, a region or a process."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ from tests.support.schedules.scene import (
 def act_of(
     schedule: Schedule, server: Server, held: list[Any], arrays: Arrays
 ) -> Callable[[], None]:
-    """Return what ends something."""
+    """Return the function that ends something, as the schedule demands."""
     way = schedule.way
 
     def collect() -> None:
@@ -62,7 +62,7 @@ def _restart(server: Server, number: int) -> None:
 
 
 def _fork(schedule: Schedule, held: list[Any], arrays: Arrays) -> None:
-    """Fork, and let the child do something with what it inherited."""
+    """Fork, and let the child use the client and arrays that it inherited."""
     child = os.fork()
     if child:
         status = _wait_for(child)

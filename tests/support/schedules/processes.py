@@ -11,7 +11,7 @@ from tests.support.schedules.scene import Arrays, Schedule, Server, make_client
 
 
 def run_outlived(schedule: Schedule, server: Server) -> None:
-    """A parent makes all, forks, and ends; the child has what it inherited."""
+    """A parent makes all, forks, and ends; the child has the inherited arrays."""
     reader, writer = os.pipe()
     parent = os.fork()
     if not parent:

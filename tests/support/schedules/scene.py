@@ -1,4 +1,4 @@
-"""What a schedule is made of: a server, arrays in shared memory, and what is right."""
+"""The parts of a schedule: a server, arrays in shared memory, and the right results."""
 
 import asyncio
 import os
@@ -88,7 +88,7 @@ class Schedule:
 
 
 class Server:
-    """The server process, and what it holds."""
+    """The server process, and the regions it holds."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -139,7 +139,7 @@ class Server:
 
 
 class Arrays:
-    """The arrays of one schedule, and what is right."""
+    """The arrays of one schedule, and the right results."""
 
     def __init__(self, region: Region, kind: str, dice: np.random.Generator) -> None:
         rows = {"small": SMALL_ROWS, "long": LONG_ROWS}.get(kind, ROWS)
@@ -156,25 +156,25 @@ class Arrays:
         self.gradient = 2 * difference / difference.size
 
     def arguments(self) -> dict[str, Any]:
-        """Return what `evaluate` takes."""
+        """Return the arguments of `evaluate`."""
         inputs: dict[str, Any] = {"input": self.input, "target": self.target}
         if self.kind in ("staged", "long"):
             inputs = {name: array.copy() for name, array in inputs.items()}
         if self.kind == "long":
-            # One input travels in the request, of some 250 KB, the other one lies in the region.
+            # One input is sent in the request, of some 250 KB, the other one is in the region.
             inputs["target"] = self.target
         out = {"input": self.out} if self.kind == "placed" else None
         return {"loss": "mse_loss", "inputs": inputs, "gradients": ["input"], "out": out}
 
     def check_result(self, schedule: Schedule, result: Any) -> None:  # noqa: ANN401 (any result)
-        """Compare a result with what is right."""
+        """Compare a result with the right one."""
         loss = float(result.loss)
         schedule.check(abs(loss - self.loss) < 1e-5 * self.loss, f"loss {loss}, not {self.loss}")
         near = np.allclose(result.gradients["input"], self.gradient, rtol=1e-5, atol=1e-9)
         schedule.check(near, "a wrong gradient")
 
     def check_contents(self, schedule: Schedule, when: str) -> None:
-        """Compare what the arrays hold with what they held."""
+        """Compare the contents of the arrays with their earlier contents."""
         same = all(map(np.array_equal, (self.input, self.target), self.before))
         schedule.check(same, f"other contents {when}")
         # The server may be writing the gradient of a call that was given up.

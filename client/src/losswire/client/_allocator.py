@@ -1,4 +1,4 @@
-"""The process's policy on large blocks of memory, for callers that move much.
+"""The process's policy on large blocks of memory, for callers with large arrays.
 
 The server has one of its own: the two share no process and no code.
 """
@@ -18,19 +18,19 @@ _SETTINGS: Final = {
     _M_TOP_PAD: 64 << 20,
     _M_ARENA_MAX: 1,
 }
-"""What `mallopt` is told, in C ints."""
+"""The arguments of `mallopt`, in C ints."""
 
 
 def keep_large_blocks() -> bool:
-    """Keep freed blocks below 1 GiB in this process for reuse; tells whether the platform can.
+    """Keep freed blocks below 1 GiB in this process for reuse; returns whether the platform can.
 
-    By default glibc gives every large block back to the kernel, and the next array of that size
+    By default glibc returns every large block to the kernel, and the next array of that size
     pays for all of its pages again, which for large gradients costs more than the arithmetic. The
-    setting is the process's and stays: memory that was once used for arrays is not given back.
+    setting is the process's and stays: memory that was once used for arrays is not returned.
 
     Call it once, after the imports and before the first client is made, the first thread started
     and the first large array allocated; it reaches only threads that have not allocated yet. Does
-    nothing, and gives False, where the C library is not glibc. The SDK never calls it by itself.
+    nothing, and returns False, where the C library is not glibc. The SDK never calls it by itself.
     """
     if not _has_glibc():
         return False

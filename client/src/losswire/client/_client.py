@@ -1,46 +1,32 @@
 """The client that blocks."""
 
-import threading
-import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, Unpack
 from weakref import WeakSet
 
 import grpc
 import numpy.typing as npt
 
-from losswire.client._async_client import AsyncClient
 from losswire.client._calls import operations
-from losswire.client._calls.batch import Batch, ChunkedPlan
-from losswire.client._calls.chunked import (
-    Cancellation,
-    Progress,
-    connect,
-    connect_chunked,
-    transfer,
-)
-from losswire.client._calls.retry import Attempts, RetryPolicy
-from losswire.client._calls.session import DEFAULT_TIMEOUT, LEAST_SECONDS, Clock, open_session
-from losswire.client._errors import (
-    LosswireError,
-    closed_error,
-    error_from_call,
-    too_late_error,
-)
-from losswire.client._memory.mapping import check_arrays, is_missing_region
+from losswire.client._calls.async_runner import AsyncRunner
+from losswire.client._calls.plan import Progress
+from losswire.client._calls.retry import RetryPolicy
+from losswire.client._calls.runner import Runner
+from losswire.client._calls.session import open_session
+from losswire.client._errors import LosswireError
+from losswire.client._memory.evaluate import evaluate
 from losswire.client._memory.region import Region
 from losswire.client._memory.regions import Regions
-from losswire.client._messages.arrays import ArrayInput, to_numpy
-from losswire.client._messages.catalogue import LossInfo, Offer, ServerInfo
+from losswire.client._messages.arrays import ArrayInput
+from losswire.client._messages.catalogue import LossInfo, ServerInfo
 from losswire.client._messages.evaluation import Evaluation, EvaluationFields
-from losswire.client._messages.resident import ResidentTensor, StoredTensor, is_missing
+from losswire.client._messages.resident import ResidentTensor, StoredTensor
 from losswire.client._messages.response import EvaluationResult
+from losswire.client._messages.thresholds import DEFAULT_TIMEOUT_SECONDS
 from losswire.client._streams.sync_stream import Stream
 from losswire.wire import OptionScalar
-
-_R = TypeVar("_R")
 
 
 class Client:
@@ -49,13 +35,19 @@ class Client:
     One client may be used by any number of threads at once; its calls share a connection to
     each server. It does not survive a fork: make one in each process. Nothing is read from
     the environment.
+
+    Example:
+        >>> with Client(address) as own:
+        ...     result = own.evaluate("mse_loss", {"input": [1.0, 2.0], "target": [0.0, 0.0]})
+        >>> float(result.loss)
+        2.5
     """
 
     def __init__(
         self,
         target: str,
         *,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
         retry: RetryPolicy | None = None,
@@ -64,22 +56,19 @@ class Client:
 
         `target` is `host:port`, several of these with commas between them, or a gRPC name such
         as `dns:///name:port` or `unix:/path`. Calls go round all addresses, and past those that
-        cannot be reached. `timeout` is the default for each call, in seconds, all tries
-        included. `credentials` switch TLS on; `token` is sent with each call as
-        `authorization: Bearer`. `retry` says when failed calls are tried again.
+        cannot be reached. `timeout` is the default for each call, in seconds, greater than 0, all
+        tries included. `credentials` switch TLS on; `token` is printable ASCII text, sent with
+        each call as `authorization: Bearer`. `retry` says when failed calls are tried again.
 
         Raises TypeError and ValueError for arguments that cannot be right.
         """
         self._session = open_session(target, timeout, token, retry)
-        self._async_client = partial(
-            AsyncClient, target, timeout=timeout, credentials=credentials, token=token, retry=retry
+        self._regions = Regions(self._session)
+        self._runner = Runner(self._session, credentials)
+        self._make_stream_runner = lambda: AsyncRunner(
+            open_session(target, timeout, token, retry), credentials
         )
         self._streams: WeakSet[Stream] = WeakSet()
-        self._putting = threading.Lock()
-        self._regions = Regions(self._session)
-        self._channels = connect(self._session, credentials)
-        self._calls = [operations.calls_of(channel) for channel in self._channels]
-        self._chunked_calls = connect_chunked(self._channels)
 
     def evaluate(
         self,
@@ -98,178 +87,173 @@ class Client:
         `reduction`, `gradients`, `grad_output`, `sample_weight`, `normalizer`,
         `gradient_dtype`, `compute_dtype`, `engine`, `gradient_form`.
 
-        `timeout` is in seconds, all tries included; None: the client's. `out` gives arrays, by
-        input name, for gradients to be written into, of the gradient's type and shape; what
-        they hold after an error is undefined.
+        `timeout` is in seconds, greater than 0, all tries included; None: the client's. `out` maps
+        input names to arrays for their gradients: of the gradient's dtype and shape, writable,
+        contiguous in C order. After an error their contents are undefined.
 
-        What is large goes in chunks, by itself: inputs are
-        read a few rows at a time, and must not change meanwhile. `progress` is then called with
-        the rows that are done and all rows, on the thread that moves them, which may be
-        another; an exception from it ends the call. After a failure that is tried again it
-        starts over.
+        A large batch is sent in chunks automatically: inputs are read a few rows at a time, and
+        must not change meanwhile. `progress` is then called with the number of rows done and of
+        all rows, on the thread that moves them, which may be another; an exception from it ends
+        the call. A try after a failure starts over.
 
-        On the server's own machine, what is large goes through shared memory, by itself, unless
-        `progress` is given; see `region` for doing without copies. `result.transport` tells the
-        way taken.
+        On the server's own machine, a large batch passes through shared memory automatically,
+        unless `progress` is given; see `region` for no copies at all. `result.transport` names the
+        transport.
 
-        Raises TypeError and ValueError for what cannot be sent, LosswireError for everything
-        that the server or the way to it refuses, RuntimeError on a closed client.
+        Raises TypeError and ValueError for arguments that cannot be sent, RuntimeError on a closed
+        client, and a subclass of LosswireError when the server refuses or cannot be reached:
+        InvalidArgumentError, NotFoundError (no such loss), ResourceExhaustedError (a limit),
+        FailedPreconditionError (contents of shared memory are gone), DeadlineExceededError,
+        UnavailableError, CancelledError (the client was closed).
+
+        Example:
+            >>> logits = np.zeros((2, 4), np.float32)
+            >>> result = client.evaluate(
+            ...     "cross_entropy", {"input": logits, "target": [0, 3]}, gradients=["input"]
+            ... )
+            >>> round(float(result.loss), 4), result.gradients["input"].shape
+            (1.3863, (2, 4))
         """
         evaluation = Evaluation(loss, inputs, options or {}, **fields)
-        result = self._evaluate(evaluation, timeout, out, progress)
-        operations.check_contents(evaluation, out)
-        return result
-
-    def _evaluate(
-        self,
-        evaluation: Evaluation,
-        timeout: float | None,
-        out: Mapping[str, npt.NDArray[Any]] | None,
-        progress: Progress | None,
-    ) -> EvaluationResult:
-        """Evaluate by a known form, or else as a batch."""
-        if self._regions.want_lease(timeout):
-            clock = Clock(self._session, timeout)
-            self._run(self._regions.open_lease(), clock.remaining())
-            timeout = clock.remaining()
-        known = self._regions.known(evaluation, out)
-        if known is not None:
-            attempts = self._session.attempts(timeout)
-            try:
-                return self._call(known, attempts)
-            except LosswireError as error:
-                if not is_missing_region(error):
-                    raise
-            timeout = max(attempts.remaining(), LEAST_SECONDS)
-        clock = Clock(self._session, timeout)
-        return self._evaluate_batch(Batch(evaluation, out), clock, progress)
-
-    def _evaluate_batch(
-        self, batch: Batch, clock: Clock, progress: Progress | None
-    ) -> EvaluationResult:
-        """Evaluate what has no known form, by the way that is fastest for its size."""
-        if self._regions.may_help(batch):
-            steps = self._regions.evaluate(batch, staged=progress is None)
-            shared = self._run(steps, clock.remaining())
-            if shared is not None:
-                return shared
-        if batch.is_large:
-            plan = batch.plan(self._offer(clock))
-            if plan is not None:
-                try:
-                    result = self._transfer(plan, progress, clock.remaining())
-                except LosswireError as error:
-                    if not (batch.residents and is_missing(error)):
-                        raise
-                    # The next try may meet another server: all must hold them.
-                    for tensor in batch.residents:
-                        self._on_each(operations.put(tensor), clock.remaining())
-                    result = self._transfer(plan, progress, clock.remaining())
-                return batch.deliver(result)
-        return self._run(batch.steps(self._regions.leases), clock.remaining())
-
-    def _transfer(
-        self, plan: ChunkedPlan, progress: Progress | None, timeout: float
-    ) -> EvaluationResult:
-        return transfer(
-            self._session,
-            self._chunked_calls,
-            plan,
-            progress=progress,
-            timeout=timeout,
-            halt=Cancellation(),
-        )
+        steps = evaluate(self._regions, evaluation, timeout, out, progress)
+        return self._runner.run(steps, timeout)
 
     def evaluate_many(
         self, evaluations: Iterable[Evaluation], *, timeout: float | None = None
     ) -> list[EvaluationResult | LosswireError]:
         """Evaluate many small batches in one message.
 
-        Gives a result or a LosswireError for each, in order: one that fails does not fail the
+        Returns a result or a LosswireError for each, in order: one that fails does not fail the
         others, and is not tried again (see `LosswireError.retryable`). At most
-        `server_info().limits.max_evaluations_per_call`. Raises as `evaluate` does when the
-        call fails as a whole.
+        `server_info().limits.max_evaluations_per_call` evaluations, and 2 GiB together. `timeout`
+        is in seconds. Raises as `evaluate` does when the call fails as a whole.
+
+        Example:
+            >>> item = Evaluation("mse_loss", {"input": [3.0], "target": [1.0]})
+            >>> [float(each.loss) for each in client.evaluate_many([item, item])]
+            [4.0, 4.0]
         """
-        return self._run(operations.evaluate_many(evaluations), timeout)
+        return self._runner.run(operations.evaluate_many(evaluations), timeout)
 
     def put(self, array: ArrayInput, *, timeout: float | None = None) -> ResidentTensor:
-        """Leave an array on the server, to be used in any number of evaluations by name.
+        """Store an array on the server, for use in any number of evaluations by reference.
 
-        It is sent only if the server does not hold it already. The handle stands for the array
-        wherever an evaluation takes one, and refers to it, to send it again: to another server,
-        to one that was started again, or when others displaced it there. So the array must not
-        change. Raises as `evaluate` does; UnimplementedError when the server keeps no tensors.
+        An array of any shape with at most 8 axes and any dtype of the wire. It is sent only if
+        the server does not hold it already. The handle stands for the array wherever an evaluation
+        takes one, and keeps it, to send it again: to another server, to one that was started
+        again, or when others evicted it there. So the array must not change. `timeout` is in
+        seconds.
+
+        Raises as `evaluate` does; UnimplementedError when the server keeps no tensors.
+
+        Example:
+            >>> target = client.put(np.zeros(2, np.float32))
+            >>> float(client.evaluate("mse_loss", {"input": [1.0, 2.0], "target": target}).loss)
+            2.5
         """
-        if isinstance(array, StoredTensor):
-            raise TypeError("array: this is a resident tensor already")
-        tensor = ResidentTensor(to_numpy(array), self)
-        check_arrays([tensor.array])
-        self._run(operations.store(tensor), timeout)
-        return tensor
+        make = partial(ResidentTensor, client=self)
+        return self._runner.run(operations.store(array, make), timeout)
 
     def region(self, nbytes: int, *, timeout: float | None = None) -> Region:
-        """Make memory of so many bytes that the server on this machine shares.
+        """Make memory of at least `nbytes` bytes that the server on this machine shares.
 
-        Fill arrays that its `array` gives, and pass them as inputs and in `out`: nothing of
-        them is copied. Close it when it is no longer needed, or use `with`. Linux only.
+        Fill arrays made by its `array` method, and pass them as inputs and in `out`: nothing of
+        them is copied. Close it when it is no longer needed, or use `with`. `timeout` is in
+        seconds. Linux only.
 
         Raises as `evaluate` does: UnimplementedError when the server or this system shares no
         memory, FailedPreconditionError when the memory cannot be had from here,
-        ResourceExhaustedError when it is more than the server's quota. ValueError when the
-        client has several targets.
+        ResourceExhaustedError when it is more than the server's quota. ValueError when `nbytes`
+        is less than 1 or the client has several targets.
+
+        Example:
+            >>> with client.region(4096) as region:
+            ...     inputs = {name: region.array(2) for name in ("input", "target")}
+            ...     inputs["input"][...] = 1.0, 2.0
+            ...     float(client.evaluate("mse_loss", inputs).loss)
+            2.5
         """
-        return self._run(self._regions.open(nbytes), timeout)
+        return self._runner.run(self._regions.open(nbytes), timeout)
 
     def stat(self, tensor: StoredTensor, *, timeout: float | None = None) -> bool:
-        """Tell whether every server of the target holds a tensor. Raises as `evaluate` does."""
-        held = self._on_each(operations.stat(tensor), timeout)
-        return all(held)
+        """Return whether every server of the target holds a tensor.
+
+        `timeout` is in seconds, for all of them. Raises as `evaluate` does.
+
+        Example:
+            >>> client.stat(client.put([1.0, 2.0]))
+            True
+        """
+        return self._runner.run(operations.is_held_by_all(tensor), timeout)
 
     def delete(self, tensor: StoredTensor, *, timeout: float | None = None) -> bool:
-        """Make all servers of the target forget a tensor; tells whether any of them held it.
+        """Delete a tensor from all servers of the target; returns whether any of them held it.
 
-        An evaluation that names it nevertheless sends it again. Raises as `evaluate` does.
+        An evaluation that names it nevertheless sends it again. `timeout` is in seconds, for all
+        servers. Raises as `evaluate` does.
+
+        Example:
+            >>> tensor = client.put([1.0, 2.0])
+            >>> client.delete(tensor), client.delete(tensor)
+            (True, False)
         """
-        held = self._on_each(operations.delete(tensor), timeout)
-        return any(held)
+        return self._runner.run(operations.delete_from_all(tensor), timeout)
 
     def losses(self, *, timeout: float | None = None) -> list[LossInfo]:
-        """List every loss of the server, ordered by name. Raises as `evaluate` does."""
-        return self._run_one(operations.list_losses(), timeout)
+        """List every loss of the server, ordered by name: inputs, shapes, dtypes and options.
+
+        `timeout` is in seconds. Raises as `evaluate` does.
+
+        Example:
+            >>> [each.name for each in client.losses() if each.name.startswith("mse")]
+            ['mse_loss']
+        """
+        return self._runner.run(operations.single(operations.list_losses()), timeout)
 
     def server_info(self, *, timeout: float | None = None) -> ServerInfo:
-        """Tell versions, device, limits and transports. Raises as `evaluate` does."""
-        return self._run_one(operations.get_server_info(), timeout)
+        """Return the server's versions, device, limits (in bytes and counts) and transports.
 
-    def _offer(self, clock: Clock) -> Offer:
-        """Tell what the servers offer, asking them once."""
-        if self._session.offer is None:
-            server = self._session.server or self.server_info(timeout=clock.remaining())
-            losses = self.losses(timeout=clock.remaining())
-            self._session.offer = Offer(server=server, losses={each.name: each for each in losses})
-        return self._session.offer
+        `timeout` is in seconds. Raises as `evaluate` does.
+
+        Example:
+            >>> client.server_info().device
+            'cpu'
+        """
+        return self._runner.run(operations.single(operations.get_server_info()), timeout)
 
     def stream(self, *, timeout: float | None = None, max_in_flight: int | None = None) -> Stream:
         """Prepare a stream of evaluations, such as a training loop; `with` opens it.
 
         One call carries all of them, so that an evaluation costs less than by itself and many
         are under way at once. A stream that breaks is opened again, on another server where
-        there is one, and what was not answered is sent again.
+        there is one, and evaluations without an answer are sent again.
 
-        `timeout` is what each evaluation may take, in seconds, from `submit` to its answer
-        (None: the client's). `max_in_flight` is how many may be unanswered before `submit`
-        waits; at most, and by default, what the server takes.
+        `timeout` is for each evaluation, in seconds, from `submit` to its answer (None: the
+        client's). `max_in_flight`, at least 1, is how many may be unanswered before `submit`
+        waits; at most, and by default, as many as the server takes.
+
+        Raises ValueError for `max_in_flight`, RuntimeError on a closed client.
+
+        Example:
+            >>> item = Evaluation("mse_loss", {"input": [3.0], "target": [1.0]})
+            >>> with client.stream() as stream:
+            ...     float(stream.submit(item).result().loss)
+            4.0
         """
         self._session.check_usable()
-        stream = Stream(self._session, self._async_client, timeout, max_in_flight)
+        stream = Stream(self._session, self._make_stream_runner, timeout, max_in_flight)
         self._streams.add(stream)
         return stream
 
     def close(self) -> None:
-        """Give up calls under way and close the connections; closing again does nothing.
+        """End calls under way and close the connections; closing again does nothing.
 
         Arrays in regions keep their contents. In a child of the process that made the client,
         only the child's own copies of descriptors are closed: connections are the parent's.
+
+        Example:
+            >>> own = Client(address)
+            >>> own.close()
         """
         self._session.closed = True
         self._regions.close()
@@ -277,8 +261,7 @@ class Client:
             return
         for stream in tuple(self._streams):
             stream.abort()
-        for channel in self._channels:
-            channel.close()
+        self._runner.close()
 
     def __enter__(self) -> Self:
         self._session.check_usable()
@@ -294,72 +277,3 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<losswire Client of {','.join(self._session.targets)}>"
-
-    def _run(self, steps: operations.Steps[_R], timeout: float | None) -> _R:
-        attempts = self._session.attempts(timeout)
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    answer = self._take(step, attempts)
-                except LosswireError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-                attempts.stay()
-        except StopIteration as end:
-            result: _R = end.value
-            return result
-        finally:
-            steps.close()
-
-    def _run_one(self, operation: operations.Operation[_R], timeout: float | None) -> _R:
-        return self._call(operation, self._session.attempts(timeout))
-
-    def _take(self, step: operations.Step, attempts: Attempts) -> Any:
-        if isinstance(step, operations.Operation):
-            return self._call(step, attempts)
-        if isinstance(step, operations.LocalStep):
-            return step.work()
-        # One at a time: of many threads that miss a tensor, one sends it.
-        if not self._putting.acquire(timeout=attempts.remaining()):
-            raise too_late_error()
-        try:
-            for tensor in step:
-                present = self._call(operations.stat(tensor), attempts)
-                attempts.stay()
-                if not present:
-                    self._call(operations.put(tensor), attempts)
-                    attempts.stay()
-        finally:
-            self._putting.release()
-        return None
-
-    def _on_each(self, operation: operations.Operation[_R], timeout: float | None) -> list[_R]:
-        attempts = self._session.attempts
-        indices = range(len(self._channels))
-        return [self._call(operation, attempts(timeout, only)) for only in indices]
-
-    def _call(self, operation: operations.Operation[_R], attempts: Attempts) -> _R:
-        while True:
-            call = self._calls[attempts.start()][operation.method.path]
-            try:
-                answer = operation.by_lease(attempts.remaining()) or call(
-                    operation.sending(),
-                    timeout=attempts.remaining(),
-                    metadata=self._session.metadata,
-                )
-            except grpc.RpcError as failure:
-                error = error_from_call(failure, len(operation.request))
-            except LosswireError as failure:
-                error = failure
-            except ValueError:
-                # gRPC's word for a channel that another thread closes meanwhile.
-                if not self._session.closed:
-                    raise
-                error = closed_error()
-            else:
-                return operation.read(answer)
-            if not operation.retry:
-                raise error
-            time.sleep(attempts.wait_after(error))

@@ -1,4 +1,4 @@
-"""Everything that can go wrong on the server or on the way to it, as exceptions."""
+"""The exceptions for failures of a server or of the connection to it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar, cast
@@ -19,6 +19,13 @@ class LosswireError(Exception):
 
     Mistakes that never needed the server (an unknown dtype, a name that is not text)
     are TypeError and ValueError instead.
+
+    Example:
+        >>> try:
+        ...     client.evaluate("mse_loss", {"input": [1.0]})
+        ... except LosswireError as error:
+        ...     error.code.name, error.violations[0].field
+        ('INVALID_ARGUMENT', 'inputs["target"]')
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
@@ -34,14 +41,14 @@ class LosswireError(Exception):
         retry_after: float | None = None,
         retryable: bool = False,
     ) -> None:
-        """Take the facts of one failure; see the attributes."""
+        """Store the facts of one failure; see the attributes."""
         super().__init__(message)
         self.message = message
         """One readable sentence. Not for programs."""
         self.reason = reason
         """A constant in UPPER_SNAKE_CASE for programs, such as `UNKNOWN_LOSS`; may be empty."""
         self.violations = tuple(violations)
-        """Everything that is wrong with the evaluation, in the order of its fields."""
+        """All violations of the evaluation, in the order of its fields."""
         self.request_id = request_id
         """The server's name for the call in its log; may be empty."""
         self.retry_after = retry_after
@@ -74,7 +81,7 @@ class UnknownError(LosswireError):
 
 
 class InvalidArgumentError(LosswireError):
-    """The evaluation is wrong; `violations` says everything that is."""
+    """The evaluation is not valid; `violations` lists every reason."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -92,7 +99,7 @@ class NotFoundError(LosswireError):
 
 
 class AlreadyExistsError(LosswireError):
-    """What was to be made exists already."""
+    """The resource exists already."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
 
@@ -110,7 +117,7 @@ class ResourceExhaustedError(LosswireError):
 
 
 class FailedPreconditionError(LosswireError):
-    """Something that the evaluation refers to, such as a resident tensor, is missing."""
+    """A resource of the evaluation, such as a resident tensor or a region, is missing."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -164,23 +171,23 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 
 class FailedCall(Protocol):
-    """What both of gRPC's exceptions, synchronous and asynchronous, can tell."""
+    """The methods that gRPC's synchronous and asynchronous exceptions have in common."""
 
     def code(self) -> grpc.StatusCode | None:
-        """Tell the status code."""
+        """Return the status code."""
 
     def details(self) -> str | None:
-        """Tell the status message."""
+        """Return the status message."""
 
     def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
-        """Give what the server sent beside the status."""
+        """Return the metadata that the server sent beside the status."""
 
 
 def error_from_call(failure: grpc.RpcError, sent_bytes: int = 0) -> LosswireError:
     """Translate the failure of a call that sent a message of `sent_bytes`."""
     call = cast("FailedCall", failure)
     code = call.code() or grpc.StatusCode.UNKNOWN
-    # Not dict(...): older versions of grpc.aio give something that dict() misreads.
+    # Not dict(...): older versions of grpc.aio return something that dict() misreads.
     metadata = {key: value for key, value in call.trailing_metadata() or ()}  # noqa: C416
     status = _parse(status_pb2.Status, metadata.get(DETAILS_KEY, b""))
     message = call.details() or ""
@@ -214,7 +221,7 @@ def _from_details(
 
 
 def too_large_error(message: str, sent_bytes: int) -> ResourceExhaustedError:
-    """Make the error of a message that a server will never take, with what to do about it."""
+    """Return the error of a message that a server will never take, with what to do about it."""
     return ResourceExhaustedError(
         f"{message}; the request takes {sent_bytes} bytes. Split the batch (numerators and "
         "denominators of its parts add up), ask for fewer gradients, or send bfloat16; "
@@ -224,23 +231,23 @@ def too_large_error(message: str, sent_bytes: int) -> ResourceExhaustedError:
 
 
 def too_late_error() -> DeadlineExceededError:
-    """Make the error of a call that waited too long for another call of its client."""
+    """Return the error of a call that waited too long for another call of its client."""
     return DeadlineExceededError("the time is up; another call is sending resident tensors")
 
 
-def malformed_error(what: str) -> InternalError:
-    """Make the error of an answer that is not what the contract says."""
-    text = f"the server's answer is malformed: {what}"
+def malformed_error(fault: str) -> InternalError:
+    """Return the error of an answer that violates the contract."""
+    text = f"the server's answer is malformed: {fault}"
     return InternalError(text, reason="MALFORMED_RESPONSE")
 
 
 def closed_error() -> CancelledError:
-    """Make the error of a call whose client is closed under it."""
+    """Return the error of a call whose client is closed under it."""
     return CancelledError("the client was closed during the call", reason="CLIENT_CLOSED")
 
 
 def error_from_status(status: losswire_status_pb2.Status) -> LosswireError:
-    """Translate why one item of many failed."""
+    """Translate the failure of one item of many."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     pushback = status.retry_after_ms / 1000 if status.HasField("retry_after_ms") else None
     message = status.message or f"the item failed with code {status.code}"
@@ -261,7 +268,7 @@ def _make(
     *,
     request_id: str = "",
 ) -> LosswireError:
-    """Make the error of a code; `pushback` is in seconds, and negative for "never"."""
+    """Return the error of a code; `pushback` is in seconds, and negative for "never"."""
     refused = pushback is not None and pushback < 0
     retryable = not refused and (
         code is grpc.StatusCode.UNAVAILABLE
@@ -306,7 +313,7 @@ def _parse(kind: type[_M], data: str | bytes) -> _M:
 
 
 def _detail(status: status_pb2.Status, kind: type[_M]) -> _M | None:
-    """Find the first detail of a kind."""
+    """Return the first detail of a kind."""
     for packed in status.details:
         if packed.Is(kind.DESCRIPTOR):
             return _parse(kind, packed.value)

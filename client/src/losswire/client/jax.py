@@ -17,9 +17,9 @@ from losswire.wire import OptionScalar
 
 __all__ = ["remote_loss"]
 
-_HALVES = ("float16", "bfloat16")
+_HALF_PRECISION = ("float16", "bfloat16")
 _Arrays = dict[str, Any]
-"""Arrays by name; `sample_weight` and `normalizer` stand beside the inputs."""
+"""Arrays by name; `sample_weight` and `normalizer` are among the inputs."""
 _EXTRAS = ("sample_weight", "normalizer")
 
 
@@ -42,13 +42,19 @@ def remote_loss(
     one call for each element, one after the other: a loss over a batch is one call, so prefer that.
 
     A reduced loss is one call, which brings along the gradients that are needed and no others. With
-    `reduction="none"`, the backward pass is a second call, because a gradient then depends on what
-    came after the loss. Gradients have their input's dtype; the loss of float16 and bfloat16 inputs
-    is float32 unless `compute_dtype` says otherwise.
+    `reduction="none"`, the backward pass is a second call, because a gradient then depends on the
+    operations after the loss. Gradients have their input's dtype; the loss of float16 and bfloat16
+    inputs is float32 unless `compute_dtype` says otherwise.
 
     `options` are those of the loss, such as `label_smoothing=0.1`; the other arguments are those of
     `Client.evaluate`. Asks the server for the loss's description. Raises NotFoundError when it does
     not exist. A call that the server refuses raises JAX's own error, which quotes the server's.
+
+    Example:
+        >>> mse = remote_loss(client, "mse_loss")
+        >>> loss, gradient = jax.value_and_grad(mse)(jnp.array([1.0, 2.0]), jnp.zeros(2))
+        >>> float(loss), gradient.tolist()
+        (2.5, [1.0, 2.0])
     """
     losses = {each.name: each for each in client.losses()}
     if loss not in losses:
@@ -80,7 +86,7 @@ def remote_loss(
 
 
 def _by_name(info: LossInfo, inputs: Sequence[Any], named: _Arrays) -> _Arrays:
-    """Give all inputs their names; those that are given by place come first."""
+    """Return all inputs by name; positional ones come first."""
     names = [each.name for each in info.inputs]
     if len(inputs) > len(names):
         message = f"{info.name} takes at most {len(names)} inputs, got {len(inputs)}"
@@ -108,7 +114,7 @@ class _Remote:
         return self._call(arrays, ())[0]
 
     def forward(self, primals: _Arrays) -> tuple[Any, Any]:
-        """Evaluate the loss, and its gradients if they do not depend on what comes after."""
+        """Evaluate the loss, and its gradients if they do not depend on later operations."""
         arrays = {name: each.value for name, each in primals.items()}
         wanted = tuple(
             name
@@ -124,7 +130,7 @@ class _Remote:
         return value, (arrays, gradients)
 
     def backward(self, residuals: Any, cotangent: Any) -> tuple[_Arrays]:
-        """Give the gradient of each array, which is 0 where none is needed."""
+        """Return the gradient of each array, which is 0 where none is needed."""
         arrays, gradients = residuals
         if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
             gradients = {}
@@ -142,9 +148,9 @@ class _Remote:
     def _call(
         self, arrays: _Arrays, wanted: Sequence[str], grad_output: Any = None
     ) -> tuple[Any, _Arrays]:
-        """Call the server while the program runs; gives the loss and gradients."""
+        """Call the server while the program runs; returns the loss and gradients."""
         wide = "float64" if any(arrays[each].dtype == "float64" for each in wanted) else "float32"
-        narrow = any(arrays[name].dtype.name in _HALVES for name in wanted)
+        narrow = any(arrays[name].dtype.name in _HALF_PRECISION for name in wanted)
         dtypes = {name: wide if narrow else arrays[name].dtype for name in wanted}
         shapes = (
             _struct(self._shape(arrays), self._dtype(arrays)),
@@ -184,7 +190,7 @@ class _Remote:
         return held.astype(np.int64) if wider and "int64" in accepted else held
 
     def _dtype(self, arrays: _Arrays) -> Any:
-        """Give the dtype of the loss, as the server chooses it."""
+        """Return the dtype of the loss, as the server chooses it."""
         asked = self.fields["compute_dtype"]
         if asked is not None:
             return jnp.dtype(asked)
@@ -193,7 +199,7 @@ class _Remote:
         return jnp.dtype("float64" if wide else "float32")
 
     def _shape(self, arrays: _Arrays) -> tuple[int, ...]:
-        """Give the shape of the loss, which must be known before it is computed."""
+        """Return the shape of the loss, which must be known before it is computed."""
         if not self.unreduced:
             return ()
         shapes = {name: each.shape for name, each in arrays.items() if name not in _EXTRAS}
@@ -211,7 +217,7 @@ def _struct(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _zero(array: Any) -> Any:
-    """Give the gradient of what has none; that of integers has a type of its own."""
+    """Return the gradient of an array that has none; that of integers has a type of its own."""
     if jnp.issubdtype(array.dtype, jnp.floating):
         return jnp.zeros_like(array)
     return np.zeros(array.shape, jax.dtypes.float0)
@@ -220,7 +226,7 @@ def _zero(array: Any) -> Any:
 def _values_shape(
     layout: LayoutInfo, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[int, ...] | None:
-    """Give the shape of the values in a layout; None when the inputs do not fit it."""
+    """Return the shape of the values in a layout; None when the inputs do not fit it."""
     lengths: dict[str, tuple[int, ...]] = {}
     if not shapes.keys() <= layout.inputs.keys():
         return None

@@ -19,7 +19,7 @@ from losswire.wire import OptionScalar
 
 __all__ = ["RemoteLoss"]
 
-_HALVES = (torch.float16, torch.bfloat16)
+_HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class RemoteLoss(nn.Module):
@@ -30,16 +30,24 @@ class RemoteLoss(nn.Module):
     the device of the first tensor. Gradients have their input's dtype; the loss of float16
     and bfloat16 inputs is float32, as under autocast, unless `compute_dtype` says otherwise.
 
-    It stands in for torch's: `RemoteLoss(client, "cross_entropy", label_smoothing=0.1)` for
+    It replaces torch's own: `RemoteLoss(client, "cross_entropy", label_smoothing=0.1)` for
     `nn.CrossEntropyLoss(label_smoothing=0.1)`.
 
     A reduced loss is one call, which brings the gradients along when they may be needed;
     `backward` multiplies them by the gradient that it is given. With `reduction="none"`, `backward`
-    is a second call, because a gradient then depends on what came after the loss. There is no
+    is a second call, because a gradient then depends on the operations after the loss. There is no
     gradient of a gradient, and none with respect to `sample_weight`. Within `torch.no_grad` no
     gradient is asked for.
 
     The client is the caller's to close. A module with one cannot be copied or pickled.
+
+    Example:
+        >>> criterion = RemoteLoss(client, "cross_entropy", label_smoothing=0.1)
+        >>> logits = torch.zeros(2, 4, requires_grad=True)
+        >>> loss = criterion(logits, torch.tensor([0, 3]))
+        >>> loss.backward()
+        >>> round(loss.item(), 4), tuple(logits.grad.shape)
+        (1.3863, (2, 4))
     """
 
     def __init__(
@@ -53,7 +61,7 @@ class RemoteLoss(nn.Module):
         timeout: float | None = None,
         **settings: OptionScalar | Tensor | None,
     ) -> None:
-        """Take the loss and its options, such as `label_smoothing=0.1`.
+        """Store the loss and its options, such as `label_smoothing=0.1`.
 
         A tensor is an input that stays the same, such as the `weight` of torch's modules; it
         becomes a buffer, which `to` moves along. None leaves an option or input out. The other
@@ -80,7 +88,12 @@ class RemoteLoss(nn.Module):
         normalizer: float | None = None,
         **named: Tensor | ArrayInput,
     ) -> Tensor:
-        """Evaluate; raises as `Client.evaluate` does, and TypeError for misplaced inputs."""
+        """Return the loss: of shape () when reduced, else of the shape of the values.
+
+        `sample_weight` has the shape of the values or (N); `normalizer` is finite and greater than
+        0. Raises as `Client.evaluate` does; NotFoundError when there is no such loss, TypeError
+        for misplaced inputs, ValueError for a `sample_weight` that requires a gradient.
+        """
         if isinstance(sample_weight, Tensor) and sample_weight.requires_grad:
             raise ValueError("sample_weight: there is no gradient with respect to it; detach it")
         values = self._by_name(inputs, named)
@@ -110,7 +123,7 @@ class RemoteLoss(nn.Module):
         return value
 
     def extra_repr(self) -> str:
-        """Show what is evaluated."""
+        """Return the loss and its settings, for `repr`."""
         facts = {**self._options, **dict.fromkeys(self._fixed, "...")}
         if self.reduction is not None:
             facts["reduction"] = self.reduction
@@ -119,7 +132,7 @@ class RemoteLoss(nn.Module):
     def _by_name(
         self, inputs: tuple[Tensor | ArrayInput, ...], named: Mapping[str, Tensor | ArrayInput]
     ) -> dict[str, Any]:
-        """Give all inputs their names; those that are given by place come first."""
+        """Return all inputs by name; positional ones come first."""
         free = [each.name for each in self._described().inputs if each.name not in self._fixed]
         if len(inputs) > len(free):
             message = f"{self.loss} takes at most {len(free)} inputs by place, got {len(inputs)}"
@@ -131,7 +144,7 @@ class RemoteLoss(nn.Module):
         return {**values, **named, **{name: getattr(self, _buffer(name)) for name in self._fixed}}
 
     def _described(self) -> LossInfo:
-        """Give the loss's description, asked for once."""
+        """Return the loss's description; the server is asked once."""
         if self._info is None:
             losses = {each.name: each for each in self.client.losses()}
             if self.loss not in losses:
@@ -175,7 +188,7 @@ class _Call:
             inputs,
             self.options,
             gradients=wanted,
-            gradient_dtype=wide if dtypes.intersection(_HALVES) else None,
+            gradient_dtype=wide if dtypes.intersection(_HALF_PRECISION) else None,
             grad_output=grad_output,
             **self.fields,
         )
@@ -183,7 +196,7 @@ class _Call:
     def backward(
         self, tensors: Sequence[Tensor], known: Sequence[Tensor], grad_output: Tensor
     ) -> list[Tensor | None]:
-        """Give the gradient of each tensor, from those of the loss where these are known."""
+        """Return the gradient of each tensor, from those of the loss where these are known."""
         if self.unreduced:
             result = self.run(tensors, gradients=True, grad_output=grad_output)
             found = {name: _tensor(result.gradients[name]) for name in self.wanted}
@@ -204,7 +217,7 @@ class _Evaluate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: _Call, *tensors: Tensor) -> Tensor:
-        """Evaluate the loss, and its gradients if they do not depend on what comes after."""
+        """Evaluate the loss, and its gradients if they do not depend on later operations."""
         result = call.run(tensors, gradients=not call.unreduced)
         known = [_tensor(result.gradients[name]) for name in call.wanted if not call.unreduced]
         ctx.call = call
@@ -214,7 +227,7 @@ class _Evaluate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients, which refuse to be differentiated."""
+        """Return the gradients; to differentiate them is an error."""
         call: _Call = ctx.call
         count = len(call.names)
         tensors, known = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
@@ -222,30 +235,30 @@ class _Evaluate(torch.autograd.Function):
             gradients = call.backward(tensors, known, grad_output)
         if torch.is_grad_enabled():  # by create_graph=True
             gradients = [
-                None if each is None else _Refuse.apply(each, grad_output, *tensors)  # type: ignore[no-untyped-call]
+                None if each is None else _NoSecondDerivative.apply(each, grad_output, *tensors)  # type: ignore[no-untyped-call]
                 for each in gradients
             ]
         return None, *gradients
 
 
-class _Refuse(torch.autograd.Function):
-    """Makes a gradient depend on what it was made of, for an error instead of silence."""
+class _NoSecondDerivative(torch.autograd.Function):
+    """Connects a gradient to its sources, so that differentiating it is an error."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, *sources: Tensor) -> Tensor:
-        """Give the gradient as it is."""
+        """Return the gradient unchanged."""
         del ctx, sources
         return gradient.view_as(gradient)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> None:
-        """Refuse."""
+        """Raise RuntimeError."""
         del ctx, grad_outputs
         raise RuntimeError("a RemoteLoss has no second derivatives: its gradient is the server's")
 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:
-    """Make an array a tensor that shares its memory; bfloat16 through its bits."""
+    """Convert an array to a tensor that shares its memory; bfloat16 by its bits."""
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
     return torch.from_numpy(array)

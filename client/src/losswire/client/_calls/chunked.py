@@ -7,15 +7,16 @@ call that ends while something is being sent (https://github.com/grpc/grpc/issue
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from losswire.client._calls.batch import ChunkedPlan
-from losswire.client._calls.operations import EVALUATE_CHUNKED
+from losswire.client._calls.operations import EVALUATE_CHUNKED, ChunkedCall
+from losswire.client._calls.plan import ChunkedPlan, Progress
+from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import CHANNEL_OPTIONS, Session
 from losswire.client._errors import closed_error, error_from_call, malformed_error
 from losswire.client._messages.response import EvaluationResult, FactoredGradient, read_result
@@ -24,10 +25,7 @@ from losswire.wire import GRADIENT_ROWS, ROWS, bytes_of
 _FACTORS = ("lse", "scale", "lse_tail")
 """The parts of a factored gradient, in the order of packing."""
 
-Progress = Callable[[int, int], None]
-"""Told how many rows are done, and how many there are."""
-
-Calls = Sequence["grpc.StreamStreamMultiCallable[bytes, bytes]"]
+Methods = Sequence["grpc.StreamStreamMultiCallable[bytes, bytes]"]
 """EvaluateChunked on each channel; messages are bytes in both directions."""
 
 
@@ -41,8 +39,8 @@ def connect(session: Session, credentials: grpc.ChannelCredentials | None) -> li
     ]
 
 
-def connect_chunked(channels: Sequence[grpc.Channel]) -> Calls:
-    """Give EvaluateChunked on each channel."""
+def connect_chunked(channels: Sequence[grpc.Channel]) -> Methods:
+    """Return EvaluateChunked on each channel."""
     path = EVALUATE_CHUNKED.path
     return [channel.stream_stream(path, None, None) for channel in channels]
 
@@ -61,7 +59,7 @@ class Cancellation:
             self._call.cancel()
 
     def watch(self, call: Any) -> None:
-        """Take the call to end."""
+        """Set the call to cancel."""
         self._call = call
         if self._stopped.is_set():
             call.cancel()
@@ -73,26 +71,23 @@ class Cancellation:
 
 def transfer(
     session: Session,
-    calls: Calls,
-    plan: ChunkedPlan,
-    *,
-    progress: Progress | None,
-    timeout: float,
-    halt: Cancellation,
+    methods: Methods,
+    chunked: ChunkedCall,
+    attempts: Attempts,
+    cancellation: Cancellation,
 ) -> EvaluationResult:
-    """Make a chunked call, as a whole as often as the retry policy says."""
-    attempts = session.attempts(timeout)
+    """Make a chunked call, as a whole as often as the retry policy allows."""
     while True:
-        once = _Try(plan, progress)
-        method = calls[attempts.start()]
+        once = _Try(chunked.plan, chunked.progress)
+        method = methods[attempts.start()]
         try:
             call = method(once.requests(), timeout=attempts.remaining(), metadata=session.metadata)
         except ValueError:
-            # gRPC's word for a channel that another thread closes meanwhile.
+            # gRPC's error for a channel that another thread closes meanwhile.
             if not session.closed:
                 raise
             raise closed_error() from None
-        halt.watch(call)
+        cancellation.watch(call)
         try:
             for answer in call:
                 once.take(answer)
@@ -100,30 +95,30 @@ def transfer(
         except grpc.RpcError as failure:
             if once.failure is not None:
                 raise once.failure from None
-            error = error_from_call(failure, len(plan.header))
+            error = error_from_call(failure, len(chunked.plan.header))
         finally:
             call.cancel()
-        if halt.wait(attempts.wait_after(error)):
+        if cancellation.wait(attempts.wait_after(error)):
             raise error
 
 
 class _Try:
-    """One try of a chunked call: what was sent and what came back."""
+    """One try of a chunked call: the messages sent and the rows received."""
 
     def __init__(self, plan: ChunkedPlan, progress: Progress | None) -> None:
         self._plan = plan
         self._progress = progress
         self._done = 0
         self._kept = [*plan.outputs.values()]
-        """What the rows that come are kept in: the gradients, or their factors."""
+        """The arrays for the rows that are received: the gradients, or their factors."""
         if plan.rebuild is not None:
             self._kept = [np.empty(form.shape, np.float64) for form in plan.packing.forms]
         self._last: EvaluationResult | None = None
         self.failure: Exception | None = None
-        """What went wrong while sending, on gRPC's thread."""
+        """The exception of the sending thread, which is gRPC's."""
 
     def requests(self) -> Iterator[bytes]:
-        """Give the messages to send."""
+        """Yield the messages to send."""
         try:
             yield from self._messages()
         except Exception as error:
@@ -137,11 +132,11 @@ class _Try:
             stop = min(start + plan.step, plan.rows)
             yield ROWS.encode([bytes_of(array[start:stop]) for array in plan.arrays])
             if not plan.outputs:
-                # Nothing comes back before the end: what was sent is all there is to tell.
-                self._tell(stop)
+                # Nothing comes back before the end, so progress is the number of rows sent.
+                self._report(stop)
 
     def take(self, answer: bytes) -> None:
-        """Take one message that came."""
+        """Read one message that was received."""
         try:
             part = GRADIENT_ROWS.decode(answer)
         except DecodeError as error:
@@ -166,14 +161,14 @@ class _Try:
         for kept, rows in zip(self._kept, parts, strict=True):
             kept[self._done : stop] = rows
         self._done = stop
-        self._tell(stop)
+        self._report(stop)
 
-    def _tell(self, done: int) -> None:
+    def _report(self, done: int) -> None:
         if self._progress is not None:
             self._progress(done, self._plan.rows)
 
     def result(self) -> EvaluationResult:
-        """Give the result, once all messages came; InternalError when some are missing."""
+        """Return the result, once all messages came; InternalError when some are missing."""
         plan = self._plan
         if self._last is None:
             raise malformed_error("the call ended without a result")

@@ -1,7 +1,7 @@
-"""The connection by which a region is leased, over which evaluations can go as well.
+"""The connection by which a region is leased; evaluations can go over it as well.
 
-What lies in shared memory need not be sent, and then most of a call is gRPC's own work: over
-this connection it takes a fraction of the time. docs/protocol.md describes what is sent,
+Arrays in shared memory need not be sent, and then most of a call is gRPC's own work: over
+this connection it takes a fraction of the time. docs/protocol.md describes the messages,
 docs/decisions/0020-region-states.md the states of a lease.
 """
 
@@ -18,16 +18,11 @@ from contextlib import suppress
 from typing import Final
 
 from losswire.client._errors import DeadlineExceededError, error_from_details
+from losswire.client._messages import thresholds
 
 _HEADER: Final = struct.Struct("<II")
 """Of a request: how many bytes follow, and how many milliseconds it may take. Of an answer: how
 many bytes follow, and the code of a failure, or 0."""
-
-_USUAL_BYTES: Final = 64 * 1024
-"""What most answers fit into."""
-
-_RECEIVED_AT_ONCE: Final = 1 << 20
-"""The buffer of one `recv`, however long the answer is."""
 
 _MAX_MILLISECONDS: Final = 2**32 - 1
 _MAX_POLL_MILLISECONDS: Final = 2**31 - 1
@@ -39,7 +34,7 @@ _WRITE: Final = select.POLLOUT if hasattr(select, "POLLOUT") else 4
 class Interrupt:
     """Ends the waiting of one client's calls when the client closes. Any thread may use it.
 
-    It wakes those who wait and touches no connection: the server must not take the end of a
+    It wakes the waiting calls and touches no connection: the server must not take the end of a
     call for the end of a lease.
     """
 
@@ -59,12 +54,13 @@ class Interrupt:
             return self._descriptor
 
     def set(self) -> None:
-        """Wake everybody who waits, and everybody who will."""
+        """Wake all calls that wait now or later."""
         with self._lock:
             self.is_set = True
             if self._descriptor >= 0:
                 os.eventfd_write(self._descriptor, 1)
-            for waiter in self._waiters:
+            # A copy: calls that end remove theirs at any moment.
+            for waiter in tuple(self._waiters):
                 waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
 
     def add(self, waiter: "asyncio.Future[None]") -> None:
@@ -80,7 +76,7 @@ class Interrupt:
 
 
 class _Turn:
-    """The right to use a lease: it ends when it is over, or when nobody refers to it any more.
+    """The right to use a lease: it ends with its call, or when nothing refers to it any more.
 
     An exception from a signal handler may come at any point of a call, also within its
     `finally`. Then the frames of the call are dropped, and the turn with them.
@@ -93,25 +89,25 @@ class _Turn:
 
 
 class Lease:
-    """One connection. Any thread may use it; nobody ever waits for another one's call.
+    """One connection. Any thread may use it; no call waits for another one's.
 
-    What was sent and received is kept in lists that are appended to by the same C call that
+    Bytes sent and received are kept in lists that are appended to by the same C call that
     moves the bytes, so that no exception can come between. From them follows at any time
-    whether the lease is free, owes an answer that nobody waits for, or is broken by a request
+    whether the lease is free, has to drop an answer of a call that ended, or is broken by a request
     that was sent in part.
     """
 
     def __init__(
         self, connection: socket.socket, max_request_bytes: int, interrupt: Interrupt | None = None
     ) -> None:
-        """Take the connection, the longest request it carries (0: none), and what ends waiting."""
+        """Store the connection, the longest request it carries (0: none), and the interrupt."""
         connection.settimeout(0)
         self._connection = connection
         self._max_request_bytes = max_request_bytes
         self._interrupt = interrupt or Interrupt()
         # Reentrant, because the garbage collector may close a lease at any point.
         self._lock = threading.RLock()
-        self._holder: Callable[[], _Turn | None] = _nobody
+        self._holder: Callable[[], _Turn | None] = _no_holder
         """The turn of the call under way."""
         self._has_ended = not max_request_bytes
         """Whether the server, or an error of the system, ended the connection."""
@@ -121,16 +117,16 @@ class Lease:
         self._sent: list[int] = []
         """How many bytes of it went out with each call of `send`."""
         self._received: list[bytes] = []
-        """What has come of the answer."""
+        """The bytes of the answer so far."""
         self._poll: select.poll | None = None
-        self._wake = -1
+        self._interrupt_descriptor = -1
         """The descriptor of the interrupt, once the poll has it."""
         _leases.add(self)
 
     def call(self, request: bytes, seconds: float) -> bytes | None:
         """Make one call of Evaluate and return its answer.
 
-        None when it is not to be had this way, and has to be asked for by gRPC. Raises the
+        None when the call has to go by gRPC instead. Raises the
         LosswireError that the server answers with, and DeadlineExceededError.
         """
         turn = self._begin(request)
@@ -138,12 +134,12 @@ class Lease:
             return None
         end = time.monotonic() + seconds
         try:
-            for events in self._exchange(_framed(request, seconds)):
+            for events in self._exchange(_with_header(request, seconds)):
                 if not self._wait(events, end - time.monotonic()):
                     return None
             answer = self._answer()
         except TimeoutError:
-            raise _late(seconds) from None
+            raise _deadline_error(seconds) from None
         except OSError:
             self._has_ended = True
             return None
@@ -151,7 +147,7 @@ class Lease:
             turn.is_over = True
             if self._is_closing:
                 self.close()
-        return _body(answer)
+        return _read_body(answer)
 
     async def call_async(self, request: bytes, seconds: float) -> bytes | None:
         """Make one call, as `call` does, on the running event loop."""
@@ -160,12 +156,12 @@ class Lease:
             return None
         try:
             async with asyncio.timeout(seconds):
-                for events in self._exchange(_framed(request, seconds)):
+                for events in self._exchange(_with_header(request, seconds)):
                     if not await self._wait_async(events):
                         return None
             answer = self._answer()
         except TimeoutError:
-            raise _late(seconds) from None
+            raise _deadline_error(seconds) from None
         except OSError:
             self._has_ended = True
             return None
@@ -173,13 +169,13 @@ class Lease:
             turn.is_over = True
             if self._is_closing:
                 self.close()
-        return _body(answer)
+        return _read_body(answer)
 
     @property
     def is_free(self) -> bool:
         """Whether a call can be made over it now, as far as can be seen without trying.
 
-        One that was interrupted before it sent anything is taken for one under way: the next
+        A call that was interrupted before it sent anything counts as under way: the next
         call finds out.
         """
         return not (self._asked or self._has_ended or self._is_closing or self._is_busy)
@@ -240,9 +236,11 @@ class Lease:
             self._receive(missing)
 
     def _receive(self, missing: int) -> None:
-        """Take what has come; ConnectionError when the connection has ended."""
+        """Receive the bytes that have come; ConnectionError when the connection has ended."""
         with suppress(BlockingIOError):
-            self._received.extend(map(self._connection.recv, (min(missing, _RECEIVED_AT_ONCE),)))
+            self._received.extend(
+                map(self._connection.recv, (min(missing, thresholds.LEASE_MAX_RECEIVE_BYTES),))
+            )
             if not self._received[-1]:
                 raise ConnectionError
 
@@ -250,18 +248,18 @@ class Lease:
         """Count the bytes to ask for; 0 when the answer is whole."""
         received = self._received
         if not received:
-            return _USUAL_BYTES
+            return thresholds.LEASE_RECEIVE_BYTES
         size = sum(map(len, received))
         head = received[0]
         if len(head) < _HEADER.size:
             head = b"".join(received)
             if size < _HEADER.size:
-                return _USUAL_BYTES
+                return thresholds.LEASE_RECEIVE_BYTES
         length: int = _HEADER.unpack_from(head)[0]
         return _HEADER.size + length - size
 
     def _answer(self) -> bytes:
-        """Take the whole answer."""
+        """Return the whole answer, after which the lease is free."""
         answer = b"".join(self._received)
         self._asked = 0
         self._received.clear()
@@ -292,13 +290,13 @@ class Lease:
         ready = poll.poll(milliseconds)
         if not ready:
             raise TimeoutError
-        return len(ready) > 1 or ready[0][0] != self._wake
+        return len(ready) > 1 or ready[0][0] != self._interrupt_descriptor
 
     def _poll_for(self, events: int) -> select.poll:
         poll = select.poll()
         poll.register(self._connection, events)
-        self._wake = self._interrupt.descriptor
-        poll.register(self._wake, _READ)
+        self._interrupt_descriptor = self._interrupt.descriptor
+        poll.register(self._interrupt_descriptor, _READ)
         return poll
 
     async def _wait_async(self, events: int) -> bool:
@@ -330,7 +328,7 @@ class Lease:
         self._connection.close()
 
     def abandon(self) -> None:
-        """Close this process's copy of what another process leased."""
+        """Close this process's copy of another process's lease."""
         self._lock = threading.RLock()
         self._has_ended = True
         self._connection.close()
@@ -349,7 +347,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_leases)
 
 
-def _nobody() -> None:
+def _no_holder() -> None:
     return None
 
 
@@ -358,17 +356,17 @@ def _resolve(waiter: "asyncio.Future[None]") -> None:
         waiter.set_result(None)
 
 
-def _framed(request: bytes, seconds: float) -> bytes:
+def _with_header(request: bytes, seconds: float) -> bytes:
     milliseconds = int(min(max(seconds * 1000, 1), _MAX_MILLISECONDS))
     return _HEADER.pack(len(request), milliseconds) + request
 
 
-def _late(seconds: float) -> DeadlineExceededError:
+def _deadline_error(seconds: float) -> DeadlineExceededError:
     return DeadlineExceededError(f"no answer within {seconds:g} s")
 
 
-def _body(answer: bytes) -> bytes:
-    """Return what follows the header; raises it if it is an error."""
+def _read_body(answer: bytes) -> bytes:
+    """Return the bytes behind the header; an error is raised."""
     code: int = _HEADER.unpack_from(answer)[1]
     body = answer[_HEADER.size :]
     if code:

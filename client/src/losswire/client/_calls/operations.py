@@ -1,18 +1,22 @@
-"""The calls that both clients make: which method, what to send, how to read the answer."""
+"""The calls of both clients: their methods, requests and answers, and the steps of larger calls."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError
 
 from losswire.client._calls.lease import Lease
+from losswire.client._calls.plan import ChunkedPlan, Progress
 from losswire.client._errors import LosswireError, malformed_error
-from losswire.client._memory.mapping import Array, check_arrays
+from losswire.client._messages import thresholds
+from losswire.client._messages.arrays import ArrayInput, to_numpy
 from losswire.client._messages.catalogue import LossInfo, ServerInfo, read_losses, read_server_info
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import completed
+from losswire.client._messages.placed_array import Array, check_arrays
 from losswire.client._messages.request import joined, serialize
 from losswire.client._messages.resident import StoredTensor, distinct, is_missing
 from losswire.client._messages.response import (
@@ -32,11 +36,8 @@ from losswire.client._messages.template import (
 from losswire.v1 import loss_service_pb2, tensor_pb2, tensor_service_pb2
 
 _R = TypeVar("_R")
+_Stored = TypeVar("_Stored", bound=StoredTensor)
 _Outcome = EvaluationResult | LosswireError
-
-_MOST_HEALINGS = 8
-"""How often one call sends resident tensors that are missing: behind one name may be several
-servers, but what they displace each time will not stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ EVALUATE_CHUNKED = _method("EvaluateChunked")
 
 
 def calls_of(channel: Any) -> dict[str, Any]:
-    """Make the methods of one server that give one answer callable, by their paths.
+    """Return the methods of one server that have one answer, by their paths.
 
     Of a channel of either kind: gRPC's two have no type in common.
     """
@@ -97,24 +98,24 @@ class Operation(Generic[_R]):
     """One call, ready to be sent as often as needed. It is never changed."""
 
     method: Method
-    """What is called."""
+    """The method."""
     request: bytes
     """The message, serialized once for all tries."""
     read: Callable[[Any], _R]
-    """Makes the answer's message what the caller gets."""
+    """Converts the answer's message to the caller's result."""
     parts: Callable[[], Iterator[bytes]] | None = None
-    """Makes the messages of a method that takes many, instead of `request`."""
+    """Yields the messages of a method that takes many, instead of `request`."""
     retry: bool = True
     """Whether to try again when the server says that it may work later."""
     leases: Sequence[Lease] = ()
     """The connections that a call of EVALUATE can go over instead, whichever is free."""
 
-    def sending(self) -> Any:
-        """Give what to send in one try."""
+    def payload(self) -> Any:
+        """Return the message, or the messages, to send in one try."""
         return self.request if self.parts is None else self.parts()
 
     def by_lease(self, seconds: float) -> OneAnswer | None:
-        """Call over a lease; gives the answer's message, None when it has to go by gRPC.
+        """Call over a lease; returns the answer's message, None when the call has to go by gRPC.
 
         Raises LosswireError.
         """
@@ -145,25 +146,49 @@ class LocalStep:
     """Something on this machine that takes long enough to keep it off an event loop."""
 
     work: Callable[[], Any]
-    """Does it; once begun, it is never abandoned."""
+    """The function to call; once begun, it is never abandoned."""
 
 
-Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...] | LocalStep
-"""What a client is to do next: a call, or to see to it that the server of the last call holds
-some tensors, or something on this machine."""
+@dataclass(frozen=True, slots=True)
+class EachTarget:
+    """One call to each target, answered with the list of their answers."""
+
+    operation: Operation[Any]
+    """The call."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedCall:
+    """A call of EvaluateChunked, answered with an EvaluationResult."""
+
+    plan: ChunkedPlan
+    """The chunks."""
+    progress: Progress | None
+    """The caller's callback."""
+
+
+Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...] | LocalStep | EachTarget | ChunkedCall
+"""The next step of a call of the client. A tuple of tensors means: store those that the server of
+the last call misses."""
 
 Steps: TypeAlias = Generator[Step, Any, _R]
-"""What a client does for its caller. Each step is answered with what it gave, or by throwing its
-LosswireError; the generator's value is what the caller gets."""
+"""A call of the client, step by step. The runner sends back what each step returns, or throws its
+LosswireError; the generator's value is the caller's result."""
+
+
+def single(operation: Operation[_R]) -> Steps[_R]:
+    """Make one call."""
+    result: _R = yield operation
+    return result
 
 
 def evaluate(
     evaluation: Evaluation, operation: Operation[EvaluationResult]
 ) -> Steps[EvaluationResult]:
-    """Make the call of one batch, after sending the resident tensors that the server misses."""
+    """Evaluate one batch, and store the resident tensors that the server misses."""
     tensors = residents_of(evaluation)
     result: EvaluationResult
-    for _ in range(_MOST_HEALINGS):
+    for _ in range(thresholds.MAX_RESTORES):
         try:
             result = yield operation
         except LosswireError as error:
@@ -177,7 +202,7 @@ def evaluate(
 
 
 def check_contents(evaluation: Evaluation, out: Mapping[str, Array] | None = None) -> None:
-    """Check, once its arrays were read and written, that none lies in memory that was emptied.
+    """Check, after its arrays were read and written, that none is in memory that was emptied.
 
     Raises FailedPreconditionError.
     """
@@ -185,8 +210,8 @@ def check_contents(evaluation: Evaluation, out: Mapping[str, Array] | None = Non
     check_arrays((*evaluation.inputs.values(), *beside, *(out or {}).values()))
 
 
-def known(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
-    """Give the one call that an evaluation of a form is; None when it is not known.
+def known_call(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
+    """Return the one call of an evaluation of a form; None when the form is not known.
 
     No such evaluation is large, names resident tensors or has its result completed.
     """
@@ -197,7 +222,7 @@ def known(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationRes
 
 
 def one_batch(evaluation: Evaluation, leases: Sequence[Lease]) -> Operation[EvaluationResult]:
-    """Give the call that carries all tensors of an evaluation which are not resident."""
+    """Return the call that sends all tensors of an evaluation which are not resident."""
     return Operation(EVALUATE, TEMPLATES.request(evaluation, ALONE), _read_one, leases=leases)
 
 
@@ -254,19 +279,44 @@ def _read_many(answer: loss_service_pb2.EvaluateManyResponse) -> list[_Outcome]:
 
 
 def residents_of(evaluation: Evaluation) -> tuple[StoredTensor, ...]:
-    """Find the resident tensors of an evaluation."""
+    """Return the resident tensors of an evaluation."""
     arrays = [*evaluation.inputs.values(), evaluation.grad_output, evaluation.sample_weight]
     found = [array for array in arrays if isinstance(array, StoredTensor)]
     return distinct(found) if found else ()
 
 
-def store(tensor: StoredTensor) -> Steps[None]:
-    """See to it that a server holds a tensor."""
+def store(value: ArrayInput, make: Callable[[Array], _Stored]) -> Steps[_Stored]:
+    """Store an array on a server, unless that holds it; `make` hashes it."""
+    if isinstance(value, StoredTensor):
+        raise TypeError("array: this is a resident tensor already")
+    tensor: _Stored = yield LocalStep(partial(make, to_numpy(value)))
+    check_arrays([tensor.array])
     yield (tensor,)
+    return tensor
+
+
+def put_missing(tensors: Iterable[StoredTensor]) -> Steps[None]:
+    """Store the tensors that a server does not hold."""
+    for tensor in tensors:
+        present = yield stat(tensor)
+        if not present:
+            yield put(tensor)
+
+
+def is_held_by_all(tensor: StoredTensor) -> Steps[bool]:
+    """Return whether every target holds a tensor."""
+    held = yield EachTarget(stat(tensor))
+    return all(held)
+
+
+def delete_from_all(tensor: StoredTensor) -> Steps[bool]:
+    """Delete a tensor from every target; returns whether any of them held it."""
+    held = yield EachTarget(delete(tensor))
+    return any(held)
 
 
 def put(tensor: StoredTensor) -> Operation[bool]:
-    """Store a tensor; tells whether it was stored before."""
+    """Store a tensor; returns whether it was stored before."""
     return Operation(PUT_TENSOR, b"", tensor.check_stored, tensor.parts)
 
 
@@ -277,7 +327,7 @@ def stat(tensor: StoredTensor) -> Operation[bool]:
 
 
 def delete(tensor: StoredTensor) -> Operation[bool]:
-    """Forget a tensor; tells whether it was stored."""
+    """Delete a tensor; returns whether it was stored."""
     message = tensor_service_pb2.DeleteTensorRequest(id=tensor_pb2.TensorId(sha256=tensor.id))
     return Operation(DELETE_TENSOR, serialize(message), lambda answer: bool(answer.existed))
 
@@ -289,7 +339,7 @@ def create_region(size: int) -> Operation[tensor_service_pb2.CreateRegionRespons
 
 
 def stream_item(number: int, evaluation: Evaluation) -> tuple[bytes, Sequence[StoredTensor]]:
-    """Make one batch of a stream, ready to be sent as often as needed, and give its residents."""
+    """Serialize one batch of a stream; returns the message and its resident tensors."""
     before = in_stream(number)
     known = TEMPLATES.small_request(key_of(evaluation), before)
     message = TEMPLATES.request(evaluation, before) if known is None else known
@@ -303,6 +353,6 @@ def list_losses() -> Operation[list[LossInfo]]:
 
 
 def get_server_info() -> Operation[ServerInfo]:
-    """Ask what the server is."""
+    """Ask for the server's description."""
     request = serialize(loss_service_pb2.GetServerInfoRequest())
     return Operation(GET_SERVER_INFO, request, read_server_info)

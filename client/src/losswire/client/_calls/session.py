@@ -4,28 +4,22 @@ import ipaddress
 import json
 import math
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from losswire.client._calls.lease import Interrupt
 from losswire.client._calls.retry import Attempts, RetryPolicy, Rotation
+from losswire.client._messages import thresholds
 from losswire.client._messages.catalogue import Offer, ServerInfo
 from losswire.client._version import __version__
 
-DEFAULT_TIMEOUT = 60.0
-"""The seconds that a call may take, all tries included, unless the client or the call says."""
-
-LEAST_SECONDS = 1e-3
-"""The time of a step for which none is left: it is tried, and fails by its deadline."""
-
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.primary_user_agent", f"losswire-python/{__version__}"),
-    # The SDK's own policy retries (see _retry.py).
+    # The SDK's own policy retries (see retry.py).
     ("grpc.enable_retries", 0),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
-    # What is too large is for the server to say: it knows its memory.
+    # The server refuses messages that are too large: it knows its memory.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # A connection that died silently is noticed after 80 s instead of never.
@@ -69,7 +63,7 @@ def parse_targets(target: str) -> list[str]:
 
 
 def _is_local(target: str) -> bool:
-    """Tell whether a target is on this machine by its name alone."""
+    """Return whether a target is on this machine by its name alone."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     host = target.rpartition(":")[0].strip("[]")
@@ -82,7 +76,7 @@ def _is_local(target: str) -> bool:
 
 
 def check_timeout(timeout: float | None, default: float) -> float:
-    """Give the seconds that a call may take; ValueError unless greater than 0 and finite."""
+    """Return the seconds that a call may take; ValueError unless greater than 0 and finite."""
     if timeout is None:
         return default
     if not 0 < timeout < math.inf:
@@ -92,7 +86,7 @@ def check_timeout(timeout: float | None, default: float) -> float:
 
 @dataclass(slots=True)
 class Session:
-    """What a client knows beside its channels; both clients share it. Does no I/O."""
+    """The facts that all calls of a client have in common. Does no I/O."""
 
     targets: Sequence[str]
     """The targets of the channels, one each."""
@@ -101,11 +95,11 @@ class Session:
     retry: RetryPolicy
     """When failed calls are tried again."""
     metadata: tuple[tuple[str, str], ...] | None
-    """What is sent with each call."""
+    """The metadata of each call."""
     offer: Offer | None = None
-    """What the servers offer, once they were asked."""
+    """The cached descriptions of servers and losses, once they were asked."""
     server: ServerInfo | None = None
-    """What the server is, once it was asked."""
+    """The cached description of the server, once it was asked."""
     closed: bool = False
     """Whether the client was closed."""
     interrupt: Interrupt = field(default_factory=Interrupt)
@@ -145,25 +139,13 @@ class Session:
         return Attempts(self.retry, self.rotation, seconds, only)
 
 
-class Clock:
-    """The time that is left of a call that takes several steps."""
-
-    def __init__(self, session: Session, timeout: float | None) -> None:
-        """Start; ValueError unless the timeout is greater than 0 and finite."""
-        self._end = time.monotonic() + check_timeout(timeout, session.timeout)
-
-    def remaining(self) -> float:
-        """Tell how many seconds are left; a moment when none are, for the next step to fail."""
-        return max(self._end - time.monotonic(), LEAST_SECONDS)
-
-
 def open_session(
     target: str, timeout: float, token: str | None, retry: RetryPolicy | None
 ) -> Session:
     """Check a client's arguments; TypeError or ValueError with the argument's name."""
     return Session(
         targets=parse_targets(target),
-        timeout=check_timeout(timeout, DEFAULT_TIMEOUT),
+        timeout=check_timeout(timeout, thresholds.DEFAULT_TIMEOUT_SECONDS),
         retry=retry or RetryPolicy(),
         metadata=_authorization(token),
     )

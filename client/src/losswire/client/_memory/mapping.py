@@ -5,15 +5,15 @@ import os
 import socket
 import sys
 import weakref
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from losswire.client._calls.lease import Interrupt, Lease
-from losswire.client._errors import FailedPreconditionError, LosswireError
+from losswire.client._errors import FailedPreconditionError
+from losswire.client._messages import thresholds
+from losswire.client._messages.placed_array import MARK, PlacedArray, check_mark, write_mark
 from losswire.v1 import tensor_pb2, tensor_service_pb2
 from losswire.wire import MAX_RANK, wire_type_of
 
@@ -23,24 +23,13 @@ if sys.platform == "linux":
 Array = npt.NDArray[Any]
 
 HAVE_REGIONS: Final = sys.platform == "linux" and sys.byteorder == "little"
-"""Whether this machine can take part: elsewhere there are no sealed descriptors, or the bytes
-of the wire are not those of the memory."""
+"""Whether this machine supports regions: others have no sealed descriptors, or another byte order
+than the wire."""
 
 ALIGNMENT: Final = 64
-"""Where arrays begin: at multiples of a cache line, in bytes."""
+"""The alignment of arrays, in bytes: a cache line."""
 
 PAGE_BYTES: Final = mmap.PAGESIZE
-
-_GONE: Final = "REGION_CONTENTS_GONE"
-_MISSING: Final = ("MISSING_REGION", _GONE)
-
-_MARK: Final = b"losswire"
-"""What the last bytes of a region hold as long as nobody has emptied it."""
-
-
-def is_missing_region(error: LosswireError) -> bool:
-    """Tell whether an evaluation failed because a server does not have a region (any more)."""
-    return error.reason in _MISSING
 
 
 def aligned(size: int) -> int:
@@ -48,37 +37,19 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PlacedArray:
-    """An array that lies in memory which a server shares."""
-
-    array: Array
-    region: tensor_pb2.Region
-    """The place, as the server knows it."""
-
-    def reference(self) -> tensor_pb2.Tensor:
-        """Name it in an evaluation."""
-        wire_type = wire_type_of(self.array.dtype)
-        if wire_type is None:
-            raise TypeError(f"dtype {self.array.dtype} cannot be sent")
-        return tensor_pb2.Tensor(
-            data_type=wire_type.data_type, shape=self.array.shape, region=self.region
-        )
-
-
 def size_with_mark(nbytes: int) -> int:
-    """Tell how large a region has to be for some bytes, rounded up to pages, and the mark."""
-    return -(-nbytes // PAGE_BYTES) * PAGE_BYTES + len(_MARK)
+    """Return the size of a region for some bytes, rounded up to pages, and the mark."""
+    return -(-nbytes // PAGE_BYTES) * PAGE_BYTES + len(MARK)
 
 
 class SharedMemory:
-    """One region, fetched and mapped. It is the server's for as long as any array in it lives."""
+    """One region, fetched and mapped. The server keeps it for as long as any array in it lives."""
 
     def __init__(
         self,
         created: tensor_service_pb2.CreateRegionResponse,
         interrupt: Interrupt,
-        patience: float = 5.0,
+        seconds: float = thresholds.CONNECT_SECONDS,
     ) -> None:
         """Fetch a region that was just created, within some seconds.
 
@@ -86,11 +57,11 @@ class SharedMemory:
         it cannot be had from here.
         """
         self.region_id = created.region_id
-        self.nbytes: int = (created.size_bytes - len(_MARK)) // PAGE_BYTES * PAGE_BYTES
+        self.nbytes: int = (created.size_bytes - len(MARK)) // PAGE_BYTES * PAGE_BYTES
         """Its size, in bytes, without the page that holds the mark."""
         lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            lease.settimeout(patience)
+            lease.settimeout(seconds)
             lease.connect(created.socket_path)
             lease.sendall(created.token)
             self._root: Array | None = _map(lease, created.size_bytes)
@@ -101,21 +72,20 @@ class SharedMemory:
                 "machine, the same user, and between containers a shared folder for the socket",
                 reason="REGION_UNREACHABLE",
             ) from None
-        self._root[-len(_MARK) :] = np.frombuffer(_MARK, np.uint8)
+        write_mark(self._root)
         self._base: int = self._root.__array_interface__["data"][0]
-        # The connection is the lease, without which the server knows the region no more. So it
-        # stays until nobody can look at the memory any more.
+        # The connection is the lease: without it the server does not know the region. So it
+        # stays until the last array in the memory is gone.
         self.lease = Lease(lease, created.max_request_bytes, interrupt)
         weakref.finalize(self._root, self.lease.close).atexit = False
-        _mapped.append(weakref.ref(self._root, _mapped.remove))
 
     def check(self) -> None:
         """Check that nobody has emptied it; FailedPreconditionError otherwise."""
-        if self._root is not None and not _is_intact(self._root):
-            raise _contents_gone_error()
+        if self._root is not None:
+            check_mark(self._root)
 
     def offset_of(self, array: Array) -> int | None:
-        """Tell where an array lies in it; None when it does not, or not as the wire has it."""
+        """Return the offset of an array in it; None when it is not in it, or not as on the wire."""
         if self._root is None or not array.size or not array.flags.c_contiguous:
             return None
         offset: int = array.__array_interface__["data"][0] - self._base
@@ -126,14 +96,14 @@ class SharedMemory:
         return offset
 
     def place(self, array: Array) -> PlacedArray | None:
-        """Give an array with its place; None when it does not lie here."""
+        """Return an array with its place; None when it is not in this memory."""
         offset = self.offset_of(array)
         if offset is None:
             return None
         return PlacedArray(array, tensor_pb2.Region(region_id=self.region_id, offset=offset))
 
     def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Give an array at an offset; ValueError when it does not fit or the memory was let go."""
+        """Return an array at an offset; ValueError when it does not fit or after `release`."""
         if self._root is None:
             raise ValueError("the region is closed")
         size = dtype.itemsize * int(np.prod(shape, dtype=object))
@@ -142,39 +112,8 @@ class SharedMemory:
         return self._root[offset : offset + size].view(dtype).reshape(shape)
 
     def release(self) -> None:
-        """Let it go: it is the server's again when the last array in it is gone."""
+        """Release it: the server has it back when the last array in it is gone."""
         self._root = None
-
-
-_mapped: "list[weakref.ref[Array]]" = []
-"""All shared memory in which arrays of this process lie."""
-
-
-def _is_intact(root: Array) -> bool:
-    return root[-len(_MARK) :].tobytes() == _MARK
-
-
-def check_arrays(arrays: Iterable[object]) -> None:
-    """Check that arrays which were read or written lie in no shared memory that was emptied.
-
-    No server of this version empties memory that somebody still has mapped; another one may, or
-    whoever else has the descriptor. Raises FailedPreconditionError.
-    """
-    for reference in tuple(_mapped):
-        root = reference()
-        if root is None or _is_intact(root):
-            continue
-        for array in arrays:
-            if hasattr(array, "__array__") and np.may_share_memory(np.asarray(array), root):
-                raise _contents_gone_error()
-
-
-def _contents_gone_error() -> FailedPreconditionError:
-    return FailedPreconditionError(
-        "an array lies in shared memory whose contents are gone: something emptied it after the "
-        "server ended the lease; make a new region and fill it again",
-        reason=_GONE,
-    )
 
 
 def _map(lease: socket.socket, size: int) -> Array:

@@ -1,4 +1,4 @@
-"""A region as a caller holds it."""
+"""A region of shared memory, for its caller."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -8,21 +8,33 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._calls.lease import Lease
-from losswire.client._memory.mapping import PlacedArray, SharedMemory, aligned
+from losswire.client._memory.mapping import SharedMemory, aligned
+from losswire.client._messages.placed_array import PlacedArray
 
 
 class Region:
     """Memory that the server on this machine shares. Made by `Client.region`.
 
-    Arrays made in it are ordinary numpy arrays. `evaluate` notices those that are inputs or in
-    `out`, and then nothing of them is copied: the server reads and writes them where they lie,
-    so they must not change meanwhile. Inputs of less than 64 KiB together are sent nevertheless,
-    unless `out` is given: that is faster. It is not safe to make arrays from several threads at
-    once.
+    Arrays made in it are ordinary numpy arrays. `evaluate` recognizes them as inputs and in `out`,
+    and does not copy them: the server reads and writes them in place, so they must not change
+    meanwhile. Inputs of at most 64 KiB together are sent nevertheless, unless `out` is given: that
+    is faster. It is not safe to make arrays from several threads at once.
 
-    Arrays keep their contents whatever ends: calls, the client, the server, or a forked child,
-    which has them, too. After a call without an answer (a timeout, a cancelled task) the server
-    may still write that call's gradient into its `out` for a moment.
+    Arrays keep their contents when a call, the client or the server ends; a forked child has them,
+    too. After a call without an answer (a timeout, a cancelled task) the server may still write
+    that call's gradient into its `out` for a moment.
+
+    Example:
+        >>> with client.region(4096) as region:
+        ...     logits, out = region.array((2, 3)), region.array((2, 3))
+        ...     result = client.evaluate(
+        ...         "cross_entropy",
+        ...         {"input": logits, "target": [0, 2]},
+        ...         gradients=["input"],
+        ...         out={"input": out},
+        ...     )
+        >>> result.gradients["input"] is out, result.transport
+        (True, 'region')
     """
 
     def __init__(self, memory: SharedMemory, forget: Callable[["Region"], None]) -> None:
@@ -31,23 +43,29 @@ class Region:
         self._used = 0
         self._closed = False
         self.lost = False
-        """Whether the server turned out not to have it any more, because it was started again.
+        """Whether the server does not have it any more, because it was started again.
 
         Its arrays keep their contents, and are sent like any others.
         """
 
     @property
     def nbytes(self) -> int:
-        """Its size, in bytes: what was asked for, rounded up to whole pages."""
+        """Its size in bytes, rounded up to whole pages."""
         return self._memory.nbytes
 
     def array(
         self, shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32
     ) -> npt.NDArray[Any]:
-        """Make an array in it, at a multiple of 64 bytes; a new one holds zeros.
+        """Return a new array of zeros in it, at an offset that is a multiple of 64 bytes.
 
-        Arrays lie one behind the other, and room is not used again: keep them from step to
-        step. Raises ValueError when there is too little room left, or the region is closed.
+        Each array follows the one before, and no bytes are used twice: keep arrays from step to
+        step. Raises ValueError when there are too few bytes left, an axis is negative, or the
+        region is closed.
+
+        Example:
+            >>> with client.region(4096) as region:
+            ...     region.array((2, 3), np.float64).tolist()
+            [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
         """
         if self._closed:
             raise ValueError("array: the region is closed")
@@ -63,25 +81,45 @@ class Region:
 
     @property
     def lease(self) -> Lease:
-        """What evaluations of its arrays can go over."""
+        """The connection over which evaluations of its arrays can go."""
         return self._memory.lease
 
     def where(self, array: npt.NDArray[Any]) -> tuple[int, int] | None:
-        """Tell the region's number and an array's offset in it; None when it does not lie here."""
+        """Return the region's number and an array's offset in it; None when it is not in it.
+
+        Example:
+            >>> with client.region(4096) as region:
+            ...     arrays = region.array(3), region.array(3)
+            ...     [region.where(each)[1] for each in arrays], region.where(np.zeros(3))
+            ([0, 64], None)
+        """
         if self._closed or self.lost:
             return None
         offset = self._memory.offset_of(array)
         return None if offset is None else (self._memory.region_id, offset)
 
     def place(self, array: npt.NDArray[Any]) -> PlacedArray | None:
-        """Tell where an array lies in it; None when it does not."""
+        """Return an array with its place in the region; None when it is not in it.
+
+        Example:
+            >>> with client.region(4096) as region:
+            ...     region.place(region.array(3)).region.offset
+            0
+        """
         return None if self._closed or self.lost else self._memory.place(array)
 
     def close(self) -> None:
-        """Make no more arrays in it, and let `evaluate` send those there are like any others.
+        """Make no more arrays in it; `evaluate` sends its arrays like any others from now on.
 
         They keep their contents. The server has the memory back when the last of them is gone.
         Closing again does nothing.
+
+        Example:
+            >>> region = client.region(4096)
+            >>> array = region.array(3)
+            >>> region.close()
+            >>> array.tolist()
+            [0.0, 0.0, 0.0]
         """
         if not self._closed:
             self._closed = True

@@ -1,13 +1,12 @@
-"""All shared memory of one client: the caller's regions, and what evaluations pass through."""
+"""All shared memory of one client: the caller's regions, and the pools of its own."""
 
 import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
 
-from losswire.client._calls.batch import FITS_ALWAYS, Batch
+from losswire.client._calls.batch import Batch
 from losswire.client._calls.lease import Lease
 from losswire.client._calls.operations import (
     EVALUATE,
@@ -15,82 +14,88 @@ from losswire.client._calls.operations import (
     Operation,
     Steps,
     create_region,
-    evaluate,
     get_server_info,
-    known,
+    known_call,
 )
 from losswire.client._calls.session import Session
-from losswire.client._errors import (
-    FailedPreconditionError,
-    InvalidArgumentError,
-    LosswireError,
-    NotFoundError,
-    UnimplementedError,
-)
-from losswire.client._memory.local_leases import LocalLeases
-from losswire.client._memory.mapping import (
-    HAVE_REGIONS,
-    PlacedArray,
-    SharedMemory,
-    is_missing_region,
-    size_with_mark,
-)
-from losswire.client._memory.placement import Array, Placement
+from losswire.client._errors import FailedPreconditionError, UnimplementedError
+from losswire.client._memory import mapping
+from losswire.client._memory.mapping import SharedMemory, size_with_mark
 from losswire.client._memory.region import Region
-from losswire.client._memory.staging import Staging
+from losswire.client._memory.region_pool import ONE_PAGE, PoolLimits, RegionPool
+from losswire.client._messages import thresholds
 from losswire.client._messages.evaluation import Evaluation
+from losswire.client._messages.placed_array import Array, PlacedArray
 from losswire.client._messages.response import EvaluationResult, OneAnswer, read_result
 from losswire.client._messages.template import TEMPLATES, key_of, placed_form
 
-_MOST_TRIES: Final = 3
-"""How often an evaluation is tried with regions, when a server turns out not to have them."""
-
-_REFUSALS: Final = (
-    FailedPreconditionError,
-    InvalidArgumentError,
-    NotFoundError,
-    UnimplementedError,
-)
-"""What a server says before it looks at any memory."""
-
 
 class Regions:
-    """What both clients do with shared memory. Any thread may use it."""
+    """The shared memory of one client. Any thread may use it."""
 
     def __init__(self, session: Session) -> None:
-        """Begin without any."""
-        self._session = session
-        self._staging = Staging(session)
-        self._local = LocalLeases(session)
+        """Begin with no region."""
+        self.session = session
+        """The facts that all calls of the client have in common."""
+        self.staging = RegionPool(
+            session,
+            PoolLimits(
+                max_regions=thresholds.MAX_STAGING_REGIONS,
+                max_bytes=thresholds.MAX_STAGING_BYTES,
+                min_region_bytes=thresholds.MIN_STAGING_BYTES,
+                pause_seconds=thresholds.STAGING_PAUSE_SECONDS,
+            ),
+        )
+        """The regions that large evaluations are copied through."""
+        self._pages = RegionPool(
+            session,
+            PoolLimits(
+                max_regions=thresholds.MAX_LEASES,
+                max_bytes=thresholds.MAX_LEASES * ONE_PAGE,
+                min_region_bytes=ONE_PAGE,
+                pause_seconds=thresholds.LEASE_PAUSE_SECONDS,
+            ),
+        )
+        """Regions of one page, for their leases."""
+        self._calls = 0
+        """The number of evaluations, up to the first that may open a lease."""
         self._lock = threading.Lock()
         self.own: tuple[Region, ...] = ()
-        """The caller's, in which inputs of any size may lie."""
+        """The caller's own regions, in which inputs of any size may be."""
         _all_regions.add(self)
 
     def want_lease(self, timeout: float | None) -> bool:
-        """Count an evaluation; tells whether `open_lease` should come before it."""
-        if any(region.lease.is_free for region in self.own):
+        """Count an evaluation; returns whether `open_lease` should come before it."""
+        if not self._pages.is_enabled:
             return False
-        return self._local.is_due(timeout)
+        if self.own and any(region.lease.is_free for region in self.own):
+            return False
+        if self._calls < thresholds.LEASE_AFTER_CALLS:
+            self._calls += 1
+            return False
+        if self._pages.has_free_lease():
+            return False
+        seconds = timeout or self.session.timeout
+        return seconds >= thresholds.LEASE_MIN_TIMEOUT_SECONDS and self._pages.can_add()
 
     def open_lease(self) -> Steps[None]:
-        """Open what evaluations go over that lie in no region; without it, they go by gRPC."""
-        return self._local.open()
+        """Open a lease for evaluations with no array in a region; without one, they go by gRPC."""
+        return self._pages.add()
 
     def may_help(self, batch: Batch) -> bool:
-        """Tell at no cost whether `evaluate` is worth trying."""
+        """Return, at no cost, whether shared memory is worth a try for an evaluation."""
         if self.own and (batch.out or not batch.is_small):
             return True
-        return self._staging.possible and batch.is_worth_staging
+        return self.staging.is_enabled and batch.is_worth_staging
 
-    def known(
+    def known_call(
         self, evaluation: Evaluation, out: Mapping[str, Array] | None
     ) -> Operation[EvaluationResult] | None:
-        """Give the one call that an evaluation of a known form is; None when it is not known."""
+        """Return the one call of an evaluation whose form is known; None for any other."""
         if out is not None and not self.own:
             return None
         leases, form = self.leases, key_of(evaluation)
-        found = known(form, leases) if out is None else None
+        found = known_call(form, leases) if out is None else None
         if found is None and self.own:
             request = TEMPLATES.placed_request(placed_form(form, self._where, out))
             if request is not None:
@@ -99,50 +104,16 @@ class Regions:
 
     @property
     def leases(self) -> Sequence[Lease]:
-        """What calls may go over; any connection serves all regions."""
-        return (*(region.lease for region in self.own), *self._local.leases)
+        """The connections that a call may go over; any connection serves all regions."""
+        return (*[region.lease for region in self.own], *self._pages.leases)
 
-    def evaluate(self, batch: Batch, *, staged: bool = True) -> Steps[EvaluationResult | None]:
-        """Evaluate with as much in shared memory as can be; None when that is nothing.
+    def remember(self, batch: Batch, request: bytes) -> None:
+        """Store the request of a valid evaluation whose arrays are in the caller's regions."""
+        form = placed_form(key_of(batch.evaluation), self._where, batch.out)
+        TEMPLATES.keep(form, batch.evaluation, request)
 
-        `staged`: whether what lies elsewhere may be copied through it.
-        """
-        for _ in range(_MOST_TRIES):
-            placement = Placement(batch, self._place)
-            memory: SharedMemory | None = None
-            if staged and self._staging.possible and placement.worth_staging and placement.room:
-                memory = yield from self._staging.take(placement.room)
-            intact = False
-            try:
-                if memory is not None:
-                    yield LocalStep(partial(placement.stage, memory))
-                if placement.empty or placement.sent_bytes > FITS_ALWAYS:
-                    intact = True
-                    return None
-                leases = self.leases if memory is None else [memory.lease]
-                operation = placement.operation(leases)
-                result = yield from evaluate(batch.evaluation, operation)
-                if memory is not None:
-                    result = yield LocalStep(partial(placement.collect, result, memory))
-                else:
-                    form = placed_form(key_of(batch.evaluation), self._where, batch.out)
-                    TEMPLATES.keep(form, batch.evaluation, operation.request)
-                intact = True
-                return batch.deliver(result)
-            except LosswireError as error:
-                if not is_missing_region(error):
-                    intact = isinstance(error, _REFUSALS)
-                    raise
-                self._lose(memory)
-            finally:
-                if memory is not None and intact:
-                    self._staging.give_back(memory)
-                elif memory is not None:
-                    # The call may still be under way on the server.
-                    self._staging.drop(memory)
-        return None
-
-    def _place(self, array: Array) -> PlacedArray | None:
+    def place(self, array: Array) -> PlacedArray | None:
+        """Return an array with its place in the caller's regions; None when it is in none."""
         found = (region.place(array) for region in self.own)
         return next((placed for placed in found if placed is not None), None)
 
@@ -153,9 +124,12 @@ class Regions:
                 return place
         return None
 
-    def _lose(self, memory: SharedMemory | None) -> None:
-        """Take it that a server was started again, and has none of what it had."""
-        self._staging.lose(memory)
+    def forget_all(self, missing: SharedMemory | None) -> None:
+        """Give up all regions: a server that was started again has none of them.
+
+        `missing` is the staging region that it did not know; None: one of the caller's own.
+        """
+        self.staging.forget_all(missing)
         with self._lock:
             for region in self.own:
                 region.lost = True
@@ -165,9 +139,9 @@ class Regions:
         """Make a region for the caller; see `Client.region`."""
         if type(nbytes) is not int or nbytes < 1:
             raise ValueError(f"nbytes: expected a number of bytes greater than 0, got {nbytes!r}")
-        if len(self._session.targets) != 1:
+        if len(self.session.targets) != 1:
             raise ValueError("a region belongs to one server, and this client has several targets")
-        if not HAVE_REGIONS:
+        if not mapping.HAVE_REGIONS:
             raise UnimplementedError("shared memory needs Linux", reason="NOT_SERVED")
         info = yield get_server_info()
         if not info.transports.region_socket:
@@ -176,7 +150,7 @@ class Regions:
                 "no --region-socket, or it was told to share none",
                 reason="NOT_SERVED",
             )
-        size, interrupt = size_with_mark(nbytes), self._session.interrupt
+        size, interrupt = size_with_mark(nbytes), self.session.interrupt
         created = yield create_region(size)
         try:
             memory: SharedMemory = yield LocalStep(partial(SharedMemory, created, interrupt))
@@ -194,22 +168,22 @@ class Regions:
             self.own = tuple(each for each in self.own if each is not region)
 
     def close(self) -> None:
-        """Close all of them; arrays in the caller's keep their contents.
+        """Close all of them; arrays in the caller's regions keep their contents.
 
         In another process than the one that made them, only that process's copies are closed.
         """
-        if not self._session.is_inherited:
-            self._session.interrupt.set()
-        self._staging.close()
-        self._local.close()
+        if not self.session.is_inherited:
+            self.session.interrupt.set()
+        self.staging.close()
+        self._pages.close()
         for region in self.own:
             region.close()
 
-    def leave_to_parent(self) -> None:
-        """Keep, in a forked child, nothing but the arrays of the caller's own regions."""
+    def drop_in_child(self) -> None:
+        """Drop, in a forked child, everything but the arrays of the caller's own regions."""
         self._lock = threading.Lock()
-        self._staging.leave_to_parent()
-        self._local.leave_to_parent()
+        self.staging.drop_in_child()
+        self._pages.drop_in_child()
 
 
 def _read(out: Mapping[str, Array], answer: OneAnswer) -> EvaluationResult:
@@ -219,10 +193,10 @@ def _read(out: Mapping[str, Array], answer: OneAnswer) -> EvaluationResult:
 _all_regions: "weakref.WeakSet[Regions]" = weakref.WeakSet()
 
 
-def _leave_to_parent() -> None:
+def _drop_in_child() -> None:
     for each in tuple(_all_regions):
-        each.leave_to_parent()
+        each.drop_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+    os.register_at_fork(after_in_child=_drop_in_child)

@@ -1,4 +1,4 @@
-"""Whatever a caller holds its numbers in, to numpy.
+"""Conversion of anything array-like to numpy and to tensor messages.
 
 torch is never imported here: a torch tensor can only exist where the caller has
 imported torch already, so looking into `sys.modules` is enough to know one.
@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from losswire.client._memory.mapping import PlacedArray
+from losswire.client._messages.placed_array import PlacedArray
 from losswire.client._messages.resident import StoredTensor
 from losswire.v1 import tensor_pb2
 from losswire.wire import encode_form, encode_tensor
@@ -32,18 +32,18 @@ class SupportsDLPack(Protocol):
         """Export the array."""
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """Tell where the array lies, as (device type, device id)."""
+        """Return the array's device, as (device type, device id)."""
 
 
 ArrayInput = npt.ArrayLike | SupportsDLPack | StoredTensor | PlacedArray
-"""What can be sent: a numpy array, a torch tensor, anything with `__dlpack__` or `__array__`,
-a Python number, or (nested) lists of these; or a resident tensor, which `put` gave."""
+"""A numpy array, a torch tensor, anything with `__dlpack__` or `__array__`, a Python number, or
+(nested) lists of these; or a resident tensor, from `put`."""
 
 
 def encode_array(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
-    """Make anything array-like a tensor message; of one that does not travel, only its name.
+    """Return the tensor message of an array, or the reference of a resident or placed one.
 
-    `path` names the argument in errors. Raises TypeError for what cannot be sent and
+    `path` names the argument in errors. Raises TypeError for values that cannot be sent and
     ValueError for ragged lists and more than 8 axes.
     """
     if isinstance(value, (StoredTensor, PlacedArray)):
@@ -52,17 +52,17 @@ def encode_array(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
 
 
 def encode_array_form(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
-    """Make anything array-like a tensor message without data; raises as `encode_array` does."""
+    """Return the tensor message of anything array-like, without data; raises as `encode_array`."""
     return _named(path, lambda: encode_form(to_numpy(value)))
 
 
 def as_array(value: ArrayInput, path: str) -> npt.NDArray[Any]:
-    """Make anything array-like a numpy array, as `to_numpy` does; errors name the argument."""
+    """Convert anything array-like to numpy, as `to_numpy` does; errors name the argument."""
     return _named(path, lambda: to_numpy(value))
 
 
 def _named(path: str, convert: Callable[[], _R]) -> _R:
-    """Convert something; what cannot be is told with the name of the argument."""
+    """Call a conversion; its errors get the name of the argument."""
     try:
         return convert()
     except (TypeError, ValueError, OverflowError) as error:
@@ -71,7 +71,7 @@ def _named(path: str, convert: Callable[[], _R]) -> _R:
 
 
 def to_numpy(value: Any) -> npt.NDArray[Any]:
-    """Make anything array-like a numpy array on the host, without a copy where possible.
+    """Convert anything array-like to a numpy array on the host, without a copy where possible.
 
     Arrays keep their dtype. Python numbers take torch's defaults: float becomes float32,
     int becomes int64, bool stays bool.
@@ -100,14 +100,14 @@ def _from_numpy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _checked(array: npt.NDArray[Any], value: object) -> npt.NDArray[Any]:
-    """Refuse what numpy could only wrap as Python objects or text."""
+    """Refuse values that numpy could only wrap as Python objects or text."""
     if array.dtype.kind in "OSU":
         raise TypeError(f"{type(value).__name__} is not an array of numbers")
     return array
 
 
 def _with_torch_defaults(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give an array made of Python numbers the dtype that torch would give it."""
+    """Convert an array of Python numbers to torch's default dtype for them."""
     match array.dtype.kind:
         case "f":
             # A float too large for float32 becomes infinity, as it does in torch.
@@ -131,7 +131,7 @@ def _from_sequence(value: Sequence[Any]) -> npt.NDArray[Any]:
 
 
 def _leaf_types(value: Sequence[Any]) -> set[type]:
-    """Find the types of everything in a nested list that is not itself a list."""
+    """Return the types of all leaves of a nested list."""
     kinds = set(map(type, value))
     if kinds & {list, tuple}:
         nested = (item for item in value if isinstance(item, (list, tuple)))

@@ -1,4 +1,4 @@
-"""What a server offers: its losses and itself."""
+"""The descriptions of a server and its losses."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class InputInfo:
     name: str
     """The name to use in `inputs`."""
     description: str
-    """What it is, in one sentence."""
+    """Its meaning, in one sentence."""
     dtypes: tuple[str, ...]
     """The accepted dtypes, such as `float32`."""
     required: bool
@@ -35,9 +35,9 @@ class InputInfo:
     factored_in: tuple[str, ...]
     """The names of the layouts in which its gradient can be asked for in factored form."""
     value_rules: tuple[str, ...]
-    """What its values must be; others are refused."""
+    """The values that are accepted; others are refused."""
     value_hints: tuple[str, ...]
-    """What its values are meant to be; others are accepted and give what torch gives."""
+    """The values that are meant; others are accepted, with torch's result."""
     promotes: bool
     """Whether its floating type may differ from that of the other inputs."""
 
@@ -49,7 +49,7 @@ class OptionInfo:
     name: str
     """The name to use in `options`."""
     description: str
-    """What it does, in one sentence."""
+    """Its effect, in one sentence."""
     type: type[OptionScalar] | None
     """The Python type of its value; None when only a newer SDK knows it."""
     default: OptionScalar | None
@@ -66,7 +66,7 @@ class OptionInfo:
 class LayoutInfo:
     """One accepted combination of shapes, each a list of axes separated by spaces.
 
-    A letter is an axis of the same length wherever it stands, `*S` any number of axes,
+    A letter is an axis of the same length everywhere, `*S` any number of axes,
     `#*S` anything that torch can broadcast to `*S`; an empty text is a scalar.
     """
 
@@ -116,7 +116,7 @@ class LossInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a server accepts."""
+    """The limits of a server."""
 
     max_message_bytes: int
     """The largest request, in bytes."""
@@ -148,7 +148,7 @@ class Transports:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """What a server is."""
+    """The versions, device, limits and transports of a server."""
 
     server_version: str
     """The version of the server."""
@@ -163,20 +163,20 @@ class ServerInfo:
     worker_id: str
     """Identifies the server's process until it ends."""
     limits: Limits
-    """What the server accepts."""
+    """The limits of the server."""
     transports: Transports
     """By which ways tensors may reach it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What a client remembers of its servers: asked before the first large evaluation.
+    """A client's cache of descriptions, filled before the first large evaluation.
 
     All servers of one client are taken to offer the same.
     """
 
     server: ServerInfo
-    """What they are."""
+    """Their descriptions."""
     losses: Mapping[str, LossInfo]
     """Their losses, by name."""
 
@@ -251,7 +251,7 @@ def _read_option(info: loss_info_pb2.OptionInfo) -> OptionInfo:
 
 
 def read_server_info(message: loss_service_pb2.GetServerInfoResponse) -> ServerInfo:
-    """Read what the server is."""
+    """Read the description of a server."""
     limits, transports = message.limits, message.transports
     return ServerInfo(
         server_version=message.server_version,

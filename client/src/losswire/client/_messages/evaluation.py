@@ -1,4 +1,4 @@
-"""What a caller asks for."""
+"""One batch to evaluate, as its caller describes it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -20,7 +20,7 @@ _ABSENT: Mapping[str, OptionScalar] = {}
 
 @dataclass(frozen=True, init=False, eq=False)
 class Evaluation:
-    """One batch to evaluate: a loss, its inputs and what is wanted back.
+    """One batch to evaluate: a loss, its inputs, and the gradients that are wanted.
 
     Names of losses, inputs and options are those of `torch.nn.functional`;
     `Client.losses()` lists them with their shapes, dtypes and ranges.
@@ -28,6 +28,21 @@ class Evaluation:
     Arrays may be numpy arrays, torch tensors on any device, anything with `__dlpack__` or
     `__array__`, Python numbers, and nested lists of these. Arrays keep their dtype; Python
     numbers take torch's defaults: float becomes float32, int becomes int64, bool stays bool.
+
+    Nothing is checked before it is sent: `evaluate` raises TypeError and ValueError for arguments
+    that cannot be sent, and InvalidArgumentError with `violations` for those that the server
+    refuses.
+
+    Example:
+        >>> evaluation = Evaluation(
+        ...     "cross_entropy",
+        ...     {"input": np.zeros((2, 4), np.float32), "target": [0, 3]},
+        ...     {"label_smoothing": 0.1},
+        ...     gradients=["input"],
+        ... )
+        >>> [result] = client.evaluate_many([evaluation])
+        >>> result.gradients["input"].shape
+        (2, 4)
     """
 
     loss: str
@@ -85,7 +100,7 @@ class Evaluation:
         engine: EngineName = "auto",
         gradient_form: GradientFormName = "dense",
     ) -> None:
-        """Take the fields as they are: they are judged when they are sent."""
+        """Store the fields as they are; they are checked when they are sent."""
         # A loop makes one for each call. All fields at once take half the time of one by one.
         fields = {
             "loss": loss,

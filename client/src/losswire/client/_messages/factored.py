@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._errors import InternalError, LosswireError
+from losswire.client._messages import thresholds
 from losswire.client._messages.arrays import ArrayInput, to_numpy
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.request import float_type
@@ -30,13 +31,6 @@ _LOSSES: Final = ("cross_entropy",)
 _LOGITS: Final = "input"
 """The input whose gradient comes as factors."""
 
-_BLOCK_BYTES: Final = 2 * 1024 * 1024
-"""How much is rebuilt at a time, in the type that is worked in: it stays in the cache, and
-numpy works long enough on it, without Python's lock, for other threads to go on."""
-
-_MANY_CLASSES: Final = 256
-"""From so many classes on, most probabilities are small, and float32 is exact enough for them."""
-
 _LARGE: Final = 2.0**-6
 """The largest probability that is made in float32; at most 63 of a row are larger."""
 
@@ -44,11 +38,7 @@ _PLAIN_LSE: Final = (-1.0, 80.0)
 """Between these, float32 holds exp(x) where it holds exp(x - lse): it is no more than exp(lse)."""
 
 _PLAIN_FACTOR: Final = (2.0**-120, 2.0**120)
-"""Between these, float32 holds what exp(x) is multiplied by."""
-
-_BUFFER: Final = 512
-"""How many elements numpy may copy to a buffer. It fills one with each row's own number again
-and again, when it could hold a row; this takes three times as long as the multiplication."""
+"""Between these, float32 holds the factor of exp(x)."""
 
 _LEAST_NORMAL: Final = 2.0**-14
 """The least normal number of float16."""
@@ -61,12 +51,12 @@ _CLASSES: Final = 1
 
 
 class Rebuild:
-    """Makes the dense gradient of some logits, a few rows at a time."""
+    """Rebuilds the dense gradient of some logits, a few rows at a time."""
 
     def __init__(self, logits: Array, target: "_Target", *, double: bool) -> None:
-        """Take logits (N, C, ...) or (C), which are read when rows are made.
+        """Store logits (N, C, ...) or (C), which are read when rows are rebuilt.
 
-        `double` tells whether float64 is what the gradient is computed in.
+        `double` is whether the gradient is computed in float64.
         """
         self.values_shape = _values_shape(logits)
         """The shape of the factors."""
@@ -74,7 +64,7 @@ class Rebuild:
         self._target = target
         self._classes = self._logits.shape[_CLASSES]
         self._positions = math.prod(self._logits.shape[2:])
-        self._narrow = not double and self._classes >= _MANY_CLASSES
+        self._narrow = not double and self._classes >= thresholds.REBUILD_FLOAT32_CLASSES
         self._scratch = np.empty(0, np.float32 if self._narrow else np.float64)
         wire_type = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT64]
         self.forms = (TensorSpec(wire_type, self.values_shape),) * 3
@@ -92,7 +82,7 @@ class Rebuild:
         row = self._classes * self._positions
         if not count * row:
             return
-        most = _BLOCK_BYTES // self._scratch.dtype.itemsize
+        most = thresholds.REBUILD_BLOCK_BYTES // self._scratch.dtype.itemsize
         step, width = max(1, most // row), max(1, most // self._classes)
         with np.errstate(all="ignore"):
             for first in range(0, count, step):
@@ -114,7 +104,7 @@ class Rebuild:
     ) -> None:
         """Rebuild a block that begins at this row and position of the values."""
         lse, scale, tail = factors
-        # Where it can be, the gradient itself is what is worked on.
+        # Where possible, the gradient itself is the scratch memory.
         direct = out.dtype == self._scratch.dtype and out.flags.c_contiguous
         if not direct and self._scratch.size < logits.size:
             self._scratch = np.empty(logits.size, self._scratch.dtype)
@@ -145,9 +135,9 @@ class Rebuild:
 def _scaled_exp_narrow(
     dense: Array, numbers: Array, logits: Array, lse: Doubles, scale: Doubles
 ) -> None:
-    """Make a block `scale * exp(x - lse)` in float32, of the logits as numbers of that type.
+    """Compute a block `scale * exp(x - lse)` in float32, from the logits as numbers of that type.
 
-    What is taken from x before exp costs a pass and a rounding; where it can, all of lse goes
+    A subtraction from x before exp costs a pass and a rounding; where possible, all of lse goes
     into the factor, and elsewhere the part that float32 does not hold. numpy's exp errs by 2 or
     3 units in the last place, which shows only in large probabilities; these are few, and are
     made in float64.
@@ -170,7 +160,7 @@ def _scaled_exp_narrow(
 
 
 def _is_plain(lse: Doubles, scale: Doubles) -> npt.NDArray[np.bool_]:
-    """Tell of which rows float32 holds exp(x) and what it is to be multiplied by."""
+    """Return the rows for which float32 holds exp(x) and its factor."""
     (least, most), (smallest, largest) = _PLAIN_LSE, _PLAIN_FACTOR
     factor = np.abs(scale * np.exp(-lse))
     holds = (lse >= least) & (lse <= most)
@@ -180,8 +170,8 @@ def _is_plain(lse: Doubles, scale: Doubles) -> npt.NDArray[np.bool_]:
 
 
 def _by_row(operation: np.ufunc, dense: Array, numbers: Array, out: Array | None) -> Array:
-    """Do an operation with a number for each row."""
-    before = np.setbufsize(_BUFFER)
+    """Apply an operation with one number for each row."""
+    before = np.setbufsize(thresholds.REBUILD_BUFFER_ELEMENTS)
     try:
         found: Array = operation(dense, numbers, out=out)
     finally:
@@ -195,7 +185,7 @@ class _Target(Protocol):
     def subtract(
         self, dense: Array, logits: Array, factors: Sequence[Doubles], row: int, position: int
     ) -> None:
-        """Take `scale * q` from a block of `scale * exp(x - lse)`, in place.
+        """Subtract `scale * q` from a block of `scale * exp(x - lse)`, in place.
 
         The block and its logits have the shape (rows, classes, positions), `factors` have one
         class; the block begins at this row and position of the values.
@@ -216,17 +206,17 @@ class _ClassIndices:
         count, _, width = dense.shape
         lse, scale, tail = (each[:, 0] for each in factors)
         flat = self._target[row : row + count].reshape(count, -1)[:, position : position + width]
-        # What is ignored has scale 0, and an index that may be no class.
+        # An ignored value has scale 0, and its index may be no class.
         chosen = np.where(scale != 0, flat, 0).astype(np.intp)
         where = np.arange(count)[:, np.newaxis], chosen, np.arange(width)
-        # p - 1 is made as such: near 1, p has lost what it differs by.
+        # p - 1 is computed by expm1: near 1, p itself has lost the digits.
         own = scale * np.expm1(logits[where].astype(np.float64) - lse - tail)
         if self._smoothing:
             own += scale - self._spread(dense, factors[1], chosen)
         dense[where] = own
 
     def _spread(self, dense: Array, scale: Doubles, chosen: npt.NDArray[np.intp]) -> Doubles:
-        """Take what smoothing spreads from all classes; gives `scale * q` of the targets."""
+        """Subtract the share of all classes by smoothing; returns `scale * q` of the targets."""
         classes = dense.shape[_CLASSES]
         even, share = self._smoothing / classes, 1.0 - self._smoothing
         if self._weight is None:
@@ -270,7 +260,7 @@ class _Probabilities:
 
 
 def _round_small(numbers: Array) -> None:
-    """Round what is subnormal in float16 to what float16 has, in place.
+    """Round numbers that are subnormal in float16 to float16's precision, in place.
 
     numpy rounds these in the same way, but raises a flag for each, which takes 70 ns.
     """
@@ -287,10 +277,10 @@ def _quotient(scale: Doubles, total: Doubles) -> Doubles:
 
 
 def rebuild_of(evaluation: Evaluation, arrays: Mapping[str, Array]) -> Rebuild | None:
-    """Tell how the gradient that an evaluation asks for in factored form is rebuilt.
+    """Return how the gradient that an evaluation asks for in factored form is rebuilt.
 
-    `arrays` are its inputs. None when it asks for dense ones, or for what has no factors;
-    whether its shapes and values are right is for the server to judge.
+    `arrays` are its inputs. None when it asks for dense gradients, or for inputs without factors;
+    the server checks its shapes and values.
     """
     logits, target = arrays.get(_LOGITS), arrays.get("target")
     if (
@@ -345,7 +335,7 @@ def complete(
 
 
 def completed(evaluation: Evaluation, outcome: Outcome) -> Outcome:
-    """Complete what came of one item of many; a failure becomes its outcome."""
+    """Complete the outcome of one item of many; a failure becomes its outcome."""
     if isinstance(outcome, EvaluationResult):
         try:
             complete(evaluation, outcome)
@@ -357,7 +347,7 @@ def completed(evaluation: Evaluation, outcome: Outcome) -> Outcome:
 def completing(
     evaluation: Evaluation, done: Callable[[Outcome], None]
 ) -> Callable[[Outcome], None]:
-    """Give what takes an outcome, completes it and hands it on."""
+    """Return a callback that completes an outcome and passes it to `done`."""
     if evaluation.gradient_form != "factored":
         return done
     return lambda outcome: done(completed(evaluation, outcome))

@@ -1,4 +1,4 @@
-"""Arrays of the caller's that gradients are written into."""
+"""Checks of the caller's arrays for gradients."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ def check_outputs(
     forms: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
     inputs: Mapping[str, Array],
 ) -> dict[str, Array]:
-    """Check where gradients are to go; TypeError or ValueError with the array's name.
+    """Check the arrays for gradients; TypeError or ValueError with the array's name.
 
     `forms` are the types and shapes of the gradients asked for, by name.
     """
@@ -33,7 +33,7 @@ def check_outputs(
             raise ValueError(f"{path}: is {list(array.shape)}; the gradient is {list(shape)}")
         if not (array.flags.c_contiguous and array.flags.writeable):
             raise ValueError(f"{path}: must be writable and contiguous in C order")
-        # A call that is tried again sends the inputs again: they must still be what they were.
+        # A call that is tried again sends the inputs again: they must not have changed.
         if any(np.may_share_memory(array, each) for each in inputs.values()):
             raise ValueError(f"{path}: shares memory with an input")
     return dict(out)

@@ -1,4 +1,4 @@
-"""Evaluations, to messages. What a server could only refuse is refused here, with its path."""
+"""Serialization of evaluations. Values that no server accepts are refused here, with their path."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
@@ -13,7 +13,7 @@ from losswire.wire import BY_NAME, encode_option, wire_type_of
 
 
 def names_of(enum: Any) -> dict[int, str]:
-    """Give the Python names of an enum's values: REDUCTION_MEAN of Reduction is `mean`."""
+    """Return the Python names of an enum's values: REDUCTION_MEAN of Reduction is `mean`."""
     values = {value.number: value.name for value in enum.DESCRIPTOR.values}
     prefix = values[0].removesuffix("UNSPECIFIED")
     return {number: name.removeprefix(prefix).lower() for number, name in values.items()}
@@ -43,7 +43,7 @@ def serialize(message: Message) -> bytes:
 
 
 def joined(items: Sequence[bytes]) -> bytes:
-    """Make one message of several, each with some of its fields; raises as `serialize` does."""
+    """Concatenate messages that have some fields each; raises as `serialize` does."""
     if sum(map(len, items)) > _MOST_BYTES:
         raise ValueError(_TOO_LARGE)
     return b"".join(items)
@@ -58,7 +58,7 @@ def fill_evaluation(
 ) -> None:
     """Write an evaluation into its message, in place; `streamed` inputs without their data.
 
-    `prefix` stands before the names of arguments in errors. Raises TypeError and ValueError.
+    `prefix` is put before the names of arguments in errors. Raises TypeError and ValueError.
     """
     if not isinstance(evaluation, Evaluation):
         path = prefix.removesuffix(".") or "evaluation"
@@ -101,7 +101,7 @@ def _text(value: object, path: str) -> str:
 
 
 def items_of(mapping: object, prefix: str, field: str) -> list[tuple[str, Any]]:
-    """Give the entries of a mapping of names; TypeError with its path for anything else."""
+    """Return the entries of a mapping of names; TypeError with its path for anything else."""
     if not isinstance(mapping, Mapping):
         raise TypeError(
             f"{prefix}{field}: expected a mapping of names, got {type(mapping).__name__}"
@@ -113,7 +113,7 @@ def items_of(mapping: object, prefix: str, field: str) -> list[tuple[str, Any]]:
 
 
 def gradient_names(gradients: object, prefix: str) -> list[str]:
-    """Give the names of the gradients asked for; TypeError for anything but a list of names."""
+    """Return the names of the gradients asked for; TypeError for anything but a list of names."""
     # A text is a sequence of texts too, and "input" would become five names.
     if isinstance(gradients, str) or not isinstance(gradients, (list, tuple, set, frozenset)):
         raise TypeError(
@@ -132,7 +132,7 @@ def _choice(numbers: Mapping[object, int], value: object, path: str) -> Any:
 
 
 def float_type(value: DTypeInput | None, path: str) -> tensor_pb2.DataType.ValueType:
-    """Give the number of a floating type; ValueError with its path for anything else."""
+    """Return the number of a floating type; ValueError with its path for anything else."""
     if value is None:
         return tensor_pb2.DATA_TYPE_UNSPECIFIED
     # torch's dtypes print as "torch.bfloat16", and are not imported to be known.

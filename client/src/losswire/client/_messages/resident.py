@@ -1,4 +1,4 @@
-"""Tensors that stay on the servers, as a caller holds them."""
+"""Handles of tensors that stay on the servers."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -8,17 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._errors import FailedPreconditionError, LosswireError
+from losswire.client._messages import thresholds
 from losswire.v1 import tensor_pb2, tensor_service_pb2
 from losswire.wire import DATA_TYPES, MAX_RANK, begin_identity, wire_type_of
-
-_PART_BYTES = 512 * 1024
-"""The size of one part: no server takes less than 1 MiB in one message."""
 
 _MISSING = "MISSING_RESIDENT_TENSOR"
 
 
 class StoredTensor:
-    """An array that servers hold under its hash. Made by `put`; does no I/O by itself."""
+    """An array that servers hold under its hash. Made by `put`; does no I/O."""
 
     __slots__ = ("_array", "_wire_type", "id")
 
@@ -34,7 +32,7 @@ class StoredTensor:
         identity = begin_identity(wire_type.data_type, array.shape)
         identity.update(self._data())
         self.id: bytes = identity.digest()
-        """The SHA-256 of its canonical form, which every server gives it."""
+        """The SHA-256 of its canonical form, which every server computes for it."""
 
     @property
     def array(self) -> npt.NDArray[Any]:
@@ -57,7 +55,7 @@ class StoredTensor:
         return self._array.nbytes
 
     def reference(self) -> tensor_pb2.Tensor:
-        """Name it in an evaluation."""
+        """Return the tensor message that refers to it by its hash."""
         return tensor_pb2.Tensor(
             data_type=self._wire_type.data_type,
             shape=self.shape,
@@ -65,18 +63,18 @@ class StoredTensor:
         )
 
     def parts(self) -> Iterator[bytes]:
-        """Make the messages that store it, one by one."""
+        """Yield the messages that store it, one by one."""
         header = tensor_service_pb2.PutTensorHeader(
             data_type=self._wire_type.data_type, shape=self.shape
         )
         yield tensor_service_pb2.PutTensorRequest(header=header).SerializeToString()
         data = self._data()
-        for start in range(0, len(data), _PART_BYTES):
-            part = bytes(data[start : start + _PART_BYTES])
+        for start in range(0, len(data), thresholds.PUT_PART_BYTES):
+            part = bytes(data[start : start + thresholds.PUT_PART_BYTES])
             yield tensor_service_pb2.PutTensorRequest(data=part).SerializeToString()
 
     def check_stored(self, answer: tensor_service_pb2.PutTensorResponse) -> bool:
-        """Tell whether it was stored before; FailedPreconditionError if another one is now."""
+        """Return whether it was stored before; FailedPreconditionError if another tensor is now."""
         if answer.id.sha256 == self.id:
             return answer.existed
         raise FailedPreconditionError(
@@ -86,7 +84,7 @@ class StoredTensor:
         )
 
     def _data(self) -> memoryview:
-        """Give its bytes as on the wire; a copy only where the array's memory differs."""
+        """Return its bytes as on the wire; a copy only where the array's memory differs."""
         native = np.ascontiguousarray(self._array, self._wire_type.numpy)
         wire = native if sys.byteorder == "little" else native.byteswap()
         return wire.reshape(-1).view(np.uint8).data
@@ -113,28 +111,45 @@ class ResidentTensor(StoredTensor):
     """An array that servers hold, to be used in evaluations in place of it.
 
     Made by `Client.put`. It refers to the array, which must stay as it is: a server that does
-    not hold it (another replica, or one that was started again) is sent it when needed.
+    not hold it (another replica, or one that was started again) is sent it when needed. Then
+    FailedPreconditionError (RESIDENT_TENSOR_CHANGED) is raised if the array has changed.
+
+    Example:
+        >>> head = client.put(np.ones((3, 2), np.float32))
+        >>> head.shape, head.dtype.name, head.nbytes, len(head.id)
+        ((3, 2), 'float32', 24, 32)
     """
 
     __slots__ = ("_client",)
 
     def __init__(self, array: npt.NDArray[Any], client: _Deletes) -> None:
-        """Take the array and the client that stores it."""
+        """Hash the array; `client` deletes it."""
         super().__init__(array)
         self._client = client
 
     def delete(self, *, timeout: float | None = None) -> bool:
-        """Make the servers forget it, as `Client.delete` does."""
+        """Delete it from the servers; returns whether any held it. As `Client.delete`.
+
+        Example:
+            >>> client.put([7.0, 8.0]).delete()
+            True
+        """
         return self._client.delete(self, timeout=timeout)
 
 
 class AsyncResidentTensor(StoredTensor):
-    """The same as `ResidentTensor`, made by `AsyncClient.put`."""
+    """The same as `ResidentTensor`, made by `AsyncClient.put`.
+
+    Example:
+        >>> head = await async_client.put(np.ones((3, 2), np.float32))
+        >>> head.shape, head.dtype.name
+        ((3, 2), 'float32')
+    """
 
     __slots__ = ("_client",)
 
     def __init__(self, array: npt.NDArray[Any], client: _DeletesLater) -> None:
-        """Take the array and the client that stores it."""
+        """Hash the array; `client` deletes it."""
         super().__init__(array)
         self._client = client
 
@@ -143,15 +158,20 @@ class AsyncResidentTensor(StoredTensor):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as in AsyncClient
     ) -> bool:
-        """Make the servers forget it, as `AsyncClient.delete` does."""
+        """Delete it from the servers; returns whether any held it. As `AsyncClient.delete`.
+
+        Example:
+            >>> await (await async_client.put([7.0, 8.0])).delete()
+            True
+        """
         return await self._client.delete(self, timeout=timeout)
 
 
 def is_missing(outcome: object) -> bool:
-    """Tell whether an evaluation failed because a server does not hold a resident tensor."""
+    """Return whether an evaluation failed because a server does not hold a resident tensor."""
     return isinstance(outcome, LosswireError) and outcome.reason == _MISSING
 
 
 def distinct(tensors: Iterable[StoredTensor]) -> tuple[StoredTensor, ...]:
-    """Leave out those that are the same as an earlier one."""
+    """Return the tensors without repetitions."""
     return tuple({tensor.id: tensor for tensor in tensors}.values())

@@ -1,4 +1,4 @@
-"""Results, from messages."""
+"""Reading of results from messages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from losswire.wire import DATA_TYPES, DETACHED_FROM, MalformedTensorError, decod
 
 TransportName = Literal["unary", "chunked", "region", "local", "many", "stream"]
 
-_NOWHERE: Mapping[str, npt.NDArray[Any]] = {}
-_ATTACHED: Mapping[str, memoryview] = {}
+_NO_ARRAYS: Mapping[str, npt.NDArray[Any]] = {}
+_NO_PAYLOADS: Mapping[str, memoryview] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """How and by what a result was computed."""
+    """The device, path and versions that computed a result."""
 
     device: str
     """The device: `cpu`, `cuda:0`."""
@@ -38,8 +38,18 @@ class Receipt:
 class FactoredGradient:
     """The gradient of a loss over a softmax: scale_i * (exp(x_ij - lse_i) - q_ij).
 
-    x are the logits and q the target distribution, both of which the caller holds. It is what
-    came from the server; the dense gradient that was made of it is among `gradients`.
+    x are the logits and q the target distribution, both of which the caller holds. The factors
+    came from the server; the dense gradient that was made of them is among `gradients`.
+
+    Example:
+        >>> result = client.evaluate(
+        ...     "cross_entropy",
+        ...     {"input": np.zeros((1, 4), np.float32), "target": [0]},
+        ...     gradients=["input"],
+        ...     gradient_form="factored",
+        ... )
+        >>> result.factored_gradients["input"].scale.tolist(), result.gradients["input"].tolist()
+        ([1.0], [[-0.75, 0.25, 0.25, 0.25]])
     """
 
     lse: npt.NDArray[np.float64]
@@ -47,18 +57,26 @@ class FactoredGradient:
     scale: npt.NDArray[np.float64]
     """The factor of each row, in the shape of the values."""
     lse_tail: npt.NDArray[np.float64]
-    """What rounding to float64 took from `lse`, in the shape of the values."""
+    """The difference that rounding to float64 took from `lse`, in the shape of the values."""
 
     @property
     def arrays(self) -> tuple[npt.NDArray[np.float64], ...]:
-        """All of it, in the order in which chunks pack it."""
+        """All factors, in the order in which chunks pack them."""
         return self.lse, self.scale, self.lse_tail
 
 
 # Without slots, so that all fields can be given at once (see read_result).
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationResult:
-    """What an evaluation gives. Its arrays are the caller's own and writable."""
+    """The result of an evaluation. Its arrays are the caller's own and writable.
+
+    Example:
+        >>> result = client.evaluate(
+        ...     "mse_loss", {"input": [1.0, 2.0], "target": [0.0, 0.0]}, gradients=["input"]
+        ... )
+        >>> float(result.loss), result.gradients["input"].tolist(), result.count
+        (2.5, [1.0, 2.0], 2)
+    """
 
     loss: npt.NDArray[Any]
     """The loss, of shape () when reduced (`float(result.loss)`), else the values.
@@ -81,15 +99,15 @@ class EvaluationResult:
     denominators.
     """
     count: int
-    """How many values took part: neither ignored nor of sample weight 0."""
+    """The number of values that took part: neither ignored nor of sample weight 0."""
     queue_nanoseconds: int
     """Nanoseconds between the end of validation and the start of the computation."""
     compute_nanoseconds: int
     """Nanoseconds spent in the computation."""
     receipt: Receipt
-    """How and by what this was computed."""
+    """The device, path and versions that computed it."""
     transport: TransportName = "unary"
-    """The way that the tensors took: `"unary"` (one message), `"chunked"`, `"region"` (memory
+    """The transport of the tensors: `"unary"` (one message), `"chunked"`, `"region"` (memory
     shared with a server on the same machine), `"local"` (one message that stayed on the
     machine, without gRPC), `"many"` or `"stream"`."""
 
@@ -101,21 +119,21 @@ class OneAnswer(NamedTuple):
     detached: Mapping[str, memoryview]
     """The elements of tensors that are missing in its result, by path."""
     transport: TransportName = "unary"
-    """The way that it came."""
+    """Its transport."""
 
     @classmethod
     def parse(cls, answer: bytes, transport: TransportName = "unary") -> "OneAnswer":
         """Parse an answer, a large one without having protobuf copy it; DecodeError."""
         if len(answer) < DETACHED_FROM:
             message = loss_service_pb2.EvaluateResponse.FromString(answer)
-            return cls(message, _ATTACHED, transport)
+            return cls(message, _NO_PAYLOADS, transport)
         message, payloads = detach(answer, loss_service_pb2.EvaluateResponse)
         detached = {path.removeprefix("result."): payloads[path] for path in payloads}
         return cls(message, detached, transport)
 
 
 def dtype_name(number: int) -> str:
-    """Name a data type; one that only a newer server knows gets a name with its number."""
+    """Return the name of a data type; one of a newer server gets a name with its number."""
     wire_type = DATA_TYPES.get(number)
     return wire_type.name if wire_type else f"data_type_{number}"
 
@@ -123,13 +141,13 @@ def dtype_name(number: int) -> str:
 def read_result(
     message: evaluation_pb2.EvaluationResult,
     transport: TransportName = "unary",
-    placed: Mapping[str, npt.NDArray[Any]] = _NOWHERE,
-    detached: Mapping[str, memoryview] = _ATTACHED,
+    placed: Mapping[str, npt.NDArray[Any]] = _NO_ARRAYS,
+    detached: Mapping[str, memoryview] = _NO_PAYLOADS,
 ) -> EvaluationResult:
-    """Read a result that came in some way; InternalError when it is malformed.
+    """Read a result that came by a transport; InternalError when it is malformed.
 
-    `placed` are the arrays, by name, into which the server was told to write gradients,
-    `detached` the elements of tensors that stand beside the message, by path.
+    `placed` are the arrays, by name, into which the server writes gradients on request,
+    `detached` the elements of tensors that are not in the message, by path.
     """
     gradients, factored = message.gradients, message.factored_gradients
     try:
@@ -138,7 +156,7 @@ def read_result(
                 message.loss, "loss", writable=True, detached=detached.get("loss")
             ),
             "gradients": {
-                # A map of messages gives its entries in Python, and its keys at once.
+                # A map of messages iterates over its entries in Python, but over its keys in C.
                 name: placed[name]
                 if name in placed and gradients[name].HasField("region")
                 else _array(gradients[name], f'gradients["{name}"]', detached)
@@ -160,7 +178,7 @@ def read_result(
             reason="MALFORMED_RESPONSE",
             violations=error.violations,
         ) from error
-    # What dataclasses do, one field after the other, takes as long as all that is above.
+    # One field after the other, as dataclasses do, would take as long as all of the above.
     result = object.__new__(EvaluationResult)
     object.__setattr__(result, "__dict__", fields)
     return result
@@ -191,7 +209,7 @@ def _read_all_factors(
 def read_outcome(
     message: evaluation_pb2.EvaluationOutcome, transport: TransportName = "many"
 ) -> EvaluationResult | LosswireError:
-    """Read what came of one item of many; failures are returned, not raised."""
+    """Read the outcome of one item of many; failures are returned, not raised."""
     match message.WhichOneof("outcome"):
         case "result":
             try:
@@ -207,7 +225,7 @@ def read_outcome(
 
 @lru_cache(maxsize=64)
 def _receipt(serialized: bytes) -> Receipt:
-    """Read a receipt; a server has only a few."""
+    """Read a receipt; cached, because a server has only a few."""
     message = evaluation_pb2.Receipt.FromString(serialized)
     return Receipt(
         device=message.device,

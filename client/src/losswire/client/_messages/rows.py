@@ -1,4 +1,4 @@
-"""Which inputs of an evaluation have rows: those that can stream."""
+"""Which inputs of an evaluation have rows, and so can stream."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def row_inputs(loss: LossInfo | None, arrays: Arrays) -> list[str]:
-    """Name the inputs whose first axis is the batch, by the loss's own layouts.
+    """Return the inputs whose first axis is the batch, by the loss's own layouts.
 
-    Where there is no such loss, or no layout fits, the server is the one to say so: the
-    inputs as long as the largest one are taken, so that the question can be sent.
+    Where there is no such loss, or no layout fits, the server refuses the evaluation: the
+    inputs as long as the largest one are chosen, so that it can be sent.
     """
     for layout in loss.layouts if loss and loss.separable else ():
         rows = _rows_in(layout, arrays)
@@ -28,7 +28,7 @@ def row_inputs(loss: LossInfo | None, arrays: Arrays) -> list[str]:
 
 
 def _rows_in(layout: LayoutInfo, arrays: Arrays) -> list[str] | None:
-    """Name the inputs that have rows in a layout; None when it does not fit."""
+    """Return the inputs that have rows in a layout; None when it does not fit."""
     groups: dict[str, int] = {}
     for name, array in arrays.items():
         text = layout.inputs.get(name)
@@ -56,7 +56,7 @@ def _rows_in(layout: LayoutInfo, arrays: Arrays) -> list[str] | None:
 
 
 def _fits(tokens: Sequence[str], rank: int, groups: dict[str, int]) -> bool:
-    """Tell whether so many axes fit, and note how many each group has."""
+    """Return whether a number of axes fits; `groups` gets the number of axes of each group."""
     named = [token[1:] for token in tokens if token.startswith("*")]
     spare = rank - (len(tokens) - len(named))
     if not named:
@@ -65,5 +65,5 @@ def _fits(tokens: Sequence[str], rank: int, groups: dict[str, int]) -> bool:
 
 
 def _first(tokens: Sequence[str], groups: Mapping[str, int]) -> str | None:
-    """Give the token of the outermost axis; None when there is no axis."""
+    """Return the token of the outermost axis; None when there is no axis."""
     return next((each for each in tokens if each[0] != "*" or groups.get(each[1:])), None)

@@ -2,45 +2,59 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from losswire.client._calls import operations
-from losswire.client._calls.session import Session
+from losswire.client._calls.async_runner import AsyncRunner
 from losswire.client._errors import LosswireError
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import completing
 from losswire.client._messages.response import EvaluationResult
-from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight
+from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight, open_core
 
 
 class AsyncStream:
-    """Many evaluations over one call; made by `AsyncClient.stream`, opened by `async with`.
+    """Evaluates many batches over one call. Made by `AsyncClient.stream`, opened by `async with`.
 
-    Leaving the block waits for all answers; leaving it by an exception gives them up.
+    The end of the block waits for all answers; an exception that leaves the block cancels them.
+
+    Example:
+        >>> items = [Evaluation("mse_loss", {"input": [x], "target": [0.0]}) for x in (1.0, 2.0)]
+        >>> async with async_client.stream(max_in_flight=2) as stream:
+        ...     futures = [await stream.submit(each) for each in items]
+        >>> [float(each.result().loss) for each in futures]
+        [1.0, 4.0]
     """
 
     def __init__(
         self,
-        session: Session,
-        open_core: Callable[[float | None], Awaitable[StreamCore]],
+        runner: AsyncRunner,
         timeout: float | None,
         max_in_flight: int | None,
     ) -> None:
         """Prepare; see `AsyncClient.stream`."""
-        self._session = session
-        self._open_core = open_core
+        self._runner = runner
         self._timeout = timeout
-        self._asked_in_flight = check_max_in_flight(max_in_flight)
+        self._max_in_flight = check_max_in_flight(max_in_flight)
         self._core: StreamCore | None = None
 
     async def submit(self, evaluation: Evaluation) -> asyncio.Future[EvaluationResult]:
         """Send an evaluation, after waiting while `max_in_flight` are unanswered.
 
-        The future gives its result or raises its LosswireError. Raises TypeError and ValueError
-        for what cannot be sent, RuntimeError on a stream that is not open.
+        The future returns an EvaluationResult or raises a LosswireError, such as
+        InvalidArgumentError, DeadlineExceededError or CancelledError (the stream was closed).
+        Raises TypeError and ValueError for arguments that cannot be sent, RuntimeError on a stream
+        that is not open.
+
+        Example:
+            >>> item = Evaluation("mse_loss", {"input": [3.0], "target": [1.0]})
+            >>> async with async_client.stream() as stream:
+            ...     future = await stream.submit(item)
+            ...     float((await future).loss)
+            4.0
         """
         core = self._opened()
         number = core.next_number()
@@ -52,9 +66,17 @@ class AsyncStream:
         return future
 
     async def map(self, evaluations: Iterable[Evaluation]) -> AsyncIterator[Outcome]:
-        """Evaluate a sequence; gives a result or a LosswireError for each, in order.
+        """Evaluate a sequence; yields a result or a LosswireError for each, in order.
 
-        The sequence is read at most `max_in_flight` items ahead of what was given.
+        The sequence is read at most `max_in_flight` items ahead of the last yielded result.
+        Raises as `submit` does.
+
+        Example:
+            >>> batches = ({"input": [x], "target": [0.0]} for x in (1.0, 2.0))
+            >>> items = [Evaluation("mse_loss", each) for each in batches]
+            >>> async with async_client.stream() as stream:
+            ...     [float(each.loss) async for each in stream.map(items)]
+            [1.0, 4.0]
         """
         pending: deque[asyncio.Future[EvaluationResult]] = deque()
         try:
@@ -71,8 +93,8 @@ class AsyncStream:
                 future.cancel()
 
     async def __aenter__(self) -> Self:
-        self._core = await self._open_core(self._timeout)
-        self._in_flight = self._core.in_flight(self._asked_in_flight)
+        self._core = await open_core(self._runner, self._timeout)
+        self._in_flight = self._core.in_flight(self._max_in_flight)
         self._window = asyncio.Semaphore(self._in_flight)
         return self
 
@@ -87,7 +109,7 @@ class AsyncStream:
             await (core.close() if error is None else core.abort())
 
     def _opened(self) -> StreamCore:
-        self._session.check_usable()
+        self._runner.session.check_usable()
         if self._core is None:
             raise RuntimeError("this stream is not open; use it inside of its `async with`")
         return self._core

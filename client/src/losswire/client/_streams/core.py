@@ -1,4 +1,4 @@
-"""One long-lived EvaluateStream that survives its connections. Both streams stand on it.
+"""One long-lived EvaluateStream that survives its connections; the core of both streams.
 
 It lives on an event loop: the stream that blocks has one of its own, in a thread.
 """
@@ -14,10 +14,11 @@ from typing import Any, TypeAlias, cast
 import grpc
 import grpc.aio
 
+from losswire.client._calls import operations
+from losswire.client._calls.async_runner import AsyncRunner, StreamMethod, closed_or_cancelled
 from losswire.client._calls.retry import delay_before_retry, random
-from losswire.client._calls.session import Session
+from losswire.client._calls.session import Session, check_timeout
 from losswire.client._errors import (
-    CancelledError,
     DeadlineExceededError,
     LosswireError,
     UnavailableError,
@@ -25,36 +26,21 @@ from losswire.client._errors import (
     error_from_call,
     too_large_error,
 )
+from losswire.client._messages import thresholds
 from losswire.client._messages.catalogue import Limits
 from losswire.client._messages.resident import StoredTensor, is_missing
 from losswire.client._messages.response import EvaluationResult, read_outcome
 
-_FAREWELL_SECONDS = 1.0
-_MOST_HEALINGS = 8
-
-Heal = Callable[[Sequence[StoredTensor], int, float], Awaitable[None]]
-"""Sees to it that the server of an index holds some tensors, within some seconds."""
+Restore = Callable[[Sequence[StoredTensor], int, float], Awaitable[None]]
+"""Stores tensors on the target of an index, where they are missing, within some seconds."""
 
 Outcome = EvaluationResult | LosswireError
 # As text: gRPC's classes are generic to type checkers only, in older versions.
-StreamMethod: TypeAlias = "grpc.aio.StreamStreamMultiCallable[bytes, Any]"
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, Any]"
 
 
-def closed_or_cancelled(session: Session) -> CancelledError:
-    """Judge an asyncio.CancelledError, from inside of its handler.
-
-    gRPC raises it when the channel is closed, too. Only a task that was itself cancelled may
-    end by it, and then it is raised again.
-    """
-    task = asyncio.current_task()
-    if not session.closed or (task is not None and task.cancelling()):
-        raise  # noqa: PLE0704 - called by handlers only
-    return closed_error()
-
-
 def check_max_in_flight(asked: int | None) -> int | None:
-    """Give back how many items may be unanswered; ValueError when that is less than 1."""
+    """Return the number of items that may be unanswered; ValueError when it is less than 1."""
     if asked is not None and asked < 1:
         raise ValueError(f"max_in_flight: expected at least 1, got {asked}")
     return asked
@@ -64,8 +50,8 @@ def _ended() -> UnavailableError:
     return UnavailableError("the server ended the stream", retryable=True)
 
 
-def _hides_the_status(error: LosswireError) -> bool:
-    """Tell whether gRPC made this status up.
+def _is_made_up(error: LosswireError) -> bool:
+    """Return whether gRPC made this status up.
 
     A write that fails because the server has just ended the call overwrites the status that the
     server gave (https://github.com/grpc/grpc/issues/36066). The next call will tell.
@@ -84,15 +70,15 @@ class _Item:
     """When it has to be answered, by the loop's clock."""
     tensors: Sequence[StoredTensor]
     """The resident tensors that it names."""
-    healings: int = 0
+    restores: int = 0
     """How often they were missing."""
-    healing: bool = False
+    is_restoring: bool = False
     """Whether they are being sent, so that the item has to wait."""
 
     @property
-    def most_healings(self) -> int:
+    def max_restores(self) -> int:
         """How often they may be missing."""
-        return _MOST_HEALINGS if self.tensors else 0
+        return thresholds.MAX_RESTORES if self.tensors else 0
 
 
 class StreamCore:
@@ -107,18 +93,18 @@ class StreamCore:
         methods: Sequence[StreamMethod],
         timeout: float,
         limits: Limits,
-        heal: Heal,
+        restore: Restore,
     ) -> None:
         """Start without a call; the first item makes one."""
         self.limits = limits
-        """What the server takes."""
+        """The server's limits."""
         self._session = session
         self._methods = methods
         self._timeout = timeout
-        self._heal = heal
-        self._healers: set[asyncio.Task[None]] = set()
+        self._restore = restore
+        self._restorers: set[asyncio.Task[None]] = set()
         self._items: dict[int, _Item] = {}
-        """Those without an outcome, in the order in which they came, and so of their deadlines."""
+        """The items without an outcome, in the order of their deadlines."""
         self._loop = asyncio.get_running_loop()
         # One for all items: it is set anew when it has run, not for each of them.
         self._timer: asyncio.TimerHandle | None = None
@@ -135,12 +121,12 @@ class StreamCore:
         self._driver.add_done_callback(lambda _: self._finish())
 
     def in_flight(self, asked: int | None) -> int:
-        """Tell how many items may be unanswered: no more than the server takes."""
+        """Return how many items may be unanswered: no more than the server takes."""
         allowed = max(1, self.limits.max_in_flight_per_stream)
         return allowed if asked is None else min(asked, allowed)
 
     def next_number(self) -> int:
-        """Give a number that no other item has; the one method for any thread."""
+        """Return a number that no other item has; the one method for any thread."""
         return next(self._numbers)
 
     def add(
@@ -150,7 +136,7 @@ class StreamCore:
         done: Callable[[Outcome], None],
         tensors: Sequence[StoredTensor] = (),
     ) -> None:
-        """Take an item, with the resident tensors it names; `done` gets its outcome, once."""
+        """Add an item with its resident tensors; the callback `done` gets its outcome, once."""
         if len(request) > self.limits.max_message_bytes:
             # Sent, it would end the call, and with it everybody else's items.
             limit = f"the server takes {self.limits.max_message_bytes} bytes in one message"
@@ -174,16 +160,16 @@ class StreamCore:
         try:
             await self._idle.wait()
             # The server ends a call that has no more items; one that hangs is left.
-            await asyncio.wait([self._driver], timeout=_FAREWELL_SECONDS)
+            await asyncio.wait([self._driver], timeout=thresholds.STREAM_CLOSE_SECONDS)
         finally:
             await self.abort()
 
     async def abort(self) -> None:
         """End the call; items without an answer get CancelledError."""
         self._driver.cancel()
-        for healer in self._healers:
-            healer.cancel()
-        await asyncio.wait([self._driver, *self._healers])
+        for restorer in self._restorers:
+            restorer.cancel()
+        await asyncio.wait([self._driver, *self._restorers])
 
     def _settle(self, number: int, outcome: Outcome) -> None:
         item = self._items.pop(number, None)
@@ -205,7 +191,7 @@ class StreamCore:
         self._settle_all(closed_error())
 
     def _expire(self) -> None:
-        """Fail what is overdue, and come back for the next."""
+        """Fail items that are overdue, and set the timer for the next."""
         self._timer = None
         now = self._loop.time()
         why = f"; the connection is down: {self._broken_by.message}" if self._broken_by else ""
@@ -243,41 +229,43 @@ class StreamCore:
             await asyncio.sleep(delay)
 
     def _resend(self) -> None:
-        """Prepare the next call: everything without an outcome goes again."""
-        self._unsent = deque(number for number, item in self._items.items() if not item.healing)
+        """Prepare the next call: all items without an outcome are sent again."""
+        self._unsent = deque(
+            number for number, item in self._items.items() if not item.is_restoring
+        )
         if self._unsent or self._closing:
             self._work.set()
         else:
             self._work.clear()
 
     def _take(self, number: int, outcome: Outcome, target: int) -> None:
-        """Settle an item, unless what its server misses can be sent there."""
+        """Settle an item, unless its missing resident tensors can be sent again."""
         item = self._items.get(number)
-        if item is None or not is_missing(outcome) or item.healings == item.most_healings:
+        if item is None or not is_missing(outcome) or item.restores == item.max_restores:
             self._settle(number, outcome)
-        elif not item.healing:
-            item.healings += 1
-            item.healing = True
-            healer = asyncio.create_task(self._send_missing(number, item, target))
-            self._healers.add(healer)
-            healer.add_done_callback(self._healers.discard)
+        elif not item.is_restoring:
+            item.restores += 1
+            item.is_restoring = True
+            restorer = asyncio.create_task(self._send_missing(number, item, target))
+            self._restorers.add(restorer)
+            restorer.add_done_callback(self._restorers.discard)
 
     async def _send_missing(self, number: int, item: _Item, target: int) -> None:
         """Send the resident tensors of an item, then the item again."""
         left = item.deadline - self._loop.time()
         try:
             if left > 0 and not self._session.closed:
-                await self._heal(item.tensors, target, left)
+                await self._restore(item.tensors, target, left)
         except LosswireError as error:
             self._settle(number, error)
         finally:
-            item.healing = False
+            item.is_restoring = False
             if number in self._items:
                 self._unsent.append(number)
             self._work.set()
 
     async def _one_call(self, target: int) -> LosswireError:
-        """Carry one call to its end; gives what ended it."""
+        """Run one call to its end; returns the error that ended it."""
         try:
             call = self._methods[target](metadata=self._session.metadata)
             sender = asyncio.create_task(self._send(call))
@@ -292,7 +280,7 @@ class StreamCore:
                 await asyncio.wait([sender])
         except grpc.RpcError as failure:
             error = error_from_call(failure)
-            return _ended() if _hides_the_status(error) else error
+            return _ended() if _is_made_up(error) else error
         except asyncio.CancelledError:
             return closed_or_cancelled(self._session)
         except grpc.aio.UsageError:
@@ -308,10 +296,21 @@ class StreamCore:
                     item = self._items.get(self._unsent.popleft())
                     if item is not None:
                         await call.write(item.request)
-                # What names resident tensors may have to be sent again on this call.
+                # An item with resident tensors may have to be sent again on this call.
                 if self._closing and not any(item.tensors for item in self._items.values()):
                     await call.done_writing()
                     return
                 self._work.clear()
         except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
             return
+
+
+async def open_core(
+    runner: AsyncRunner,
+    timeout: float | None,  # noqa: ASYNC109 - of each evaluation
+) -> StreamCore:
+    """Make a core on the running loop; `timeout` is each evaluation's, in seconds."""
+    seconds = check_timeout(timeout, runner.session.timeout)
+    info = await runner.run(operations.single(operations.get_server_info()), None)
+    methods = runner.stream_methods()
+    return StreamCore(runner.session, methods, seconds, info.limits, runner.restore)

@@ -9,47 +9,61 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from losswire.client._async_client import AsyncClient
 from losswire.client._calls import operations
+from losswire.client._calls.async_runner import AsyncRunner
 from losswire.client._calls.session import Session
 from losswire.client._errors import LosswireError, closed_error
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import completing
 from losswire.client._messages.response import EvaluationResult
-from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight
+from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight, open_core
 
 _R = TypeVar("_R")
 
 
 class Stream:
-    """Many evaluations over one call; made by `Client.stream`, opened by `with`.
+    """Evaluates many batches over one call. Made by `Client.stream`, opened by `with`.
 
-    Any number of threads may submit at once. Leaving the block waits for all answers; leaving
-    it by an exception gives them up.
+    Any number of threads may submit at once. The end of the `with` block waits for all answers; an
+    exception that leaves the block cancels them.
+
+    Example:
+        >>> items = [Evaluation("mse_loss", {"input": [x], "target": [0.0]}) for x in (1.0, 2.0)]
+        >>> with client.stream(max_in_flight=2) as stream:
+        ...     futures = [stream.submit(each) for each in items]
+        >>> [float(each.result().loss) for each in futures]
+        [1.0, 4.0]
     """
 
     def __init__(
         self,
         session: Session,
-        make_client: Callable[[], AsyncClient],
+        make_runner: Callable[[], AsyncRunner],
         timeout: float | None,
         max_in_flight: int | None,
     ) -> None:
         """Prepare; see `Client.stream`."""
         self._session = session
-        self._make_client = make_client
+        self._make_runner = make_runner
         self._timeout = timeout
-        self._asked_in_flight = check_max_in_flight(max_in_flight)
+        self._max_in_flight = check_max_in_flight(max_in_flight)
         self._core: StreamCore | None = None
         self._lock = threading.Lock()
 
     def submit(self, evaluation: Evaluation) -> Future[EvaluationResult]:
         """Send an evaluation, after waiting while `max_in_flight` are unanswered.
 
-        The future gives its result or raises its LosswireError; it cannot be cancelled, and its
-        callbacks run on the stream's own thread, where they must not wait or submit. Raises
-        TypeError and ValueError for what cannot be sent, RuntimeError on a stream that is not
-        open.
+        The future returns an EvaluationResult or raises a LosswireError, such as
+        InvalidArgumentError, DeadlineExceededError or CancelledError (the stream was closed). It
+        cannot be cancelled, and its callbacks run on the stream's own thread, where they must not
+        wait or submit. Raises TypeError and ValueError for arguments that cannot be sent,
+        RuntimeError on a stream that is not open.
+
+        Example:
+            >>> item = Evaluation("mse_loss", {"input": [3.0], "target": [1.0]})
+            >>> with client.stream() as stream:
+            ...     float(stream.submit(item).result().loss)
+            4.0
         """
         core = self._opened()
         number = core.next_number()
@@ -66,9 +80,17 @@ class Stream:
         return future
 
     def map(self, evaluations: Iterable[Evaluation]) -> Iterator[Outcome]:
-        """Evaluate a sequence; gives a result or a LosswireError for each, in order.
+        """Evaluate a sequence; yields a result or a LosswireError for each, in order.
 
-        The sequence is read at most `max_in_flight` items ahead of what was given.
+        The sequence is read at most `max_in_flight` items ahead of the last yielded result.
+        Raises as `submit` does.
+
+        Example:
+            >>> batches = ({"input": [x], "target": [0.0]} for x in (1.0, 2.0))
+            >>> items = [Evaluation("mse_loss", each) for each in batches]
+            >>> with client.stream() as stream:
+            ...     [float(each.loss) for each in stream.map(items)]
+            [1.0, 4.0]
         """
         pending: deque[Future[EvaluationResult]] = deque()
         for evaluation in evaluations:
@@ -81,7 +103,12 @@ class Stream:
             yield self._outcome(pending.popleft())
 
     def abort(self) -> None:
-        """End the stream now; evaluations without an answer get CancelledError."""
+        """End the stream now; evaluations without an answer get CancelledError.
+
+        Example:
+            >>> with client.stream() as stream:
+            ...     stream.abort()
+        """
         self._end(StreamCore.abort)
 
     def __enter__(self) -> Self:
@@ -91,15 +118,13 @@ class Stream:
             target=self._loop.run_forever, name="losswire-stream", daemon=True
         )
         self._thread.start()
-        self._client = self._make_client()
+        self._runner = self._make_runner()
         try:
-            core = self._await(
-                self._client._open_stream_core(self._timeout)  # noqa: SLF001 - both are the SDK
-            )
+            core = self._await(open_core(self._runner, self._timeout))
         except BaseException:
             self._stop()
             raise
-        self._in_flight = core.in_flight(self._asked_in_flight)
+        self._in_flight = core.in_flight(self._max_in_flight)
         self._window = threading.Semaphore(self._in_flight)
         self._core = core
         return self
@@ -128,7 +153,8 @@ class Stream:
             self._stop()
 
     def _stop(self) -> None:
-        self._await(self._client.close())
+        self._runner.session.closed = True
+        self._await(self._runner.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

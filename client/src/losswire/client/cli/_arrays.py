@@ -23,7 +23,7 @@ _KEY = re.compile(r"(?P<file>.+\.npz):(?P<key>.+)", re.DOTALL)
 
 
 def dtype_named(name: str) -> np.dtype[Any]:
-    """Find a dtype of the wire, such as `bfloat16`."""
+    """Return a dtype of the wire by name, such as `bfloat16`."""
     if name not in BY_NAME:
         message = f"there is no dtype {name!r}; there are {', '.join(BY_NAME)}"
         raise UsageError(message)
@@ -32,7 +32,7 @@ def dtype_named(name: str) -> np.dtype[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What an array on the command line is for."""
+    """The use of an array on the command line."""
 
     name: str
     """The name of the input, or of another argument."""
@@ -91,7 +91,7 @@ def _shortened(text: str) -> str:
 
 
 def _from_text(array: Array, wanted: Wanted) -> Array:
-    """Give numbers that were text the type they are meant to have."""
+    """Convert numbers that were text to their dtype."""
     if wanted.indices and not array.size:
         return array.astype(np.int64)
     if array.dtype.kind == "b" or (array.dtype.kind == "i" and wanted.indices):
@@ -129,7 +129,7 @@ def _read_numpy(text: str, wanted: Wanted) -> Array:
 
 
 def _load(file: str) -> Any:
-    """Open a file of numpy's, whose own words for what is none speak of pickles."""
+    """Open a file of numpy's; for any other file, numpy's own error speaks of pickles."""
     with Path(file).open("rb") as opened:
         damaged = opened.read(2) == b"PK" and not zipfile.is_zipfile(opened)
     try:

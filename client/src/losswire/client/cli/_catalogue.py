@@ -1,4 +1,4 @@
-"""`losswire losses` and `losswire describe`: what a server offers."""
+"""`losswire losses` and `losswire describe`: the losses of a server."""
 
 import argparse
 import shutil

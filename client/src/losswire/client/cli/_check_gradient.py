@@ -130,7 +130,7 @@ def run(first: argparse.Namespace) -> Exit:
 
 
 def _objective(client: Client, loss: LossInfo, arguments: argparse.Namespace) -> Objective:
-    """Make the function to differentiate from the arguments, all in float64."""
+    """Return the function to differentiate, all in float64."""
     objective = Objective(
         loss=loss.name,
         inputs=inputs_of(arguments, loss, DTypes(_FLOAT64, {})),
@@ -162,7 +162,7 @@ def _gradients(
         floating = [name for name, array in objective.inputs.items() if array.dtype == _FLOAT64]
         possible = {each.name for each in loss.inputs if each.differentiable_in}
         names = [name for name in floating if name in possible]
-        # Which layout the inputs have is for the server to say, and with it what has no gradient.
+        # The server decides on the layout of the inputs, and so on inputs without a gradient.
         refused = _refused(client, objective, names)
         names = [name for place, name in enumerate(names) if place not in refused]
     if not names:
@@ -172,7 +172,7 @@ def _gradients(
 
 
 def _refused(client: Client, objective: Objective, names: Sequence[str]) -> set[int]:
-    """Find the gradients that the server does not have, by their places."""
+    """Return the inputs for which the server has no gradient, by their places."""
     fields = {f"gradients_for[{place}]": place for place in range(len(names))}
     try:
         evaluate_one(client, objective.with_gradients(names))
@@ -195,7 +195,7 @@ class _Evaluator:
     def __call__(
         self, evaluations: Iterator[Evaluation], name: str, total: int
     ) -> Iterator[EvaluationResult]:
-        """Give the results in order."""
+        """Return the results in order."""
         done = 0
         while batch := self._next(evaluations):
             for outcome in self._client.evaluate_many(batch):
@@ -210,7 +210,7 @@ class _Evaluator:
             self.progress.show(f"{name}: {done} of {total} evaluations")
 
     def _next(self, evaluations: Iterator[Evaluation]) -> list[Evaluation]:
-        """Take as many as fit into half a message."""
+        """Return as many as fit into half a message."""
         first = list(islice(evaluations, 1))
         if not first:
             return []

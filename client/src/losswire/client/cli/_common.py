@@ -1,4 +1,4 @@
-"""What all commands share: the way to the server, exit statuses, and errors as lines."""
+"""The parts of all commands: the connection to the server, exit statuses, and errors as lines."""
 
 import argparse
 import json
@@ -47,18 +47,18 @@ _BY_CODE = {
 
 
 class UsageError(Exception):
-    """What the command was given is wrong; the text says what."""
+    """A wrong argument or file of a command; the text says which."""
 
 
 class Parser(argparse.ArgumentParser):
     """Raises instead of exiting, and never guesses an option from its beginning."""
 
     def __init__(self, **settings: Any) -> None:
-        """Take the settings of argparse."""
+        """Pass the settings to argparse."""
         super().__init__(**{"allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
-        """Report what is wrong with the arguments."""
+        """Raise UsageError for wrong arguments."""
         raise UsageError(f"{message} (see `{self.prog} --help`)")
 
 
@@ -102,7 +102,7 @@ def seconds(text: str) -> float:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Make the SDK's words for arguments that cannot be sent a UsageError."""
+    """Convert the SDK's errors for arguments that cannot be sent to UsageError."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -110,7 +110,7 @@ def refusals() -> Iterator[None]:
 
 
 def open_client(arguments: argparse.Namespace) -> Client:
-    """Make a client of the server that the arguments name."""
+    """Return a client of the server that the arguments name."""
     with refusals():
         return Client(
             arguments.server, timeout=arguments.timeout, token=arguments.token, retry=_RETRY
@@ -118,7 +118,7 @@ def open_client(arguments: argparse.Namespace) -> Client:
 
 
 def status_of(error: LosswireError) -> Exit:
-    """Give the exit status of a failed call."""
+    """Return the exit status of a failed call."""
     return _BY_CODE.get(error.code, Exit.OTHER)
 
 
@@ -143,12 +143,12 @@ def complain(line: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Make text from outside one line."""
+    """Return text from outside as one line."""
     return _harmless(" ".join(text.split()))
 
 
 def _harmless(line: str) -> str:
-    """Escape what could steer a terminal."""
+    """Escape characters that could control a terminal."""
     if line.isprintable():
         return line
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)

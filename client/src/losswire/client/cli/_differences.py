@@ -21,7 +21,7 @@ _ROUNDINGS = 16
 """How many roundings of the loss to allow for; they grow by division by the step."""
 
 Evaluate = Callable[[Iterator[Evaluation], str, int], Iterator[EvaluationResult]]
-"""Evaluates points in order: (points, what to call them, how many there are)."""
+"""Evaluates points in order: (points, their label, their number)."""
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Objective:
     grad_output: Array | None = None
 
     def at(self, moved: Mapping[str, Array]) -> Evaluation:
-        """Make the evaluation at a point: the inputs, some of them replaced."""
+        """Return the evaluation at a point: the inputs, some of them replaced."""
         inputs = {
             name: log_softmax(array) if (self.loss, name) in _COMPOSED else array
             for name, array in {**self.inputs, **moved}.items()
@@ -43,7 +43,7 @@ class Objective:
         return Evaluation(self.loss, inputs, self.options, **self.fields)
 
     def with_gradients(self, names: Sequence[str]) -> Evaluation:
-        """Make the evaluation at the inputs that gives gradients."""
+        """Return the evaluation at the inputs, with gradients."""
         point = self.at({})
         return Evaluation(
             self.loss,
@@ -55,7 +55,7 @@ class Objective:
         )
 
     def gradient(self, name: str, answer: Array) -> Array:
-        """Make the server's gradient that of this function."""
+        """Convert the server's gradient to that of this function."""
         if (self.loss, name) not in _COMPOSED:
             return answer
         probabilities = np.exp(log_softmax(self.inputs[name]))
@@ -85,7 +85,7 @@ class Comparison:
         return bool(self.difference <= self.allowed)
 
     def facts(self) -> dict[str, object]:
-        """Give everything, for JSON."""
+        """Return all fields, for JSON."""
         return {
             "name": self.name,
             "passed": self.passed,
@@ -102,7 +102,7 @@ class Comparison:
 
 
 def log_softmax(array: Array) -> Array:
-    """Take the logarithm of softmax along the last axis."""
+    """Return the logarithm of softmax along the last axis."""
     shifted = array - array.max(axis=-1, keepdims=True)
     normalized: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return normalized
@@ -153,7 +153,7 @@ def _differences(
     evaluate: Evaluate,
     step: float,
 ) -> tuple[Array, float]:
-    """Give the central difference at each place, and how far rounding may put one off."""
+    """Return the central difference at each place, and the error that rounding may cause."""
     array = objective.inputs[name]
     flat = array.reshape(-1)
     steps = step * np.maximum(1.0, np.abs(flat[places]))

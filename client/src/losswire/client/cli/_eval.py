@@ -119,7 +119,7 @@ def _facts(result: EvaluationResult, files: Mapping[str, str]) -> dict[str, obje
 
 
 def _numbers(array: _arrays.Array) -> object:
-    """Give the numbers of an array exactly; float64 holds every other floating type."""
+    """Return the numbers of an array exactly; float64 holds every other floating type."""
     return array.astype(np.float64).tolist()
 
 

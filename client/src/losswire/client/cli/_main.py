@@ -1,4 +1,4 @@
-"""The way of every command: arguments, then the command, then an exit status. Never a traceback."""
+"""Runs a command: arguments, then the command, then an exit status. Never a traceback."""
 
 import os
 import sys
@@ -20,12 +20,12 @@ _COMMANDS = (_catalogue, _eval, _check_gradient, _ping)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit status."""
+    """Run the command line; returns the exit status."""
     try:
         status = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has seen enough. Python would complain again when it flushes at its end.
+        # The reader has closed the pipe. Python would complain again when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.BROKEN_PIPE
     return status
@@ -54,14 +54,14 @@ def _run(arguments: Sequence[str]) -> int:
         return Exit.USAGE
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
-    except Exception as error:  # noqa: BLE001 (whoever calls a command gets a line, not a traceback)
+    except Exception as error:  # noqa: BLE001 (the user of a command gets a line, not a traceback)
         complain(f"{type(error).__name__}: {error}")
         return Exit.OTHER
     return status
 
 
 def make_parser() -> Parser:
-    """Make the parser of everything that does not depend on a loss."""
+    """Return the parser of all arguments that do not depend on a loss."""
     parser = Parser(
         prog="losswire",
         description="Losses and exact gradients from a Losswire server.",

@@ -43,13 +43,13 @@ it does not answer in time. The round trip is that of one call over the connecti
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What came of asking one server."""
+    """The outcome for one server."""
 
     status: Exit
     health: str = ""
     """The health it reported; empty when it could not be asked."""
     info: ServerInfo | None = None
-    """What it is; None when it did not say."""
+    """Its description; None when it did not answer."""
     error: LosswireError | None = None
     """Why one of these is missing."""
     round_trip: float = 0.0
@@ -70,7 +70,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Exit:
-    """Ask every server that is named; gives the worst status."""
+    """Ask every server that is named; returns the worst status."""
     with refusals():
         session = open_session(arguments.server, arguments.timeout, arguments.token, None)
     deadline = time.monotonic() + arguments.timeout

@@ -1,4 +1,4 @@
-"""What `eval` and `check-gradient` have in common: from arguments to an evaluation.
+"""The common part of `eval` and `check-gradient`: from arguments to an evaluation.
 
 Which inputs and options there are is known only to the server. So arguments are read twice: first
 for the loss and the server, then, with the loss's description at hand, for everything.
@@ -29,7 +29,7 @@ _INPUT = "input:{}"
 
 
 def add_arguments(parser: argparse.ArgumentParser, loss: LossInfo | None) -> None:
-    """Add what both commands take, last of all; with a loss, its inputs by name."""
+    """Add the last arguments of both commands; with a loss, its inputs by name."""
     parser.add_argument("loss", metavar="LOSS", help="its name; `losswire losses` lists all")
     inputs = parser.add_argument_group("inputs (`losswire describe LOSS` lists them)")
     if loss is None:
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser, loss: LossInfo | None) -> Non
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add what says how the loss is evaluated."""
+    """Add the arguments of the evaluation itself."""
     group = parser.add_argument_group("evaluation")
     group.add_argument(
         "--option",
@@ -67,7 +67,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def describe(client: Client, name: str) -> LossInfo:
-    """Find the description of a loss; NotFoundError when there is none."""
+    """Return the description of a loss; NotFoundError when there is none."""
     found = [each for each in client.losses() if each.name == name]
     if not found:
         client.evaluate(name, {})  # the server's error names the nearest losses
@@ -77,7 +77,7 @@ def describe(client: Client, name: str) -> LossInfo:
 
 
 def evaluate_one(client: Client, evaluation: Evaluation) -> EvaluationResult:
-    """Evaluate; raises LosswireError, and UsageError for what cannot be sent."""
+    """Evaluate; raises LosswireError, and UsageError for arguments that cannot be sent."""
     fields = {each.name: getattr(evaluation, each.name) for each in dataclasses.fields(evaluation)}
     with refusals():
         return client.evaluate(**fields)
@@ -112,7 +112,7 @@ def array_of(text: str | None, name: str, floating: np.dtype[Any] | None) -> Arr
 
 
 def options_of(arguments: argparse.Namespace, loss: LossInfo) -> dict[str, OptionScalar]:
-    """Read the options in their own types; what is unknown stays text, for the server to name."""
+    """Read the options in their own types; unknown ones stay text, for the server to refuse."""
     types = {each.name: each.type for each in loss.options}
     return {
         name: _typed(name, text, types.get(name) or str)
@@ -171,5 +171,5 @@ def _typed(name: str, text: str, kind: type[OptionScalar]) -> OptionScalar:
 
 
 def second_parser(command: str, loss: LossInfo) -> Parser:
-    """Make the parser of a command for one loss; its caller adds the arguments."""
+    """Return the parser of a command for one loss; its caller adds the arguments."""
     return Parser(prog=f"losswire {command} {loss.name}", add_help=False)

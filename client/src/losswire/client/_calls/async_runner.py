@@ -1,0 +1,204 @@
+"""Executes the steps of calls on an event loop."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+import grpc.aio
+
+from losswire.client._calls import operations
+from losswire.client._calls.chunked import (
+    Cancellation,
+    Methods,
+    connect,
+    connect_chunked,
+    transfer,
+)
+from losswire.client._calls.operations import Operation, Step, Steps
+from losswire.client._calls.retry import Attempts
+from losswire.client._calls.session import CHANNEL_OPTIONS, Session
+from losswire.client._errors import (
+    CancelledError,
+    LosswireError,
+    closed_error,
+    error_from_call,
+    too_late_error,
+)
+from losswire.client._messages.resident import StoredTensor
+from losswire.client._messages.response import EvaluationResult
+
+_R = TypeVar("_R")
+# As text: gRPC's classes are generic to type checkers only, in older versions.
+StreamMethod: TypeAlias = "grpc.aio.StreamStreamMultiCallable[bytes, Any]"
+
+
+class AsyncRunner:
+    """The channels of a client for asyncio. It belongs to the event loop of its first call."""
+
+    def __init__(self, session: Session, credentials: grpc.ChannelCredentials | None) -> None:
+        """Prepare to connect; the first call does."""
+        self.session = session
+        """The facts that all calls have in common."""
+        self._credentials = credentials
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channels: list[grpc.aio.Channel] = []
+        self._methods: list[dict[str, Any]] = []
+        self._blocking_channels: list[grpc.Channel] = []
+        self._chunked_methods: Methods = ()
+        self._storing = asyncio.Lock()
+
+    async def run(
+        self,
+        steps: Steps[_R],
+        timeout: float | None,  # noqa: ASYNC109 - it covers tries that a cancellation cannot
+        attempts: Attempts | None = None,
+    ) -> _R:
+        """Execute all steps of a call within its timeout, in seconds, and return its value.
+
+        Steps of a step use the attempts of its call. Raises the errors of the steps, and
+        RuntimeError when the client cannot be used.
+        """
+        attempts = attempts or self.session.attempts(timeout)
+        self._connect()
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    if isinstance(step, Operation):
+                        answer = await self._call(step, attempts)
+                    else:
+                        answer = await self._take(step, attempts)
+                except LosswireError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+                attempts.pin_target()
+        except StopIteration as end:
+            result: _R = end.value
+            return result
+        except BaseException:
+            steps.close()
+            raise
+
+    async def restore(self, tensors: Sequence[StoredTensor], target: int, seconds: float) -> None:
+        """Store, on the target of an index, the tensors that it does not hold."""
+        await self._take(tuple(tensors), self.session.attempts(seconds, only=target))
+
+    def stream_methods(self) -> list[StreamMethod]:
+        """Return EvaluateStream on each target."""
+        self._connect()
+        method = operations.EVALUATE_STREAM
+        return [
+            channel.stream_stream(method.path, None, method.parse) for channel in self._channels
+        ]
+
+    async def close(self) -> None:
+        """Close the channels, which ends the calls over them."""
+        for channel in self._channels:
+            await channel.close()
+        for blocking in self._blocking_channels:
+            blocking.close()
+
+    def _connect(self) -> None:
+        """Make the channels: gRPC ties them to the running loop, so not before the first call."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            raise RuntimeError("this client belongs to another event loop; make one in each")
+        self._loop = loop
+        self._channels = [
+            grpc.aio.insecure_channel(name, CHANNEL_OPTIONS)
+            if self._credentials is None
+            else grpc.aio.secure_channel(name, self._credentials, CHANNEL_OPTIONS)
+            for name in self.session.targets
+        ]
+        self._methods = [operations.calls_of(channel) for channel in self._channels]
+
+    async def _take(self, step: Step, attempts: Attempts) -> Any:
+        """Execute a step that is not one call."""
+        match step:
+            case operations.LocalStep(work):
+                return await _finish_in_thread(work)
+            case operations.EachTarget(operation):
+                indices = range(len(self._channels))
+                return [await self._call(operation, attempts.on_target(each)) for each in indices]
+            case operations.ChunkedCall():
+                return await self._transfer(step, attempts)
+            case tuple():
+                try:
+                    # One at a time: of many tasks that miss a tensor, one sends it.
+                    async with asyncio.timeout(attempts.remaining()):
+                        await self._storing.acquire()
+                except TimeoutError:
+                    raise too_late_error() from None
+                try:
+                    await self.run(operations.put_missing(step), None, attempts)
+                finally:
+                    self._storing.release()
+        return None
+
+    async def _transfer(
+        self, chunked: operations.ChunkedCall, attempts: Attempts
+    ) -> EvaluationResult:
+        """Make a chunked call in a thread; once cancelled, nothing is written any more."""
+        if not self._blocking_channels:
+            self._blocking_channels = connect(self.session, self._credentials)
+            self._chunked_methods = connect_chunked(self._blocking_channels)
+        cancellation = Cancellation()
+        methods = self._chunked_methods
+        return await _finish_in_thread(
+            lambda: transfer(self.session, methods, chunked, attempts, cancellation),
+            cancellation.stop,
+        )
+
+    async def _call(self, operation: Operation[_R], attempts: Attempts) -> _R:
+        while True:
+            method = self._methods[attempts.start()][operation.method.path]
+            try:
+                answer = await operation.by_lease_async(attempts.remaining()) or await method(
+                    operation.payload(),
+                    timeout=attempts.remaining(),
+                    metadata=self.session.metadata,
+                )
+            except grpc.RpcError as failure:
+                error = error_from_call(failure, len(operation.request))
+            except LosswireError as failure:
+                error = failure
+            except asyncio.CancelledError:
+                error = closed_or_cancelled(self.session)
+            except grpc.aio.UsageError:
+                error = closed_error()
+            else:
+                return operation.read(answer)
+            if not operation.retry:
+                raise error
+            await asyncio.sleep(attempts.wait_after(error))
+
+
+def closed_or_cancelled(session: Session) -> CancelledError:
+    """Return the error for an asyncio.CancelledError, or raise that again; for its handlers.
+
+    gRPC raises it when the channel is closed, too. Only a task that was itself cancelled may
+    end by it, and then it is raised again.
+    """
+    task = asyncio.current_task()
+    if not session.closed or (task is not None and task.cancelling()):
+        raise  # noqa: PLE0704 - called by handlers only
+    return closed_error()
+
+
+async def _finish_in_thread(work: Callable[[], _R], stop: Callable[[], None] | None = None) -> _R:
+    """Call a function in a thread, and wait for its end even when this task is cancelled.
+
+    `stop` is called then, so that the end comes sooner.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if stop is not None:
+            stop()
+        await asyncio.gather(running, return_exceptions=True)
+        raise

@@ -1,0 +1,82 @@
+"""Arrays in memory that a server shares, and the mark that shows whether their contents are there.
+
+A mark behind the caller's part of each region disappears with its contents. So the mark shows
+whether somebody has emptied a region, and no number is returned that came from emptied memory.
+"""
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from losswire.client._errors import FailedPreconditionError, LosswireError
+from losswire.v1 import tensor_pb2
+from losswire.wire import wire_type_of
+
+Array = npt.NDArray[Any]
+
+MARK: Final = b"losswire"
+"""The last bytes of a region that nobody has emptied."""
+
+_GONE: Final = "REGION_CONTENTS_GONE"
+_MISSING: Final = ("MISSING_REGION", _GONE)
+
+_mapped: "list[weakref.ref[Array]]" = []
+"""All shared memory that holds arrays of this process."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedArray:
+    """An array in memory that a server shares."""
+
+    array: Array
+    region: tensor_pb2.Region
+    """The region and the offset, as the server knows them."""
+
+    def reference(self) -> tensor_pb2.Tensor:
+        """Return the tensor message that refers to it by region and offset."""
+        wire_type = wire_type_of(self.array.dtype)
+        if wire_type is None:
+            raise TypeError(f"dtype {self.array.dtype} cannot be sent")
+        return tensor_pb2.Tensor(
+            data_type=wire_type.data_type, shape=self.array.shape, region=self.region
+        )
+
+
+def is_missing_region(error: LosswireError) -> bool:
+    """Return whether an evaluation failed because a server does not have a region (any more)."""
+    return error.reason in _MISSING
+
+
+def write_mark(root: Array) -> None:
+    """Write the mark at the end of a region's bytes, and check it from now on."""
+    root[-len(MARK) :] = np.frombuffer(MARK, np.uint8)
+    _mapped.append(weakref.ref(root, _mapped.remove))
+
+
+def check_mark(root: Array) -> None:
+    """Check that nobody has emptied a region; FailedPreconditionError otherwise."""
+    if root[-len(MARK) :].tobytes() != MARK:
+        raise FailedPreconditionError(
+            "an array lies in shared memory whose contents are gone: something emptied it after "
+            "the server ended the lease; make a new region and fill it again",
+            reason=_GONE,
+        )
+
+
+def check_arrays(arrays: Iterable[object]) -> None:
+    """Check that arrays which were read or written are not in shared memory that was emptied.
+
+    No server of this version empties memory that a process still has mapped. Another version may,
+    and so may another process with the descriptor. Raises FailedPreconditionError.
+    """
+    for reference in tuple(_mapped):
+        root = reference()
+        if root is None or root[-len(MARK) :].tobytes() == MARK:
+            continue
+        for array in arrays:
+            if hasattr(array, "__array__") and np.may_share_memory(np.asarray(array), root):
+                check_mark(root)

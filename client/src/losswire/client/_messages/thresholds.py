@@ -1,0 +1,131 @@
+"""The sizes, counts and times at which the SDK chooses another transport, each with its reason.
+
+"Not measured" marks limits that protect against endless work or that no caller can notice.
+"""
+
+from typing import Final
+
+# Which transport an evaluation takes.
+
+INLINE_BYTES: Final = 64 * 1024
+"""Bytes of inputs up to which they are sent even from a region: copying them costs less than the
+server's look-up of their place (docs/decisions/0019-calls-over-leases.md)."""
+
+SENT_TENSOR_BYTES: Final = 64 * 1024
+"""Bytes up to which one tensor of a staged evaluation is sent in its message. Not measured: a
+copy of this size takes some 10 microseconds either way."""
+
+STAGED_BYTES: Final = 512 * 1024
+"""Bytes of inputs and gradients together from which a copy through shared memory is faster than
+gRPC (M copies and L copies in docs/performance.md)."""
+
+SURE_MESSAGE_BYTES: Final = 960 * 1024
+"""Bytes of tensors that fit into one message of any server. Not measured: no server has a limit
+below 1 MiB, and 64 KiB are room for all other fields."""
+
+CHUNKED_BYTES: Final = 5 * 1024 * 1024
+"""Bytes of inputs from which chunks are faster than one message: 4.1 MB took 6 ms in one message
+and 7 to 9 ms in four chunks (docs/decisions/0010-chunked-evaluation.md)."""
+
+MIN_CHUNK_BYTES: Final = 1024 * 1024
+"""Bytes of the smallest chunk: 4096 x 4096 logits took 153 ms in chunks of 512 KiB, 119 ms in
+chunks of 1 MiB (docs/decisions/0010-chunked-evaluation.md)."""
+
+MIN_CHUNKS: Final = 8
+"""Number of chunks of an evaluation, so that sending and receiving overlap. Not measured: with
+fewer, the first answer comes when nearly all is sent."""
+
+CHUNK_FRAME_BYTES: Final = 64
+"""Bytes reserved for the fields of a chunk beside its rows. Not measured: an upper bound."""
+
+PUT_PART_BYTES: Final = 512 * 1024
+"""Bytes of one message of PutTensor. Not measured: every server takes messages of 1 MiB."""
+
+# How often something is tried.
+
+MAX_RESTORES: Final = 8
+"""Times that one evaluation sends missing resident tensors again. Not measured: tensors that evict
+each other in every round will not both stay (docs/decisions/0011-resident-tensors.md)."""
+
+MAX_REGION_TRIES: Final = 3
+"""Times that one evaluation is tried with regions that a server turns out not to have. Not
+measured: the second try uses a new region, and the third follows a restart in between."""
+
+# Leases for small calls.
+
+LEASE_AFTER_CALLS: Final = 8
+"""Calls by gRPC before a client opens a lease: opening one takes as long as they save
+(docs/decisions/0019-calls-over-leases.md)."""
+
+MAX_LEASES: Final = 4
+"""Leases of one client, each a region of one page: sixteen threads over four leases had 9,400 calls
+a second instead of 3,600 (docs/decisions/0019-calls-over-leases.md)."""
+
+LEASE_MIN_TIMEOUT_SECONDS: Final = 5.0
+"""Seconds of a call's timeout from which it may open a lease. Not measured: a call with less time
+has none to spare for later calls."""
+
+LEASE_PAUSE_SECONDS: Final = 10.0
+"""Seconds without another request for a lease after one failed. Not measured: the cost of a request
+is about one call."""
+
+# Regions that large evaluations are copied through.
+
+MAX_STAGING_REGIONS: Final = 4
+"""Staging regions of one client, and so its staged evaluations at once. Not measured: more of them
+wait for the server's one engine."""
+
+MAX_STAGING_BYTES: Final = 2 << 30
+"""Bytes of all staging regions of one client. Not measured: they count in the server's quota."""
+
+MIN_STAGING_BYTES: Final = 4 << 20
+"""Bytes of the smallest staging region: making one takes about 1 ms for each MiB
+(docs/decisions/0012-same-host-regions.md), and a larger one fits more evaluations."""
+
+STAGING_PAUSE_SECONDS: Final = 60.0
+"""Seconds without another request for a staging region after one failed. Not measured: a request
+costs one call, and gRPC is the fallback."""
+
+STAGING_CONNECT_SECONDS: Final = 1.0
+"""Seconds to wait for a pooled region's descriptor. Not measured: gRPC is the fallback."""
+
+CONNECT_SECONDS: Final = 5.0
+"""Seconds to wait for the descriptor of a caller's own region. Not measured: the server drops a
+region that was not fetched within 2 seconds."""
+
+# Connections.
+
+DEFAULT_TIMEOUT_SECONDS: Final = 60.0
+"""Seconds that a call may take by default, all tries included. Not measured: finite, and longer
+than any evaluation of docs/performance.md."""
+
+MIN_STEP_SECONDS: Final = 1e-3
+"""Seconds of a step for which no time is left: it starts, and fails by its deadline. Not measured:
+greater than 0, as gRPC requires."""
+
+FAILED_TARGET_SECONDS: Final = 1.0
+"""Seconds during which a target that failed is passed over. Not measured: gRPC connects again at
+most once a second."""
+
+STREAM_CLOSE_SECONDS: Final = 1.0
+"""Seconds to wait for the server to end a stream that has no more items. Not measured: all answers
+are there already."""
+
+LEASE_RECEIVE_BYTES: Final = 64 * 1024
+"""Bytes of the first `recv` for an answer over a lease. Not measured: most answers fit."""
+
+LEASE_MAX_RECEIVE_BYTES: Final = 1 << 20
+"""Bytes of any `recv` over a lease. Not measured: a bound of the buffer for long answers."""
+
+# Dense gradients from factors (docs/decisions/0013-factored-gradients.md).
+
+REBUILD_BLOCK_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of the block in which a gradient is rebuilt, in the type of the computation: it fits into
+the cache, and numpy runs long enough without the GIL for other threads."""
+
+REBUILD_FLOAT32_CLASSES: Final = 256
+"""Number of classes from which float32 is exact enough for small probabilities."""
+
+REBUILD_BUFFER_ELEMENTS: Final = 512
+"""Elements of numpy's buffer for one number a row: with the usual 8192, numpy fills it again and
+again, which takes three times as long as the multiplication."""
