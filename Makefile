@@ -89,7 +89,7 @@ language-go:
 	$(MAKE) --directory examples/go
 
 .PHONY: check
-check: check-lint check-types check-proto check-stubs check-docs ## lint, types, contract and generated files
+check: check-lint check-types check-layers check-proto check-stubs check-docs ## lint, types, layers, contract, generated files
 
 .PHONY: check-lint
 check-lint: $(INSTALLED)
@@ -99,6 +99,10 @@ check-lint: $(INSTALLED)
 .PHONY: check-types
 check-types: $(INSTALLED)
 	$(BIN)/mypy $(TYPED)
+
+.PHONY: check-layers
+check-layers: $(INSTALLED)
+	$(BIN)/lint-imports --no-logo --no-cache
 
 .PHONY: check-proto
 check-proto: $(INSTALLED)
