@@ -14,7 +14,6 @@ import pytest
 from tests.support.cells import EXECUTED
 from tests.support.process import running_server
 
-
 THOROUGH = os.environ.get("LOSSWIRE_THOROUGH", "0") not in ("", "0")
 
 

@@ -1,6 +1,6 @@
 """Numbers with 60 decimal digits that remember where they came from, so that they can be derived.
 
-The expected values of the vectors are formed from these and from the formulas in formulas.py: no
+The expected values of the vectors are formed from these and from the formulas in formulas/: no
 torch, no binary floating point, no dependence on the machine. Arrays of them are numpy's object
 arrays, whose `np.exp`, `np.log` and `np.sqrt` call the methods of the same name.
 """
