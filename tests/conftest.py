@@ -1,11 +1,13 @@
 """Fixtures and settings that all tests share.
 
-LOSSWIRE_THOROUGH=1 lets hypothesis try more examples.
+LOSSWIRE_THOROUGH=1 lets hypothesis try more examples. `--quick` runs one case of each test, and not
+those that slow.txt names.
 """
 
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -15,6 +17,31 @@ from tests.support.cells import EXECUTED
 from tests.support.process import running_server
 
 THOROUGH = os.environ.get("LOSSWIRE_THOROUGH", "0") not in ("", "0")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--quick`."""
+    parser.addoption("--quick", action="store_true", help="run one case of each fast test")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--quick`, keep the first case of each test that is not slow."""
+    if not config.getoption("--quick"):
+        return
+    slow = set(slow_tests())
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        if function.rpartition("::")[2] not in slow:
+            first.setdefault(function, item)
+    config.hook.pytest_deselected(items=[each for each in items if each not in first.values()])
+    items[:] = first.values()
+
+
+def slow_tests() -> list[str]:
+    """Return the names in slow.txt."""
+    lines = Path(__file__).with_name("slow.txt").read_text("utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def pytest_configure() -> None:

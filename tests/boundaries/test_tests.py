@@ -11,6 +11,8 @@ from typing import Final
 
 import pytest
 
+from tests.conftest import slow_tests
+
 _ROOT = Path(__file__).parents[2]
 
 LONGEST_FILE: Final = 400
@@ -65,7 +67,7 @@ def _is_module(name: str) -> bool:
 def _private_names(node: ast.AST) -> Iterator[str]:
     """Return the private names of others that one node reads, imports or replaces."""
     if isinstance(node, ast.Attribute) and _is_private(node.attr):
-        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+        if ast.unparse(node.value) not in ("self", "cls", "os"):  # os._exit is documented
             yield node.attr
     elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("losswire"):
         for each in node.names:
@@ -119,6 +121,21 @@ def test_tests_use_no_private_names() -> None:
     assert len(EXCEPTIONS) <= MOST_EXCEPTIONS
 
 
+def test_the_quick_tests_cover_every_folder() -> None:
+    """slow.txt names existing tests, and leaves some in every folder that has any."""
+    slow, every = set(slow_tests()), set()
+    for folder in {path.parent for path in (_ROOT / "tests").rglob("test_*.py")}:
+        names = {
+            node.name
+            for path in folder.glob("test_*.py")
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        }
+        assert names - slow, f"no quick test in {folder}"
+        every |= names
+    assert sorted(slow - every) == []
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
@@ -130,7 +147,7 @@ def test_tests_use_no_private_names() -> None:
         ("from losswire.client import _errors", set()),
         ("from losswire.client._messages import arrays", set()),
         ("self._own = cls._shared", set()),
-        ("point._replace(x=1); value.__class__", set()),
+        ("point._replace(x=1); value.__class__; os._exit(0)", set()),
         ("monkeypatch.setattr(store, 'MOST', 2)", set()),
     ],
 )

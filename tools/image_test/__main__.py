@@ -29,7 +29,7 @@ from tools.image_test.report import MissingToolError, Report, StepError
 
 
 def main() -> int:
-    """Run the whole test; gives the exit status."""
+    """Run the whole test; return the exit status."""
     parser = argparse.ArgumentParser(description="Build and run the containers, and check them.")
     add = parser.add_argument
     add("--wheels", type=Path, metavar="DIR", help="a folder with the wheel of torch")

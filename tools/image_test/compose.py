@@ -19,7 +19,7 @@ START_SECONDS = 60
 
 @contextmanager
 def compose_up(engine: Engine, report: Report) -> Iterator[str]:
-    """Start the server of docker-compose.yml and wait for its health; gives the container."""
+    """Start the server of docker-compose.yml and wait for its health; yield the container."""
     try:
         up = engine.compose("up", "--detach", "--no-build", "server")
         wanted = ("--filter", "label=com.docker.compose.service=server")

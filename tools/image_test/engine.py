@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HELPER_FOLDERS = ("/usr/lib/podman", "/usr/libexec/podman", "/usr/local/libexec/podman")
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 
-# What each is for, and how to get it (on Debian and its kin).
+# The purpose of each, and how to install it on Debian and its derivatives.
 TOOLS = {
     "podman": ("runs the containers", "apt-get install podman"),
     "podman-compose": ("reads docker-compose.yml", "make install"),
@@ -113,7 +113,7 @@ def require_tools(report: Report) -> None:
 
 
 def unshare(flags: int) -> None:
-    """Give this process, and all that it starts from now on, namespaces of its own."""
+    """Move this process, and all that it starts from now on, into new namespaces."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(flags) != 0:
         raise StepError(f"unshare: {os.strerror(ctypes.get_errno())}")

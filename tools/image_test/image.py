@@ -10,7 +10,7 @@ from tools.image_test.compose import IMAGE
 from tools.image_test.engine import ROOT, Engine, require
 from tools.image_test.report import Report, StepError
 
-# What the official slim images leave out, so that the replacement has the same contents.
+# Files that the official slim images leave out; the replacement leaves them out, too.
 SLIM = """\
 path-exclude /usr/share/doc/*
 path-include /usr/share/doc/*/copyright

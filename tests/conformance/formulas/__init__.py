@@ -85,7 +85,7 @@ def evaluate(
     sample_weight: Array | None,
     normalizer: float | None,
 ) -> Expected:
-    """Give the exact answer to an evaluation."""
+    """Return the exact answer to an evaluation."""
     given = {
         name: array if array.dtype.kind in "iub" else numbers(array)
         for name, array in inputs.items()

@@ -10,15 +10,15 @@ from tests.conformance.exact import Array, Number, objects
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What a loss consists of before it is reduced."""
+    """The parts of a loss before it is reduced."""
 
     values: Array
     denominators: Array | None = None
-    """What each value adds to the mean's denominator; 1 where there is none."""
+    """The part of each value in the mean's denominator; 1 where this is None."""
     counted: Array | None = None
     """Which values take part; all where there is none."""
     numerators: Array | None = None
-    """What each value adds to the mean's numerator, if not itself."""
+    """The part of each value in the mean's numerator; the value where this is None."""
 
 
 def where(condition: Array, yes: Array, no: Array) -> Array:
@@ -27,7 +27,7 @@ def where(condition: Array, yes: Array, no: Array) -> Array:
     return objects((left if chosen else right for chosen, left, right in triples), yes.shape)
 
 
-def as_array(values: Any) -> Array:  # noqa: ANN401 (numpy gives a scalar where it had a 0-d array)
+def as_array(values: Any) -> Array:  # noqa: ANN401 (numpy returns a scalar where it had a 0-d array)
     """Return an array of objects, also for a single number."""
     return np.asarray(values, object)
 
@@ -38,5 +38,5 @@ def zeros(shape: tuple[int, ...]) -> Array:
 
 
 def hinge(values: Array) -> Array:
-    """Give max(0, x); the derivative at 0 is 0."""
+    """Return max(0, x); the derivative at 0 is 0."""
     return objects((each if each > 0 else Number(0) for each in values.ravel()), values.shape)
