@@ -1,9 +1,13 @@
-# The Losswire server, on a CPU unless built for CUDA:
+# The Losswire server:
 #
 #   docker build --tag losswire-server .
-#   docker build --tag losswire-server:cuda --build-arg TORCH_INDEX_URL=https://pypi.org/simple .
 #
-# torch can also come from a folder of wheels, which then takes precedence over the index:
+# pip's own index has the builds of torch for CUDA, which also run on a CPU. PyTorch's index has
+# builds for the CPU alone, which are much smaller:
+#
+#   docker build --tag losswire-server --build-arg TORCH_INDEX_URL=... .
+#
+# torch can also come from a folder of wheels, which then takes precedence over any index:
 #
 #   docker build --build-context wheels=/path/to/wheels .
 
@@ -28,15 +32,15 @@ RUN python3 -m venv /build/tools && python3 -m venv --without-pip /opt/losswire
 WORKDIR /build
 COPY constraints.txt .
 
-# The CPU builds of torch are here; pypi.org has the ones for CUDA. Only torch itself comes from
-# this index: it need not hold the versions of everything else that constraints.txt names.
-ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+# Where torch comes from; pip's own index when empty. Only torch itself comes from this index: it
+# need not hold the versions of everything else that constraints.txt names.
+ARG TORCH_INDEX_URL=
 # The secret `ca` is the certificates to trust where the network replaces those of the registries.
 RUN --mount=type=bind,from=wheels,target=/wheels --mount=type=secret,id=ca,target=/run/ca.crt \
     if [ -s /run/ca.crt ]; then export PIP_CERT=/run/ca.crt; fi; \
     torch="$(grep '^torch==' constraints.txt)" || exit 1; \
     if ls /wheels/torch-*.whl >/dev/null 2>&1; then source='--no-index --find-links /wheels'; \
-    else source="--index-url $TORCH_INDEX_URL"; fi; \
+    else source="${TORCH_INDEX_URL:+--index-url $TORCH_INDEX_URL}"; fi; \
     tools/bin/pip download --no-deps --dest torch $source "$torch" \
     && tools/bin/pip --python /opt/losswire/bin/python install --no-compile \
         --constraint constraints.txt torch/*.whl \

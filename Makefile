@@ -5,7 +5,7 @@ SHELL = /bin/sh
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-# An extra package index for torch alone, for example the one with its CPU-only builds.
+# An extra package index for torch alone, such as PyTorch's own, which has smaller builds for the CPU.
 TORCH_INDEX_URL ?=
 
 VENV = .venv
@@ -24,7 +24,7 @@ help: ## list the targets
 .PHONY: install
 install: $(INSTALLED) ## create .venv with the three distributions, editable, and all tools
 
-# The native rows want a C++ compiler. Where the system has none, PyPI has one.
+# The native rows need a C++ compiler. Where the system has none, the Python package ziglang is one.
 COMPILES = test -n "$$CXX" || echo '\#include <stdlib.h>' | cc -x c++ -fsyntax-only - 2>/dev/null
 
 # Build isolation is off because hatchling comes from constraints.txt like everything else.
@@ -46,9 +46,18 @@ demo: $(INSTALLED) ## train a small digit classifier against a server
 serve: $(INSTALLED) ## run a server; ARGS="..." passes options
 	$(BIN)/losswire-server serve $(ARGS)
 
+PYTEST = $(BIN)/python -m pytest --quiet --numprocesses=2 --dist=loadfile
+
 .PHONY: test
-test: $(INSTALLED) ## run the tests, then again against the built wheels
-	$(BIN)/python -m pytest --quiet --numprocesses=2 --dist=loadfile
+test: test-wheels ## run all tests, after those of the built wheels
+	$(PYTEST)
+
+.PHONY: test-quick
+test-quick: $(INSTALLED) ## run one case of each fast test, in less than a minute
+	$(PYTEST) --quick
+
+.PHONY: test-wheels
+test-wheels: $(INSTALLED) ## run the tests of what packaging can break
 	$(BIN)/python tools/test_wheels.py
 
 .PHONY: bench
@@ -57,7 +66,7 @@ bench: $(INSTALLED) ## measure beside the floors (minutes; an idle machine); ARG
 
 .PHONY: image-test
 image-test: $(INSTALLED) ## build and run the containers; WHEELS=DIR has torch (needs root, podman, buildah)
-	$(BIN)/python tools/image_test.py $(if $(WHEELS),--wheels $(WHEELS)) $(ARGS)
+	$(BIN)/python -m tools.image_test $(if $(WHEELS),--wheels $(WHEELS)) $(ARGS)
 
 .PHONY: conformance
 conformance: $(INSTALLED) ## rewrite the conformance vectors from their table
@@ -89,7 +98,7 @@ language-go:
 	$(MAKE) --directory examples/go
 
 .PHONY: check
-check: check-lint check-types check-proto check-stubs check-docs ## lint, types, contract and generated files
+check: check-lint check-types check-layers check-proto check-stubs check-docs ## lint, types, layers, contract, generated files
 
 .PHONY: check-lint
 check-lint: $(INSTALLED)
@@ -99,6 +108,10 @@ check-lint: $(INSTALLED)
 .PHONY: check-types
 check-types: $(INSTALLED)
 	$(BIN)/mypy $(TYPED)
+
+.PHONY: check-layers
+check-layers: $(INSTALLED)
+	$(BIN)/lint-imports --no-logo --no-cache
 
 .PHONY: check-proto
 check-proto: $(INSTALLED)

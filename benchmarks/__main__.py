@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.bars import judge
+from benchmarks.bars import verdicts
 from benchmarks.cases import FULL, QUICK, Case, Scale, cases, memory_cases
-from benchmarks.measure import House, measure, measure_memory, tell
+from benchmarks.measure import Processes, measure, measure_memory, print_progress
 from benchmarks.processes import ROOT
 from benchmarks.report import markdown
 
@@ -22,9 +22,9 @@ _QUICK_ROUNDS = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the tables and write them; gives the exit status."""
+    """Measure, print the tables and write them; return the exit status."""
     options = _parser().parse_args(arguments)
-    # So that whoever ends this program ends its children, too.
+    # So that a signal to this program ends its children, too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     scale = QUICK if options.quick else FULL
     chosen = _chosen(cases(scale), options.only)
@@ -60,11 +60,13 @@ _ROUNDS = 5
 def _run(scale: Scale, chosen: list[Case], memory: list[Case], rounds: int) -> dict[str, Any]:
     load = machine.load()
     if machine.is_busy(load):
-        tell(f"WARNING: the machine is busy (load average per core {load:.2f}): figures will lie")
+        print_progress(
+            f"WARNING: the machine is busy (load per core {load:.2f}): do not trust the figures"
+        )
     started, clock = datetime.now(UTC), time.monotonic()
     neighbours = machine.Neighbours()
-    with House(scale.server_options) as house:
-        figures = measure(house, chosen, rounds)
+    with Processes(scale.server_options) as processes:
+        figures = measure(processes, chosen, rounds)
     grown = measure_memory(memory, cases(scale)[0], scale.server_options)
     # All children have ended, so that their times are known.
     used_by_others = neighbours.share()
@@ -78,10 +80,10 @@ def _run(scale: Scale, chosen: list[Case], memory: list[Case], rounds: int) -> d
         "machine": machine.describe(),
         "load_before": load,
         "used_by_others": used_by_others,
-        # The load average still tells of what ended minutes ago; this is what really ran beside.
+        # The load average includes programs that ended minutes ago; this is the real load.
         "busy": machine.disturbs(used_by_others),
         "sizes": {name: list(shape) for name, shape in scale.sizes.items()},
-        "bars": judge(found, grown),
+        "bars": verdicts(found, grown),
         "cases": found,
         "memory": grown,
     }

@@ -1,4 +1,4 @@
-"""What the figures are measured against: ratios within one run, each with its bar."""
+"""The targets of the figures: ratios within one run, each with its limit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class Bar:
 
     name: str
     case: str
-    """What is judged."""
+    """The case whose time is compared."""
     floors: tuple[str, ...]
-    """What it is compared with; of several, the best."""
+    """The cases that it is compared with; of several, the best."""
     limit: float
     rate: bool = False
     """Whether evaluations a second are compared, of which more is better; else times."""
@@ -136,8 +136,8 @@ MEMORY_NAME: Final = "server memory growth during a chunked call of 8 GB of logi
 MEMORY_LIMIT_MIB: Final = 96.0
 
 
-def judge(results: Results, memory: Results) -> list[dict[str, Any]]:
-    """Give a row for each bar, measured or not."""
+def verdicts(results: Results, memory: Results) -> list[dict[str, Any]]:
+    """Return a row for each bar, measured or not."""
     return [*(_judge(bar, results) for bar in BARS), _judge_memory(memory.get(HUGE, {}))]
 
 
@@ -159,7 +159,7 @@ def _judge(bar: Bar, results: Results) -> dict[str, Any]:
 
 
 def _per_round(result: Mapping[str, Any], bar: Bar) -> Sequence[float]:
-    """Give seconds for each round: of a call, or where rates are compared, of an evaluation."""
+    """Return seconds for each round: of a call, or where rates are compared, of an evaluation."""
     if not bar.rate:
         return [float(each) for each in result["rounds"]]
     if result["rate"]:

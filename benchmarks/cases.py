@@ -1,4 +1,4 @@
-"""What is measured: a table of cases, and the processes that they need."""
+"""The table of cases, and the processes that they need."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ HUGE: Final = "huge tcp"
 """The name of the call that must not take memory."""
 
 SAME_MACHINE: Final = ("in place", "copies", "local")
-"""What is served by the server that shares memory."""
+"""The cases of the server that shares memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def cases(scale: Scale) -> list[Case]:
-    """Give all cases."""
+    """Return all cases."""
     return [*_losswire(scale), *_floors(scale)]
 
 
@@ -125,14 +125,14 @@ _REGION: Final = ("region",)
 _CALLERS: Final = 16
 """How many threads of one process call at once."""
 _THROUGHPUT_FACTOR: Final = 5
-"""A round of many callers has so many times the calls of a single one."""
+"""A round of many callers has this multiple of the calls of a single one."""
 
 
 class _Maker:
     """Makes the cases of one size."""
 
     def __init__(self, scale: Scale, size: str, *, floor: bool = False) -> None:
-        """Take what they have in common."""
+        """Store the fields that they have in common."""
         self._size = size
         self._rows, self._columns = scale.sizes[size]
         self._repeats = scale.repeats[size]
@@ -153,7 +153,7 @@ class _Maker:
 
 
 def memory_cases(scale: Scale) -> list[Case]:
-    """Give what is done to a server of its own each, to see how much memory it takes."""
+    """Return the cases that run on a fresh server each, to measure its memory."""
     medium, large = (_Maker(scale, size) for size in "ML")
     columns = scale.sizes["L"][1]
     rows = -(-scale.huge_bytes // (columns * 4 * BLOCK_ROWS)) * BLOCK_ROWS

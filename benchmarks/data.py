@@ -42,7 +42,7 @@ def numbers(rows: int, columns: int) -> npt.NDArray[np.float32]:
 
 
 def target(loss: str, rows: int, columns: int) -> Array:
-    """Give the targets of a loss."""
+    """Return the targets of a loss."""
     return classes(rows, columns) if loss == "cross_entropy" else numbers(rows, columns)
 
 
@@ -55,7 +55,7 @@ class Errors:
 
 
 def check(spec: Spec, loss: float, gradient: Array | None) -> str:
-    """Compare a mean loss and its gradient with float64; tells the errors, or raises."""
+    """Compare a mean loss and its gradient with float64; return the errors, or raise."""
     errors = _errors(spec, loss, gradient)
     allowed = TOLERANCES[spec.dtype]
     text = f"loss within {errors.loss:.0e}"
@@ -91,7 +91,7 @@ def _errors(spec: Spec, loss: float, gradient: Array | None) -> Errors:
 
 
 def _cross_entropy(x: Array, t: Array) -> tuple[float, Array]:
-    """Give the sum of the values of some rows, and its gradient."""
+    """Return the sum of the values of some rows, and its gradient."""
     at = np.arange(len(x)), t
     shifted = x - x.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)

@@ -19,13 +19,13 @@ from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from losswire.wire import GRADIENT_ROWS, encode_tensor
 
 _TIMEOUT = 300.0
-_TELL_SECONDS = 2.0
+_PROGRESS_SECONDS = 2.0
 _METHOD = "/losswire.v1.LossService/EvaluateChunked"
 _OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 
 
 class Huge(Work):
-    """Cross-entropy with gradient over as many rows as asked for."""
+    """Cross-entropy with gradient over any number of rows."""
 
     def __init__(self, address: str, spec: Spec) -> None:
         """Make the messages."""
@@ -66,7 +66,7 @@ class Huge(Work):
         """Send all blocks; every answer must be the gradient of its rows, bit for bit alike."""
         method: Any = self._channel.stream_stream(_METHOD)
         expected, done, loss = b"", 0, float("nan")
-        told = time.monotonic()
+        shown = time.monotonic()
         total = self._rows * self._block.shape[1] * self._block.itemsize
         for answer in method(self._requests(), timeout=_TIMEOUT):
             part = GRADIENT_ROWS.decode(answer)
@@ -76,8 +76,8 @@ class Huge(Work):
                     message = f"the gradient differs after {done} bytes"
                     raise WrongResultError(message)
                 done += part.nbytes
-                if time.monotonic() - told > _TELL_SECONDS:
-                    told = time.monotonic()
+                if time.monotonic() - shown > _PROGRESS_SECONDS:
+                    shown = time.monotonic()
                     sys.stderr.write(f"  {done / 1e9:.1f} of {total / 1e9:.1f} GB\n")
             else:
                 [loss] = np.frombuffer(part.result.result.loss.data, np.float32)

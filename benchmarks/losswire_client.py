@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 
 _TIMEOUT = 120.0
 _FEW = 20
-"""After so many calls, the SDK has taken the way that is best for more."""
+"""After this number of calls, the SDK has chosen its fastest transport."""
 _SLACK = 1 << 20
 """Room in a region beside the two arrays, for their alignment."""
 
@@ -59,7 +59,7 @@ class Evaluate(Work):
         )
 
     def run(self, count: int) -> Timing:
-        """Call so many times, with as many threads as asked for."""
+        """Make a number of calls, from a number of threads."""
         if self._spec.callers == 1:
             return super().run(count)
         return run_in_threads(self.call, self._spec.callers, count)
@@ -67,7 +67,7 @@ class Evaluate(Work):
     def check(self) -> str:
         """Compare with float64, and see which way the tensors went."""
         result = self._first_result()
-        # Servers and SDKs before same-host regions do not tell.
+        # Servers and SDKs before same-host regions do not say.
         transport = getattr(result, "transport", "")
         text = self._compare(result)
         wanted = self._spec.transports
@@ -201,7 +201,7 @@ class AsyncStream(Evaluate):
 
 
 class InPlace(Evaluate):
-    """Tensors that already lie in memory which the server reads and writes."""
+    """Tensors that are already in memory which the server reads and writes."""
 
     def __init__(self, address: str, spec: Spec) -> None:
         """Make the region and put the logits there."""
@@ -222,13 +222,13 @@ class Copies(Evaluate):
     """Ordinary arrays, which the SDK copies into shared memory and out of it by itself."""
 
     def __init__(self, address: str, spec: Spec) -> None:
-        """See that the SDK can."""
+        """Check that the SDK supports it."""
         super().__init__(address, spec)
         _require_regions(self._client)
 
 
 def _require_regions(client: Client) -> Any:  # noqa: ANN401 - an SDK without them has no type
-    """Give the method that makes a region."""
+    """Return the method that makes a region."""
     region_of = getattr(client, "region", None)
     if region_of is None:
         raise NotServedError("the SDK has no regions")

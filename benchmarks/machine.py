@@ -1,4 +1,4 @@
-"""What it was measured on, and whether anything else was running."""
+"""The machine of a run, and whether anything else was running."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ _BUSY_SHARE = 0.1
 
 
 def describe() -> dict[str, Any]:
-    """Tell versions and hardware."""
+    """Return versions and hardware."""
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
@@ -27,35 +27,35 @@ def describe() -> dict[str, Any]:
 
 
 def load() -> float:
-    """Give how many processes wanted to run during the last minute, per core."""
+    """Return how many processes wanted to run during the last minute, per core."""
     return os.getloadavg()[0] / len(os.sched_getaffinity(0))
 
 
 def is_busy(load_per_core: float) -> bool:
-    """Tell whether that is too much to measure beside."""
+    """Return whether that is too much for a measurement."""
     return load_per_core > _BUSY_LOAD
 
 
 def disturbs(used_by_others: float) -> bool:
-    """Tell whether others used too much of the CPUs during the run."""
+    """Return whether others used too much of the CPUs during the run."""
     return used_by_others > _BUSY_SHARE
 
 
 class Neighbours:
-    """What the rest of the machine used of its CPUs."""
+    """The CPU time that other programs used."""
 
     def __init__(self) -> None:
         """Start to watch."""
         self._begin = self._read()
 
     def share(self) -> float:
-        """Give the part of all CPU time since then that others used, from 0 to 1."""
+        """Return the part of all CPU time since then that others used, from 0 to 1."""
         busy, total, own = (now - then for now, then in zip(self._read(), self._begin, strict=True))
         return max(0.0, busy - own) / total if total else 0.0
 
     @staticmethod
     def _read() -> tuple[float, float, float]:
-        """Give seconds: of all CPUs busy, of all CPUs, and of this program with ended children."""
+        """Return seconds: of busy CPUs, of all CPUs, and of this program with ended children."""
         line = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
         # user nice system idle iowait irq softirq steal; what guests use is part of user.
         ticks = [int(each) / os.sysconf("SC_CLK_TCK") for each in line.split()[1:9]]

@@ -17,17 +17,17 @@ _SETTLING_CALLS = 4
 """Calls before the first round: the heap takes a few to settle."""
 
 
-def tell(text: str) -> None:
-    """Tell how far it is."""
+def print_progress(text: str) -> None:
+    """Print the progress."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
-class House:
+class Processes:
     """The processes of a run, each started when it is first needed."""
 
     def __init__(self, server_options: Iterable[str]) -> None:
-        """Take the options of the Losswire server beside those of the table."""
+        """Store the options of the Losswire server that the table does not have."""
         self._server_options = tuple(server_options)
         self._stack = ExitStack()
         self._servers: dict[str, Server] = {}
@@ -50,15 +50,15 @@ class House:
                 self._drivers[key] = self._stack.enter_context(driver)
 
     def driver(self, case: Case) -> Driver:
-        """Give the client process of a case."""
+        """Return the client process of a case."""
         return self._drivers[self._driver_key(case)]
 
     def server(self, case: Case) -> Server | None:
-        """Give the server process of a case, where it has one."""
+        """Return the server process of a case, where it has one."""
         return None if case.server is None else self._servers[case.server]
 
     def cpu_seconds(self, case: Case) -> float:
-        """Give the CPU time that both have used."""
+        """Return the CPU time that both have used."""
         server = self.server(case)
         return self.driver(case).cpu_seconds + (server.cpu_seconds if server else 0.0)
 
@@ -71,7 +71,7 @@ class House:
         return [] if case.server is None else [case.server]
 
     def _driver_key(self, case: Case) -> str:
-        """Tell apart the clients of one program that call different servers."""
+        """Return a key that distinguishes clients of one program that call different servers."""
         return " ".join([case.driver, *self._servers_of(case)])
 
     def __enter__(self) -> Self:
@@ -83,7 +83,7 @@ class House:
 
 @dataclass(slots=True)
 class Figures:
-    """What was seen of one case."""
+    """The measurements of one case."""
 
     case: Case
     status: str
@@ -95,7 +95,7 @@ class Figures:
     cpu_seconds: float = 0.0
 
     def summary(self) -> dict[str, Any]:
-        """Give what goes into the results; times in seconds."""
+        """Return the entry of the results; times in seconds."""
         case = self.case
         found: dict[str, Any] = {
             "status": self.status,
@@ -123,41 +123,41 @@ class Figures:
         }
 
 
-def measure(house: House, cases: list[Case], rounds: int) -> dict[str, Figures]:
+def measure(processes: Processes, cases: list[Case], rounds: int) -> dict[str, Figures]:
     """Check each case, then measure all of them in each round."""
-    tell(f"starting the processes of {len(cases)} cases")
-    house.start(cases)
-    figures = {case.name: _open(house, case) for case in cases}
+    print_progress(f"starting the processes of {len(cases)} cases")
+    processes.start(cases)
+    figures = {case.name: _open(processes, case) for case in cases}
     for number in range(rounds):
-        tell(f"round {number + 1} of {rounds}")
+        print_progress(f"round {number + 1} of {rounds}")
         # There and back, so that no case always comes after the same one.
         for case in cases if number % 2 == 0 else reversed(cases):
             if figures[case.name].status == "ok":
-                _round(house, figures[case.name])
+                _round(processes, figures[case.name])
     return figures
 
 
-def _open(house: House, case: Case) -> Figures:
-    driver = house.driver(case)
+def _open(processes: Processes, case: Case) -> Figures:
+    driver = processes.driver(case)
     answer = driver.open(case.name, case.spec)
     figures = Figures(case, answer["status"], answer["note"])
-    tell(f"  {case.name}: {figures.status}, {figures.note}")
+    print_progress(f"  {case.name}: {figures.status}, {figures.note}")
     if figures.status == "ok":
         driver.run(case.name, min(case.repeats, _SETTLING_CALLS))
     return figures
 
 
-def _round(house: House, figures: Figures) -> None:
+def _round(processes: Processes, figures: Figures) -> None:
     case = figures.case
-    driver = house.driver(case)
+    driver = processes.driver(case)
     driver.run(case.name, _WARM_CALLS)
-    before = house.cpu_seconds(case)
+    before = processes.cpu_seconds(case)
     answer = driver.run(case.name, case.repeats)
     if answer["status"] != "ok":
         figures.status, figures.note = answer["status"], answer["note"]
-        tell(f"  {case.name}: {figures.status}, {figures.note}")
+        print_progress(f"  {case.name}: {figures.status}, {figures.note}")
         return
-    figures.cpu_seconds += house.cpu_seconds(case) - before
+    figures.cpu_seconds += processes.cpu_seconds(case) - before
     figures.calls.append(answer["calls"])
     evaluations = len(answer["calls"]) * case.spec.batch
     figures.rates.append(evaluations / answer["total"])
@@ -166,13 +166,13 @@ def _round(house: House, figures: Figures) -> None:
 def measure_memory(
     cases: list[Case], baseline: Case, server_options: Iterable[str]
 ) -> dict[str, Mapping[str, Any]]:
-    """Give how much each case makes a fresh server grow beyond what a small call leaves."""
+    """Return how much each case makes a fresh server grow beyond its size after a small call."""
     found: dict[str, Mapping[str, Any]] = {}
     for case in cases:
-        tell(f"memory: {case.name}")
-        with House(server_options) as house:
-            house.start([case])
-            driver, server = house.driver(case), house.server(case)
+        print_progress(f"memory: {case.name}")
+        with Processes(server_options) as processes:
+            processes.start([case])
+            driver, server = processes.driver(case), processes.server(case)
             driver.open("baseline", baseline.spec)
             if server is None:
                 continue
@@ -180,7 +180,9 @@ def measure_memory(
             server.reset_peak()
             answer = driver.open(case.name, case.spec)
             growth = (server.peak_bytes - before) / _MIB
-            tell(f"  {answer['status']}, {answer['note']}; the server grew by {growth:.0f} MiB")
+            print_progress(
+                f"  {answer['status']}, {answer['note']}; the server grew by {growth:.0f} MiB"
+            )
             found[case.name] = {
                 "status": answer["status"],
                 "note": answer["note"],

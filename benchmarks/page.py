@@ -1,6 +1,6 @@
 """The figures in the documentation: `python -m benchmarks.page RESULTS.json PAGE.md`.
 
-Replaces what stands between two markers of the page: all figures, or a summary.
+Replaces the text between two markers of the page: all figures, or a summary.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def with_figures(page: str, results: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the figures of results into a page; gives the exit status."""
+    """Write the figures of results into a page; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
     parser.add_argument("results", type=Path)
     parser.add_argument("page", type=Path)

@@ -19,7 +19,7 @@ class Line:
 
     label: str
     cases: tuple[str, ...]
-    """What it shows; of several, the fastest."""
+    """The cases that it shows; of several, the fastest."""
 
 
 _ECHO_CHUNKED: Final = "raw gRPC echo, 1 MiB chunks, kept blocks"
@@ -108,7 +108,7 @@ class _Scale:
         self.high = max(self.low + 1, math.ceil(math.log10(max(times))))
 
     def __call__(self, milliseconds: float) -> float:
-        """Give the place of a time."""
+        """Return the position of a time."""
         part = (math.log10(milliseconds) - self.low) / (self.high - self.low)
         return _LEFT + part * (_WIDTH - _LEFT - _RIGHT)
 
@@ -191,13 +191,13 @@ def _bar(line: Line, cases: Cases, scale: _Scale, y: int) -> Iterator[str]:
 
 
 def _times(case: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Give median, lowest and highest of the rounds, in milliseconds for one evaluation."""
+    """Return median, lowest and highest of the rounds, in milliseconds for one evaluation."""
     each = 1000 / case["evaluations"]
     return case["median"] * each, case["low"] * each, case["high"] * each
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw a picture of results; gives the exit status."""
+    """Draw a picture of results; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
     parser.add_argument("results", type=Path)
     parser.add_argument("picture", type=Path)

@@ -1,4 +1,4 @@
-"""Child processes: servers, and clients that measure when they are told to."""
+"""Child processes: servers, and clients that measure on command."""
 
 import json
 import os
@@ -119,7 +119,7 @@ class Driver(Process):
         return self._ask(do="open", name=name, spec=asdict(spec))
 
     def run(self, name: str, count: int) -> dict[str, Any]:
-        """Measure it so many times."""
+        """Measure it a number of times."""
         return self._ask(do="run", name=name, count=count)
 
     def _ask(self, **command: object) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _SUMMARY: Final[Mapping[str, tuple[str, str, str]]] = {
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """Say the most important of a whole run in a few lines."""
+    """Return a summary of a whole run in a few lines."""
     medians = {
         name: each["median"] for name, each in results["cases"].items() if each["status"] == "ok"
     }

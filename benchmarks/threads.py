@@ -9,7 +9,7 @@ from benchmarks.worker import Timing, timed
 
 
 def run_in_threads(call: Callable[[], object], callers: int, count: int) -> Timing:
-    """Share so many calls between so many threads, which start together."""
+    """Divide calls among threads, which start together."""
     each = max(1, count // callers)
     barrier = threading.Barrier(callers + 1)
 

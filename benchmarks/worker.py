@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What a child is asked to measure; each program reads the fields that it knows."""
+    """The measurement that a child process makes; each program reads the fields that it knows."""
 
     work: str
     """The name of the work, in the program's own table."""
@@ -51,7 +51,7 @@ class NotServedError(Exception):
 
 
 class WrongResultError(Exception):
-    """What is to be measured gives wrong results."""
+    """The program to be measured returns wrong results."""
 
 
 class Work(ABC):
@@ -59,14 +59,14 @@ class Work(ABC):
 
     @abstractmethod
     def check(self) -> str:
-        """Do it once and compare the result; tells how well it fits. Not timed."""
+        """Run once and compare the result; return the errors. Not timed."""
 
     @abstractmethod
     def call(self) -> object:
         """Do it once; the result is kept until the clock has stopped."""
 
     def run(self, count: int) -> Timing:
-        """Do it so many times, one after another."""
+        """Run a number of times, one after another."""
         return timed(self.call, count)
 
 
@@ -82,7 +82,7 @@ def timed(call: Callable[[], object], count: int) -> Timing:
 
 
 def serve(open_work: Callable[[Spec], Work]) -> int:
-    """Answer commands until the input ends; gives the exit status."""
+    """Answer commands until the input ends; return the exit status."""
     # Whatever a library prints must not come between the answers.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
@@ -107,7 +107,7 @@ def _answer(
         timing = opened[name].run(command["count"])
     except NotServedError as error:
         return {"status": "not served", "note": _one_line(error)}
-    except Exception as error:  # noqa: BLE001 - the parent tells, and measures the others
+    except Exception as error:  # noqa: BLE001 - the parent prints it, and measures the others
         return {"status": "failed", "note": f"{type(error).__name__}: {_one_line(error)}"}
     return {"status": "ok", "calls": timing.calls, "total": timing.total}
 

@@ -1,4 +1,4 @@
-"""Evaluates one loss on a running server and compares the answer with the one known by heart.
+"""Evaluates one loss on a running server and compares the answer with the exact one.
 
 The server is $LOSSWIRE_TARGET, or 127.0.0.1:50051. Exits with 1 when the answer is wrong.
 """
@@ -23,7 +23,7 @@ GRADIENT = np.array([[SHARE, -SHARE], [-SHARE, SHARE]])
 
 
 def main() -> int:
-    """Evaluate, print, compare; gives the exit status."""
+    """Evaluate, print, compare; return the exit status."""
     target = os.environ.get("LOSSWIRE_TARGET", "127.0.0.1:50051")
     with Client(target, timeout=30) as client:
         result = client.evaluate(

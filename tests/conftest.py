@@ -1,43 +1,88 @@
-"""Fixtures that all tests share."""
+"""Fixtures and settings that all tests share.
 
+LOSSWIRE_THOROUGH=1 lets hypothesis try more examples. `--quick` runs one case of each test, and not
+those that slow.txt names.
+"""
+
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.support.cells import EXECUTED
 from tests.support.process import running_server
 
+THOROUGH = os.environ.get("LOSSWIRE_THOROUGH", "0") not in ("", "0")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--quick`."""
+    parser.addoption("--quick", action="store_true", help="run one case of each fast test")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--quick`, keep the first case of each test that is not slow."""
+    if not config.getoption("--quick"):
+        return
+    slow = set(slow_tests())
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        if function.rpartition("::")[2] not in slow:
+            first.setdefault(function, item)
+    config.hook.pytest_deselected(items=[each for each in items if each not in first.values()])
+    items[:] = first.values()
+
+
+def slow_tests() -> list[str]:
+    """Return the names in slow.txt."""
+    lines = Path(__file__).with_name("slow.txt").read_text("utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
 
 def pytest_configure() -> None:
-    """Let children be interrupted: a shell starts what runs in its background without that."""
+    """Choose how hypothesis runs, and let children be interrupted."""
+    # The same examples in every run, and no limit on the time of one: machines differ.
+    hypothesis.settings.register_profile(
+        "losswire",
+        max_examples=1000 if THOROUGH else 100,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("losswire")
+    # A shell starts background processes with SIGINT ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """A server process on a port of its own, computing on one thread; gives HOST:PORT."""
+    """A server process on a port of its own, computing on one thread; yields HOST:PORT."""
     with running_server() as address:
         yield address
 
 
 @pytest.fixture
 def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let torch compute what native rows would, as where they could not be compiled."""
+    """Compute by torch, as an installation without the native library does."""
     monkeypatch.setattr("losswire.server.compute.native.binding.AVAILABLE", False)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Report the cells to the process that tells them, where tests run in several."""
+    """Send the number of cells to the main process, where tests run in several."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["cells"] = session.config.stash.get(EXECUTED, {})
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 (pytest-xdist has no types)
-    """Take over what another process reported."""
+    """Add the number of cells that another process reported."""
     reported = getattr(node, "workeroutput", {}).get("cells", {})
     node.config.stash.setdefault(EXECUTED, {}).update(reported)
 
@@ -45,7 +90,7 @@ def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 (pytest-xdist has no
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Tell how many cells of the table were executed."""
+    """Print how many cells of the table were executed."""
     cells = config.stash.get(EXECUTED, {})
     if not cells:
         return

@@ -32,7 +32,7 @@ _WIDTHS = ("bfloat16", "float16", "float32", "float64")
 """The floating types, by the width of their mantissa."""
 
 _DIGITS = {"bfloat16": 4, "float16": 5, "float32": 9, "float64": 17}
-"""How many digits tell the values of a type apart."""
+"""How many digits distinguish the values of a type."""
 
 _EXACT: Mapping[str, Any] = {"ulps": 0}
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def present() -> list[str]:
-    """List the generated files that lie in the folder now."""
+    """List the generated files that are in the folder now."""
     return sorted(f"vectors/{path.name}" for path in (FOLDER / "vectors").glob("*")) + [
         path.name for path in FOLDER.glob("index.json")
     ]
@@ -203,7 +203,7 @@ def _result(given: Given) -> tuple[evaluation_pb2.EvaluationResult, dict[str, An
 def _tolerances(
     given: Given, expected: Expected, compute: str, gradients: Mapping[str, Array]
 ) -> dict[str, Any]:
-    """Say how near an answer must come to each field of the expected result."""
+    """Return the tolerance of each field of the expected result."""
     sums = _tolerance(given.ulps, compute, _largest(expected.sum_terms))
     loss = _tolerance(given.ulps, compute, _largest(expected.loss_terms))
     return {
@@ -236,7 +236,7 @@ def _tolerance(ulps: int, dtype: str, scale: float) -> Mapping[str, Any]:
 
 
 def _largest(values: Array) -> float:
-    """Give the largest finite magnitude; 0 where there is none."""
+    """Return the largest finite magnitude; 0 where there is none."""
     plain = (float(each.value if isinstance(each, Number) else each) for each in values.ravel())
     return max((abs(each) for each in plain if math.isfinite(each)), default=0.0)
 
@@ -246,7 +246,7 @@ def _double(value: Array, *, exactly: bool) -> float:
 
 
 def _compute_dtype(inputs: Iterable[Array]) -> str:
-    """Give the type that an evaluation is computed in unless it asks for another."""
+    """Return the type that an evaluation is computed in unless it asks for another."""
     return "float64" if any(array.dtype == np.float64 for array in inputs) else "float32"
 
 

@@ -1,9 +1,12 @@
-"""Tests the built wheels as users get them, because the editable install hides packaging mistakes.
+"""Tests what packaging can break, which an editable install hides.
 
 1. Build sdists, and wheels from the sdists, and compare their contents with the source folders.
-2. Install the client without torch, once with the pinned and once with the lowest declared
-   versions of its dependencies, and let it talk to a server that runs from the wheels.
-3. Run the test suite against the wheels, last, so that pytest's closing line ends the output.
+2. Install all wheels: imports come from them, the native library is there and computes, the
+   console scripts run.
+3. Install the client without torch, once with the pinned and once with the lowest declared
+   versions of its dependencies, and let it call a server that runs from the wheels.
+4. Run those tests against the wheels that start installed programs, use the package metadata or
+   cross from client to server; `make test` runs the whole suite on the editable install.
 
 Run it by the Python of `.venv`, as `make test` does.
 """
@@ -16,7 +19,7 @@ import tempfile
 import tomllib
 import venv
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +39,26 @@ assert importlib.util.find_spec("torch") is None, "torch can be imported here"
 assert "torch" not in sys.modules, "torch was imported"
 """
 
+FROM_WHEELS = (
+    "tests/client/cli/test_process.py",
+    "tests/client/test_real_server.py",
+    "tests/conformance",
+    "tests/deploy",
+    "tests/server/plugins",
+)
+"""Console scripts, both clients, the conformance vectors, the containers' commands, plugins."""
+
 IN_PARALLEL = ("--numprocesses=2", "--dist=loadfile")
+
+LIBRARY = ROOT / "server/src/losswire/server/compute/native/librows.so"
+
+COMPUTE_BY_LIBRARY = """
+import sys
+from losswire.server.compute.native import binding
+assert binding.AVAILABLE == (sys.argv[1] == "True"), "the wheel and the checkout differ"
+"""
+
+CONSOLE_SCRIPTS = ("losswire", "losswire-server")
 
 IMPORT_FROM_WHEELS = """
 import sys
@@ -46,32 +68,48 @@ assert [*losswire.__path__] == sys.argv[1:], f"losswire comes from {[*losswire._
 
 
 def main() -> None:
-    """Run all three steps in a temporary directory; the first failure ends it."""
+    """Run all steps in a temporary directory; the first failure ends the script."""
     with tempfile.TemporaryDirectory(prefix="losswire-wheels-") as scratch:
         work = Path(scratch)
         wheels = build_wheels(work / "dist")
         everything = create_environment(work / "everything")
         install(everything, "--no-deps", *wheels.values())
         share_third_party_packages(everything)
-        pip(everything, "check")
-        run(everything, "-c", IMPORT_FROM_WHEELS, site_packages(everything) / "losswire", cwd=work)
-
-        client_wheels = [wheels[folder] for folder in CLIENT_FOLDERS]
-        pinned = create_environment(work / "client-pinned")
-        install(pinned, "--constraint", ROOT / "constraints.txt", *client_wheels)
-        lowest = create_environment(work / "client-lowest")
-        install(lowest, *lowest_requirements(), *client_wheels)
+        check_installation(everything, work)
         with running_server(everything, work) as target:
-            for environment in (pinned, lowest):
+            for environment in client_environments(work, wheels):
                 print(f"client without torch, {environment.name}", flush=True)
                 run(environment, "-c", IMPORT_WITHOUT_TORCH, cwd=work)
                 run(environment, STANDALONE, target, cwd=work)
 
-        print("the test suite, against the wheels", flush=True)
+        print("tests against the wheels", flush=True)
         # Started elsewhere and without the caller's PYTHON* settings, so that only the wheels can
         # provide losswire.
         options = (f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}")
-        run(everything, "-m", "pytest", "-q", *IN_PARALLEL, *options, ROOT / "tests", cwd=work)
+        tests = (ROOT / each for each in FROM_WHEELS)
+        run(everything, "-m", "pytest", "-q", *IN_PARALLEL, *options, *tests, cwd=work)
+
+
+def check_installation(everything: Path, work: Path) -> None:
+    """Check that the wheels provide the modules, the native library and the console scripts."""
+    pip(everything, "check")
+    run(everything, "-c", IMPORT_FROM_WHEELS, site_packages(everything) / "losswire", cwd=work)
+    run(everything, "-c", COMPUTE_BY_LIBRARY, LIBRARY.exists(), cwd=work)
+    for script in CONSOLE_SCRIPTS:
+        command = [str(everything / "bin" / script), "--version"]
+        if status := subprocess.run(command, cwd=work, check=False).returncode:
+            sys.exit(status)
+
+
+def client_environments(work: Path, wheels: Mapping[str, Path]) -> Iterator[Path]:
+    """Install the client, with the pinned and with the lowest versions of its dependencies."""
+    client_wheels = [wheels[folder] for folder in CLIENT_FOLDERS]
+    pinned = create_environment(work / "client-pinned")
+    install(pinned, "--constraint", ROOT / "constraints.txt", *client_wheels)
+    yield pinned
+    lowest = create_environment(work / "client-lowest")
+    install(lowest, *lowest_requirements(), *client_wheels)
+    yield lowest
 
 
 def build_wheels(dist: Path) -> dict[str, Path]:
@@ -128,19 +166,19 @@ def pip(environment: Path, *arguments: object) -> None:
 
 
 def site_packages(environment: Path) -> Path:
-    """Return the folder in which an environment's packages lie."""
+    """Return the folder of an environment's packages."""
     bases = {"base": str(environment), "platbase": str(environment)}
     return Path(sysconfig.get_path("purelib", vars=bases))
 
 
 def share_third_party_packages(environment: Path) -> None:
-    """Lend the running Python's packages to an environment, which spares it a second torch.
+    """Add the running Python's packages to an environment, which saves a second torch.
 
     A folder named by a .pth file is searched, but its own .pth files are not read: the editable
     installs, which are such files, stay invisible.
     """
-    lent = sysconfig.get_path("purelib")
-    (site_packages(environment) / "third_party.pth").write_text(f"{lent}\n")
+    shared = sysconfig.get_path("purelib")
+    (site_packages(environment) / "third_party.pth").write_text(f"{shared}\n")
 
 
 def lowest_requirements() -> list[str]:
@@ -169,7 +207,7 @@ def running_server(environment: Path, work: Path) -> Iterator[str]:
 
 
 def read_address(server: subprocess.Popen[bytes]) -> str:
-    """Wait for a server's first line, `listening on HOST:PORT`; give the address."""
+    """Wait for a server's first line, `listening on HOST:PORT`; return the address."""
     if server.stdout is None or not select.select([server.stdout], [], [], SERVER_START_SECONDS)[0]:
         sys.exit(f"losswire-server said nothing within {SERVER_START_SECONDS} s")
     line = server.stdout.readline().decode()

@@ -9,7 +9,7 @@ PROGRAMS = ("memcpy", "echo_client", "echo_server", "torch_here")
 
 
 def main() -> int:
-    """Run a program of this folder; gives the exit status."""
+    """Run a program of this folder; return the exit status."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["--kept"]:
         keep()

@@ -1,4 +1,4 @@
-"""The raw gRPC caller: sends the bytes of the logits and gets as many back.
+"""The raw gRPC caller: sends the bytes of the logits and receives the same number.
 
 `echo_client SYNC_ADDRESS AIO_ADDRESS`. From an array in hand to an array in hand, as everywhere.
 """
@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 
 
 class Echo(Work):
-    """What all ways of sending share."""
+    """The common part of all ways of sending."""
 
     def __init__(self, addresses: Mapping[str, str], spec: Spec) -> None:
         """Make the array."""
@@ -45,7 +45,7 @@ class Echo(Work):
         return "the same bytes"
 
     def run(self, count: int) -> Timing:
-        """Call so many times, with as many threads as asked for."""
+        """Make a number of calls, from a number of threads."""
         if self._callers == 1:
             return super().run(count)
         return run_in_threads(self.call, self._callers, count)
@@ -60,7 +60,7 @@ class Unary(Echo):
         self._method: Any = grpc.insecure_channel(self._address, OPTIONS).unary_unary(UNARY)
 
     def call(self) -> Array:
-        """Send and receive; the answer's bytes are used where they lie."""
+        """Send and receive; the answer's bytes are used without a copy."""
         answer = self._method(self._logits.tobytes())
         return np.frombuffer(answer, self._logits.dtype).reshape(self._logits.shape)
 
@@ -75,12 +75,12 @@ class Answer:
         self._done = 0
 
     def add(self, chunk: bytes) -> None:
-        """Put a chunk behind those before."""
+        """Append a chunk."""
         self._place[self._done : self._done + len(chunk)] = chunk
         self._done += len(chunk)
 
     def whole(self) -> Array:
-        """Give the array, once all of it came."""
+        """Return the array, once it is complete."""
         if self._done != len(self._place):
             message = f"{self._done} of {len(self._place)} bytes came back"
             raise WrongResultError(message)
@@ -113,7 +113,7 @@ class ChunkedLater(Echo):
     """The same from an asyncio program; not faster by rule, so both are tried."""
 
     def run(self, count: int) -> Timing:
-        """Call so many times on one connection, which is made before the clock starts."""
+        """Make a number of calls on one connection, which is made before the clock starts."""
         return asyncio.run(self._run(count))
 
     def call(self) -> Array:
@@ -144,7 +144,7 @@ class ChunkedLater(Echo):
 
 
 def _bytes_of(array: Array) -> memoryview:
-    """Give the bytes where they lie."""
+    """Return the bytes without a copy."""
     flat: Any = array.reshape(-1).view(np.uint8)
     return memoryview(flat)
 

@@ -1,4 +1,4 @@
-"""glibc told to keep large blocks, before any thread starts."""
+"""Makes glibc keep large blocks, before any thread starts."""
 
 import ctypes
 

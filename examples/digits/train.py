@@ -73,7 +73,7 @@ class Network:
         self._velocities = [np.zeros_like(each) for each in self._parameters]
 
     def forward(self, images: Array) -> tuple[Array, Array]:
-        """Give the hidden layer and the logits, one row an image."""
+        """Return the hidden layer and the logits, one row an image."""
         weights_in, bias_in, weights_out, bias_out = self._parameters
         hidden = np.maximum(images @ weights_in + bias_in, 0)
         return hidden, hidden @ weights_out + bias_out
@@ -92,7 +92,7 @@ def _draw(rng: np.random.Generator, rows: int, columns: int) -> Array:
 
 
 def local_gradient(logits: Array, classes: Array) -> Array:
-    """Give the gradient of the mean cross-entropy in float64: softmax minus one-hot, over rows."""
+    """Return the gradient of the mean cross-entropy in float64: (softmax - one-hot) / rows."""
     exact = logits.astype(np.float64)
     powers = np.exp(exact - exact.max(axis=1, keepdims=True))
     gradient: Array = powers / powers.sum(axis=1, keepdims=True) - np.eye(CLASSES)[classes]
@@ -156,7 +156,7 @@ def score(client: Client, digits: Digits, network: Network) -> Score:
 
 @contextmanager
 def running_server() -> Iterator[str]:
-    """Run a server on a free port for as long as the block lasts; gives its HOST:PORT."""
+    """Run a server on a free port for as long as the block lasts; yields its HOST:PORT."""
     command = [sys.executable, "-m", "losswire.server", "serve"]
     options = ["--listen", "127.0.0.1:0", "--log-level", "warning"]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as server:  # noqa: S603 (fixed arguments)
@@ -175,7 +175,7 @@ def running_server() -> Iterator[str]:
 
 
 def main() -> int:
-    """Run the demo; gives the exit status."""
+    """Run the demo; return the exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped too
     start = time.monotonic()
     digits = load()

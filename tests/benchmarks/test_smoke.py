@@ -1,4 +1,4 @@
-"""The benchmark runs, checks what it measures and leaves nothing out. No time is judged."""
+"""The benchmark runs, checks what it measures and leaves nothing out. No time is checked."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ _STATUSES = {"ok", "not served"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run the quick benchmark as a command; gives the folder of its results."""
+    """Run the quick benchmark as a command; return the folder of its results."""
     output = tmp_path_factory.mktemp("results")
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--output", output],
@@ -46,7 +46,7 @@ def results(folder: Path) -> Any:  # noqa: ANN401 (any JSON)
     return json.loads((folder / "latest.json").read_text())
 
 
-def test_every_case_is_told(results: Any) -> None:  # noqa: ANN401 (any JSON)
+def test_every_case_is_reported(results: Any) -> None:  # noqa: ANN401 (any JSON)
     """Each case was measured and compared, or says that it is not served."""
     assert list(results["cases"]) == [case.name for case in cases(QUICK)]
     assert list(results["memory"]) == [case.name for case in memory_cases(QUICK)]
@@ -60,7 +60,7 @@ def test_every_case_is_told(results: Any) -> None:  # noqa: ANN401 (any JSON)
             assert each["cpu_seconds_per_gb"] > 0, name
 
 
-def test_every_bar_is_told(results: Any) -> None:  # noqa: ANN401 (any JSON)
+def test_every_bar_is_reported(results: Any) -> None:  # noqa: ANN401 (any JSON)
     """Each bar has a number and a verdict, or says that what it needs is not served."""
     assert [bar["name"] for bar in results["bars"]] == [*(bar.name for bar in BARS), MEMORY_NAME]
     for bar in results["bars"]:
@@ -117,7 +117,7 @@ def test_picture_and_page_follow_from_the_results(folder: Path) -> None:
 
 
 def test_page_and_picture_show_the_kept_results(tmp_path: Path) -> None:
-    """What is published was made of the results that lie beside the programs."""
+    """The published page and picture were made from the committed results."""
     kept = str(ROOT / "benchmarks" / "results" / "latest.json")
     for name, write in (
         ("docs/performance.md", page.main),
@@ -138,15 +138,15 @@ def test_a_page_without_markers_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "expected"),
     [
         (["--only", "nothing"], 2, "no case is named nothing"),
         (["--rounds", "0"], 2, "0 is not a whole number greater than 0"),
         (["--list", "--only", "L tcp b*"], 0, "L tcp bf16\n"),
     ],
 )
-def test_the_command_line_helps(arguments: list[str], status: int, told: str) -> None:
-    """What cannot be meant is told; cases can be named."""
+def test_the_command_line_helps(arguments: list[str], status: int, expected: str) -> None:
+    """Wrong arguments are explained; cases can be named."""
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
         cwd=ROOT,
@@ -155,7 +155,7 @@ def test_the_command_line_helps(arguments: list[str], status: int, told: str) ->
         check=False,
     )
     assert ran.returncode == status
-    assert told in ran.stdout + ran.stderr
+    assert expected in ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse_loss"])
@@ -172,7 +172,7 @@ def test_wrong_results_are_found(loss: str, dtype: str, value: float) -> None:
 
 
 def _right(spec: Spec) -> float:
-    """Give the right loss, by torch."""
+    """Return the right loss, by torch."""
     x = torch.from_numpy(data.logits(spec.rows, spec.columns, spec.dtype).astype(np.float64))
     t = torch.from_numpy(data.target(spec.loss, spec.rows, spec.columns))
     loss = F.cross_entropy(x, t) if spec.loss == "cross_entropy" else F.mse_loss(x, t.double())

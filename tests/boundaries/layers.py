@@ -34,7 +34,7 @@ _CALLS: Final = ("eval", "exec", "compile", "__import__", "torch.load")
 """What no module may call: it would make code out of data."""
 
 _LOADERS: Final = ("numpy.load", "np.load")
-"""What may be called only when told, in so many words, not to unpickle."""
+"""Functions that may be called only with `allow_pickle=False`."""
 
 
 @dataclass(frozen=True, order=True)
@@ -46,7 +46,7 @@ class Breach:
 
 
 def breaches(root: Path) -> list[Breach]:
-    """Give every breach of a tree that has the layers' folders, each with `src`."""
+    """Return every breach of a tree that has the layers' folders, each with `src`."""
     return sorted(
         Breach(str(path.relative_to(root)), what)
         for layer in LAYERS
@@ -56,7 +56,7 @@ def breaches(root: Path) -> list[Breach]:
 
 
 def _in_file(path: Path, source: Path, layer: str) -> Iterator[str]:
-    """Give what is wrong in one file."""
+    """Return the breaches in one file."""
     parts = path.relative_to(source).with_suffix("").parts
     package = ".".join(parts[:2])
     if parts == ("losswire", "__init__"):
@@ -76,15 +76,15 @@ def _in_file(path: Path, source: Path, layer: str) -> Iterator[str]:
 
 
 def _wrong_call(node: ast.Call) -> Iterator[str]:
-    """Say what is wrong with one call."""
+    """Return the breaches in one call."""
     called = ast.unparse(node.func)
-    told = any(ast.unparse(each) == "allow_pickle=False" for each in node.keywords)
-    if called in _CALLS or (called in _LOADERS and not told):
+    safe = any(ast.unparse(each) == "allow_pickle=False" for each in node.keywords)
+    if called in _CALLS or (called in _LOADERS and not safe):
         yield f"calls {called}"
 
 
 def _imported(node: ast.AST, parts: tuple[str, ...]) -> Iterator[str]:
-    """Give the absolute names that a statement imports."""
+    """Return the absolute names that a statement imports."""
     if isinstance(node, ast.Import):
         yield from (each.name for each in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -94,7 +94,7 @@ def _imported(node: ast.AST, parts: tuple[str, ...]) -> Iterator[str]:
 
 
 def _wrong_import(name: str, layer: str) -> Iterator[str]:
-    """Say what is wrong with one import."""
+    """Return the breaches in one import."""
     if name.split(".", maxsplit=1)[0] in FORBIDDEN[layer]:
         yield f"imports {name}"
     if any(f"{name}.".startswith(f"{each}.") for each in OPTIONAL):

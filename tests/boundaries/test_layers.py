@@ -118,7 +118,7 @@ def test_contract_and_sdk_work_without_torch(package: str) -> None:
 
 
 def test_the_codec_needs_no_grpc() -> None:
-    """Whoever has messages in a file needs numpy and protobuf, no more."""
+    """To read messages from a file, numpy and protobuf are enough."""
     done = _import_without("losswire.wire", "torch", "grpc")
     assert (done.returncode, done.stderr) == (0, "")
 

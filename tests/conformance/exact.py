@@ -1,6 +1,6 @@
 """Numbers with 60 decimal digits that remember where they came from, so that they can be derived.
 
-The expected values of the vectors are formed from these and from the formulas in formulas.py: no
+The expected values of the vectors are formed from these and from the formulas in formulas/: no
 torch, no binary floating point, no dependence on the machine. Arrays of them are numpy's object
 arrays, whose `np.exp`, `np.log` and `np.sqrt` call the methods of the same name.
 """
@@ -17,7 +17,7 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 Operand: TypeAlias = "Number | Decimal | int"
 
-# Without traps, division by zero and the like give infinities and NaN, as IEEE 754 has them.
+# Without traps, division by zero and similar operations return infinities and NaN, as in IEEE 754.
 _DIGITS = decimal.Context(prec=60, traps=[])
 
 
@@ -66,7 +66,7 @@ class Number:
         return lift(other) / self
 
     def __abs__(self) -> "Number":
-        """Give the magnitude; its derivative at 0 is 0, as torch has it."""
+        """Return the magnitude; its derivative at 0 is 0, as torch has it."""
         sign = _DIGITS.compare(self.value, Decimal(0))
         return Number(_DIGITS.abs(self.value), ((self, sign),))
 
@@ -88,12 +88,12 @@ class Number:
         return Number(result, ((self, result),))
 
     def log(self) -> "Number":
-        """Take the natural logarithm."""
+        """Return the natural logarithm."""
         inverse = _DIGITS.divide(Decimal(1), self.value)
         return Number(_DIGITS.ln(self.value), ((self, inverse),))
 
     def sqrt(self) -> "Number":
-        """Take the square root."""
+        """Return the square root."""
         root = _DIGITS.sqrt(self.value)
         return Number(root, ((self, _DIGITS.divide(Decimal("0.5"), root)),))
 
@@ -111,7 +111,7 @@ def numbers(array: npt.ArrayLike) -> Array:
 
 
 def objects(elements: Iterable[Any], shape: tuple[int, ...]) -> Array:
-    """Make an array of objects; numpy's own constructors give scalars instead of 0-d arrays."""
+    """Make an array of objects; numpy's own constructors make scalars instead of 0-d arrays."""
     array = np.empty(shape, object)
     for place, element in zip(np.ndindex(shape), elements, strict=True):
         array[place] = element
@@ -128,14 +128,14 @@ def total(array: Array) -> Number:
 
 
 def derivatives(of: Number, by: Array) -> Array:
-    """Differentiate a number by every element of an array; gives decimals."""
+    """Differentiate a number by every element of an array; return decimals."""
     return _backward(of, by, Decimal)
 
 
 def derivative_terms(of: Number, by: Array) -> Array:
     """Add up the magnitudes of the terms of every derivative.
 
-    Terms may cancel; the rounding errors of whoever adds them up in a narrow type remain, and this
+    Terms may cancel; the rounding errors of a sum in a narrow type remain, and this
     is what they grow with.
     """
     return _backward(of, by, abs)

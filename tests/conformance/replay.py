@@ -41,14 +41,14 @@ def entries() -> list[Entry]:
     return vectors
 
 
-def message(entry: Entry, role: str) -> Any:  # noqa: ANN401 (the type stands in the entry)
+def message(entry: Entry, role: str) -> Any:  # noqa: ANN401 (the entry names the type)
     """Read the request or the response of a vector."""
     data = (FOLDER / "vectors" / f"{entry['name']}.{role}.binpb").read_bytes()
     return _TYPES[entry[f"{role}_type"]].FromString(data)
 
 
 def replay(stub: loss_service_pb2_grpc.LossServiceStub, entry: Entry) -> list[str]:
-    """Send a vector's request; gives what is wrong with the answer."""
+    """Send a vector's request; return the differences of the answer."""
     wanted = message(entry, "response")
     try:
         got = getattr(stub, entry["method"])(message(entry, "request"), timeout=30)
@@ -83,7 +83,7 @@ def _call_problems(entry: Entry, wanted: status_pb2.Status, error: grpc.RpcError
 
 
 def _facts(status: status_pb2.Status) -> tuple[str, str, list[str]]:
-    """Give the domain, the reason and the distinct paths of a status."""
+    """Return the domain, the reason and the distinct paths of a status."""
     info, request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details:
         for known in (info, request):
@@ -128,9 +128,9 @@ def _result_problems(
         own = tolerance["gradients"][name]
         yield from _tensor_problems(f"gradients[{name!r}]", got.gradients[name], gradient, own)
     for field in ("engine", "compute_data_type"):
-        told, asked = getattr(got.receipt, field), getattr(wanted.receipt, field)
-        if asked and told != asked:
-            yield f"receipt.{field} is {told}; expected {asked}"
+        got_value, expected = getattr(got.receipt, field), getattr(wanted.receipt, field)
+        if expected and got_value != expected:
+            yield f"receipt.{field} is {got_value}; expected {expected}"
 
 
 def _tensor_problems(
@@ -147,7 +147,7 @@ def _tensor_problems(
 
 
 def near(got: float, wanted: float, tolerance: Mapping[str, Any]) -> bool:
-    """Tell whether a number is near enough to the expected one."""
+    """Return whether a number is near enough to the expected one."""
     if math.isnan(wanted) or math.isinf(wanted) or not tolerance["ulps"]:
         return bool(got == wanted or (math.isnan(got) and math.isnan(wanted)))
     unit = EPSILONS[tolerance["of"]] * max(abs(wanted), tolerance["scale"])

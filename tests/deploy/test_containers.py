@@ -42,13 +42,13 @@ LAST_STAGE = INSTRUCTIONS[max(i for i, it in enumerate(INSTRUCTIONS) if it.name 
 
 
 def last(name: str) -> str:
-    """Give the arguments of the only such instruction in the stage that ships."""
+    """Return the arguments of the only such instruction in the stage that ships."""
     (arguments,) = (it.arguments for it in LAST_STAGE if it.name == name)
     return arguments
 
 
 def image_health_check() -> list[str]:
-    """Give the command of the image's HEALTHCHECK."""
+    """Return the command of the image's HEALTHCHECK."""
     command: list[str] = json.loads(last("HEALTHCHECK").partition(" CMD ")[2])
     return command
 
@@ -102,7 +102,7 @@ def test_build_sees_only_what_it_copies() -> None:
     ],
 )
 def test_command_exists(command: list[str]) -> None:
-    """The installed program takes the arguments that the containers give it."""
+    """The installed program accepts the arguments of the containers."""
     program = Path(sys.executable).parent / command[0]
     asked = subprocess.run([program, *command[1:], "--help"], capture_output=True, check=False)
     assert (asked.returncode, asked.stderr) == (0, b"")
@@ -148,7 +148,7 @@ def test_gpu_is_asked_for_only_by_its_profile() -> None:
 
 
 def test_build_arguments_exist() -> None:
-    """The Dockerfile declares every argument that the compose file gives."""
+    """The Dockerfile declares every argument of the compose file."""
     declared = {it.arguments.partition("=")[0] for it in INSTRUCTIONS if it.name == "ARG"}
     given = {arg for name in SERVERS for arg in SERVICES[name]["build"].get("args", {})}
     assert given == given & declared

@@ -24,40 +24,40 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Give every page there is."""
+    """Return every page there is."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     return sorted(path.relative_to(ROOT) for path in found)
 
 
 def read(page: str | Path) -> str:
-    """Give the text of a page."""
+    """Return the text of a page."""
     return (ROOT / page).read_text(encoding="utf-8")
 
 
 def blocks(page: str | Path, *languages: str) -> list[Block]:
-    """Give the blocks of a page in these languages, in their order; all without languages."""
+    """Return the blocks of a page in these languages, in their order; all without languages."""
     found = (Block(match[1], match[2]) for match in _BLOCK.finditer(read(page)))
     return [block for block in found if not languages or block.language in languages]
 
 
 def without_blocks(page: str | Path) -> str:
-    """Give the prose of a page."""
+    """Return the prose of a page."""
     return _BLOCK.sub("", read(page))
 
 
 def links(page: str | Path) -> Iterator[str]:
-    """Give where the links of a page lead."""
+    """Return the targets of the links of a page."""
     return (match[1] for match in _LINK.finditer(without_blocks(page)))
 
 
 def anchors(page: str | Path) -> set[str]:
-    """Give the names that links to the headings of a page use."""
+    """Return the names that links to the headings of a page use."""
     headings = (match[1] for match in _HEADING.finditer(without_blocks(page)))
     return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 def rows(page: str | Path, title: str) -> list[list[str]]:
-    """Give the cells of the table whose first column has this title, without its head."""
+    """Return the cells of the table whose first column has this title, without its head."""
     lines = without_blocks(page).splitlines()
     [start] = [at for at, line in enumerate(lines) if line.startswith(f"| {title} |")]
     found: list[list[str]] = []

@@ -1,21 +1,17 @@
 """The table of settings in docs/operations.md is that of the command line."""
 
-import argparse
-
 import pytest
 
 from losswire.server import cli
+from tests.docs.help_pages import Option, help_of, options_of
 from tests.docs.pages import blocks, read, rows
 
-_SETTING, _DEFAULT, _WHAT = range(3)
+_SETTING, _DEFAULT, _MEANING = range(3)
 
 
-def _serve_options() -> dict[str, argparse.Action]:
-    """Give the options of `serve` by name."""
-    parser = cli._parser()
-    [commands] = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-    found = commands.choices["serve"]._actions
-    return {each.option_strings[-1]: each for each in found if each.dest != "help"}
+def _serve_options() -> dict[str, Option]:
+    """Return the options of `serve` by name."""
+    return options_of(help_of(cli.main, "serve"))
 
 
 def test_every_setting_is_in_the_table() -> None:
@@ -26,17 +22,16 @@ def test_every_setting_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("row", rows("docs/operations.md", "Setting"), ids=lambda row: row[0])
 def test_defaults_and_choices_are_those_of_the_command_line(row: list[str]) -> None:
-    """A default written as code is the parser's, and the choices are named."""
-    action = _serve_options()[row[_SETTING].strip("`").split()[0]]
+    """A default written as code is the one that `--help` shows, and the choices are named."""
+    option = _serve_options()[row[_SETTING].strip("`").split()[0]]
     if row[_DEFAULT].startswith("`"):
-        assert row[_DEFAULT].strip("`") == str(action.default)
-    assert [each for each in action.choices or () if f"`{each}`" not in row[_WHAT]] == []
+        assert f"(default: {row[_DEFAULT].strip('`')})" in option.text
+    assert [each for each in option.choices if f"`{each}`" not in row[_MEANING]] == []
 
 
 def test_the_program_is_started_as_shown() -> None:
-    """The command on the page parses."""
+    """The first command is that of the help, and the page has the default address."""
     [command, *_] = blocks("docs/operations.md", "sh")
-    program, *arguments = command.text.split()
-    parser = cli._parser()
-    assert program == parser.prog
-    assert parser.parse_args(arguments).listen in read("docs/operations.md")
+    assert help_of(cli.main, "serve").startswith(f"usage: {command.text.strip()} ")
+    address = _serve_options()["--listen"].text.partition("(default: ")[2].removesuffix(")")
+    assert f"`{address}`" in read("docs/operations.md")

@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""The output that the README shows is real."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ _QUICKSTART = ROOT / "examples" / "quickstart.py"
 
 
 def _shown_outputs() -> list[str]:
-    """Give the printed blocks: of the demo, of the example, and of a mistake."""
+    """Return the printed blocks: of the demo, of the example, and of a mistake."""
     return [block.text for block in blocks("README.md", "text")]
 
 
@@ -39,7 +39,7 @@ def test_the_example_prints_what_is_shown(server: str) -> None:
 
 
 def test_the_mistake_reads_as_shown(server: str) -> None:
-    """A class that is not there gives the error shown, but for the number of the request."""
+    """A class that is not there gives the error shown, except the request id."""
     logits = np.array([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], np.float32)
     with Client(server) as client, pytest.raises(InvalidArgumentError) as caught:
         client.evaluate("cross_entropy", {"input": logits, "target": np.array([0, 7])})

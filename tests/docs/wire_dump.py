@@ -22,7 +22,7 @@ _PACKED = (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_INT32)
 
 
 def example_request() -> loss_service_pb2.EvaluateRequest:
-    """Give the request of the page: numbers that no machine rounds."""
+    """Return the request of the page: numbers that no machine rounds."""
     return loss_service_pb2.EvaluateRequest(
         evaluation=evaluation_pb2.Evaluation(
             loss="huber_loss",
@@ -107,7 +107,7 @@ def _scalar(field: FieldDescriptor, number: int) -> str:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a variable-length integer; gives it and where the next thing begins."""
+    """Read a variable-length integer; return it and the offset after it."""
     value, shift = 0, 0
     while True:
         byte = data[at]

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.timeout(BUILD_SECONDS)
 
 @pytest.fixture(scope="module")
 def expected(server: str) -> Trained:
-    """What the same training in Python comes to."""
+    """The result of the same training in Python."""
     return train(server)
 
 
@@ -163,7 +163,7 @@ def _only(pattern: str, text: str) -> str:
 
 
 def _run(*command: str, folder: Path) -> str:
-    """Run a program and give what it prints; a failure shows all of it."""
+    """Run a program and return its output; a failure shows all of it."""
     # make's own variables would bind a make in a test to the one that may have started the tests.
     environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     done = subprocess.run(

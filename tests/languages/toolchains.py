@@ -1,4 +1,4 @@
-"""What the examples in other languages are built with; lists the Debian packages not installed yet.
+"""The toolchains of the examples in other languages; lists the Debian packages not installed yet.
 
 Run by any Python: python3 tests/languages/toolchains.py
 """

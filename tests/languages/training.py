@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a training ends with."""
+    """The result of a training."""
 
     losses: dict[int, float]
     """The loss of every step."""
