@@ -144,6 +144,18 @@ def test_places_outside_are_refused(
     assert all(says in each.description for each in error.violations)
 
 
+def test_violations_come_in_the_order_of_the_message(stub: Stub, held: Held) -> None:
+    """Those of tensors in regions and of tensors that were sent are not set apart."""
+    outside, short = held.at(SMALL_REGION, 1), encode_tensor(f32(1, 2))
+    short.data = short.data[:4]
+    item = evaluation("mse_loss", {"input": outside, "target": short}, sample_weight=outside)
+    assert [each.field for each in by_call(stub, item).error.violations] == [
+        'inputs["input"].region.offset',
+        'inputs["target"].data',
+        "sample_weight.region.offset",
+    ]
+
+
 def test_a_place_at_the_very_end_is_inside(stub: Stub, held: Held) -> None:
     """The last element, and nothing behind it, can be read; so can nothing at the end."""
     held.array((SMALL_REGION // 4,))[-1] = 3

@@ -45,6 +45,8 @@ class Reference:
     """The id of a resident tensor."""
     region: tensor_pb2.Region | None = None
     """The offset in a region; None for a resident tensor."""
+    violations_before: int = 0
+    """The violations of the request that come before those of this tensor."""
 
 
 # Not frozen: that would make constructing one, which every call does, three times as slow.
@@ -173,7 +175,8 @@ def _tensor(
     source = tensor.WhichOneof("source")
     try:
         if source in ("resident", "region"):
-            decoding.references.append(_reference(tensor, where, input_name))
+            before = len(decoding.violations)
+            decoding.references.append(_reference(tensor, where, input_name, before))
             return None
         array = decode_tensor(tensor, where, detached=detached)
     except MalformedTensorError as error:
@@ -183,16 +186,18 @@ def _tensor(
     return array if array.flags.aligned else array.copy()
 
 
-def _reference(tensor: tensor_pb2.Tensor, where: str, input_name: str | None) -> Reference:
+def _reference(
+    tensor: tensor_pb2.Tensor, where: str, input_name: str | None, before: int
+) -> Reference:
     """Read the reference to a tensor; MalformedTensorError when its form is wrong."""
     spec = read_spec(tensor, where)
     if tensor.HasField("region"):
-        return Reference(where, input_name, spec, region=tensor.region)
+        return Reference(where, input_name, spec, region=tensor.region, violations_before=before)
     sha256 = tensor.resident.sha256
     if len(sha256) != ID_BYTES:
         text = f"has {len(sha256)} bytes; a SHA-256 has {ID_BYTES}"
         raise MalformedTensorError([Violation(f"{where}.resident.sha256", text)])
-    return Reference(where, input_name, spec, sha256)
+    return Reference(where, input_name, spec, sha256, violations_before=before)
 
 
 def _stand_in(tensor: tensor_pb2.Tensor, where: str, decoding: _Decoding) -> Array | None:

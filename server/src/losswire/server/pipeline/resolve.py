@@ -4,7 +4,7 @@ A tensor in a region is read in place, except where its values are checked befor
 computed with: the caller can change the region at any time, so those are copied first.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from losswire.server.catalogue.layouts import FLOATS
@@ -108,12 +108,11 @@ class _Resolving:
     """The tensors that were found, by path."""
     extents: dict[str, Extent] = field(default_factory=dict)
     resident_bytes: int = 0
-    violations: list[Violation] = field(default_factory=list)
     missing_residents: list[Violation] = field(default_factory=list)
     missing_regions: list[Violation] = field(default_factory=list)
 
-    def resolve(self, reference: Reference) -> None:
-        """Find one tensor, or add its violations."""
+    def resolve(self, reference: Reference) -> Sequence[Violation]:
+        """Find one tensor; returns the violations of a wrong reference."""
         try:
             array = (
                 self._resident(reference)
@@ -121,10 +120,10 @@ class _Resolving:
                 else self._in_region(reference, reference.region)
             )
         except MalformedTensorError as error:
-            self.violations.extend(error.violations)
-        else:
-            if array is not None:
-                self.arrays[reference.path] = array
+            return error.violations
+        if array is not None:
+            self.arrays[reference.path] = array
+        return ()
 
     def _resident(self, reference: Reference) -> Array | None:
         """Find a resident tensor; None, with a violation, when it is not stored."""
@@ -173,9 +172,14 @@ def resolve(
     if not request.references and not request.destinations:
         return request
     found = _Resolving(record, find_resident, map_region)
+    violations: list[Violation] = []
+    start = 0
     for each in request.references:
-        found.resolve(each)
-    violations = [*request.violations, *found.violations]
+        # In the order of the message, among the violations of form.
+        violations += request.violations[start : each.violations_before]
+        start = each.violations_before
+        violations += found.resolve(each)
+    violations += request.violations[start:]
     if found.missing_residents and not violations:
         raise MissingResidentError(found.missing_residents)
     if found.missing_regions and not violations:
