@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from losswire.server.compute.devices.stacking.stacks import stacks
+from losswire.server.compute.stacking.stacks import stacks
 from losswire.server.compute.work import Work
 from losswire.server.pipeline import worker
 

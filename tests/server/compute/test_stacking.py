@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from losswire.server.catalogue.record import LossRecord, Reduction
-from losswire.server.compute.devices.stacking.stack import compute_stack
-from losswire.server.compute.devices.stacking.stacks import stacks
 from losswire.server.compute.dispatch import Outcome, compute, compute_together
 from losswire.server.compute.paths import Path, path_of, stackable, stacked_form
 from losswire.server.compute.reduce import Computed
+from losswire.server.compute.stacking.stack import compute_stack
+from losswire.server.compute.stacking.stacks import stacks
 from losswire.server.compute.work import Work
 from losswire.server.losses import builtin_registry
 from losswire.server.pipeline import worker as worker_module

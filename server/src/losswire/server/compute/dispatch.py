@@ -12,11 +12,11 @@ from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.autograd import compute_autograd
 from losswire.server.compute.closed_forms.blocks import compute_closed
 from losswire.server.compute.closed_forms.factored import compute_factored, factor_arrays
-from losswire.server.compute.devices.stacking.stack import compute_stack
 from losswire.server.compute.devices.transfers import transfers_for
 from losswire.server.compute.native.rows import compute_rows
 from losswire.server.compute.paths import Path, is_small, path_of
 from losswire.server.compute.reduce import Computed
+from losswire.server.compute.stacking.stack import compute_stack
 from losswire.server.compute.work import Work
 from losswire.server.memory.regions.places import Destination
 

@@ -7,8 +7,8 @@ from losswire.server.catalogue.closed_form import ClosedForm
 from losswire.server.catalogue.record import Input, Terms, floats, layout, loss
 from losswire.server.catalogue.value_rules import DISTRIBUTION, UNIT
 from losswire.server.compute.closed_forms import bernoulli
-from losswire.server.compute.devices.stacking import operators
 from losswire.server.compute.native import elementwise as native
+from losswire.server.compute.stacking import operators
 
 _WEIGHT = "A factor for each element; broadcasts to the input."
 

@@ -22,8 +22,8 @@ from losswire.server.catalogue.value_rules import (
     ClassIndices,
 )
 from losswire.server.compute.closed_forms import softmax
-from losswire.server.compute.devices.stacking import operators
 from losswire.server.compute.native import softmax as native
+from losswire.server.compute.stacking import operators
 
 _CLASS_DENOMINATORS = Denominators(inputs=("target", "weight"), terms=softmax.index_denominators)
 _PROBABILITIES = ("probabilities", "unbatched_probabilities")

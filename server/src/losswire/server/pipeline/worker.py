@@ -13,9 +13,9 @@ import torch
 
 from losswire.server import thresholds
 from losswire.server.compute.devices.cuda import is_lost
-from losswire.server.compute.devices.stacking.stacks import stacks
 from losswire.server.compute.dispatch import compute, compute_together
 from losswire.server.compute.paths import is_small, native_form
+from losswire.server.compute.stacking.stacks import stacks
 from losswire.server.compute.work import Work
 from losswire.server.errors import DeviceLostError, ExpiredError, OverloadedError
 from losswire.server.memory.allocator import return_freed_memory
