@@ -172,9 +172,15 @@ class AsyncRunner:
                 error = closed_error()
             else:
                 return operation.read(answer)
-            if not operation.retry:
-                raise error
-            await asyncio.sleep(attempts.wait_after(error))
+            try:
+                if not operation.retry:
+                    raise error
+                delay = attempts.wait_after(error)
+            finally:
+                # The error has this frame in its traceback: with the error in the frame, neither
+                # would be freed before the garbage collector comes.
+                del error
+            await asyncio.sleep(delay)
 
 
 def closed_or_cancelled(session: Session) -> CancelledError:

@@ -40,7 +40,8 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.is_set = False
-        self._lock = threading.Lock()
+        # Reentrant, because a signal's handler or the garbage collector may close the client.
+        self._lock = threading.RLock()
         self._descriptor = -1
         self._waiters: set[asyncio.Future[None]] = set()
 
@@ -61,7 +62,8 @@ class Interrupt:
                 os.eventfd_write(self._descriptor, 1)
             # A copy: calls that end remove theirs at any moment.
             for waiter in tuple(self._waiters):
-                waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
+                with suppress(RuntimeError):  # a loop that was closed with its calls pending
+                    waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
 
     def add(self, waiter: "asyncio.Future[None]") -> None:
         """Resolve a future when the interrupt is set."""
@@ -72,7 +74,8 @@ class Interrupt:
 
     def discard(self, waiter: "asyncio.Future[None]") -> None:
         """Forget a future."""
-        self._waiters.discard(waiter)
+        with self._lock:
+            self._waiters.discard(waiter)
 
 
 class _Turn:
@@ -101,8 +104,8 @@ class Lease:
         self, connection: socket.socket, max_request_bytes: int, interrupt: Interrupt | None = None
     ) -> None:
         """Store the connection, the longest request it carries (0: none), and the interrupt."""
-        connection.settimeout(0)
         self._connection = connection
+        connection.settimeout(0)
         self._max_request_bytes = max_request_bytes
         self._interrupt = interrupt or Interrupt()
         # Reentrant, because the garbage collector may close a lease at any point.

@@ -168,6 +168,7 @@ class Attempts:
         if delay is None:
             # A try that the timeout cut short tells less than the failure that led to it.
             cut_short = isinstance(error, DeadlineExceededError)
-            raise (self._reason if cut_short and self._reason else error) from None
+            reason, self._reason = self._reason, None
+            raise (reason if cut_short and reason else error) from None
         self._reason = error
         return delay

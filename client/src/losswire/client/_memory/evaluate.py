@@ -34,7 +34,7 @@ from losswire.client._memory.regions import Regions
 from losswire.client._messages import thresholds
 from losswire.client._messages.catalogue import Offer
 from losswire.client._messages.evaluation import Evaluation
-from losswire.client._messages.placed_array import Array, is_missing_region
+from losswire.client._messages.placed_array import Array, is_missing_region, mark_unsettled
 from losswire.client._messages.resident import is_missing
 from losswire.client._messages.response import EvaluationResult
 
@@ -58,20 +58,35 @@ def evaluate(
 
     Raises as `Client.evaluate` does.
     """
+    if out:
+        yield from regions.settle(out)
     if regions.want_lease(timeout):
         yield from regions.open_lease()
     result: EvaluationResult | None = None
-    known = regions.known_call(evaluation, out)
-    if known is not None:
-        try:
-            result = yield known
-        except LosswireError as error:
-            if not is_missing_region(error):
-                raise
-    if result is None:
-        result = yield from _evaluate_batch(regions, Batch(evaluation, out), progress)
+    try:
+        known = regions.known_call(evaluation, out)
+        if known is not None:
+            try:
+                result = yield known
+            except LosswireError as error:
+                if not is_missing_region(error):
+                    raise
+        if result is None:
+            result = yield from _evaluate_batch(regions, Batch(evaluation, out), progress)
+    except BaseException as error:
+        # A cancellation or a signal's exception closes these steps, which raises GeneratorExit.
+        if out and not _is_answer(error):
+            mark_unsettled(out.values())
+        raise
     check_contents(evaluation, out)
     return result
+
+
+def _is_answer(error: BaseException) -> bool:
+    """Return whether an error says that the server has nothing more to write for the call."""
+    if isinstance(error, LosswireError):
+        return bool(error.request_id)
+    return isinstance(error, Exception)  # of this side, before anything was sent
 
 
 def _evaluate_batch(
@@ -146,6 +161,7 @@ def _through_regions(
                 raise
             regions.forget_all(memory)
         finally:
+            placement.clear()
             if memory is not None and is_unused:
                 staging.give_back(memory)
             elif memory is not None:

@@ -1,7 +1,6 @@
 """Memory that a server on this machine made and shares; see docs/protocol.md for the handshake."""
 
 import mmap
-import os
 import socket
 import sys
 import weakref
@@ -12,13 +11,13 @@ import numpy.typing as npt
 
 from losswire.client._calls.lease import Interrupt, Lease
 from losswire.client._errors import FailedPreconditionError
+from losswire.client._memory.receive import receive_and_map
 from losswire.client._messages import thresholds
+from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.placed_array import MARK, PlacedArray, check_mark, write_mark
-from losswire.v1 import tensor_pb2, tensor_service_pb2
+from losswire.client._messages.request import fill_evaluation, serialize
+from losswire.v1 import loss_service_pb2, tensor_pb2, tensor_service_pb2
 from losswire.wire import MAX_RANK, wire_type_of
-
-if sys.platform == "linux":
-    import fcntl
 
 Array = npt.NDArray[Any]
 
@@ -50,11 +49,13 @@ class SharedMemory:
         created: tensor_service_pb2.CreateRegionResponse,
         interrupt: Interrupt,
         seconds: float = thresholds.CONNECT_SECONDS,
+        *,
+        inherited: bool = False,
     ) -> None:
         """Fetch a region that was just created, within some seconds.
 
-        `interrupt` ends the waiting of calls over its lease. Raises FailedPreconditionError when
-        it cannot be had from here.
+        `interrupt` ends the waiting of calls over its lease; `inherited` memory is mapped in forked
+        children, too. Raises FailedPreconditionError when it cannot be had from here.
         """
         self.region_id = created.region_id
         self.nbytes: int = (created.size_bytes - len(MARK)) // PAGE_BYTES * PAGE_BYTES
@@ -64,7 +65,9 @@ class SharedMemory:
             lease.settimeout(seconds)
             lease.connect(created.socket_path)
             lease.sendall(created.token)
-            self._root: Array | None = _map(lease, created.size_bytes)
+            self._root: Array | None = receive_and_map(
+                lease, created.size_bytes, inherited=inherited
+            )
         except (OSError, ValueError) as error:
             lease.close()
             raise FailedPreconditionError(
@@ -111,24 +114,20 @@ class SharedMemory:
             raise ValueError(f"{size} bytes do not fit into the {self.nbytes - offset} left")
         return self._root[offset : offset + size].view(dtype).reshape(shape)
 
+    def has_root(self, root: Array) -> bool:
+        """Return whether some bytes are this memory's own."""
+        return self._root is root
+
+    def barrier(self) -> bytes:
+        """Return the request of an evaluation of one number, with its gradient in the last page."""
+        one = np.zeros(1, np.float32)
+        message = loss_service_pb2.EvaluateRequest()
+        evaluation = Evaluation("mse_loss", {"input": one, "target": one}, gradients=["input"])
+        fill_evaluation(message.evaluation, evaluation)
+        place = tensor_pb2.Region(region_id=self.region_id, offset=self.nbytes)
+        message.evaluation.gradient_destinations["input"].CopyFrom(place)
+        return serialize(message)
+
     def release(self) -> None:
         """Release it: the server has it back when the last array in it is gone."""
         self._root = None
-
-
-def _map(lease: socket.socket, size: int) -> Array:
-    """Receive the descriptor and map it; OSError or ValueError when that fails."""
-    granted, descriptors, _, _ = socket.recv_fds(lease, 1, 1, socket.MSG_CMSG_CLOEXEC)
-    try:
-        if not granted or not descriptors:
-            raise OSError("the server refused")
-        [descriptor] = descriptors
-        needed = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-        if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & needed != needed:
-            # Cut short, it would end this process with a signal.
-            raise OSError("the server did not seal it")
-        mapping = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
-    finally:
-        for each in descriptors:
-            os.close(each)
-    return np.frombuffer(mapping, np.uint8)

@@ -49,6 +49,8 @@ class Placement:
                 self.gradients[name] = placed
         self._staged: list[str] = []
         """The gradients that are copied out of the staging region."""
+        self._read: dict[str, Array] = {}
+        """The arrays that the answer's gradients are read from."""
 
     @property
     def is_empty(self) -> bool:
@@ -134,13 +136,18 @@ class Placement:
         fill_evaluation(message.evaluation, placed)
         for name, place in self.gradients.items():
             message.evaluation.gradient_destinations[name].CopyFrom(place.region)
-        arrays = {name: place.array for name, place in self.gradients.items()}
+        arrays = self._read = {name: place.array for name, place in self.gradients.items()}
         return Operation(
             EVALUATE,
             serialize(message),
             lambda answer: read_result(answer.message.result, "region", arrays, answer.detached),
             leases=leases,
         )
+
+    def clear(self) -> None:
+        """Forget all places: an error that is kept keeps this, and must not keep their memory."""
+        for each in (self.inputs, self.gradients, self._read):
+            each.clear()
 
     def collect(self, result: EvaluationResult, memory: SharedMemory) -> EvaluationResult:
         """Copy gradients out of the staging region, into the caller's arrays."""

@@ -108,6 +108,14 @@ class Region:
         """
         return None if self._closed or self.lost else self._memory.place(array)
 
+    def has_root(self, root: npt.NDArray[Any]) -> bool:
+        """Return whether some bytes are the whole region's."""
+        return self._memory.has_root(root)
+
+    def barrier(self) -> bytes:
+        """Return the request of an evaluation whose gradient goes behind the caller's bytes."""
+        return self._memory.barrier()
+
     def close(self) -> None:
         """Make no more arrays in it; `evaluate` sends its arrays like any others from now on.
 

@@ -67,7 +67,7 @@ class RegionPool:
         """Begin with no region."""
         self._session = session
         self._limits = limits
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._free: tuple[SharedMemory, ...] = ()
         self._counted: weakref.WeakSet[SharedMemory | _Reservation] = weakref.WeakSet()
         """All that the limits count: free, in use and being made."""
@@ -174,7 +174,7 @@ class RegionPool:
 
     def drop_in_child(self) -> None:
         """Drop, in a forked child, the regions of its parent."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._counted.clear()
         self._free = ()
 

@@ -18,16 +18,24 @@ from losswire.client._calls.operations import (
     known_call,
 )
 from losswire.client._calls.session import Session
-from losswire.client._errors import FailedPreconditionError, UnimplementedError
+from losswire.client._errors import FailedPreconditionError, LosswireError, UnimplementedError
 from losswire.client._memory import mapping
 from losswire.client._memory.mapping import SharedMemory, size_with_mark
 from losswire.client._memory.region import Region
 from losswire.client._memory.region_pool import ONE_PAGE, PoolLimits, RegionPool
 from losswire.client._messages import thresholds
 from losswire.client._messages.evaluation import Evaluation
-from losswire.client._messages.placed_array import Array, PlacedArray
+from losswire.client._messages.placed_array import (
+    Array,
+    PlacedArray,
+    find_unsettled,
+    is_missing_region,
+    mark_settled,
+    pending_error,
+)
 from losswire.client._messages.response import EvaluationResult, OneAnswer, read_result
 from losswire.client._messages.template import TEMPLATES, key_of, placed_form
+from losswire.v1 import tensor_service_pb2
 
 
 class Regions:
@@ -59,7 +67,7 @@ class Regions:
         """Regions of one page, for their leases."""
         self._calls = 0
         """The number of evaluations, up to the first that may open a lease."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.own: tuple[Region, ...] = ()
         """The caller's own regions, in which inputs of any size may be."""
         _all_regions.add(self)
@@ -112,6 +120,24 @@ class Regions:
         form = placed_form(key_of(batch.evaluation), self._where, batch.out)
         TEMPLATES.keep(form, batch.evaluation, request)
 
+    def settle(self, out: Mapping[str, Array]) -> Steps[None]:
+        """Wait until no call that was given up can write into some arrays any more.
+
+        A server computes evaluations that write into regions in the order of their arrival: when
+        it has answered another one, all before it are done. Raises FailedPreconditionError when it
+        cannot be asked, because the region is not this client's own.
+        """
+        for root in find_unsettled(out.values()):
+            region = next((each for each in self.own if each.has_root(root)), None)
+            if region is None:
+                raise pending_error()
+            try:
+                yield Operation(EVALUATE, region.barrier(), lambda _: None, leases=self.leases)
+            except LosswireError as error:
+                if not is_missing_region(error):
+                    raise
+            mark_settled(root)
+
     def place(self, array: Array) -> PlacedArray | None:
         """Return an array with its place in the caller's regions; None when it is in none."""
         found = (region.place(array) for region in self.own)
@@ -150,18 +176,21 @@ class Regions:
                 "no --region-socket, or it was told to share none",
                 reason="NOT_SERVED",
             )
-        size, interrupt = size_with_mark(nbytes), self.session.interrupt
+        size = size_with_mark(nbytes)
         created = yield create_region(size)
         try:
-            memory: SharedMemory = yield LocalStep(partial(SharedMemory, created, interrupt))
+            memory: SharedMemory = yield LocalStep(partial(self._fetch, created))
         except FailedPreconditionError:
             # The token lasts for seconds, and a busy machine may take longer.
             created = yield create_region(size)
-            memory = yield LocalStep(partial(SharedMemory, created, interrupt))
+            memory = yield LocalStep(partial(self._fetch, created))
         region = Region(memory, self._forget)
         with self._lock:
             self.own = (*self.own, region)
         return region
+
+    def _fetch(self, created: tensor_service_pb2.CreateRegionResponse) -> SharedMemory:
+        return SharedMemory(created, self.session.interrupt, inherited=True)
 
     def _forget(self, region: Region) -> None:
         with self._lock:
@@ -181,7 +210,7 @@ class Regions:
 
     def drop_in_child(self) -> None:
         """Drop, in a forked child, everything but the arrays of the caller's own regions."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.staging.drop_in_child()
         self._pages.drop_in_child()
 

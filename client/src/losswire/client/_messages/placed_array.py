@@ -24,8 +24,13 @@ MARK: Final = b"losswire"
 _GONE: Final = "REGION_CONTENTS_GONE"
 _MISSING: Final = ("MISSING_REGION", _GONE)
 
+_PENDING: Final = "GRADIENT_PENDING"
+
 _mapped: "list[weakref.ref[Array]]" = []
 """All shared memory that holds arrays of this process."""
+
+_unsettled: "list[weakref.ref[Array]]" = []
+"""Shared memory that a server may still write into: its call ended here without an answer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,3 +85,37 @@ def check_arrays(arrays: Iterable[object]) -> None:
         for array in arrays:
             if hasattr(array, "__array__") and np.may_share_memory(np.asarray(array), root):
                 check_mark(root)
+
+
+def mark_unsettled(arrays: Iterable[object]) -> None:
+    """Note that a call was given up whose gradients may still be written into some arrays."""
+    for reference in tuple(_mapped):
+        root = reference()
+        if root is not None and reference not in _unsettled and _overlap(arrays, root):
+            _unsettled.append(weakref.ref(root, _unsettled.remove))
+
+
+def find_unsettled(arrays: Iterable[object]) -> list[Array]:
+    """Return the shared memory under some arrays that a given-up call may still write into."""
+    if not _unsettled:
+        return []
+    roots = [root for reference in tuple(_unsettled) if (root := reference()) is not None]
+    return [root for root in roots if _overlap(arrays, root)]
+
+
+def mark_settled(root: Array) -> None:
+    """Note that nothing will be written into some memory any more."""
+    _unsettled[:] = [each for each in _unsettled if each() is not root]
+
+
+def pending_error() -> FailedPreconditionError:
+    """Return the error of an `out` that a given-up call may still write into."""
+    return FailedPreconditionError(
+        "an evaluation that was given up may still write its gradient into an array of `out`, and "
+        "the region it is in is closed or another client's; use another array",
+        reason=_PENDING,
+    )
+
+
+def _overlap(arrays: Iterable[object], root: Array) -> bool:
+    return any(isinstance(each, np.ndarray) and np.may_share_memory(each, root) for each in arrays)

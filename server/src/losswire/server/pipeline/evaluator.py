@@ -5,6 +5,7 @@ decode -> resolve -> validate -> admit -> batch -> compute -> encode
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, TypeVar
 
 from losswire.server import thresholds
@@ -62,6 +63,10 @@ class Evaluator:
             budget=self.budget,
             settings=settings,
         )
+        self.write_order = asyncio.Lock()
+        """Held while an evaluation that writes into regions is decoded and checked, so that these
+        are computed in the order in which they arrive: the late gradient of one that its caller
+        gave up must not replace that of the next."""
         self._validation = ValidationCache()
         self._max_evaluations = settings.max_evaluations_per_call
 
@@ -76,9 +81,12 @@ class Evaluator:
 
         `detached` are the elements that were cut out of the message.
         """
-        work = await self.prepare(evaluation, detached)
-        with reserve(self.budget, [work], copied=self.worker.copies_inputs):
-            [answer] = await self.worker.evaluate([work], deadline)
+        async with self._turn_of([evaluation]):
+            work = await self.prepare(evaluation, detached)
+            reservation = reserve(self.budget, [work], copied=self.worker.copies_inputs)
+            submitted = self.worker.submit([work], deadline)
+        with reservation:
+            [answer] = submitted if isinstance(submitted, list) else await submitted
         if isinstance(answer, Exception):
             raise answer
         on_evaluated(0, work, answer)
@@ -97,15 +105,31 @@ class Evaluator:
         if len(evaluations) > self._max_evaluations:
             message = f"{len(evaluations)} evaluations in one call; at most {self._max_evaluations}"
             raise OverLimitError(message)
-        prepared = await self._prepare_many(evaluations)
-        works = [each for each in prepared if isinstance(each, Work)]
-        with reserve(self.budget, works, copied=self.worker.copies_inputs):
-            computed = iter(await self.worker.evaluate(works, deadline) if works else [])
+        async with self._turn_of(evaluations):
+            prepared = await self._prepare_many(evaluations)
+            works = [each for each in prepared if isinstance(each, Work)]
+            reservation = reserve(self.budget, works, copied=self.worker.copies_inputs)
+            submitted = self.worker.submit(works, deadline) if works else []
+        with reservation:
+            computed = iter(submitted if isinstance(submitted, list) else await submitted)
         answers = [next(computed) if isinstance(each, Work) else each for each in prepared]
         for position, (work, answer) in enumerate(zip(prepared, answers, strict=True)):
             if isinstance(work, Work) and not isinstance(answer, Exception):
                 on_evaluated(position, work, answer)
         return answers
+
+    @property
+    def can_write_now(self) -> bool:
+        """Whether no evaluation that writes into a region would be overtaken by another one."""
+        return self.worker.is_idle and not self.write_order.locked()
+
+    def _turn_of(
+        self, evaluations: Sequence[evaluation_pb2.Evaluation]
+    ) -> AbstractAsyncContextManager[None]:
+        """Return the turn that evaluations wait for, until they are submitted to the worker."""
+        if any(each.gradient_destinations for each in evaluations):
+            return self.write_order
+        return nullcontext()
 
     async def prepare(
         self, evaluation: evaluation_pb2.Evaluation, detached: Detached = NOTHING_DETACHED

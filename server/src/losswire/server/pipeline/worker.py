@@ -119,6 +119,13 @@ class ComputeWorker:
         `deadline` is on the monotonic clock: an evaluation that has not begun by then, or
         when the awaiting task is cancelled, never begins.
         """
+        submitted = self.submit(works, deadline)
+        return submitted if isinstance(submitted, list) else await submitted
+
+    def submit(
+        self, works: Sequence[Work], deadline: float
+    ) -> "list[Answer] | asyncio.Future[list[Answer]]":
+        """Compute small evaluations now, or append them to the queue, as `evaluate` does."""
         if (
             len(works) <= thresholds.MAX_INLINE_EVALUATIONS
             and self.device.type == "cpu"
@@ -127,7 +134,7 @@ class ComputeWorker:
             if time.monotonic() >= deadline:
                 return [_expired() for _ in works]
             return [self._answer(work, 0) for work in works]
-        return await self._submit(list(works), deadline)
+        return self._submit(list(works), deadline)
 
     async def run(self, task: Callable[[int], ResultT], deadline: float) -> ResultT:
         """Run a function on the worker's thread, with the nanoseconds that it waited.

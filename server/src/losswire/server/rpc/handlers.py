@@ -102,8 +102,8 @@ class EvaluateHandlers:
 
     def _is_inline(self, prepared: PreparedEvaluation) -> bool:
         """Return whether an evaluation is small, and can be computed on the event loop now."""
-        if prepared.writes_regions and not self.evaluator.worker.is_idle:
-            return False  # see ComputeWorker.evaluate
+        if prepared.writes_regions and not self.evaluator.can_write_now:
+            return False  # see Evaluator.write_order
         # Nothing else runs until it is done: memory that is free now is free until then.
         return prepared.small and prepared.peak_bytes <= self.evaluator.budget.free_bytes
 
@@ -112,8 +112,12 @@ class EvaluateHandlers:
     ) -> bytes | None:
         """Compute a large evaluation on the worker; None when it has to be decoded instead."""
         with self.evaluator.budget.hold(prepared.peak_bytes):
-            task = partial(prepared.large_answer_of, sent)
-            return await self.evaluator.worker.run(task, deadline)
+            task, worker = partial(prepared.large_answer_of, sent), self.evaluator.worker
+            if not prepared.writes_regions:
+                return await worker.run(task, deadline)
+            async with self.evaluator.write_order:
+                started = worker.start_task(task, deadline)
+            return await worker.answer_of(started)
 
     async def _prepared_results(self, sent: Sequence[Slice]) -> list[bytes]:
         """Return the results of many evaluations, if all of them are small and prepared."""

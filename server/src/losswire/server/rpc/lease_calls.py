@@ -58,7 +58,9 @@ class LeaseCalls(asyncio.Protocol):
         """Append a part of a request, and answer it when it is complete."""
         received = self._received
         received += data
-        if self._answering is not None:
+        if self._answering is not None or self._transport.get_write_buffer_size():
+            # The next request comes after the whole answer: a peer that does not read its answers
+            # would fill the server's memory with them.
             self._transport.abort()
             return
         if len(received) < HEADER.size:
