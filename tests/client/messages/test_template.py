@@ -28,7 +28,7 @@ from losswire.client._messages.template import (
     RequestTemplates,
     in_stream,
     key_of,
-    placed_form,
+    placed_key_of,
 )
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import DATA_TYPES
@@ -327,7 +327,7 @@ def test_places_belong_to_the_form() -> None:
     """Where an array is in a region enters the key, and the array itself is not sent."""
     keys = []
     for inputs, out, places in PLACES.values():
-        form = placed_form(key_of(Evaluation("any", inputs)), partial(_place, places), out)
+        form = placed_key_of(key_of(Evaluation("any", inputs)), partial(_place, places), out)
         assert form is not None
         assert [*map(id, form[1])] == [id(x) for x in inputs.values() if id(x) not in places]
         keys.append(form[0])
@@ -337,7 +337,7 @@ def test_places_belong_to_the_form() -> None:
 def test_outputs_outside_of_regions_have_no_form() -> None:
     """A gradient that has to be copied to its output takes the longer way."""
     plain = key_of(Evaluation("any", {"x": PLACED}))
-    assert placed_form(plain, lambda _: None, {"x": OTHER}) is None
+    assert placed_key_of(plain, lambda _: None, {"x": OTHER}) is None
 
 
 def test_forms_are_bounded() -> None:

@@ -117,7 +117,7 @@ class _Try:
         self._kept = [*plan.outputs.values()]
         """What the rows that come are kept in: the gradients, or their factors."""
         if plan.rebuild is not None:
-            self._kept = [np.empty(form.shape, np.float64) for form in plan.packing.forms]
+            self._kept = [np.empty(form.shape, np.float64) for form in plan.packing.specs]
         self._last: EvaluationResult | None = None
         self.failure: Exception | None = None
         """What went wrong while sending, on gRPC's thread."""

@@ -25,7 +25,7 @@ from losswire.client._messages.template import (
     ALONE,
     AMONG_MANY,
     TEMPLATES,
-    Form,
+    KeyedValues,
     in_stream,
     key_of,
 )
@@ -185,7 +185,7 @@ def check_contents(evaluation: Evaluation, out: Mapping[str, Array] | None = Non
     check_arrays((*evaluation.inputs.values(), *beside, *(out or {}).values()))
 
 
-def known(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
+def known(form: KeyedValues | None, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
     """Give the one call that an evaluation of a form is; None when it is not known.
 
     No such evaluation is large, names resident tensors or has its result completed.

@@ -40,7 +40,7 @@ from losswire.client._memory.region import Region
 from losswire.client._memory.staging import Staging
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.response import EvaluationResult, OneAnswer, read_result
-from losswire.client._messages.template import TEMPLATES, key_of, placed_form
+from losswire.client._messages.template import TEMPLATES, key_of, placed_key_of
 
 _MOST_TRIES: Final = 3
 """How often an evaluation is tried with regions, when a server turns out not to have them."""
@@ -92,7 +92,7 @@ class Regions:
         leases, form = self.leases, key_of(evaluation)
         found = known(form, leases) if out is None else None
         if found is None and self.own:
-            request = TEMPLATES.placed_request(placed_form(form, self._where, out))
+            request = TEMPLATES.placed_request(placed_key_of(form, self._where, out))
             if request is not None:
                 found = Operation(EVALUATE, request, partial(_read, out or {}), leases=leases)
         return found
@@ -125,7 +125,7 @@ class Regions:
                 if memory is not None:
                     result = yield LocalStep(partial(placement.collect, result, memory))
                 else:
-                    form = placed_form(key_of(batch.evaluation), self._where, batch.out)
+                    form = placed_key_of(key_of(batch.evaluation), self._where, batch.out)
                     TEMPLATES.keep(form, batch.evaluation, operation.request)
                 intact = True
                 return batch.deliver(result)

@@ -9,7 +9,7 @@ from losswire.server._version import SERVER_VERSION, TORCH_VERSION
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.dispatch import Outcome
 from losswire.v1 import evaluation_pb2
-from losswire.wire import BY_NAME, DETACHED_FROM, attach, bytes_of, encode_form, encode_tensor
+from losswire.wire import BY_NAME, DETACHED_FROM, attach, bytes_of, encode_spec, encode_tensor
 
 
 class Encoded(NamedTuple):
@@ -42,7 +42,7 @@ def encode_apart(outcome: Outcome, queue_nanoseconds: int) -> Encoded:
     small = {name: array for name, array in outcome.gradients.items() if name not in large}
     message = encode(replace(outcome, gradients=small), queue_nanoseconds)
     for name, array in large.items():
-        message.gradients[name].CopyFrom(encode_form(array))
+        message.gradients[name].CopyFrom(encode_spec(array))
     return Encoded(message, {_path(name): array for name, array in large.items()})
 
 
