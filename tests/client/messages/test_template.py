@@ -1,4 +1,4 @@
-"""Requests of known forms: the same bytes as without any memory, whatever was sent before."""
+"""The cache of request templates: the same bytes as without it, whatever was sent before."""
 
 import dataclasses
 import sys
@@ -260,7 +260,7 @@ EVALUATIONS = st.builds(
 
 
 def outcome(make: Any, evaluation: Evaluation) -> object:  # noqa: ANN401 - any function
-    """Give what a function makes of an evaluation: bytes, or an error."""
+    """Return the bytes that a function makes of an evaluation, or its error."""
     try:
         return make(evaluation)
     except (TypeError, ValueError, OverflowError) as error:

@@ -241,7 +241,7 @@ def _is_simple(evaluation: evaluation_pb2.Evaluation, work: Work) -> bool:
     return (
         work.native_form is not None
         and work.form is not None
-        # What is computed around the rows is little only where they are many.
+        # The steps around the rows take little time only where there are many rows.
         and (large or _fits_message(work.native_form, work))
         and work.reduction in _REDUCED
         and work.grad_output is None
@@ -255,7 +255,7 @@ def _is_simple_source(work: Work, name: str, tensor: tensor_pb2.Tensor) -> bool:
     """Check that a tensor is read without a copy."""
     # It may name several sources, the last of which counts.
     source = tensor.WhichOneof("source")
-    # What is checked is copied out of a region, where its caller could still change it.
+    # Checked tensors are copied out of a region, where their caller could still change them.
     checked = work.record.inputs[name].rule_for(real=work.layout.inputs[name].real).enforced
     return source == "data" or (source == "region" and not checked)
 
