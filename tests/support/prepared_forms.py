@@ -263,7 +263,7 @@ OTHER_FORMS: dict[str, Build] = {
         "cross_entropy", {"input": np.ones((2, 5)) * seed, "target": np.full((2, 5), 0.2)}
     ),
 }
-"""Evaluations that take the line each time."""
+"""Evaluations that take the pipeline each time."""
 
 
 SMALL, LARGE = partial(classes, rows=40), LARGE_FORMS["1 MiB"]
@@ -272,7 +272,7 @@ SIZES = pytest.mark.parametrize("build", [SMALL, LARGE], ids=["small", "large"])
 
 
 def with_class(message: Evaluation, position: int, target: int) -> Evaluation:
-    """Give an evaluation with a class in the place of another."""
+    """Copy an evaluation, with another class at a position."""
     wrong = Evaluation()
     wrong.CopyFrom(message)
     targets = np.frombuffer(message.inputs["target"].data, np.int64).copy()

@@ -88,7 +88,7 @@ async def serving(**changes: Any) -> AsyncIterator[Server]:  # noqa: ANN401 (any
 
 
 def bits(outcomes: Iterable[Outcome]) -> list[bytes]:
-    """Give all that must be the same of some outcomes; equal bits, for NaN is not equal."""
+    """Serialize all that must be the same of some outcomes: bits, because NaN is not equal."""
     return [
         (
             Outcome(result=essence(each.result)) if each.HasField("result") else each
@@ -100,7 +100,7 @@ def bits(outcomes: Iterable[Outcome]) -> list[bytes]:
 async def compared(
     server: Server, method: str, build: Build, seeds: Iterable[int] = (1, 1, 2, 3)
 ) -> None:
-    """Ask for several numbers, and expect of each what the line says, which knows no forms."""
+    """Evaluate several numbers, and expect the outcomes of the pipeline alone, without a cache."""
     for seed in seeds:
         expected = await outcome(server.app.evaluator, build(seed), math.inf)
         answers = await METHODS[method](server, build(seed))

@@ -61,7 +61,7 @@ GOLDEN: tuple[tuple[tensor_pb2.DataType.ValueType, Any, list[Any], str], ...] = 
 
 
 def _same(first: Array, second: Array) -> bool:
-    """Tell whether two arrays are equal in type, shape and every bit."""
+    """Check that two arrays are equal in type, shape and every bit."""
     return (
         first.dtype == second.dtype
         and first.shape == second.shape

@@ -1,4 +1,4 @@
-"""Where tensors lie in messages: found as protobuf finds them, or not at all."""
+"""Tensors in serialized messages: found as protobuf finds them, or not at all."""
 
 import ctypes
 import random
@@ -34,7 +34,7 @@ _ODD = odd_evaluations(_LOGITS, _TARGET)
 
 
 def _data(message: Evaluation) -> dict[str, bytes]:
-    """Give the data of all tensors of an evaluation, by path, as protobuf reads them."""
+    """Return the data of all tensors of an evaluation, by path, as protobuf reads them."""
     tensors = {f'inputs["{name}"]': each for name, each in message.inputs.items()}
     if message.HasField("grad_output"):
         tensors["grad_output"] = message.grad_output

@@ -121,7 +121,7 @@ def _packing(*arrays: npt.NDArray[Any]) -> Packing:
 
 
 def test_rows_are_packed_input_by_input() -> None:
-    """Some rows of each tensor come out as they went in, where they lie."""
+    """Some rows of each tensor come out as they went in, without a copy."""
     draw = np.random.default_rng(0)
     arrays: tuple[npt.NDArray[Any], ...] = (
         draw.integers(0, 9, (5, 3)).astype(np.uint8),

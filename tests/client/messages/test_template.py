@@ -1,14 +1,12 @@
-"""Requests of known forms: the same bytes as without any memory, whatever was sent before."""
+"""The cache of request templates: the same bytes as without it, whatever was sent before."""
 
 import dataclasses
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
-import grpc
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from losswire.client import Client, Evaluation
+from losswire.client import Evaluation
 from losswire.client._messages.request import fill_evaluation
 from losswire.client._messages.template import (
     ALONE,
@@ -27,13 +25,11 @@ from losswire.client._messages.template import (
     RequestTemplates,
     in_stream,
     key_of,
-    placed_form,
+    placed_key_of,
 )
 from losswire.client._messages.thresholds import STAGED_BYTES, SURE_MESSAGE_BYTES
-from losswire.v1 import evaluation_pb2, loss_service_pb2
+from losswire.v1 import loss_service_pb2
 from losswire.wire import DATA_TYPES
-from tests.client.conftest import Call
-from tests.support.scripted import Scripted, echo, fail, serving
 
 Array = npt.NDArray[Any]
 
@@ -260,7 +256,7 @@ EVALUATIONS = st.builds(
 
 
 def outcome(make: Any, evaluation: Evaluation) -> object:  # noqa: ANN401 - any function
-    """Give what a function makes of an evaluation: bytes, or an error."""
+    """Return the bytes that a function makes of an evaluation, or its error."""
     try:
         return make(evaluation)
     except (TypeError, ValueError, OverflowError) as error:
@@ -327,7 +323,7 @@ def test_places_belong_to_the_form() -> None:
     """Where an array is in a region enters the key, and the array itself is not sent."""
     keys = []
     for inputs, out, places in PLACES.values():
-        form = placed_form(key_of(Evaluation("any", inputs)), partial(_place, places), out)
+        form = placed_key_of(key_of(Evaluation("any", inputs)), partial(_place, places), out)
         assert form is not None
         assert [*map(id, form[1])] == [id(x) for x in inputs.values() if id(x) not in places]
         keys.append(form[0])
@@ -337,7 +333,7 @@ def test_places_belong_to_the_form() -> None:
 def test_outputs_outside_of_regions_have_no_form() -> None:
     """A gradient that has to be copied to its output takes the longer way."""
     plain = key_of(Evaluation("any", {"x": PLACED}))
-    assert placed_form(plain, lambda _: None, {"x": OTHER}) is None
+    assert placed_key_of(plain, lambda _: None, {"x": OTHER}) is None
 
 
 def test_forms_are_bounded() -> None:
@@ -379,58 +375,3 @@ def test_large_forms_are_composed_only() -> None:
         assert TEMPLATES.request(large, ALONE) == ordinary(large)
         assert TEMPLATES.small_request(key_of(large), ALONE) is None
     assert len(TEMPLATES) == 1
-
-
-def test_each_call_carries_its_own_numbers(call: Call, echoing: Scripted) -> None:
-    """Three evaluations of one form are three evaluations."""
-    for seed in range(3):
-        result = call(echoing.address, "evaluate", "any", {"x": numbers(seed)}, gradients=["x"])
-        np.testing.assert_array_equal(result.gradients["x"], numbers(seed))
-        assert result.gradients["x"].flags.writeable
-    one, other = echoing.evaluations[1:]
-    assert one.inputs["x"].data != other.inputs["x"].data
-    for each, following in pairwise(echoing.evaluations):
-        each.inputs["x"].ClearField("data")
-        following.inputs["x"].ClearField("data")
-        assert each == following
-
-
-def test_a_known_form_is_tried_again(call: Call) -> None:
-    """Retries are those of any other call."""
-    failures = [False, True, True, False]
-
-    def flaky(
-        evaluation: evaluation_pb2.Evaluation, context: grpc.ServicerContext
-    ) -> evaluation_pb2.EvaluationResult:
-        if failures.pop(0):
-            fail(context, grpc.StatusCode.UNAVAILABLE)
-        return echo(evaluation)
-
-    with serving(Scripted(flaky)) as service:
-        for seed in (1, 2):
-            result = call(service.address, "evaluate", "any", {"x": numbers(seed)})
-            np.testing.assert_array_equal(result.gradients["x"], numbers(seed))
-    assert failures == []
-
-
-def test_a_known_form_may_have_an_output(echoing: Scripted) -> None:
-    """`out` is filled, whatever is known."""
-    with Client(echoing.address) as client:
-        for seed in range(3):
-            array = numbers(seed)
-            out = np.empty_like(array)
-            plain = client.evaluate("any", {"x": array}, gradients=["x"])
-            given = client.evaluate("any", {"x": array}, gradients=["x"], out={"x": out})
-            np.testing.assert_array_equal(out, array)
-            assert given.gradients["x"] is out
-            assert plain.gradients["x"] is not out
-
-
-@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf")])
-def test_a_known_form_needs_a_timeout_like_any_other(
-    call: Call, echoing: Scripted, seconds: float
-) -> None:
-    """A timeout that cannot be right is a ValueError."""
-    call(echoing.address, "evaluate", "any", {"x": numbers(1)})
-    with pytest.raises(ValueError, match="timeout"):
-        call(echoing.address, "evaluate", "any", {"x": numbers(1)}, timeout=seconds)

@@ -11,7 +11,7 @@ from losswire.server.catalogue.record import LossRecord
 from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError
 from losswire.server.losses import builtin_registry
-from losswire.server.pipeline import validation_cache as forms_module
+from losswire.server.pipeline import validation_cache as cache_module
 from losswire.server.pipeline.decode import Request, decode
 from losswire.server.pipeline.validate import validate
 from losswire.server.pipeline.validation_cache import ValidationCache
@@ -21,8 +21,8 @@ from tests.support.requests import evaluation, f32
 _REGISTRY = builtin_registry()
 
 
-def _checked(forms: ValidationCache, message: evaluation_pb2.Evaluation) -> Work:
-    return forms.validate(decode(message), _REGISTRY.find(message.loss))
+def _checked(cache: ValidationCache, message: evaluation_pb2.Evaluation) -> Work:
+    return cache.validate(decode(message), _REGISTRY.find(message.loss))
 
 
 def _pair(*shape: int, dtype: str = "float32") -> dict[str, Any]:
@@ -30,25 +30,25 @@ def _pair(*shape: int, dtype: str = "float32") -> dict[str, Any]:
 
 
 @pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The losses of what was judged in full."""
+def validated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The losses of what was validated in full."""
     seen: list[str] = []
 
     def spy(request: Request, record: LossRecord) -> Work:
         seen.append(record.name)
         return validate(request, record)
 
-    monkeypatch.setattr(forms_module, "validate", spy)
+    monkeypatch.setattr(cache_module, "validate", spy)
     return seen
 
 
-def test_a_form_is_judged_once(judged: list[str]) -> None:
+def test_a_form_is_validated_once(validated: list[str]) -> None:
     """What comes later has its own numbers and everything else of the first."""
-    forms = ValidationCache()
-    first = _checked(forms, evaluation("mse_loss", _pair(3)))
+    cache = ValidationCache()
+    first = _checked(cache, evaluation("mse_loss", _pair(3)))
     numbers = {"input": f32(1, 2, 3), "target": f32(4, 5, 6)}
-    second = _checked(forms, evaluation("mse_loss", numbers))
-    assert judged == ["mse_loss"]
+    second = _checked(cache, evaluation("mse_loss", numbers))
+    assert validated == ["mse_loss"]
     assert first.skeleton is second.skeleton is not None
     np.testing.assert_equal(second.inputs, numbers)
     assert (second.layout, second.bindings, second.options) == (
@@ -81,61 +81,61 @@ _OTHERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", _OTHERS.values(), ids=_OTHERS.keys())
-def test_another_form_is_judged_by_itself(judged: list[str], change: dict[str, Any]) -> None:
+def test_another_form_is_validated_by_itself(validated: list[str], change: dict[str, Any]) -> None:
     """Nothing of a form is taken for that of another."""
-    forms = ValidationCache()
-    _checked(forms, evaluation(**_BASE))
+    cache = ValidationCache()
+    _checked(cache, evaluation(**_BASE))
     other = evaluation(**(_BASE | change))
-    found = _checked(forms, other)
-    assert len(judged) == 2
+    found = _checked(cache, other)
+    assert len(validated) == 2
     exact = validate(decode(other), _REGISTRY.find(other.loss))
     for field in ("options", "reduction", "values_shape", "compute_dtype", "normalizer", "engine"):
         assert getattr(found, field) == getattr(exact, field)
         assert repr(getattr(found, field)) == repr(getattr(exact, field))
 
 
-def test_zeros_of_both_signs_are_two_options(judged: list[str]) -> None:
+def test_zeros_of_both_signs_are_two_options(validated: list[str]) -> None:
     """0.0 and -0.0 are equal, and divide to infinities of either sign."""
-    forms = ValidationCache()
+    cache = ValidationCache()
     for beta in (0.0, -0.0, 0.0):
-        work = _checked(forms, evaluation("smooth_l1_loss", _pair(3), {"beta": beta}))
+        work = _checked(cache, evaluation("smooth_l1_loss", _pair(3), {"beta": beta}))
         assert repr(work.options["beta"]) == repr(beta)
-    assert len(judged) == 2
+    assert len(validated) == 2
 
 
 @pytest.mark.parametrize("target", [[0, 5], [-1, 0], [0, 2**40]])
-def test_values_are_judged_each_time(target: list[int]) -> None:
+def test_values_are_validated_each_time(target: list[int]) -> None:
     """A known form does not make wrong numbers right: they are refused with the same words."""
-    forms = ValidationCache()
+    cache = ValidationCache()
     good = {"input": np.zeros((2, 5), np.float32), "target": np.array([0, 4])}
     bad = evaluation("cross_entropy", good | {"target": np.array(target)})
     with pytest.raises(InvalidEvaluationError) as first:
-        _checked(forms, bad)
-    _checked(forms, evaluation("cross_entropy", good))
+        _checked(cache, bad)
+    _checked(cache, evaluation("cross_entropy", good))
     with pytest.raises(InvalidEvaluationError) as later:
-        _checked(forms, bad)
+        _checked(cache, bad)
     assert later.value.violations == first.value.violations
     assert later.value.violations[0].field == 'inputs["target"]'
 
 
-def test_wrong_forms_are_not_remembered(judged: list[str]) -> None:
+def test_wrong_forms_are_not_remembered(validated: list[str]) -> None:
     """What was refused is refused again, in full."""
-    forms = ValidationCache()
+    cache = ValidationCache()
     for _ in range(2):
         with pytest.raises(InvalidEvaluationError):
-            _checked(forms, evaluation("mse_loss", {"input": f32(1), "target": f32(1, 2)}))
-    assert len(judged) == 2
+            _checked(cache, evaluation("mse_loss", {"input": f32(1), "target": f32(1, 2)}))
+    assert len(validated) == 2
 
 
 def test_a_form_keeps_no_array() -> None:
     """Once an evaluation is over, its arrays are free."""
-    forms = ValidationCache()
+    cache = ValidationCache()
     fields: dict[str, Any] = {
         "gradients_for": ["input"],
         "sample_weight": f32(1, 2, 3),
         "reduction": 1,
     }
-    work = _checked(forms, evaluation("mse_loss", _pair(3), grad_output=f32(1, 2, 3), **fields))
+    work = _checked(cache, evaluation("mse_loss", _pair(3), grad_output=f32(1, 2, 3), **fields))
     arrays = [*work.inputs.values(), work.grad_output, work.sample_weight]
     watched = [weakref.ref(each) for each in arrays]
     del work, arrays
@@ -143,10 +143,10 @@ def test_a_form_keeps_no_array() -> None:
     assert [each() for each in watched] == [None] * 4
 
 
-def test_forms_are_bounded(judged: list[str]) -> None:
-    """Who changes shapes all the time makes the server forget forms, not grow."""
-    forms = ValidationCache(max_entries=4)
+def test_forms_are_bounded(validated: list[str]) -> None:
+    """Who changes shapes all the time makes the server forget cache, not grow."""
+    cache = ValidationCache(max_entries=4)
     for length in range(1, 12):
-        _checked(forms, evaluation("mse_loss", _pair(length)))
-        assert len(forms) <= 4
-    assert len(judged) == 11
+        _checked(cache, evaluation("mse_loss", _pair(length)))
+        assert len(cache) <= 4
+    assert len(validated) == 11

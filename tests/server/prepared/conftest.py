@@ -13,7 +13,7 @@ Evaluation = evaluation_pb2.Evaluation
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The losses of what took the whole line."""
+    """The losses of what took the whole pipeline."""
     seen: list[str] = []
 
     def spy(message: Evaluation, *rest: Any) -> Request:  # noqa: ANN401 (as decode takes them)

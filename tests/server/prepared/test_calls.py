@@ -103,7 +103,7 @@ def test_many_hold_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     request = loss_service_pb2.EvaluateManyRequest(evaluations=[SMALL(1)] * 50)
 
     async def run() -> None:
-        async with handlers_alone() as (_, evaluator, answers):
+        async with handlers_alone() as (_, evaluator, handlers):
             admission = evaluator.budget
 
             def spy(prepared: PreparedEvaluation, sent: Slice) -> bytes | None:
@@ -112,8 +112,8 @@ def test_many_hold_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
                 return result_of(prepared, sent)
 
             monkeypatch.setattr(PreparedEvaluation, "result_of", spy)
-            await answers.one(request_of(SMALL(1)), no_deadline)
-            await answers.many(request.SerializeToString(), no_deadline)
+            await handlers.one(request_of(SMALL(1)), no_deadline)
+            await handlers.many(request.SerializeToString(), no_deadline)
             assert held == [sum(needed)] * 50
             assert admission.reserved_bytes == 0
 
@@ -134,10 +134,10 @@ def test_many_let_others_have_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
         turns.append("another")
 
     async def run() -> None:
-        async with handlers_alone() as (_, _, answers):
-            await answers.one(request_of(SMALL(1)), no_deadline)
+        async with handlers_alone() as (_, _, handlers):
+            await handlers.one(request_of(SMALL(1)), no_deadline)
             monkeypatch.setattr(PreparedEvaluation, "result_of", spy)
-            many = asyncio.create_task(answers.many(request.SerializeToString(), no_deadline))
+            many = asyncio.create_task(handlers.many(request.SerializeToString(), no_deadline))
             await asyncio.gather(many, other())
             assert 0 < turns.index("another") < 64
 
@@ -189,10 +189,10 @@ def test_expired_calls_are_not_computed() -> None:
     """What is large and known has a deadline, too."""
 
     async def run() -> None:
-        async with handlers_alone() as (_, evaluator, answers):
-            await answers.one(request_of(LARGE(1)), no_deadline)
+        async with handlers_alone() as (_, evaluator, handlers):
+            await handlers.one(request_of(LARGE(1)), no_deadline)
             with pytest.raises(ExpiredError):
-                await answers.one(request_of(LARGE(1)), lambda: 0.0)
+                await handlers.one(request_of(LARGE(1)), lambda: 0.0)
             assert evaluator.budget.reserved_bytes == 0
 
     asyncio.run(run())
@@ -210,14 +210,14 @@ def test_cancelled_calls_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(PreparedEvaluation, "large_answer_of", spy)
 
     async def run() -> None:
-        async with handlers_alone() as (gate, evaluator, answers):
-            await answers.one(request_of(LARGE(1)), no_deadline)
+        async with handlers_alone() as (gate, evaluator, handlers):
+            await handlers.one(request_of(LARGE(1)), no_deadline)
             blocking = asyncio.create_task(
-                answers.one(request_of(numbered(CLOSED, SMALL_BYTES)), no_deadline)
+                handlers.one(request_of(numbered(CLOSED, SMALL_BYTES)), no_deadline)
             )
             await until(gate.reached.is_set)
             held = evaluator.budget.reserved_bytes
-            waiting = asyncio.create_task(answers.one(request_of(LARGE(1)), no_deadline))
+            waiting = asyncio.create_task(handlers.one(request_of(LARGE(1)), no_deadline))
             await until(lambda: evaluator.budget.reserved_bytes > held)
             waiting.cancel()
             await asyncio.wait([waiting])
@@ -226,7 +226,7 @@ def test_cancelled_calls_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> No
             gate.open.set()
             await blocking
             assert not begun
-            await answers.one(request_of(LARGE(1)), no_deadline)
+            await handlers.one(request_of(LARGE(1)), no_deadline)
             assert begun
 
     asyncio.run(run())
@@ -257,7 +257,7 @@ def test_streams_of_known_forms() -> None:
 
 
 def test_a_stream_that_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who sends without reading gets a few answers computed, and others are served meanwhile."""
+    """For a caller who does not read, a few answers are computed, and others are served."""
     computed: list[int] = []
     result_of = PreparedEvaluation.result_of
 

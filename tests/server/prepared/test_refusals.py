@@ -39,7 +39,9 @@ pytestmark = NEEDS_NATIVE
     ("build", "method"),
     [*product([SMALL, WEIGHTED], METHODS), *product([LARGE, CUT], ["Evaluate"])],
 )
-def test_wrong_classes_are_refused_as_by_the_line(build: Build, method: str, target: int) -> None:
+def test_wrong_classes_are_refused_as_by_the_pipeline(
+    build: Build, method: str, target: int
+) -> None:
     """A known form does not make a class right: the error names it and its place, as before."""
 
     async def body(server: Server) -> None:
@@ -66,7 +68,7 @@ def test_wrong_classes_are_refused_as_by_the_line(build: Build, method: str, tar
         (partial(probabilities, shape=(9001,)), "Evaluate"),
     ],
 )
-def test_wrong_probabilities_are_refused_as_by_the_line(
+def test_wrong_probabilities_are_refused_as_by_the_pipeline(
     build: Build, method: str, name: str, value: float
 ) -> None:
     """A known form does not make a number right, wherever it stands: the error names its place."""

@@ -42,7 +42,7 @@ pytestmark = NEEDS_NATIVE
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("build", SMALL_FORMS.values(), ids=SMALL_FORMS)
-def test_small_forms_are_answered_as_by_the_line(
+def test_small_forms_are_answered_as_by_the_pipeline(
     build: Build, method: str, decoded: list[str]
 ) -> None:
     """After the first one no message is decoded, and not one bit of an answer is another."""
@@ -55,7 +55,7 @@ def test_small_forms_are_answered_as_by_the_line(
 
 
 @pytest.mark.parametrize("build", LARGE_FORMS.values(), ids=LARGE_FORMS)
-def test_large_forms_are_answered_as_by_the_line(build: Build, decoded: list[str]) -> None:
+def test_large_forms_are_answered_as_by_the_pipeline(build: Build, decoded: list[str]) -> None:
     """So are large ones in calls of their own, whatever threads share the rows."""
 
     async def body(server: Server) -> None:
@@ -66,8 +66,8 @@ def test_large_forms_are_answered_as_by_the_line(build: Build, decoded: list[str
 
 
 @pytest.mark.parametrize("method", ["EvaluateMany", "EvaluateStream"])
-def test_large_items_take_the_line(method: str, decoded: list[str]) -> None:
-    """The event loop does not compute what is large, and by the line it has the same bits."""
+def test_large_items_take_the_pipeline(method: str, decoded: list[str]) -> None:
+    """The event loop does not compute what is large, and by the pipeline it has the same bits."""
     build = LARGE_FORMS["of exactly the size"]
 
     async def body(server: Server) -> None:
@@ -80,7 +80,7 @@ def test_large_items_take_the_line(method: str, decoded: list[str]) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("build", OTHER_FORMS.values(), ids=OTHER_FORMS)
-def test_other_forms_take_the_line(build: Build, method: str, decoded: list[str]) -> None:
+def test_other_forms_take_the_pipeline(build: Build, method: str, decoded: list[str]) -> None:
     """What native code does not do in messages is decoded each time, and nothing is kept of it."""
 
     async def body(server: Server) -> None:
@@ -95,8 +95,8 @@ def test_calls_at_once_do_not_mix(build: Build, decoded: list[str]) -> None:
     """Many calls of one form at a time have each its own numbers."""
 
     async def body(server: Server) -> None:
-        line_itself = server.app.evaluator
-        expected = [await outcome(line_itself, build(seed), math.inf) for seed in range(8)]
+        evaluator = server.app.evaluator
+        expected = [await outcome(evaluator, build(seed), math.inf) for seed in range(8)]
         await server.one(build(0))
         decoded.clear()
         for _ in range(3):
@@ -111,15 +111,15 @@ def test_calls_at_once_do_not_mix(build: Build, decoded: list[str]) -> None:
 def test_on_a_gpu_nothing_is_kept(
     build: Build, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Native rows compute on the processor: on another device all take the line."""
+    """Native rows compute on the processor: on another device all take the pipeline."""
 
     async def run() -> None:
         with running_evaluator(Gate()) as alone:
             with monkeypatch.context() as patch:
                 patch.setattr(alone.worker, "device", torch.device("cuda"))
-                answers = EvaluateHandlers(alone, 64)
+                handlers = EvaluateHandlers(alone, 64)
             for _ in range(3):
-                await answers.one(request_of(build(1)), no_deadline)
+                await handlers.one(request_of(build(1)), no_deadline)
             assert len(decoded) == 3
 
     asyncio.run(run())
@@ -129,7 +129,7 @@ def test_on_a_gpu_nothing_is_kept(
 def test_without_native_rows_nothing_is_kept(
     build: Build, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An installation without the library answers all the same, by the line."""
+    """An installation without the library answers all the same, by the pipeline."""
     monkeypatch.setattr(binding, "AVAILABLE", False)
 
     async def body(server: Server) -> None:
@@ -138,13 +138,13 @@ def test_without_native_rows_nothing_is_kept(
     run_with_server(body)
 
 
-def test_losses_of_others_take_the_line(decoded: list[str]) -> None:
+def test_losses_of_others_take_the_pipeline(decoded: list[str]) -> None:
     """A loss that a package of its own brings is computed by its own function each time."""
 
     async def run() -> None:
-        async with handlers_alone() as (gate, _, answers):
+        async with handlers_alone() as (gate, _, handlers):
             for number in (1.0, 2.0, 3.0):
-                await answers.one(request_of(numbered(number)), no_deadline)
+                await handlers.one(request_of(numbered(number)), no_deadline)
             assert gate.computed == [1.0, 2.0, 3.0]
             assert decoded == ["gate"] * 3
 

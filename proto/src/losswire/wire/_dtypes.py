@@ -29,7 +29,7 @@ class WireType:
 
     @classmethod
     def of(cls, data_type: tensor_pb2.DataType.ValueType, numpy: np.dtype[Any]) -> Self:
-        """Derive the rest from the numpy dtype, once: numpy composes a name anew at each look."""
+        """Derive the rest from the numpy dtype, once: numpy composes a name on each access."""
         return cls(
             data_type=data_type,
             numpy=numpy,

@@ -1,4 +1,4 @@
-"""What a resident tensor is called: the hash of its canonical form."""
+"""The id of a resident tensor: the hash of its canonical encoding."""
 
 import hashlib
 import struct
@@ -15,6 +15,6 @@ ID_BYTES: Final = hashlib.sha256().digest_size
 def begin_identity(data_type: int, shape: Sequence[int]) -> "_Hash":
     """Start the SHA-256 of a tensor; to be updated with its data, whose digest is the id.
 
-    The canonical form is the one that `TensorId` documents.
+    The canonical encoding is the one that `TensorId` documents.
     """
     return hashlib.sha256(struct.pack(f"<II{len(shape)}q", data_type, len(shape), *shape))

@@ -5,7 +5,7 @@ import numpy as np
 from losswire.v1 import evaluation_pb2
 
 OptionScalar = bool | int | float | str
-"""What an option may be in Python."""
+"""The Python types of an option's value."""
 
 
 _FIELDS: dict[type, str] = {
@@ -17,7 +17,7 @@ _FIELDS: dict[type, str] = {
 
 
 def encode_option(value: OptionScalar | np.generic) -> evaluation_pb2.OptionValue:
-    """Make a Python or numpy scalar an `OptionValue`; TypeError for anything else."""
+    """Convert a Python or numpy scalar to an `OptionValue`; TypeError for anything else."""
     scalar = value.item() if isinstance(value, np.generic) else value
     field = _FIELDS.get(type(scalar))
     if field is None:

@@ -15,7 +15,7 @@ MessageT = TypeVar("MessageT", bound=Message)
 Buffer = bytes | memoryview
 
 DETACHED_FROM: Final = 256 * 1024
-"""The bytes of a message from which protobuf's copies take longer than finding its tensors."""
+"""The size of a message, in bytes, from which `detach` is faster than protobuf's own copies."""
 
 _TENSOR: Final = tensor_pb2.Tensor.DESCRIPTOR
 
@@ -55,7 +55,7 @@ def _walk(
     described: Any,  # noqa: ANN401 (a descriptor, whose type depends on how protobuf was built)
     path: str,
 ) -> Iterator[Payload]:
-    """Find the elements in a part of a message that is a message itself."""
+    """Find the elements in a slice of a message that is a message itself."""
     for number, _, begin, end in submessages(message, start, stop):
         field = described.fields_by_number.get(number)
         if field is None:
@@ -94,13 +94,13 @@ def detach(
 ) -> tuple[MessageT, Mapping[str, memoryview]]:
     """Parse a message without the elements of its tensors, which protobuf would copy.
 
-    Gives the message, whose tensors have empty data, and their elements by path. Raises
+    Returns the message, whose tensors have empty data, and their elements by path. Raises
     DecodeError when the bytes are something else.
     """
     try:
         payloads = find_payloads(message, message_type)
     except ValueError:
-        # Whatever this is, protobuf has the last word on it.
+        # Protobuf decides whether this is a message.
         return message_type.FromString(message), {}
     nothing = [(each.start, each.stop, b"") for each in payloads]
     bare = message_type.FromString(b"".join(_replaced(message, 0, len(message), nothing)))
@@ -111,7 +111,7 @@ def detach(
 def attach(message: Message, elements: Mapping[str, memoryview]) -> list[Buffer]:
     """Serialize a message with the elements of tensors whose data is empty in it, by path.
 
-    Gives the parts of the whole, in which no element was copied.
+    Returns the parts of the whole message, in order; no element is copied.
     """
     bare = message.SerializeToString()
     payloads = find_payloads(bare, type(message))
@@ -124,14 +124,14 @@ def attach(message: Message, elements: Mapping[str, memoryview]) -> list[Buffer]
 def _replaced(
     message: bytes, start: int, stop: int, values: Sequence[tuple[int, int, Buffer]]
 ) -> list[Buffer]:
-    """Give the parts of a part of a message that is a message itself, with other values in it.
+    """Return the parts of a slice of a message, itself a message, with some values replaced.
 
-    `values` are in their order: where each of those begins and ends in whose place they come.
+    `values` are in order of their offsets: where each old value begins and ends, and the new one.
     """
     parts: list[Buffer] = []
     first = 0
     for number, head, begin, end in submessages(message, start, stop):
-        # Each value is looked at once on each level: a message may have very many.
+        # Visits each value once on each level, because a message may have very many.
         after = first
         while after < len(values) and values[after][1] <= end:
             after += 1

@@ -1,9 +1,9 @@
-"""Rows of a chunked call: the message that carries them, and how they are packed in it.
+"""Rows of a chunked call: the messages that carry them, and their packing.
 
 Protobuf copies a bytes field several times on its way in and out. The two messages
 that carry rows are one such field and nothing else, so they are written by hand (tag,
-length, payload) and read without a copy. Everyone else may treat them as plain
-protobuf, and what another encoder writes is read by protobuf where it is not this.
+length, payload) and read without a copy. To other programs they are plain protobuf.
+Protobuf reads the messages of other encoders where these are encoded otherwise.
 """
 
 import ctypes
@@ -29,28 +29,28 @@ class RowsField(Generic[MessageT]):
     """The one bytes field of a message that carries rows."""
 
     def __init__(self, message_type: type[MessageT], name: str) -> None:
-        """Take the message and the name of the field, one of a oneof."""
+        """Begin with the type of the message and the name of the field, one of a oneof."""
         field = message_type.DESCRIPTOR.fields_by_name[name]
         self._message_type = message_type
         self._name = name
         self._tag = delimited_tag(field.number)
 
     def encode(self, parts: Sequence[memoryview]) -> bytes:
-        """Make a message of a payload in parts, in one copy, during which other threads run."""
+        """Write a message of a payload in parts, in one copy, during which other threads run."""
         message, memory = self.reserve(sum(part.nbytes for part in parts))
         start = 0
         for part in parts:
             stop = start + part.nbytes
-            # Python's own join would keep the interpreter for a millisecond.
+            # Python's own join would hold the interpreter lock for a millisecond.
             np.copyto(memory[start:stop], np.asarray(part))
             start = stop
         return message
 
     def reserve(self, nbytes: int) -> tuple[bytes, npt.NDArray[np.uint8]]:
-        """Make a message of so many bytes of payload, and the array to write them into, once.
+        """Allocate a message with a payload of `nbytes`, and return the array to write it into.
 
-        The array is the message's own memory: whoever fills it holds on to the message, and
-        is done before anybody else sees that.
+        The array is the message's own memory: keep the message while it is written, and write
+        nothing after anybody else has seen it.
         """
         head = self._tag + varint(nbytes)
         message, address = new_bytes(len(head) + nbytes)
@@ -59,7 +59,7 @@ class RowsField(Generic[MessageT]):
         return message, memory[len(head) :]
 
     def decode(self, data: bytes) -> memoryview | MessageT:
-        """Read a message: its payload where it carries rows, else the message.
+        """Read a message: the payload if it carries rows, else the message itself.
 
         Raises DecodeError when the bytes are something else.
         """
@@ -72,7 +72,7 @@ class RowsField(Generic[MessageT]):
         return message
 
     def _start_of_payload(self, data: bytes) -> int | None:
-        """Tell where the payload begins; None when the message is more than this one field."""
+        """Return the offset of the payload; None when the message has other fields."""
         found = read_delimited(data, 0, self._tag)
         return found[0] if found is not None and found[1] == len(data) else None
 
@@ -86,38 +86,38 @@ GRADIENT_ROWS: Final = RowsField(loss_service_pb2.EvaluateChunkedResponse, "grad
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How k whole rows of several tensors lie in one payload: k rows of each, one by one."""
+    """The layout of k rows of several tensors in one payload: k rows of the first, and so on."""
 
-    forms: tuple[TensorSpec, ...]
+    specs: tuple[TensorSpec, ...]
     """The whole tensors; each has at least one axis, the first of which counts the rows."""
 
     @property
     def row_bytes(self) -> int:
         """The bytes of one row of all tensors."""
-        return sum(map(_row_bytes, self.forms))
+        return sum(map(_row_bytes, self.specs))
 
     def split(self, payload: memoryview) -> list[npt.NDArray[Any]]:
-        """Give the rows of each tensor, without a copy, at whatever address they lie.
+        """Return the rows of each tensor, without a copy, aligned or not.
 
         The payload must hold whole rows, at least one byte each. Raises
         MalformedTensorError for elements that their type does not have.
         """
         count = payload.nbytes // self.row_bytes
         arrays, start = [], 0
-        for form in self.forms:
-            stop = start + count * _row_bytes(form)
-            rows = TensorSpec(form.wire_type, (count, *form.shape[1:]))
+        for spec in self.specs:
+            stop = start + count * _row_bytes(spec)
+            rows = TensorSpec(spec.wire_type, (count, *spec.shape[1:]))
             arrays.append(read_elements(rows, payload[start:stop], "rows"))
             start = stop
         return arrays
 
 
-def _row_bytes(form: TensorSpec) -> int:
-    return TensorSpec(form.wire_type, form.shape[1:]).size_bytes
+def _row_bytes(spec: TensorSpec) -> int:
+    return TensorSpec(spec.wire_type, spec.shape[1:]).size_bytes
 
 
 def bytes_of(array: npt.NDArray[Any]) -> memoryview:
-    """Give the elements of an array as the wire has them; copies what is laid out otherwise."""
+    """Return the elements of an array in the wire's order; copies an array of another layout."""
     native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     if sys.byteorder != "little":
         native = native.byteswap()

@@ -2,7 +2,7 @@
 
 Protobuf's encoding is determined by its prefixes: a tag and a length say what follows and how
 long it is. So two messages of one size that are equal everywhere but inside of the same spans
-parse alike, and what was found out about one of them holds for the other.
+parse alike, and the facts about one of them hold for the other.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Value: TypeAlias = bytes | npt.NDArray[Any]
 
 _TAG: Final = 0
 _FIRST_SPAN: Final = 3
-"""The parts of a template in whose place come the tag before a message, and its first value."""
+"""The indices of two parts: the tag before the message, and the first value."""
 
 
 class Template:
@@ -26,7 +26,7 @@ class Template:
     __slots__ = ("_parts", "_slots", "pieces", "size")
 
     def __init__(self, message: bytes, spans: Sequence[tuple[int, int]]) -> None:
-        """Take one such message, and the offsets where each variable span begins and ends."""
+        """Begin with one such message, and the offsets where each variable span begins and ends."""
         self.size = len(message)
         """The bytes of the whole message."""
         ordered = sorted(spans)

@@ -1,7 +1,7 @@
 """Tensors, to and from numpy arrays.
 
-The form of a tensor (a known data type, a sane shape, a byte count that agrees)
-is judged here, once for client and server. What the values mean is not.
+The data type, the shape and the byte count of a tensor are checked here, once for
+client and server. Its values are not, but for bools.
 """
 
 import math
@@ -18,7 +18,7 @@ from losswire.v1 import tensor_pb2
 from losswire.wire._dtypes import DATA_TYPES, WireType, wire_type_of
 
 Buffer = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
-"""What can hold the bytes of a tensor."""
+"""The types that can hold the bytes of a tensor."""
 
 MAX_RANK = 8
 """The largest number of axes of a tensor."""
@@ -39,21 +39,21 @@ class Violation:
     field: str
     """The path of the field, such as `inputs["target"].shape`."""
     description: str
-    """What is wrong and what would be right."""
+    """The problem, and the values that would be accepted."""
 
 
 class MalformedTensorError(ValueError):
-    """A tensor message whose form is wrong; `violations` says everything that is."""
+    """A malformed tensor message; `violations` lists all its problems."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        """Take all violations of one tensor, at least one."""
+        """Begin with all violations of one tensor, at least one."""
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
         self.violations = tuple(violations)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """The data type and shape of a tensor whose form is right."""
+    """The data type and shape of a well-formed tensor."""
 
     wire_type: WireType
     shape: tuple[int, ...]
@@ -64,15 +64,15 @@ class TensorSpec:
         return math.prod(self.shape) * self.wire_type.item_size
 
     def describe(self) -> str:
-        """Say how many bytes it takes, as `3 x 2 of float32 takes 24`."""
+        """Describe its size, as `3 x 2 of float32 takes 24`."""
         text = " x ".join(map(str, self.shape)) or "scalar"
         return f"{text} of {self.wire_type.name} takes {self.size_bytes}"
 
 
 def encode_tensor(array: npt.ArrayLike) -> tensor_pb2.Tensor:
-    """Make an array a `Tensor`: row-major, contiguous, little-endian.
+    """Encode an array as a `Tensor`: row-major, contiguous, little-endian.
 
-    Takes any strides and byte order. Raises TypeError for a dtype that the wire
+    Accepts any strides and byte order. Raises TypeError for a dtype that the wire
     does not have and ValueError for more than `MAX_RANK` axes.
     """
     array = np.asarray(array)
@@ -84,8 +84,8 @@ def encode_tensor(array: npt.ArrayLike) -> tensor_pb2.Tensor:
     return tensor_pb2.Tensor(data_type=wire_type.data_type, shape=array.shape, data=data)
 
 
-def encode_form(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
-    """Make a `Tensor` of an array's type and shape, with empty data: the header of its rows.
+def encode_spec(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
+    """Encode an array's data type and shape, with empty data.
 
     Raises TypeError and ValueError as `encode_tensor` does.
     """
@@ -94,7 +94,7 @@ def encode_form(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
 
 
 def _sendable(array: npt.NDArray[Any]) -> WireType:
-    """Give an array's type on the wire; TypeError or ValueError when it cannot be sent."""
+    """Return an array's data type on the wire; TypeError or ValueError when it cannot be sent."""
     wire_type = wire_type_of(array.dtype)
     if wire_type is None:
         known = ", ".join(t.name for t in DATA_TYPES.values())
@@ -112,17 +112,17 @@ def read_spec(tensor: tensor_pb2.Tensor, path: str) -> TensorSpec:
     `path` names the tensor in violations. Raises MalformedTensorError.
     """
     shape = tuple(tensor.shape[:])  # a list is read at once, the field one by one
-    form = _form_of(tensor.data_type, shape) if len(shape) <= MAX_RANK else None
-    if form is None:
+    spec = _spec_of(tensor.data_type, shape) if len(shape) <= MAX_RANK else None
+    if spec is None:
         raise MalformedTensorError(_mistakes_of(tensor.data_type, shape, path))
-    return form
+    return spec
 
 
 @lru_cache(maxsize=1024)
-def _form_of(data_type: int, shape: tuple[int, ...]) -> TensorSpec | None:
-    """Give the form of a data type and a shape; None when either is wrong.
+def _spec_of(data_type: int, shape: tuple[int, ...]) -> TensorSpec | None:
+    """Return the spec of a data type and a shape; None when either is wrong.
 
-    A training loop sends the same few forms over and over.
+    A training loop sends the same few specs over and over.
     """
     wire_type = DATA_TYPES.get(data_type)
     if wire_type is None or not all(0 <= length <= MAX_AXIS for length in shape):
@@ -133,7 +133,7 @@ def _form_of(data_type: int, shape: tuple[int, ...]) -> TensorSpec | None:
 
 
 def _mistakes_of(data_type: int, shape: tuple[int, ...], path: str) -> list[Violation]:
-    """Say all that is wrong with a form, which is at least one thing."""
+    """List all that is wrong with a data type and a shape, which is at least one thing."""
     violations = []
     if data_type not in DATA_TYPES:
         known = ", ".join(tensor_pb2.DataType.Name(t.data_type) for t in DATA_TYPES.values())
@@ -163,29 +163,29 @@ def decode_tensor(
     The array is read-only and shares its bytes; a `writable` one has its own. `path` names the
     tensor in violations. Raises MalformedTensorError.
     """
-    form = read_spec(tensor, path)
+    spec = read_spec(tensor, path)
     if not tensor.HasField("data"):
         raise MalformedTensorError([Violation(path, "has no data")])
     # Each read of a bytes field copies it: read once.
     data = tensor.data if detached is None else detached
-    if len(data) != form.size_bytes:
+    if len(data) != spec.size_bytes:
         raise MalformedTensorError(
-            [Violation(f"{path}.data", f"has {len(data)} bytes; {form.describe()}")]
+            [Violation(f"{path}.data", f"has {len(data)} bytes; {spec.describe()}")]
         )
-    return read_elements(form, bytearray(data) if writable else data, f"{path}.data")
+    return read_elements(spec, bytearray(data) if writable else data, f"{path}.data")
 
 
-def read_elements(form: TensorSpec, data: Buffer, path: str = "data") -> npt.NDArray[Any]:
-    """Read the elements of a tensor, whose bytes must be as many as the form says.
+def read_elements(spec: TensorSpec, data: Buffer, path: str = "data") -> npt.NDArray[Any]:
+    """Read the elements of a tensor, whose bytes must be `spec.size_bytes`.
 
-    The array shares the bytes and keeps whatever holds them alive. `path` names the
+    The array shares the bytes and keeps their owner alive. `path` names the
     bytes in violations. Raises MalformedTensorError for a bool that is neither 0 nor 1.
     """
-    if form.wire_type.data_type == _BOOL and np.frombuffer(data, np.uint8).max(initial=0) > 1:
+    if spec.wire_type.data_type == _BOOL and np.frombuffer(data, np.uint8).max(initial=0) > 1:
         raise MalformedTensorError(
             [Violation(path, "a bool is one byte, 0 or 1; found another value")]
         )
     if sys.byteorder == "little":
-        return np.frombuffer(data, form.wire_type.numpy).reshape(form.shape)
-    stored = np.frombuffer(data, form.wire_type.storage)
-    return stored.byteswap().view(form.wire_type.numpy).reshape(form.shape)
+        return np.frombuffer(data, spec.wire_type.numpy).reshape(spec.shape)
+    stored = np.frombuffer(data, spec.wire_type.storage)
+    return stored.byteswap().view(spec.wire_type.numpy).reshape(spec.shape)

@@ -3,9 +3,9 @@
 from typing import Final
 
 _MORE: Final = 0x80
-"""The bit that says that another byte follows."""
+"""The continuation bit: another byte follows."""
 
-_MOST_BYTES: Final = 10
+_MAX_BYTES: Final = 10
 
 SIZE_BYTES: Final = 5
 """The most bytes of a tag or a length; protobuf refuses longer ones."""
@@ -25,15 +25,18 @@ def varint(number: int) -> bytes:
     return bytes(digits)
 
 
-def read_varint(message: bytes, start: int, most: int = _MOST_BYTES) -> tuple[int, int]:
-    """Read a number of at most so many bytes; gives it and where it ends.
+def read_varint(message: bytes, start: int, max_bytes: int = _MAX_BYTES) -> tuple[int, int]:
+    """Read a number of at most `max_bytes`; returns it and the offset where it ends.
 
-    As protobuf does, it forgets what the last of ten bytes says beyond 64 bits. Raises ValueError
-    where there is no number: the message ends before, or it would have more bytes.
+    Ignores the bits beyond 64 in the last of ten bytes, as protobuf does. Raises ValueError where
+    there is no number: the message ends before, or it would have more bytes.
     """
-    value = 0
-    for position, byte in enumerate(message[start : start + most]):
-        value |= (byte & (_MORE - 1)) << (7 * position)
+    value = shift = 0
+    stop = start
+    for byte in message[start : start + max_bytes]:
+        stop += 1
         if byte < _MORE:
-            return value & _ALL_BITS, start + position + 1
+            return (value | byte << shift) & _ALL_BITS, stop
+        value |= (byte & (_MORE - 1)) << shift
+        shift += 7
     raise ValueError("not a number")

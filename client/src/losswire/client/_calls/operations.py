@@ -29,7 +29,7 @@ from losswire.client._messages.template import (
     ALONE,
     AMONG_MANY,
     TEMPLATES,
-    Form,
+    KeyedValues,
     in_stream,
     key_of,
 )
@@ -210,7 +210,9 @@ def check_contents(evaluation: Evaluation, out: Mapping[str, Array] | None = Non
     check_arrays((*evaluation.inputs.values(), *beside, *(out or {}).values()))
 
 
-def known_call(form: Form | None, leases: Sequence[Lease]) -> Operation[EvaluationResult] | None:
+def known_call(
+    form: KeyedValues | None, leases: Sequence[Lease]
+) -> Operation[EvaluationResult] | None:
     """Return the one call of an evaluation of a form; None when the form is not known.
 
     No such evaluation is large, names resident tensors or has its result completed.

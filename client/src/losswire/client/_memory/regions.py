@@ -34,7 +34,7 @@ from losswire.client._messages.placed_array import (
     pending_error,
 )
 from losswire.client._messages.response import EvaluationResult, OneAnswer, read_result
-from losswire.client._messages.template import TEMPLATES, key_of, placed_form
+from losswire.client._messages.template import TEMPLATES, key_of, placed_key_of
 from losswire.v1 import tensor_service_pb2
 
 
@@ -105,7 +105,7 @@ class Regions:
         leases, form = self.leases, key_of(evaluation)
         found = known_call(form, leases) if out is None else None
         if found is None and self.own:
-            request = TEMPLATES.placed_request(placed_form(form, self._where, out))
+            request = TEMPLATES.placed_request(placed_key_of(form, self._where, out))
             if request is not None:
                 found = Operation(EVALUATE, request, partial(_read, out or {}), leases=leases)
         return found
@@ -117,7 +117,7 @@ class Regions:
 
     def remember(self, batch: Batch, request: bytes) -> None:
         """Store the request of a valid evaluation whose arrays are in the caller's regions."""
-        form = placed_form(key_of(batch.evaluation), self._where, batch.out)
+        form = placed_key_of(key_of(batch.evaluation), self._where, batch.out)
         TEMPLATES.keep(form, batch.evaluation, request)
 
     def settle(self, out: Mapping[str, Array]) -> Steps[None]:

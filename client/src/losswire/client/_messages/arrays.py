@@ -15,7 +15,7 @@ import numpy.typing as npt
 from losswire.client._messages.placed_array import PlacedArray
 from losswire.client._messages.resident import StoredTensor
 from losswire.v1 import tensor_pb2
-from losswire.wire import encode_form, encode_tensor
+from losswire.wire import encode_spec, encode_tensor
 
 _R = TypeVar("_R")
 
@@ -53,7 +53,7 @@ def encode_array(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
 
 def encode_array_form(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
     """Return the tensor message of anything array-like, without data; raises as `encode_array`."""
-    return _named(path, lambda: encode_form(to_numpy(value)))
+    return _named(path, lambda: encode_spec(to_numpy(value)))
 
 
 def as_array(value: ArrayInput, path: str) -> npt.NDArray[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -11,10 +11,7 @@ from losswire.server import __version__
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.dispatch import Outcome
 from losswire.v1 import evaluation_pb2
-from losswire.wire import DATA_TYPES, DETACHED_FROM, attach, bytes_of, encode_form, encode_tensor
-
-_DATA_TYPES: Final = {each.name: each.data_type for each in DATA_TYPES.values()}
-"""The number of each data type, by name."""
+from losswire.wire import BY_NAME, DETACHED_FROM, attach, bytes_of, encode_spec, encode_tensor
 
 
 class Encoded(NamedTuple):
@@ -47,7 +44,7 @@ def encode_detached(outcome: Outcome, queue_nanoseconds: int) -> Encoded:
     small = {name: array for name, array in outcome.gradients.items() if name not in large}
     message = encode(replace(outcome, gradients=small), queue_nanoseconds)
     for name, array in large.items():
-        message.gradients[name].CopyFrom(encode_form(array))
+        message.gradients[name].CopyFrom(encode_spec(array))
     return Encoded(message, {_path(name): array for name, array in large.items()})
 
 
@@ -78,7 +75,7 @@ def _receipt(device: str, engine: str, compute_dtype: str) -> evaluation_pb2.Rec
     return evaluation_pb2.Receipt(
         device=device,
         engine=engine,
-        compute_data_type=_DATA_TYPES[compute_dtype],
+        compute_data_type=BY_NAME[compute_dtype].data_type,
         server_version=__version__,
         torch_version=torch.__version__,
     )

@@ -1,8 +1,8 @@
-"""What is known of an evaluation before its numbers are looked at, checked once.
+"""The cache of validated evaluations, which are found by a key after decoding.
 
 A training loop sends the same loss, shapes, types and options over and over. The
-first of them is judged in full; those that follow differ in their numbers only, and
-only these are judged again.
+first evaluation is checked in full; those that follow differ in their numbers only,
+and only these are checked again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class Skeleton:
     """A form that was found valid: everything about an evaluation but its numbers."""
 
     work: Work
-    """What all evaluations of the form share; its arrays are stand-ins."""
+    """An evaluation of the form, with stand-ins for its arrays."""
     rules: Sequence[tuple[str, Values]]
     """The rules that values can break, each with the input's name."""
 
@@ -66,7 +66,7 @@ class ValidationCache:
         return self._cache.entries
 
     def validate(self, request: Request, record: LossRecord) -> Work:
-        """Make a request `Work`, as `validate` does.
+        """Validate a request, as `validate` does.
 
         Only its values are checked if its form was valid before.
         """
@@ -111,7 +111,7 @@ def _shape_of(array: Array | None) -> Any:  # noqa: ANN401 (part of a key)
 
 
 def _skeleton_of(work: Work) -> Skeleton:
-    """Take out of the first evaluation of a form what the others share, and no array."""
+    """Copy an evaluation without its arrays, for all others of its form."""
     shared = replace(
         work,
         inputs={name: _stand_in(array) for name, array in work.inputs.items()},
@@ -124,12 +124,12 @@ def _skeleton_of(work: Work) -> Skeleton:
 
 
 def _stand_in(array: Array) -> Array:
-    """Make an array of the same type and shape that takes no memory."""
+    """Return an array of the same type and shape that takes no memory."""
     return np.broadcast_to(np.zeros((), array.dtype), array.shape)
 
 
 def _filled(form: Work, request: Request) -> Work:
-    """Put the arrays of a request in the place of the form's."""
+    """Return the work of a form with the arrays of a request."""
     given = request.inputs
     inputs = {name: array for name in form.inputs if (array := given[name]) is not None}
     weight = request.sample_weight

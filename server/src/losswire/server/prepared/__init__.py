@@ -1,1 +1,1 @@
-"""How an evaluation is answered without decoding it: evaluations that were met before."""
+"""How is an evaluation answered without decoding it? By the bytes of requests seen before."""

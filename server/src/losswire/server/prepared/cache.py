@@ -242,7 +242,7 @@ def _is_simple(evaluation: evaluation_pb2.Evaluation, work: Work) -> bool:
     return (
         native_form(work) is not None
         and work.skeleton is not None
-        # What is computed around the rows is little only where they are many.
+        # The steps around the rows take little time only where there are many rows.
         and (large or fits_message(work))
         and work.reduction in _REDUCED
         and work.grad_output is None
@@ -256,6 +256,6 @@ def _is_simple_source(work: Work, name: str, tensor: tensor_pb2.Tensor) -> bool:
     """Check that a tensor is read without a copy."""
     # It may name several sources, the last of which counts.
     source = tensor.WhichOneof("source")
-    # What is checked is copied out of a region, where its caller could still change it.
+    # Checked tensors are copied out of a region, where their caller could still change them.
     checked = work.record.inputs[name].rule_for(is_float=work.layout.inputs[name].is_float).enforced
     return source == "data" or (source == "region" and not checked)

@@ -100,4 +100,7 @@ def streamed_result(number: int, result: bytes) -> bytes:
 def _only(message: bytes, start: int, tag: bytes) -> Slice | None:
     """Find the submessage that is the rest of a message; None when there is another field."""
     place = read_delimited(message, start, tag)
-    return None if place is None or place[1] != len(message) else Slice(message, *place)
+    if place is None:
+        return None
+    begin, end = place
+    return Slice(message, begin, end) if end == len(message) else None
