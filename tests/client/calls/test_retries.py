@@ -225,3 +225,31 @@ def test_impossible_timeouts(call: Call, timeout: float) -> None:
         call("127.0.0.1:1", "server_info", timeout=timeout)
     with pytest.raises(ValueError, match="timeout: expected"):
         call("127.0.0.1:1", "server_info", settings={"timeout": timeout})
+
+
+def test_each_step_of_a_call_has_its_own_tries() -> None:
+    """The next step begins on the same target, and is tried as often as the policy allows."""
+    policy = RetryPolicy(initial_backoff=1e-6, max_attempts=2)
+    attempts = Attempts(policy, Rotation(2), timeout=60)
+    away = UnavailableError("away", retryable=True)
+    used = []
+    for _ in range(3):
+        used.append(attempts.start())
+        attempts.wait_after(away)
+        used.append(attempts.start())
+        attempts.pin_target()
+    assert all(first != second for first, second in zip(used[::2], used[1::2], strict=True))
+    assert all(last == first for last, first in zip(used[1::2], used[2::2], strict=False))
+    attempts.start()
+    attempts.wait_after(away)
+    attempts.start()
+    with pytest.raises(UnavailableError):
+        attempts.wait_after(away)
+
+
+def test_attempts_on_one_target_have_the_time_that_is_left() -> None:
+    """They end with the call that they belong to, and leave its target alone."""
+    attempts = Attempts(RetryPolicy(), Rotation(3), timeout=60)
+    other = attempts.on_target(2)
+    assert [other.start() for _ in range(3)] == [2, 2, 2]
+    assert 0 < other.remaining() <= attempts.remaining() + 1e-3

@@ -13,7 +13,7 @@ from losswire.client._calls.plan import ChunkedPlan
 from losswire.client._errors import too_large_error
 from losswire.client._messages import thresholds
 from losswire.client._messages.arrays import ArrayInput, as_array
-from losswire.client._messages.catalogue import Offer
+from losswire.client._messages.catalogue import ServerCatalogue
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import complete, rebuild_of
 from losswire.client._messages.outputs import check_outputs
@@ -95,18 +95,18 @@ class Batch:
                 result.gradients[name] = output
         return result
 
-    def plan(self, offer: Offer) -> ChunkedPlan | None:
+    def plan(self, catalogue: ServerCatalogue) -> ChunkedPlan | None:
         """Return how it is cut into chunks; None when one message is as good, or the only way.
 
         Raises ResourceExhaustedError when not even its parts fit.
         """
-        limit = offer.server.limits.max_message_bytes
+        limit = catalogue.server.limits.max_message_bytes
         room = limit - self._bytes_beside_tensors()
-        if not offer.server.transports.chunked:
+        if not catalogue.server.transports.chunked:
             return None
-        if self._sent_bytes <= room and not self._gains_from_chunks(offer):
+        if self._sent_bytes <= room and not self._gains_from_chunks(catalogue):
             return None
-        streamed = self._streamed_inputs(offer, room)
+        streamed = self._streamed_inputs(catalogue, room)
         if not streamed:
             return None
         header = _header(self.evaluation, streamed)
@@ -119,7 +119,7 @@ class Batch:
             raise too_large_error(text, row_bytes)
         streaming = sum(array.nbytes for array in arrays)
         chunk = min(
-            offer.server.limits.preferred_chunk_bytes or thresholds.MIN_CHUNK_BYTES,
+            catalogue.server.limits.preferred_chunk_bytes or thresholds.MIN_CHUNK_BYTES,
             limit - thresholds.CHUNK_FRAME_BYTES,
             max(thresholds.MIN_CHUNK_BYTES, streaming // thresholds.MIN_CHUNKS),
         )
@@ -135,13 +135,13 @@ class Batch:
             rebuild=rebuild,
         )
 
-    def _gains_from_chunks(self, offer: Offer) -> bool:
+    def _gains_from_chunks(self, catalogue: ServerCatalogue) -> bool:
         """Return whether chunks are faster than the one message it fits into, with the same bits.
 
         Values that are not added up come in one message anyway, and torch's own path computes
         other bits for the elements of vectors at a cut.
         """
-        info = offer.losses.get(self.evaluation.loss)
+        info = catalogue.losses.get(self.evaluation.loss)
         return (
             info is not None
             and info.kind == "loss"
@@ -158,13 +158,13 @@ class Batch:
         sent = [name for name, _ in self.sent_inputs()]
         return len(_header(bare, sent)) + thresholds.CHUNK_FRAME_BYTES * (len(self._inputs) + 2)
 
-    def _streamed_inputs(self, offer: Offer, room: int) -> list[str]:
+    def _streamed_inputs(self, catalogue: ServerCatalogue, room: int) -> list[str]:
         """Choose the inputs that stream: the largest ones, until the others fit into the header.
 
         The denominator of a mean follows from small inputs (classes, weights), so as few
         inputs as possible stream.
         """
-        rows = row_inputs(offer.losses.get(self.evaluation.loss), self._inputs)
+        rows = row_inputs(catalogue.losses.get(self.evaluation.loss), self._inputs)
         candidates = [name for name in rows if name not in self._stored]
         candidates.sort(key=lambda name: -self._inputs[name].nbytes)
         chosen: list[str] = []

@@ -11,7 +11,7 @@ from typing import Any
 from losswire.client._calls.lease import Interrupt
 from losswire.client._calls.retry import Attempts, RetryPolicy, Rotation
 from losswire.client._messages import thresholds
-from losswire.client._messages.catalogue import Offer, ServerInfo
+from losswire.client._messages.catalogue import ServerCatalogue, ServerInfo
 from losswire.client._version import __version__
 
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
@@ -96,7 +96,7 @@ class Session:
     """When failed calls are tried again."""
     metadata: tuple[tuple[str, str], ...] | None
     """The metadata of each call."""
-    offer: Offer | None = None
+    catalogue: ServerCatalogue | None = None
     """The cached descriptions of servers and losses, once they were asked."""
     server: ServerInfo | None = None
     """The cached description of the server, once it was asked."""

@@ -169,10 +169,10 @@ class ServerInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """A client's cache of descriptions, filled before the first large evaluation.
+class ServerCatalogue:
+    """A client's cache of its servers' limits and losses, filled before the first large evaluation.
 
-    All servers of one client are taken to offer the same.
+    All servers of one client are assumed to be alike.
     """
 
     server: ServerInfo
