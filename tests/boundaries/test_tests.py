@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.conftest import slow_tests
+from tests.conftest import slow_names
 
 _ROOT = Path(__file__).parents[2]
 
@@ -122,18 +122,26 @@ def test_tests_use_no_private_names() -> None:
 
 
 def test_the_quick_tests_cover_every_folder() -> None:
-    """slow.txt names existing tests, and leaves some in every folder that has any."""
-    slow, every = set(slow_tests()), set()
+    """slow.txt names existing tests and fixtures, and leaves tests in every folder that has any."""
+    slow, every = set(slow_names()), set()
+    for path in (_ROOT / "tests").rglob("*.py"):
+        every |= {function.name for function in _functions(path)}
     for folder in {path.parent for path in (_ROOT / "tests").rglob("test_*.py")}:
-        names = {
-            node.name
+        quick = [
+            function.name
             for path in folder.glob("test_*.py")
-            for node in ast.walk(ast.parse(path.read_text("utf-8")))
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-        }
-        assert names - slow, f"no quick test in {folder}"
-        every |= names
+            for function in _functions(path)
+            if function.name.startswith("test_")
+            and not slow & {function.name, *(each.arg for each in function.args.args)}
+        ]
+        assert quick, f"no quick test in {folder}"
     assert sorted(slow - every) == []
+
+
+def _functions(path: Path) -> Iterator[ast.FunctionDef]:
+    """Return the functions of a file."""
+    tree = ast.parse(path.read_text("utf-8"))
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
 @pytest.mark.parametrize(
