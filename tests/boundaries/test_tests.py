@@ -6,6 +6,7 @@ passes when the behaviour is wrong. The few that need one say why here.
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +59,7 @@ def _is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name not in _NAMED_TUPLE
 
 
+@cache
 def _is_module(name: str) -> bool:
     """Return whether a dotted name is a module of this repository."""
     path = name.replace(".", "/")
@@ -81,9 +83,15 @@ def _private_names(node: ast.AST) -> Iterator[str]:
                     yield last
 
 
-def _uses(source: str) -> set[str]:
-    """Return the private names that a test's source uses."""
-    return {name for node in ast.walk(ast.parse(source)) for name in _private_names(node)}
+def _uses(tree: ast.AST) -> set[str]:
+    """Return the private names that a test uses."""
+    return {name for node in ast.walk(tree) for name in _private_names(node)}
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    """Parse a file once."""
+    return ast.parse(path.read_text("utf-8"))
 
 
 def test_no_file_is_long() -> None:
@@ -102,7 +110,7 @@ def test_no_function_is_long() -> None:
         f"{path.relative_to(_ROOT).as_posix()}: {node.name}": node.end_lineno - node.lineno + 1
         for path in _files()
         if path.suffix == ".py"
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(_parsed(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None
         if node.end_lineno - node.lineno >= LONGEST_FUNCTION
     }
@@ -114,7 +122,7 @@ def test_tests_use_no_private_names() -> None:
     found = {
         (path.relative_to(_ROOT).as_posix(), name)
         for path in (_ROOT / "tests").rglob("*.py")
-        for name in _uses(path.read_text("utf-8"))
+        for name in _uses(_parsed(path))
     }
     assert sorted(found - EXCEPTIONS.keys()) == []
     assert sorted(EXCEPTIONS.keys() - found) == []
@@ -140,8 +148,7 @@ def test_the_quick_tests_cover_every_folder() -> None:
 
 def _functions(path: Path) -> Iterator[ast.FunctionDef]:
     """Return the functions of a file."""
-    tree = ast.parse(path.read_text("utf-8"))
-    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    return (node for node in ast.walk(_parsed(path)) if isinstance(node, ast.FunctionDef))
 
 
 @pytest.mark.parametrize(
@@ -161,4 +168,4 @@ def _functions(path: Path) -> Iterator[ast.FunctionDef]:
 )
 def test_private_uses_are_found(source: str, expected: set[str]) -> None:
     """The test above can fail: each kind of use is found, and what is public is not."""
-    assert _uses(source) == expected
+    assert _uses(ast.parse(source)) == expected
