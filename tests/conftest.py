@@ -28,18 +28,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """With `--quick`, keep the first case of each test that is not slow."""
     if not config.getoption("--quick"):
         return
-    slow = set(slow_tests())
+    slow = set(slow_names())
     first: dict[str, pytest.Item] = {}
     for item in items:
         function = item.nodeid.partition("[")[0]
-        if function.rpartition("::")[2] not in slow:
+        names = {function.rpartition("::")[2], *getattr(item, "fixturenames", ())}
+        if not names & slow:
             first.setdefault(function, item)
-    config.hook.pytest_deselected(items=[each for each in items if each not in first.values()])
+    kept = set(first.values())
+    config.hook.pytest_deselected(items=[each for each in items if each not in kept])
     items[:] = first.values()
 
 
-def slow_tests() -> list[str]:
-    """Return the names in slow.txt."""
+def slow_names() -> list[str]:
+    """Return the tests and fixtures in slow.txt."""
     lines = Path(__file__).with_name("slow.txt").read_text("utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 

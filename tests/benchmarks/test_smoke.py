@@ -18,9 +18,6 @@ from benchmarks.worker import Spec, WrongResultError
 
 from tests.docs.pages import ROOT
 
-# A run of the benchmark is many processes, and takes half a minute on two idle cores.
-pytestmark = pytest.mark.timeout(300)
-
 _STATUSES = {"ok", "not served"}
 
 
