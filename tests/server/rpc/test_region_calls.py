@@ -329,6 +329,50 @@ def test_gradients_are_written_in_the_order_of_their_requests(*, known: bool, ma
     sharing(body, gate)
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_no_gradient_overtakes_one_that_is_still_checked(*, known: bool) -> None:
+    """Evaluations into regions wait for those before them that have not reached the worker."""
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        held = await fetch_from(channel, MIB)
+        placed, gradients = relocate(_batch(3, 4), held)
+
+        async def evaluate() -> None:
+            held.lease.sendall(_framed(placed))
+            _result(await asyncio.to_thread(_answer, held))
+
+        for _ in range(3 if known else 0):
+            await evaluate()
+        gradients["input"].fill(7)
+        async with app.evaluator.write_order:
+            writing = asyncio.ensure_future(evaluate())
+            await asyncio.sleep(0.1)
+            assert not writing.done()
+            assert (gradients["input"] == 7).all()
+        await writing
+        assert (gradients["input"] != 7).all()
+        held.close()
+
+    sharing(body)
+
+
+def test_answers_that_nobody_reads_end_the_lease() -> None:
+    """The next request comes after the whole answer, so that answers cannot pile up."""
+
+    async def body(app: App, channel: grpc.aio.Channel) -> None:
+        held = await fetch_from(channel, 12 * MIB)
+        item = evaluation("mse_loss", {}, reduction=evaluation_pb2.REDUCTION_NONE)
+        for name in ("input", "target"):
+            item.inputs[name].CopyFrom(held.tensor(held.array((1000, 1000))))
+        held.lease.sendall(_framed(item))
+        await asyncio.sleep(0.2)
+        held.lease.sendall(_framed(item))
+        await until(lambda: not app.evaluator.regions.leased)
+        held.close()
+
+    sharing(body, memory_budget_bytes=256 * MIB)
+
+
 def test_what_is_under_way_is_answered_before_the_end() -> None:
     """A server that ends finishes evaluations, and the results stay where they are."""
     gate = Gate()

@@ -196,7 +196,7 @@ class Lease:
     @property
     def _is_owed(self) -> bool:
         """Whether a request was sent whole and its answer is still to come, or to be dropped."""
-        return self._asked > 0 and self._asked == sum(self._sent)
+        return not self._has_ended and self._asked > 0 and self._asked == sum(self._sent)
 
     @property
     def _is_unusable(self) -> bool:
@@ -213,14 +213,38 @@ class Lease:
         """Begin a call, unless the request is too long or the lease is not free."""
         if len(request) > self._max_request_bytes or self._interrupt.is_set:
             return None
+        turn = self._take_turn()
+        if turn is not None and self._is_owed and not self._drop_answer():
+            return None
+        return turn
+
+    def _take_turn(self) -> _Turn | None:
         turn = _Turn()
         with self._lock:
             if self._is_busy or self._is_unusable:
                 return None
             self._holder = weakref.ref(turn)
-        if self._is_owed and not self._drop_answer():
-            return None
         return turn
+
+    def wait_for_owed(self, seconds: float) -> None:
+        """Wait for the answer that no call waits for any more, if one is owed, and drop it.
+
+        Raises DeadlineExceededError.
+        """
+        turn = self._take_turn()
+        if turn is None:
+            return
+        end = time.monotonic() + seconds
+        try:
+            while self._is_owed and not self._drop_answer():
+                if not self._has_ended and not self._wait(_READ, end - time.monotonic()):
+                    return
+        except TimeoutError:
+            raise _deadline_error(seconds) from None
+        finally:
+            turn.is_over = True
+            if self._is_closing:
+                self.close()
 
     def _exchange(self, framed: bytes) -> Generator[int]:
         """Send a request and receive its answer; each item is an event of poll to wait for."""

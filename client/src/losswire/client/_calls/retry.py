@@ -169,6 +169,10 @@ class Attempts:
             # A try that the timeout cut short tells less than the failure that led to it.
             cut_short = isinstance(error, DeadlineExceededError)
             reason, self._reason = self._reason, None
-            raise (reason if cut_short and reason else error) from None
+            try:
+                raise (reason if cut_short and reason else error) from None
+            finally:
+                # The traceback has this frame: see the callers.
+                del reason, error
         self._reason = error
         return delay

@@ -58,8 +58,9 @@ def evaluate(
 
     Raises as `Client.evaluate` does.
     """
-    if out:
-        yield from regions.settle(out)
+    destinations = list(out.values()) if isinstance(out, Mapping) else []  # checked below
+    if destinations:
+        yield from regions.settle(destinations, timeout)
     if regions.want_lease(timeout):
         yield from regions.open_lease()
     result: EvaluationResult | None = None
@@ -75,8 +76,8 @@ def evaluate(
             result = yield from _evaluate_batch(regions, Batch(evaluation, out), progress)
     except BaseException as error:
         # A cancellation or a signal's exception closes these steps, which raises GeneratorExit.
-        if out and not _is_answer(error):
-            mark_unsettled(out.values())
+        if destinations and not _is_answer(error):
+            mark_unsettled(destinations)
         raise
     check_contents(evaluation, out)
     return result

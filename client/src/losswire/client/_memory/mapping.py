@@ -75,6 +75,9 @@ class SharedMemory:
                 "machine, the same user, and between containers a shared folder for the socket",
                 reason="REGION_UNREACHABLE",
             ) from None
+        except BaseException:
+            lease.close()
+            raise
         write_mark(self._root)
         self._base: int = self._root.__array_interface__["data"][0]
         # The connection is the lease: without it the server does not know the region. So it

@@ -38,7 +38,8 @@ class Region:
     """
 
     def __init__(self, memory: SharedMemory, forget: Callable[["Region"], None]) -> None:
-        self._memory = memory
+        self.memory = memory
+        """What the SDK knows of it."""
         self._forget = forget
         self._used = 0
         self._closed = False
@@ -51,7 +52,7 @@ class Region:
     @property
     def nbytes(self) -> int:
         """Its size in bytes, rounded up to whole pages."""
-        return self._memory.nbytes
+        return self.memory.nbytes
 
     def array(
         self, shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32
@@ -73,7 +74,7 @@ class Region:
         if any(length < 0 for length in wanted):
             raise ValueError(f"array: an axis is negative in {wanted}")
         try:
-            made = self._memory.view(self._used, wanted, np.dtype(dtype))
+            made = self.memory.view(self._used, wanted, np.dtype(dtype))
         except ValueError as error:
             raise ValueError(f"array: {error}") from None
         self._used = min(aligned(self._used + made.nbytes), self.nbytes)
@@ -82,7 +83,7 @@ class Region:
     @property
     def lease(self) -> Lease:
         """The connection over which evaluations of its arrays can go."""
-        return self._memory.lease
+        return self.memory.lease
 
     def where(self, array: npt.NDArray[Any]) -> tuple[int, int] | None:
         """Return the region's number and an array's offset in it; None when it is not in it.
@@ -95,8 +96,8 @@ class Region:
         """
         if self._closed or self.lost:
             return None
-        offset = self._memory.offset_of(array)
-        return None if offset is None else (self._memory.region_id, offset)
+        offset = self.memory.offset_of(array)
+        return None if offset is None else (self.memory.region_id, offset)
 
     def place(self, array: npt.NDArray[Any]) -> PlacedArray | None:
         """Return an array with its place in the region; None when it is not in it.
@@ -106,15 +107,7 @@ class Region:
             ...     region.place(region.array(3)).region.offset
             0
         """
-        return None if self._closed or self.lost else self._memory.place(array)
-
-    def has_root(self, root: npt.NDArray[Any]) -> bool:
-        """Return whether some bytes are the whole region's."""
-        return self._memory.has_root(root)
-
-    def barrier(self) -> bytes:
-        """Return the request of an evaluation whose gradient goes behind the caller's bytes."""
-        return self._memory.barrier()
+        return None if self._closed or self.lost else self.memory.place(array)
 
     def close(self) -> None:
         """Make no more arrays in it; `evaluate` sends its arrays like any others from now on.
@@ -132,7 +125,7 @@ class Region:
         if not self._closed:
             self._closed = True
             self._forget(self)
-            self._memory.release()
+            self.memory.release()
 
     def __enter__(self) -> Self:
         return self

@@ -120,19 +120,23 @@ class Regions:
         form = placed_key_of(key_of(batch.evaluation), self._where, batch.out)
         TEMPLATES.keep(form, batch.evaluation, request)
 
-    def settle(self, out: Mapping[str, Array]) -> Steps[None]:
+    def settle(self, arrays: Sequence[object], timeout: float | None) -> Steps[None]:
         """Wait until no call that was given up can write into some arrays any more.
 
-        A server computes evaluations that write into regions in the order of their arrival: when
-        it has answered another one, all before it are done. Raises FailedPreconditionError when it
-        cannot be asked, because the region is not this client's own.
+        Such a call went over a lease, which still gets its answer, or by gRPC. A server computes
+        evaluations that write into regions in the order of their arrival: when it has answered a
+        later one that came by gRPC, too, those before it are done. Raises FailedPreconditionError
+        when it cannot be asked, because the region is not this client's own.
         """
-        for root in find_unsettled(out.values()):
-            region = next((each for each in self.own if each.has_root(root)), None)
+        seconds = timeout or self.session.timeout
+        for root in find_unsettled(arrays):
+            region = next((each for each in self.own if each.memory.has_root(root)), None)
             if region is None:
                 raise pending_error()
             try:
-                yield Operation(EVALUATE, region.barrier(), lambda _: None, leases=self.leases)
+                for lease in self.leases:
+                    yield LocalStep(partial(lease.wait_for_owed, seconds))
+                yield Operation(EVALUATE, region.memory.barrier(), lambda _: None)
             except LosswireError as error:
                 if not is_missing_region(error):
                     raise
