@@ -91,7 +91,9 @@ def mark_unsettled(arrays: Iterable[object]) -> None:
     """Note that a call was given up whose gradients may still be written into some arrays."""
     for reference in tuple(_mapped):
         root = reference()
-        if root is not None and reference not in _unsettled and _overlap(arrays, root):
+        if root is None or any(each() is root for each in _unsettled):
+            continue
+        if _overlap(arrays, root):
             _unsettled.append(weakref.ref(root, _unsettled.remove))
 
 
