@@ -13,7 +13,8 @@ from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from losswire.client import DeadlineExceededError, ResourceExhaustedError
-from losswire.client._calls.lease import Interrupt, Lease
+from losswire.client._calls.interrupt import Interrupt
+from losswire.client._calls.lease import Lease
 from tests.support.regions import receive
 
 HEADER = struct.Struct("<II")

@@ -22,7 +22,7 @@ from losswire.client import (
     LosswireError,
     Region,
 )
-from losswire.client._calls.lease import Interrupt
+from losswire.client._calls.interrupt import Interrupt
 from tests.support.harness import Child
 
 Array = npt.NDArray[Any]

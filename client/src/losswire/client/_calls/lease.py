@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Final
 
+from losswire.client._calls.interrupt import Interrupt, resolve
 from losswire.client._errors import DeadlineExceededError, error_from_details
 from losswire.client._messages import thresholds
 
@@ -29,53 +30,6 @@ _MAX_POLL_MILLISECONDS: Final = 2**31 - 1
 
 _READ: Final = select.POLLIN if hasattr(select, "POLLIN") else 1
 _WRITE: Final = select.POLLOUT if hasattr(select, "POLLOUT") else 4
-
-
-class Interrupt:
-    """Ends the waiting of one client's calls when the client closes. Any thread may use it.
-
-    It wakes the waiting calls and touches no connection: the server must not take the end of a
-    call for the end of a lease.
-    """
-
-    def __init__(self) -> None:
-        self.is_set = False
-        # Reentrant, because a signal's handler or the garbage collector may close the client.
-        self._lock = threading.RLock()
-        self._descriptor = -1
-        self._waiters: set[asyncio.Future[None]] = set()
-
-    @property
-    def descriptor(self) -> int:
-        """A descriptor that is ready to be read once the interrupt is set."""
-        with self._lock:
-            if self._descriptor < 0:
-                self._descriptor = os.eventfd(int(self.is_set), os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                weakref.finalize(self, os.close, self._descriptor).atexit = False
-            return self._descriptor
-
-    def set(self) -> None:
-        """Wake all calls that wait now or later."""
-        with self._lock:
-            self.is_set = True
-            if self._descriptor >= 0:
-                os.eventfd_write(self._descriptor, 1)
-            # A copy: calls that end remove theirs at any moment.
-            for waiter in tuple(self._waiters):
-                with suppress(RuntimeError):  # a loop that was closed with its calls pending
-                    waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
-
-    def add(self, waiter: "asyncio.Future[None]") -> None:
-        """Resolve a future when the interrupt is set."""
-        with self._lock:
-            self._waiters.add(waiter)
-            if self.is_set:
-                _resolve(waiter)
-
-    def discard(self, waiter: "asyncio.Future[None]") -> None:
-        """Forget a future."""
-        with self._lock:
-            self._waiters.discard(waiter)
 
 
 class _Turn:
@@ -334,7 +288,7 @@ class Lease:
         add = loop.add_reader if events == _READ else loop.add_writer
         remove = loop.remove_reader if events == _READ else loop.remove_writer
         self._interrupt.add(waiter)
-        add(self._connection, _resolve, waiter)
+        add(self._connection, resolve, waiter)
         try:
             await waiter
         finally:
@@ -376,11 +330,6 @@ if hasattr(os, "register_at_fork"):
 
 def _no_holder() -> None:
     return None
-
-
-def _resolve(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def _with_header(request: bytes, seconds: float) -> bytes:

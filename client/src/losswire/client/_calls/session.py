@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from losswire.client._calls.lease import Interrupt
+from losswire.client._calls.interrupt import Interrupt
 from losswire.client._calls.retry import Attempts, RetryPolicy, Rotation
 from losswire.client._messages import thresholds
 from losswire.client._messages.catalogue import ServerCatalogue, ServerInfo

@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from losswire.client._calls.lease import Interrupt, Lease
+from losswire.client._calls.interrupt import Interrupt
+from losswire.client._calls.lease import Lease
 from losswire.client._errors import FailedPreconditionError
 from losswire.client._memory.receive import receive_and_map
 from losswire.client._messages import thresholds
