@@ -25,7 +25,7 @@ def row_axis(axes: Axes, ground: Ground, shape: Shape) -> int | None:
     return sum(len(Axes(token).resolve(ground.bindings)) for token in before)
 
 
-def of_rows(ground: Ground, arrays: Mapping[str, Array]) -> dict[str, int]:
+def batchmean_denominator(ground: Ground, arrays: Mapping[str, Array]) -> dict[str, int]:
     """Return the inputs that have rows, and the axis of their rows."""
     found = {
         name: row_axis(ground.layout.inputs[name].axes, ground, array.shape)
@@ -44,7 +44,7 @@ def broadcasts_over_rows(ground: Ground, arrays: Mapping[str, Array]) -> bool:
 
 def take_rows(ground: Ground, ask: Ask, rows: Array) -> Ask:
     """Return the evaluation of some of the rows."""
-    axes = of_rows(ground, ask.inputs)
+    axes = batchmean_denominator(ground, ask.inputs)
     inputs = {
         name: np.take(array, rows, axes[name]) if name in axes else array
         for name, array in ask.inputs.items()

@@ -144,6 +144,8 @@ def test_an_interrupt_survives_a_loop_that_was_closed() -> None:
     interrupt.set()
     alive.run_until_complete(waiters[1])
     alive.close()
+    assert waiters[1].done()
+    assert not waiters[0].done()
 
 
 def test_a_client_is_closed_from_inside_of_its_own_call(child: Child) -> None:
@@ -166,3 +168,5 @@ def test_a_client_is_closed_from_inside_of_its_own_call(child: Child) -> None:
         finally:
             signal.signal(signal.SIGALRM, before)
             client.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            client.losses()

@@ -14,7 +14,7 @@ import pytest
 
 _SEED = int(os.environ.get("LOSSWIRE_SEED", "20"))
 _PARTS = 4
-_COUNT = int(os.environ.get("LOSSWIRE_SCHEDULES", "192")) // _PARTS
+_COUNT = int(os.environ.get("LOSSWIRE_SCHEDULES", "64")) // _PARTS
 _PATIENCE = 300.0 + 2.0 * _COUNT
 
 

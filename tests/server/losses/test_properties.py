@@ -14,7 +14,7 @@ from losswire.server.losses import builtin_registry
 from tests.support.caller import Array, Ask, Caller, Result
 from tests.support.exact import MEANS, Cell, differences, same_bits
 from tests.support.extras import DENOMINATOR_INPUTS, WHILE_WEIGHTED
-from tests.support.rows import broadcasts_over_rows, of_rows, take_rows
+from tests.support.rows import batchmean_denominator, broadcasts_over_rows, take_rows
 from tests.support.sampling import (
     Ground,
     doubles,
@@ -137,7 +137,7 @@ def test_normalized_shards_give_the_loss_and_gradient_of_the_whole(
     whole, first, second = caller.results([ask, *parts])
     scale = max(abs(float(each.loss)) for each in (whole, first, second))
     assert _close(first.loss + second.loss, whole.loss, scale)
-    axes = of_rows(ground, ask.inputs)
+    axes = batchmean_denominator(ground, ask.inputs)
     for each, expected in whole.gradients.items():
         both = [first.gradients[each], second.gradients[each]]
         found = np.concatenate(both, axes[each]) if each in axes else both[0] + both[1]
@@ -158,7 +158,7 @@ def test_permuted_rows_have_permuted_values(
     order = rng.permutation(ground.values_shape[0])
     straight, permuted = caller.results([ask, take_rows(ground, ask, order)])
     assert _close(permuted.loss, np.take(straight.loss, order, 0))
-    axes = of_rows(ground, ask.inputs)
+    axes = batchmean_denominator(ground, ask.inputs)
     for each, gradient in straight.gradients.items():
         expected = np.take(gradient, order, axes[each]) if each in axes else gradient
         assert _close(permuted.gradients[each], expected), each
@@ -166,7 +166,7 @@ def test_permuted_rows_have_permuted_values(
 
 def _poisoned(ground: Ground, ask: Ask, removed: Array, poison: float) -> Ask:
     """Write infinities or NaN into removed rows, wherever the record accepts them."""
-    axes = of_rows(ground, ask.inputs)
+    axes = batchmean_denominator(ground, ask.inputs)
     options = {n: f.default for n, f in ground.record.option_fields.items()} | dict(ask.options)
     inputs = dict(ask.inputs)
     for name, axis in axes.items():
@@ -198,7 +198,7 @@ def test_rows_of_weight_0_contribute_nothing(
         clean, caller.results(dirty), caller.results(clean), strict=True
     ):
         assert not list(_same(found, expected)), str(ask)
-        for each, axis in of_rows(ground, found.gradients).items():
+        for each, axis in batchmean_denominator(ground, found.gradients).items():
             gone = np.compress(weight == 0, found.gradients[each], axis)
             assert same_bits(gone, np.zeros_like(gone)), each
         if ask.reduction is Reduction.NONE and shape:
@@ -219,7 +219,7 @@ def test_other_rows_keep_their_bits(caller: Caller, name: str, rows: int, seed: 
         return
     plain, weighted = caller.results([ask, replace(ask, sample_weight=weight)])
     assert same_bits(weighted.loss[weight == 1], plain.loss[weight == 1])
-    for each, axis in of_rows(ground, plain.gradients).items():
+    for each, axis in batchmean_denominator(ground, plain.gradients).items():
         kept, expected = (
             np.compress(weight == 1, result.gradients[each], axis) for result in (weighted, plain)
         )

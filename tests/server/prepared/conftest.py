@@ -16,9 +16,13 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The losses of what took the whole pipeline."""
     seen: list[str] = []
 
-    def spy(message: Evaluation, *rest: Any) -> Request:  # noqa: ANN401 (as decode takes them)
+    def spy(
+        message: Evaluation,
+        *rest: Any,  # noqa: ANN401 (as decode takes them)
+        **named: Any,  # noqa: ANN401 (as decode takes them)
+    ) -> Request:
         seen.append(message.loss)
-        return decode(message, *rest)
+        return decode(message, *rest, **named)
 
     monkeypatch.setattr(evaluator_module, "decode", spy)
     return seen

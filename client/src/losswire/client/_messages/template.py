@@ -1,8 +1,9 @@
 """The cache of request templates: an evaluation with other numbers is not encoded again.
 
-A training loop sends one keyed over and over: the same loss, names, types, shapes, options and
-choices. Protobuf writes such messages with the same bytes, but for the numbers, which are all at
-the same offsets. So the bytes between them are kept. The key is all that these bytes depend on.
+A training loop sends the same kind of evaluation over and over: the same loss, names, types, shapes,
+options and choices. Protobuf writes such messages with the same bytes, but for the numbers, which
+are all at the same offsets. So the bytes between them are kept. The key is all that these bytes
+depend on.
 """
 
 import sys
@@ -19,8 +20,8 @@ from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from losswire.wire import BoundedCache, Template, Value, delimited_tag, fields, read_varint, varint
 
 SMALL_BYTES: Final = 96 * 1024
-"""The largest message that is sent without another decision: it always fits, and shared memory
-never makes it faster. In bytes."""
+"""Bytes of a message up to which a known request is sent at once, without looking for shared
+memory or chunks: it always fits, and they never make it faster."""
 
 MAX_ENTRIES: Final = 1280
 """How many templates are kept; each takes some hundred bytes."""

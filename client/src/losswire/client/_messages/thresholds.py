@@ -99,9 +99,6 @@ DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 """Seconds that a call may take by default, all tries included. Not measured: finite, and longer
 than any evaluation of docs/performance.md."""
 
-MIN_STEP_SECONDS: Final = 1e-3
-"""Seconds of a step for which no time is left: it starts, and fails by its deadline. Not measured:
-greater than 0, as gRPC requires."""
 
 FAILED_TARGET_SECONDS: Final = 1.0
 """Seconds during which a target that failed is passed over. Not measured: gRPC connects again at

@@ -114,7 +114,7 @@ def denominator_of(work: Work, weighting: Weighting, denominators: Tensor | None
         denominator = sum64(weighting.weight)
     else:
         denominator = float(math.prod(work.values_shape))
-    return of_rows(work, denominator)
+    return batchmean_denominator(work, denominator)
 
 
 def denominator_ahead(work: Work) -> float:
@@ -132,16 +132,16 @@ def denominator_ahead(work: Work) -> float:
         terms = known.terms(given, work.options)
     if terms is not None:
         host = torch.device("cpu")
-        return of_rows(work, sum64(Weighting(work, host, work.values_shape)(terms)))
+        return batchmean_denominator(work, sum64(Weighting(work, host, work.values_shape)(terms)))
     denominator = float(math.prod(work.values_shape))
     if work.sample_weight is not None:
         weight = to_tensor(work.sample_weight)
         denominator = sum64(weight) * quotient(denominator, weight.numel())
-    return of_rows(work, denominator)
+    return batchmean_denominator(work, denominator)
 
 
-def of_rows(work: Work, denominator: float) -> float:
-    """Return the denominator of a batchmean for that of a mean, if batchmean is asked for."""
+def batchmean_denominator(work: Work, denominator: float) -> float:
+    """Return the mean's denominator; for batchmean, divided by the values of a row."""
     if work.reduction is not Reduction.BATCHMEAN:
         return denominator
     # A row counts once, whatever its number of values; a scalar is one row.

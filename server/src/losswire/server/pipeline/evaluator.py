@@ -1,6 +1,6 @@
 """The pipeline that every evaluation takes, whichever service it came through.
 
-decode -> resolve -> validate -> admit -> batch -> compute -> encode
+decode -> resolve -> validate -> admit -> compute -> encode
 """
 
 import asyncio

@@ -108,11 +108,6 @@ class ComputeWorker:
         """Whether the queue is empty and the thread computes nothing."""
         return self._submitted == self._finished
 
-    @property
-    def waiting_jobs(self) -> int:
-        """The number of jobs in the queue."""
-        return self._jobs.qsize()
-
     async def evaluate(self, works: Sequence[Work], deadline: float) -> list[Answer]:
         """Compute some evaluations, in order; a failing one does not affect the others.
 

@@ -125,7 +125,7 @@ class _InMessageBuffers:
         destinations = self._destinations_in(answer)
         if found is None or destinations is None:
             return False
-        # Sums are formed in the order of the form.
+        # In the skeleton's order: sums must not depend on the order of the message.
         arrays = {name: found[name] for name in form.inputs}
         if not self._skeleton.allows(arrays):
             return False

@@ -1,4 +1,4 @@
-"""The gRPC service of losses: each method hands its request to a handler, and does no more."""
+"""The gRPC service of losses: methods that evaluate hand their request to a handler."""
 
 import secrets
 import time

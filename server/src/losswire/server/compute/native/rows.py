@@ -15,7 +15,14 @@ from losswire.server.catalogue.closed_form import ClosedForm, Factors, Native, R
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.paths import is_small
-from losswire.server.compute.reduce import MEANS, Computed, Sums, loss_of, of_rows, quotient
+from losswire.server.compute.reduce import (
+    MEANS,
+    Computed,
+    Sums,
+    batchmean_denominator,
+    loss_of,
+    quotient,
+)
 from losswire.server.compute.tensors import numpy_type
 from losswire.server.compute.work import Work
 
@@ -40,7 +47,7 @@ def _compute(form: ClosedForm, native: Native, work: Work, threads: int) -> Comp
     counted = terms if conditions else form.counted(work.inputs, work.options)
     denominator = work.normalizer
     if denominator is None:
-        denominator = of_rows(work, _sum_of(terms, work))
+        denominator = batchmean_denominator(work, _sum_of(terms, work))
     rows = _Rows(native, work, denominator)
     total = _run(rows, work, threads)
     totals = Sums(total, total, _count(counted, work))

@@ -19,8 +19,8 @@ from losswire.server.compute.reduce import (
     MEANS,
     Computed,
     Sums,
+    batchmean_denominator,
     loss_of,
-    of_rows,
     quotient,
     sum64,
 )
@@ -110,8 +110,8 @@ class _Stack:
         if first.normalizer is not None:
             return [first.normalizer] * len(self.works)
         if terms is None:
-            return [of_rows(first, float(self.values))] * len(self.works)
-        return [of_rows(first, each) for each in self._each(terms)]
+            return [batchmean_denominator(first, float(self.values))] * len(self.works)
+        return [batchmean_denominator(first, each) for each in self._each(terms)]
 
     def _coefficients(self, denominators: Sequence[float]) -> Tensor:
         """Return the gradient with respect to each value, in the compute dtype."""

@@ -179,7 +179,7 @@ class Accumulator:
         return total.astype(dtype_of(whole.gradient_type(name)), copy=False)
 
     def finish_empty(self, waited: int) -> loss_service_pb2.ChunkedResult:
-        """Evaluate a call without rows, whose stand-ins are the inputs because they are empty."""
+        """Evaluate a call without rows: the empty placeholder arrays already are its inputs."""
         outcome = compute(self._plan.whole, self._device)
         result = encode(outcome, waited)
         for name in self._plan.streamed_gradients:
