@@ -1,7 +1,7 @@
 """Fixtures and settings that all tests share.
 
-LOSSWIRE_THOROUGH=1 lets hypothesis try more examples. `--quick` runs one case of each test, and not
-those that slow.txt names.
+LOSSWIRE_THOROUGH=1 lets hypothesis try more examples, and the tables of losses every cell.
+`--quick` runs one case of each test, and not those that slow.txt names.
 """
 
 import os
