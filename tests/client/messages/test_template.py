@@ -20,14 +20,17 @@ from losswire.client._messages.request import fill_evaluation
 from losswire.client._messages.template import (
     ALONE,
     AMONG_MANY,
-    SMALL_BYTES,
     TEMPLATES,
     RequestTemplates,
     in_stream,
     key_of,
     placed_key_of,
 )
-from losswire.client._messages.thresholds import STAGED_BYTES, SURE_MESSAGE_BYTES
+from losswire.client._messages.thresholds import (
+    STAGED_BYTES,
+    SURE_MESSAGE_BYTES,
+    TEMPLATE_BYTES,
+)
 from losswire.v1 import loss_service_pb2
 from losswire.wire import DATA_TYPES
 
@@ -359,7 +362,7 @@ def test_forms_are_bounded() -> None:
 
 def test_long_texts_are_not_kept() -> None:
     """What would be kept of a form is bounded: a form with a long text is none."""
-    long = Evaluation("any", {"x": np.ones(2)}, {"a": "b" * SMALL_BYTES})
+    long = Evaluation("any", {"x": np.ones(2)}, {"a": "b" * TEMPLATE_BYTES})
     for _ in range(2):
         assert TEMPLATES.request(long, ALONE) == ordinary(long)
     assert len(TEMPLATES) == 0
@@ -367,11 +370,11 @@ def test_long_texts_are_not_kept() -> None:
 
 def test_large_forms_are_composed_only() -> None:
     """Which way a large evaluation goes is decided each time, however well its form is known."""
-    assert SMALL_BYTES * 5 <= STAGED_BYTES
-    assert SMALL_BYTES <= SURE_MESSAGE_BYTES
+    assert TEMPLATE_BYTES * 5 <= STAGED_BYTES
+    assert TEMPLATE_BYTES <= SURE_MESSAGE_BYTES
     for seed in range(2):
         draw = np.random.default_rng(seed)
-        large = Evaluation("any", {"x": draw.integers(0, 9, SMALL_BYTES).astype("i1")})
+        large = Evaluation("any", {"x": draw.integers(0, 9, TEMPLATE_BYTES).astype("i1")})
         assert TEMPLATES.request(large, ALONE) == ordinary(large)
         assert TEMPLATES.small_request(key_of(large), ALONE) is None
     assert len(TEMPLATES) == 1

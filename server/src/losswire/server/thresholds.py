@@ -53,7 +53,31 @@ MAX_TOKEN_PEERS: Final = 64
 ACCEPT_RETRY_SECONDS: Final = 0.1
 """Seconds before the next try to accept a connection. Not measured: descriptors get free."""
 
+# prepared
+
+MAX_PREPARED: Final = 1024
+"""Prepared evaluations that are kept, each of a few kilobytes. Not measured: far more than the
+training loops that one server has at a time (0018)."""
+
+MAX_PREPARED_BYTES: Final = 32 * _MIB
+"""Bytes of the responses that small ones keep, all together. Not measured: bounds memory."""
+
+MAX_PREPARED_PER_SIZE: Final = 4
+"""Prepared evaluations whose messages have one size, a size class. Not measured: a request is
+compared with these one by one (0018)."""
+
+EVICT_EVERY: Final = 17
+"""When a size class is full, only every 17th new form evicts one: preparing costs more than
+evaluating, so callers whose form changes on every request must not thrash the cache. A prime, so
+that no periodic mix always misses (0018)."""
+
+MAX_CONSTANT_BYTES: Final = 4 * _KIB
+"""Bytes of a message beside the elements of its tensors. Not measured: bounds what is compared."""
+
 # pipeline
+
+MAX_SKELETONS: Final = 1024
+"""Validated skeletons that are kept, each of about two kilobytes. Not measured: as MAX_PREPARED."""
 
 OFF_LOOP_BYTES: Final = 256 * _KIB
 """Bytes of one call from which its values are checked off the event loop: the time that checks

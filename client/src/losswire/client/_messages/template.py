@@ -14,17 +14,11 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from losswire.client._messages import thresholds
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.request import fill_evaluation, joined, serialize
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from losswire.wire import BoundedCache, Template, Value, delimited_tag, fields, read_varint, varint
-
-SMALL_BYTES: Final = 96 * 1024
-"""Bytes of a message up to which a known request is sent at once, without looking for shared
-memory or chunks: it always fits, and they never make it faster."""
-
-MAX_ENTRIES: Final = 1280
-"""How many templates are kept; each takes some hundred bytes."""
 
 Array: TypeAlias = npt.NDArray[Any]
 _Key: TypeAlias = tuple[Any, ...]
@@ -71,7 +65,7 @@ def in_stream(number: int) -> bytes:
 class RequestTemplates:
     """The cache of the requests that were composed so far. Any thread may use it."""
 
-    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+    def __init__(self, max_entries: int = thresholds.MAX_TEMPLATES) -> None:
         """Begin without any."""
         self._cache: BoundedCache[_Key, Template] = BoundedCache(max_entries)
 
@@ -87,7 +81,7 @@ class RequestTemplates:
         and asks for no factored gradient.
         """
         template = self._find(keyed)
-        if keyed is None or template is None or template.size > SMALL_BYTES:
+        if keyed is None or template is None or template.size > thresholds.TEMPLATE_BYTES:
             return None
         return template.fill(tag, keyed[1])
 
@@ -120,7 +114,10 @@ class RequestTemplates:
         key, values = keyed
         template = _template_of(evaluation, request)
         # Another thread that changes the arrays or the mappings meanwhile harms its own call only.
-        if template.constant_bytes <= SMALL_BYTES and template.fill(ALONE, values) == request:
+        if (
+            template.constant_bytes <= thresholds.TEMPLATE_BYTES
+            and template.fill(ALONE, values) == request
+        ):
             self._cache.put(key, template)
 
     def clear(self) -> None:

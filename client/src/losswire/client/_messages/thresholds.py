@@ -126,3 +126,11 @@ REBUILD_FLOAT32_CLASSES: Final = 256
 REBUILD_BUFFER_ELEMENTS: Final = 512
 """Elements of numpy's buffer for one number a row: with the usual 8192, numpy fills it again and
 again, which takes three times as long as the multiplication."""
+
+TEMPLATE_BYTES: Final = 96 << 10
+"""Bytes of a message up to which a known request is sent at once, without looking for shared
+memory or chunks: it always fits, and they never make it faster (0017)."""
+
+MAX_TEMPLATES: Final = 1280
+"""Request templates that are kept, each of some hundred bytes. Not measured: far more than a caller
+has kinds of evaluations."""

@@ -7,10 +7,11 @@ and only these are checked again.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 
+from losswire.server import thresholds
 from losswire.server.catalogue.record import LossRecord
 from losswire.server.catalogue.value_rules import Array, Context, Values
 from losswire.server.compute.paths import remember
@@ -18,9 +19,6 @@ from losswire.server.compute.work import Work
 from losswire.server.pipeline.decode import Request
 from losswire.server.pipeline.validate import validate
 from losswire.wire import BoundedCache
-
-MAX_ENTRIES: Final = 1024
-"""How many forms are kept, each of about two kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class Skeleton:
 class ValidationCache:
     """The forms that were found valid so far, by key. May be used by any thread."""
 
-    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+    def __init__(self, max_entries: int = thresholds.MAX_SKELETONS) -> None:
         """Begin without any."""
         self._cache: BoundedCache[Any, Skeleton] = BoundedCache(max_entries)
 

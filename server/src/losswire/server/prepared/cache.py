@@ -10,6 +10,7 @@ Anything unusual about one, such as a value that is refused, takes the pipeline.
 import ctypes
 from typing import Final
 
+from losswire.server import thresholds
 from losswire.server.catalogue.record import Reduction
 from losswire.server.compute.native.message import fits_message, prepare
 from losswire.server.compute.native.places import InMessage, MessageOffsets
@@ -24,23 +25,6 @@ from losswire.server.prepared.envelope import Slice, result_prefix
 from losswire.server.prepared.in_message import in_message, numbers
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from losswire.wire import BoundedCache, Template, find_payloads, new_bytes
-
-MAX_ENTRIES: Final = 1024
-"""How many prepared evaluations are kept, each of a few kilobytes; small ones with a response."""
-
-MAX_BYTES: Final = 32 << 20
-"""The most bytes of these responses together."""
-
-MAX_PER_SIZE: Final = 4
-"""How many of them may have messages of one size, a size class: these are compared one by one."""
-
-EVICT_EVERY: Final = 17
-"""When a size class is full, only every 17th new form evicts one: preparing costs more than
-evaluating, so callers whose form changes on every request must not thrash the cache. A prime, so
-that no periodic mix always misses."""
-
-_MAX_CONSTANT_BYTES: Final = 4096
-"""The most bytes of a message beside the elements of its tensors."""
 
 _REDUCED: Final = (Reduction.MEAN, Reduction.SUM)
 
@@ -121,8 +105,8 @@ class PreparedCache:
         threads: int,
         map_region: MapRegion,
         *,
-        max_entries: int = MAX_ENTRIES,
-        max_bytes: int = MAX_BYTES,
+        max_entries: int = thresholds.MAX_PREPARED,
+        max_bytes: int = thresholds.MAX_PREPARED_BYTES,
     ) -> None:
         """Begin without any; `threads` compute a large one.
 
@@ -164,11 +148,11 @@ class PreparedCache:
         inside = [name for name in work.inputs if evaluation.inputs[name].HasField("data")]
         elements = sum([work.inputs[name].nbytes for name in inside])
         constant = sent.stop - sent.start - elements
-        if constant > _MAX_CONSTANT_BYTES or not _is_simple(evaluation, work):
+        if constant > thresholds.MAX_CONSTANT_BYTES or not _is_simple(evaluation, work):
             return
-        if len(self._by_size.get(sent.stop - sent.start) or ()) == MAX_PER_SIZE:
+        if len(self._by_size.get(sent.stop - sent.start) or ()) == thresholds.MAX_PREPARED_PER_SIZE:
             self._left_out += 1
-            if self._left_out % EVICT_EVERY:
+            if self._left_out % thresholds.EVICT_EVERY:
                 return
         prepared = self._prepare(sent, evaluation, work, result)
         if prepared is not None:
@@ -230,7 +214,7 @@ class PreparedCache:
     def _keep(self, prepared: PreparedEvaluation) -> None:
         """Store a form as the newest of its size class, the oldest of which it may evict."""
         size = prepared.template.size
-        others = (self._by_size.get(size) or ())[: MAX_PER_SIZE - 1]
+        others = (self._by_size.get(size) or ())[: thresholds.MAX_PREPARED_PER_SIZE - 1]
         group = (prepared, *others)
         kept_bytes = sum(each.kept_bytes for each in group)
         self._by_size.put(size, group, entries=len(group), nbytes=kept_bytes)
