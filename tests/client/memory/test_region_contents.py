@@ -259,7 +259,7 @@ def call():
     while not stop.is_set():
         assert client.evaluate("mse_loss", inputs, gradients=["input"]).transport == "region"
 
-callers = [threading.Thread(target=call) for _ in range(2)]
+callers = [threading.Thread(target=call, daemon=True) for _ in range(2)]
 for each in callers:
     each.start()
 while regions() < 2:  # its own, and one that evaluations go through

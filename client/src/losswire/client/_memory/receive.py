@@ -10,6 +10,7 @@ import ctypes
 import os
 import socket
 import sys
+import threading
 import weakref
 from typing import Any, Final
 
@@ -90,14 +91,15 @@ class _Mapping:
         self._size = size
         # None as the address and 0 as the offset: the system chooses, and all of it.
         arguments = (None, size, _PROT_READ_WRITE, _MAP_SHARED_POPULATED, descriptor, 0)
-        self._addresses.extend(map(_system.mmap, *((each,) for each in arguments)))
-        if self._addresses[0] == _FAILED:
-            self._addresses.clear()
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        if not inherited:
-            _private.add(self)
-            _system.madvise(self._addresses[0], size, _MADV_DONTFORK)
+        with _forking:
+            self._addresses.extend(map(_system.mmap, *((each,) for each in arguments)))
+            if self._addresses[0] == _FAILED:
+                self._addresses.clear()
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+            if not inherited:
+                _private.add(self)
+                _system.madvise(self._addresses[0], size, _MADV_DONTFORK)
 
     def array(self) -> npt.NDArray[np.uint8]:
         """Return its memory, which keeps it mapped."""
@@ -114,13 +116,21 @@ class _Mapping:
             _system.munmap(each, self._size)
 
 
+_forking = threading.RLock()
+"""Held while something is mapped, and while a process forks: no child has half of it."""
+
 _private: "weakref.WeakSet[_Mapping]" = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
+    _forking.release()
     for each in tuple(_private):
         each.leave_to_parent()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+    os.register_at_fork(
+        before=_forking.acquire,
+        after_in_parent=_forking.release,
+        after_in_child=_leave_to_parent,
+    )
