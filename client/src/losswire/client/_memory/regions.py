@@ -155,7 +155,7 @@ class Regions:
         return None
 
     def forget_all(self, missing: SharedMemory | None) -> None:
-        """Give up all regions: a server that was started again has none of them.
+        """Stop using all regions: a server that was started again has none of them.
 
         `missing` is the staging region that it did not know; None: one of the caller's own.
         """

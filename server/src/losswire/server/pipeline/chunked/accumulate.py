@@ -11,11 +11,11 @@ from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.dispatch import Outcome, compute
 from losswire.server.compute.paths import native_form
 from losswire.server.compute.reduce import MEANS, Sums, denominator_ahead, loss_of
-from losswire.server.compute.tensors import to_array
+from losswire.server.compute.tensors import numpy_type, to_array
 from losswire.server.compute.work import Work
 from losswire.server.memory.regions.places import Place, spec_of
 from losswire.server.pipeline.admit import FACTORS, factor_bytes
-from losswire.server.pipeline.chunked.plan import Plan, dtype_of
+from losswire.server.pipeline.chunked.plan import Plan
 from losswire.server.pipeline.encode import encode
 from losswire.v1 import loss_service_pb2
 from losswire.wire import GRADIENT_ROWS, bytes_of
@@ -72,12 +72,12 @@ class Accumulator:
         if plan.needs_denominator:
             self._known = denominator_ahead(whole)
         if whole.reduction is Reduction.NONE:
-            self._values = np.empty(whole.values_shape, dtype_of(whole.compute_dtype))
+            self._values = np.empty(whole.values_shape, numpy_type(whole.compute_dtype))
         for name in plan.row_gradients:
             if whole.factored:
                 self._factors[name] = tuple(np.empty((FACTORS, *whole.values_shape)))
                 continue
-            dtype = dtype_of(whole.gradient_type(name))
+            dtype = numpy_type(whole.gradient_type(name))
             self._rows[name] = np.empty(whole.inputs[name].shape, dtype)
         for name in plan.shared_gradients:
             self._shared[name] = np.zeros(whole.inputs[name].shape, np.float64)
@@ -175,8 +175,8 @@ class Accumulator:
     def _finished(self, name: str) -> npt.NDArray[Any]:
         """Round a sum to the compute type and then to that of the gradient, as torch would."""
         whole = self._plan.whole
-        total = self._shared[name].astype(dtype_of(whole.compute_dtype))
-        return total.astype(dtype_of(whole.gradient_type(name)), copy=False)
+        total = self._shared[name].astype(numpy_type(whole.compute_dtype))
+        return total.astype(numpy_type(whole.gradient_type(name)), copy=False)
 
     def finish_empty(self, waited: int) -> loss_service_pb2.ChunkedResult:
         """Evaluate a call without rows: the empty placeholder arrays already are its inputs."""

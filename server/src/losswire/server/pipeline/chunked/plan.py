@@ -8,15 +8,14 @@ decided by the header alone.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from losswire.server.catalogue.record import Kind, LossRecord, Reduction
 from losswire.server.catalogue.shapes import Bindings
 from losswire.server.catalogue.value_rules import Array, Context
 from losswire.server.compute.paths import native_form, remember
 from losswire.server.compute.reduce import MEANS
+from losswire.server.compute.tensors import numpy_type
 from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError
 from losswire.server.memory.regions.places import MapRegion
@@ -25,7 +24,6 @@ from losswire.server.pipeline.resolve import FindResident, resolve
 from losswire.server.pipeline.validate import validate, wrong_values
 from losswire.v1 import loss_service_pb2
 from losswire.wire import (
-    BY_NAME,
     MalformedTensorError,
     Packing,
     TensorSpec,
@@ -242,7 +240,7 @@ def _rowless(whole: Work, names: tuple[str, ...]) -> list[Violation]:
 def _unanswerable(whole: Work, names: tuple[str, ...], max_value_bytes: int) -> list[Violation]:
     """Find requested results that are known only at the end, or that need unbounded memory."""
     if whole.reduction is Reduction.NONE:
-        size = math.prod(whole.values_shape) * dtype_of(whole.compute_dtype).itemsize
+        size = math.prod(whole.values_shape) * numpy_type(whole.compute_dtype).itemsize
         if size > max_value_bytes:
             text = (
                 f"is none, and the values take {size} bytes of the {max_value_bytes} that come "
@@ -278,8 +276,3 @@ def _spec(array: Array) -> TensorSpec:
         message = f"no data type of the wire is {array.dtype}"
         raise TypeError(message)
     return TensorSpec(wire_type, array.shape)
-
-
-def dtype_of(name: str) -> np.dtype[Any]:
-    """Return the numpy type of a data type's name."""
-    return BY_NAME[name].numpy
