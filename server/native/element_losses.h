@@ -2,7 +2,9 @@
 //
 // The derivative is with respect to the input; with respect to the target it is the negative, where
 // a loss has one. Weights, sums and memory are handled elsewhere. Infinities and NaN give torch's
-// results, whose order of comparisons this follows.
+// results, whose order of comparisons this follows. Values are not checked here: callers with arrays
+// have checked them in Python, and `are_accepted` in elements_message.cc checks those in a message. A
+// loss whose record has an enforced rule of values must be added to it.
 #pragma once
 
 #include "logarithms.h"
@@ -21,12 +23,12 @@ template <class V>
 struct Given {
   V input;
   V target;
-  V positive;  // the weight of the positive part, if the loss has one
+  V pos_weight;  // if the loss has one
   V option;    // beta or delta
 };
 
 struct Mse {
-  static constexpr bool kPositive = false;
+  static constexpr bool kHasPosWeight = false;
 
   // (x - y)^2
   template <class T, int B, class V>
@@ -37,7 +39,7 @@ struct Mse {
 };
 
 struct L1 {
-  static constexpr bool kPositive = false;
+  static constexpr bool kHasPosWeight = false;
 
   // |x - y|, whose derivative is 0 at 0 and at NaN.
   template <class T, int B, class V>
@@ -48,7 +50,7 @@ struct L1 {
 };
 
 struct SmoothL1 {
-  static constexpr bool kPositive = false;
+  static constexpr bool kHasPosWeight = false;
 
   // (x - y)^2 / (2 beta) near 0, |x - y| - beta / 2 elsewhere
   template <class T, int B, class V>
@@ -63,7 +65,7 @@ struct SmoothL1 {
 };
 
 struct Huber {
-  static constexpr bool kPositive = false;
+  static constexpr bool kHasPosWeight = false;
 
   // (x - y)^2 / 2 near 0, delta (|x - y| - delta / 2) elsewhere
   template <class T, int B, class V>
@@ -85,12 +87,12 @@ struct Huber {
 // with l = 1 - y + p y. So no terms as large as x cancel.
 template <bool kWeighted>
 struct BceWithLogits {
-  static constexpr bool kPositive = kWeighted;
+  static constexpr bool kHasPosWeight = kWeighted;
 
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
     const V logit = given.input, no = T(1) - given.target;
-    const V yes = kWeighted ? given.positive * given.target : given.target;
+    const V yes = kWeighted ? given.pos_weight * given.target : given.target;
     const V size = absolute_of<B>(logit);
     const V power = exp_below_0<B>(-size);
     Log<V> log = log_above_1<T, B>(power);
@@ -115,7 +117,7 @@ struct BceWithLogits {
 // Binary cross entropy of probabilities. Logarithms are at least -100, and x (1 - x) at least 1e-12
 // in the derivative.
 struct Bce {
-  static constexpr bool kPositive = false;
+  static constexpr bool kHasPosWeight = false;
 
   // -y log(x) - (1 - y) log(1 - x)
   template <class T, int B, class V>
@@ -139,7 +141,7 @@ struct Bce {
 };
 
 struct KlDiv {
-  static constexpr bool kPositive = false;
+  static constexpr bool kHasPosWeight = false;
 
   // y log(y) - y x, where 0 log(0) is 0
   template <class T, int B, class V>
@@ -156,7 +158,7 @@ struct KlDiv {
 };
 
 struct KlDivLog {
-  static constexpr bool kPositive = false;
+  static constexpr bool kHasPosWeight = false;
 
   // exp(y) (y - x)
   template <class T, int B, class V>

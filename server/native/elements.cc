@@ -17,10 +17,11 @@ enum Loss : int32_t {
   kSmoothL1 = 2,
   kHuber = 3,
   kBceWithLogits = 4,
-  kBceWithPositive = 5,
+  kBceWithPosWeight = 5,
   kBce = 6,
   kKlDiv = 7,
-  kKlDivLog = 8
+  kKlDivLog = 8,
+  kLossCount
 };
 
 // One call. `native/binding.py` has the same structure.
@@ -30,7 +31,7 @@ struct Elements {
   const void* input;           // (count) of read_type
   const void* target;          // (count) of read_type
   const void* weight;          // (count), or (line) if it repeats, of read_type; or null
-  const void* positive;        // as weight: pos_weight
+  const void* pos_weight;      // as weight
   const void* removed;         // (count) of bytes: not 0 gives 0; or null
   const void* coefficients;    // double, one for each element or one for all; null: no gradient
   int64_t coefficient_step;    // from one element to the next: 1 or 0
@@ -40,7 +41,7 @@ struct Elements {
   double option;               // beta or delta
   int32_t loss;
   int32_t weight_repeats;
-  int32_t positive_repeats;
+  int32_t pos_weight_repeats;
   int32_t read_type;
   int32_t gradient_type;
   int32_t most_vector_bytes;   // the widest registers to use
@@ -60,7 +61,7 @@ struct Piece {
   const void* input;
   const void* target;
   const void* weight;        // or null
-  const void* positive;      // or null
+  const void* pos_weight;    // or null
   const void* removed;       // of T: not 0 gives 0; or null
   const void* coefficients;  // of T; null: all are `coefficient`
   void* input_gradient;      // or null
@@ -105,9 +106,9 @@ template <class F, class T, int B>
 ALWAYS_INLINE Vector<T, B> compute_register(const Piece<T>& piece, int64_t at) {
   typedef Vector<T, B> V;
   typedef Stored<T> Memory;
-  const V positive = F::kPositive ? Memory::template load<B>(piece.positive, at) : V{};
+  const V pos_weight = F::kHasPosWeight ? Memory::template load<B>(piece.pos_weight, at) : V{};
   const Given<V> given = {Memory::template load<B>(piece.input, at),
-                          Memory::template load<B>(piece.target, at), positive,
+                          Memory::template load<B>(piece.target, at), pos_weight,
                           splat<V>(piece.option)};
   const Found<V> found = F::template of<T, B>(given);
   const V zero = V{};
@@ -157,7 +158,7 @@ ALWAYS_INLINE void compute_loss(int32_t loss, const Piece<T>& piece, Sums& sums)
     case kSmoothL1: return compute_elements<SmoothL1, T, B>(piece, sums);
     case kHuber: return compute_elements<Huber, T, B>(piece, sums);
     case kBceWithLogits: return compute_elements<BceWithLogits<false>, T, B>(piece, sums);
-    case kBceWithPositive: return compute_elements<BceWithLogits<true>, T, B>(piece, sums);
+    case kBceWithPosWeight: return compute_elements<BceWithLogits<true>, T, B>(piece, sums);
     case kBce: return compute_elements<Bce, T, B>(piece, sums);
     case kKlDiv: return compute_elements<KlDiv, T, B>(piece, sums);
     case kKlDivLog: return compute_elements<KlDivLog, T, B>(piece, sums);
@@ -188,7 +189,7 @@ constexpr int kBlock = 512;
 
 template <class T>
 struct Buffers {
-  T input[kBlock], target[kBlock], weight[kBlock], positive[kBlock], coefficients[kBlock];
+  T input[kBlock], target[kBlock], weight[kBlock], pos_weight[kBlock], coefficients[kBlock];
   T removed[kBlock], input_gradient[kBlock], target_gradient[kBlock], values[kBlock];
 };
 
@@ -234,10 +235,10 @@ ALWAYS_INLINE void compute_block(const Elements& call, int64_t at, int64_t phase
     fill<S, T, B>(buffers.weight, call.weight, call.weight_repeats ? phase : at, count, whole);
     piece.weight = buffers.weight;
   }
-  if (call.positive) {
-    const int64_t from = call.positive_repeats ? phase : at;
-    fill<S, T, B>(buffers.positive, call.positive, from, count, whole);
-    piece.positive = buffers.positive;
+  if (call.pos_weight) {
+    const int64_t from = call.pos_weight_repeats ? phase : at;
+    fill<S, T, B>(buffers.pos_weight, call.pos_weight, from, count, whole);
+    piece.pos_weight = buffers.pos_weight;
   }
   if (call.removed || count < whole) {
     for (int64_t i = 0; i < whole; i++) {
@@ -283,7 +284,7 @@ ALWAYS_INLINE void compute_in_place(const Elements& call, int64_t at, int64_t ph
   piece.input = moved<T>(call.input, at);
   piece.target = moved<T>(call.target, at);
   piece.weight = moved<T>(call.weight, call.weight_repeats ? phase : at);
-  piece.positive = moved<T>(call.positive, call.positive_repeats ? phase : at);
+  piece.pos_weight = moved<T>(call.pos_weight, call.pos_weight_repeats ? phase : at);
   piece.input_gradient = moved<T>(call.input_gradient, at);
   piece.target_gradient = moved<T>(call.target_gradient, at);
   piece.values = moved<T>(call.values, at);
@@ -315,16 +316,16 @@ ALWAYS_INLINE const void* repeat(S* place, const void* weight, int64_t line, int
 
 template <class S, class T, class G, int B>
 ALWAYS_INLINE int32_t run(Elements& given, Types<S, T, G>, Width<B>) {
-  if (given.loss < kMse || given.loss > kKlDivLog) return kUnknownLoss;
+  if (given.loss < 0 || given.loss >= kLossCount) return kUnknownLoss;
   Elements call = given;
   Buffers<T> buffers;
-  S weights[kBlock], positives[kBlock];
+  S weights[kBlock], pos_weights[kBlock];
   // The overhead of a short line exceeds its arithmetic.
-  if ((call.weight_repeats || call.positive_repeats) && 2 * call.line <= kBlock) {
+  if ((call.weight_repeats || call.pos_weight_repeats) && 2 * call.line <= kBlock) {
     const int64_t times = kBlock / call.line;
     if (call.weight_repeats) call.weight = repeat<S>(weights, call.weight, call.line, times);
-    if (call.positive_repeats) {
-      call.positive = repeat<S>(positives, call.positive, call.line, times);
+    if (call.pos_weight_repeats) {
+      call.pos_weight = repeat<S>(pos_weights, call.pos_weight, call.line, times);
     }
     call.line *= times;
   }

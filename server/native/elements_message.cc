@@ -11,7 +11,7 @@ struct ElementsMessage {
   int64_t input_at;   // offset of each tensor in the evaluation
   int64_t target_at;
   int64_t weight_at;  // -1: there is none
-  int64_t positive_at;
+  int64_t pos_weight_at;
   int64_t input_gradient_at;  // offsets in the answer; -1: there is none
   int64_t target_gradient_at;
 };
@@ -67,7 +67,7 @@ int32_t losswire_elements_message(const losswire::ElementsMessage* call, const c
   elements.target = evaluation + call->target_at;
   if (!are_accepted(elements)) return kWrongValue;
   elements.weight = address_or_null(evaluation, call->weight_at);
-  elements.positive = address_or_null(evaluation, call->positive_at);
+  elements.pos_weight = address_or_null(evaluation, call->pos_weight_at);
   elements.input_gradient = address_or_null(answer, call->input_gradient_at);
   elements.target_gradient = address_or_null(answer, call->target_gradient_at);
   const bool gradient = elements.input_gradient || elements.target_gradient;

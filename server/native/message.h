@@ -17,13 +17,13 @@ struct Answer {
   int64_t loss_at;
   int64_t numbers_at;         // in the layout of `Numbers`
   int64_t queue_nanoseconds;
-  double denominator;         // of the mean, if it is given; else the count is
-  int32_t given;
+  double denominator;         // of the mean, if has_denominator; else that is the count
+  int32_t has_denominator;
   int32_t mean;               // whether the loss is the mean; else the sum
 };
 
 // Offsets and widths of the numbers of a result; the tags between them are already written.
-// `prepared/in_message.py` has the same layout.
+// `prepared/zero_copy.py` has the same layout.
 struct Numbers {
   static constexpr int sum = 1, numerator = 10, denominator = 19;
   static constexpr int count = 28, queue = 34, compute = 44;
@@ -47,21 +47,21 @@ inline int64_t now() {
 // Computes `call`, of which `count` values count, and writes the loss and the numbers of the
 // result; the call itself writes the gradients. The computation began at `start`.
 template <class T, class Call>
-int32_t write_answer(const Answer& given, Call& call, bool gradient, int64_t count, int64_t start,
+int32_t write_answer(const Answer& layout, Call& call, bool gradient, int64_t count, int64_t start,
                     char* answer) {
-  const double denominator = given.given ? given.denominator : static_cast<double>(count);
-  const double coefficient = given.mean ? 1.0 / denominator : 1.0;
+  const double denominator = layout.has_denominator ? layout.denominator : static_cast<double>(count);
+  const double coefficient = layout.mean ? 1.0 / denominator : 1.0;
   call.coefficients = gradient ? &coefficient : nullptr;
   const int32_t result = run_here(call);
   if (result != kDone) return result;
-  const double loss = given.mean ? call.total / denominator : call.total;
-  write<T>(answer + given.loss_at, 0, static_cast<T>(loss));
-  char* numbers = answer + given.numbers_at;
+  const double loss = layout.mean ? call.total / denominator : call.total;
+  write<T>(answer + layout.loss_at, 0, static_cast<T>(loss));
+  char* numbers = answer + layout.numbers_at;
   write<double>(numbers + Numbers::sum, 0, call.total);
   write<double>(numbers + Numbers::numerator, 0, call.total);
   write<double>(numbers + Numbers::denominator, 0, denominator);
   write_varint(numbers + Numbers::count, count, Numbers::count_width);
-  write_varint(numbers + Numbers::queue, given.queue_nanoseconds, Numbers::nanoseconds_width);
+  write_varint(numbers + Numbers::queue, layout.queue_nanoseconds, Numbers::nanoseconds_width);
   write_varint(numbers + Numbers::compute, now() - start, Numbers::nanoseconds_width);
   return kDone;
 }

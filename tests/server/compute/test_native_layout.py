@@ -17,7 +17,7 @@ from losswire.server.compute.native import binding
 from losswire.server.compute.native.elementwise import ElementLoss, LossNumber
 from losswire.server.compute.tensors import number_of
 from losswire.server.losses import builtin_registry
-from losswire.server.prepared.in_message import numbers
+from losswire.server.prepared.zero_copy import numbers
 from losswire.v1 import evaluation_pb2
 from losswire.wire import DATA_TYPES
 from tests.support.caller import Array
@@ -73,6 +73,7 @@ def _declared() -> Iterator[tuple[str, int]]:
     for group in (binding.Result, LossNumber):
         for member in group:
             yield f"{group.__name__}.{member.name}", member.value
+    yield "LossNumber.count", len(LossNumber)
     for known in DATA_TYPES.values():
         if known.name in _FLOATS:
             yield f"DataType.{known.name}", known.data_type
@@ -119,7 +120,7 @@ def _call(call: binding.Message, message: bytes) -> tuple[int, bytes]:
     """Compute a message; returns the result and the answer, whose numbers come first."""
     call.answer.numbers_at, call.answer.loss_at = 0, len(numbers())
     answer = ctypes.create_string_buffer(numbers(), len(numbers()) + 8)
-    compute = binding.in_message(type(call), small=True)
+    compute = binding.message_function(type(call), small=True)
     result = compute(ctypes.addressof(call), message, 0, ctypes.addressof(answer))
     return result, answer.raw[: len(numbers())]
 
@@ -188,7 +189,7 @@ def _by_elements(loss: ElementLoss, record: LossRecord, arrays: Mapping[str, Arr
         ),
         target_at=array.nbytes,
         weight_at=-1,
-        positive_at=-1,
+        pos_weight_at=-1,
         input_gradient_at=-1,
         target_gradient_at=-1,
     )

@@ -12,7 +12,7 @@ from typing import Final
 
 from losswire.server import thresholds
 from losswire.server.catalogue.record import Reduction
-from losswire.server.compute.native.message import fits_message, prepare
+from losswire.server.compute.native.message import fits_message, native_computation
 from losswire.server.compute.native.places import InMessage, MessageOffsets
 from losswire.server.compute.native.rows import threads_of
 from losswire.server.compute.paths import is_small, native_form
@@ -22,7 +22,7 @@ from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.encode import Encoded
 from losswire.server.pipeline.validation_cache import Skeleton
 from losswire.server.prepared.envelope import Slice, result_prefix
-from losswire.server.prepared.in_message import in_message, numbers
+from losswire.server.prepared.zero_copy import numbers, zero_copy_computation
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from losswire.wire import BoundedCache, Template, find_payloads, new_bytes
 
@@ -208,8 +208,8 @@ class PreparedCache:
         if native_form(work) is None or work.skeleton is None:
             return None
         alone = threads_of(work, self._threads) <= 1 and not (places.shared or work.destinations)
-        inside = prepare(places) if alone else None
-        return inside or in_message(places, Skeleton.of(work.skeleton), self._map_region)
+        inside = native_computation(places) if alone else None
+        return inside or zero_copy_computation(places, Skeleton.of(work.skeleton), self._map_region)
 
     def _keep(self, prepared: PreparedEvaluation) -> None:
         """Store a form as the newest of its size class, the oldest of which it may evict."""

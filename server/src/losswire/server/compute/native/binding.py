@@ -75,7 +75,7 @@ class Elements(ctypes.Structure):
         ("input", ctypes.c_void_p),
         ("target", ctypes.c_void_p),
         ("weight", ctypes.c_void_p),
-        ("positive", ctypes.c_void_p),
+        ("pos_weight", ctypes.c_void_p),
         ("removed", ctypes.c_void_p),
         ("coefficients", ctypes.c_void_p),
         ("coefficient_step", ctypes.c_int64),
@@ -85,7 +85,7 @@ class Elements(ctypes.Structure):
         ("option", ctypes.c_double),
         ("loss", ctypes.c_int32),
         ("weight_repeats", ctypes.c_int32),
-        ("positive_repeats", ctypes.c_int32),
+        ("pos_weight_repeats", ctypes.c_int32),
         ("read_type", ctypes.c_int32),
         ("gradient_type", ctypes.c_int32),
         ("most_vector_bytes", ctypes.c_int32),
@@ -101,7 +101,7 @@ class Answer(ctypes.Structure):
         ("numbers_at", ctypes.c_int64),
         ("queue_nanoseconds", ctypes.c_int64),
         ("denominator", ctypes.c_double),
-        ("given", ctypes.c_int32),
+        ("has_denominator", ctypes.c_int32),
         ("mean", ctypes.c_int32),
     )
 
@@ -130,7 +130,7 @@ class ElementsMessage(ctypes.Structure):
         ("input_at", ctypes.c_int64),
         ("target_at", ctypes.c_int64),
         ("weight_at", ctypes.c_int64),
-        ("positive_at", ctypes.c_int64),
+        ("pos_weight_at", ctypes.c_int64),
         ("input_gradient_at", ctypes.c_int64),
         ("target_gradient_at", ctypes.c_int64),
     )
@@ -142,7 +142,7 @@ WIDEST: Final = 64
 Rows = SoftmaxRows | Elements
 Message = SoftmaxMessage | ElementsMessage
 
-_IN_MESSAGE: Final = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p)
+_MESSAGE_ARGUMENTS: Final = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p)
 
 
 def load(kind: type[ctypes.CDLL], path: Path = PATH) -> ctypes.CDLL | None:
@@ -156,7 +156,7 @@ def load(kind: type[ctypes.CDLL], path: Path = PATH) -> ctypes.CDLL | None:
         function.argtypes, function.restype = (ctypes.POINTER(rows),), ctypes.c_int32
     for message in (SoftmaxMessage, ElementsMessage):
         function = getattr(library, message.function)
-        function.argtypes, function.restype = _IN_MESSAGE, ctypes.c_int32
+        function.argtypes, function.restype = _MESSAGE_ARGUMENTS, ctypes.c_int32
     return library
 
 
@@ -184,7 +184,7 @@ def compute(call: Rows, *, small: bool) -> None:
         raise kind(text)
 
 
-def in_message(kind: type[Message], *, small: bool) -> Callable[[int, bytes, int, int], int]:
+def message_function(kind: type[Message], *, small: bool) -> Callable[[int, bytes, int, int], int]:
     """Return the function that computes an evaluation inside a message by such a structure.
 
     It takes the structure's address, the message, the offset of the evaluation in it, and the

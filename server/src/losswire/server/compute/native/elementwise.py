@@ -29,7 +29,7 @@ class LossNumber(IntEnum):
     SMOOTH_L1 = 2
     HUBER = 3
     BCE_WITH_LOGITS = 4
-    BCE_WITH_POSITIVE = 5
+    BCE_WITH_POS_WEIGHT = 5
     BCE = 6
     KL_DIV = 7
     KL_DIV_LOG = 8
@@ -67,7 +67,7 @@ class ElementLoss:
         if "weight" in inputs:
             call.weight = inputs["weight"].ctypes.data
         if "pos_weight" in inputs:
-            call.positive = inputs["pos_weight"].ctypes.data
+            call.pos_weight = inputs["pos_weight"].ctypes.data
         if block.removed is not None:
             call.removed = block.removed.ctypes.data
         if block.coefficients is not None:
@@ -91,8 +91,8 @@ class ElementLoss:
         natural = (inputs["input"].dtype.name, work.compute_dtype)
         return len(repeating) <= 1 and work.gradient_type("input") in natural
 
-    def in_message(self, places: MessageOffsets) -> InMessage:
-        """Prepare to compute evaluations of one skeleton where their messages are."""
+    def message_call(self, places: MessageOffsets) -> InMessage:
+        """Return the computation of one skeleton's evaluations inside their messages."""
         work = places.work
         gradient_type = numpy_type(work.gradient_type("input"))
         call = ElementsMessage(
@@ -101,7 +101,7 @@ class ElementLoss:
             input_at=places.inputs["input"],
             target_at=places.inputs["target"],
             weight_at=places.inputs.get("weight", -1),
-            positive_at=places.inputs.get("pos_weight", -1),
+            pos_weight_at=places.inputs.get("pos_weight", -1),
             input_gradient_at=places.gradients.get("input", -1),
             target_gradient_at=places.gradients.get("target", -1),
         )
@@ -139,7 +139,7 @@ def _call_of(
         option=option,
         loss=number,
         weight_repeats=sizes[0] < given.size,
-        positive_repeats=sizes[1] < given.size,
+        pos_weight_repeats=sizes[1] < given.size,
         read_type=number_of(given.dtype),
         gradient_type=number_of(gradient),
         most_vector_bytes=binding.WIDEST,
@@ -170,7 +170,7 @@ def _huber(inputs: Mapping[str, Array], options: Options) -> tuple[LossNumber, f
 def _bce_with_logits(inputs: Mapping[str, Array], options: Options) -> tuple[LossNumber, float]:
     del options
     weighted = "pos_weight" in inputs
-    return (LossNumber.BCE_WITH_POSITIVE if weighted else LossNumber.BCE_WITH_LOGITS), 0.0
+    return (LossNumber.BCE_WITH_POS_WEIGHT if weighted else LossNumber.BCE_WITH_LOGITS), 0.0
 
 
 def _kl_div(inputs: Mapping[str, Array], options: Options) -> tuple[LossNumber, float]:

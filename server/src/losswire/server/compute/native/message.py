@@ -1,4 +1,4 @@
-"""Which evaluations C++ computes inside the message that brought them, and how."""
+"""The evaluations that C++ computes inside their messages."""
 
 from typing import Final
 
@@ -18,15 +18,15 @@ def fits_message(work: Work) -> bool:
     return loss is not None and loss.fits_message(work)
 
 
-def prepare(places: MessageOffsets) -> InMessage | None:
-    """Prepare to compute evaluations of one skeleton where their messages are; None: cannot.
+def native_computation(places: MessageOffsets) -> InMessage | None:
+    """Return the computation in C++ of one skeleton's evaluations; None when there is none.
 
-    They get the bits that `rows` gives on one thread.
+    Its results have the same bits as those of `rows` on one thread.
     """
     loss = _loss_of(places.work)
     if loss is None or not loss.fits_message(places.work):
         return None
-    return loss.in_message(places)
+    return loss.message_call(places)
 
 
 def _loss_of(work: Work) -> SoftmaxLoss | ElementLoss | None:

@@ -1,4 +1,4 @@
-"""Where the tensors of prepared evaluations are, and their computation in C++ at these offsets."""
+"""The offsets of the tensors of prepared evaluations, and their computation in C++."""
 
 import ctypes
 import math
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from losswire.server.catalogue.record import Reduction
-from losswire.server.compute.native.binding import Answer, Message, in_message
+from losswire.server.compute.native.binding import Answer, Message, message_function
 from losswire.server.compute.work import Work
 from losswire.v1.tensor_pb2 import Region
 
@@ -45,15 +45,15 @@ def answer_at(places: MessageOffsets) -> Answer:
         loss_at=places.loss,
         numbers_at=places.numbers,
         mean=work.reduction is Reduction.MEAN,
-        given=work.normalizer is not None,
+        has_denominator=work.normalizer is not None,
         denominator=work.normalizer or 0.0,
     )
 
 
 def evaluate_by(call: Message, places: MessageOffsets) -> InMessage:
-    """Prepare to compute evaluations by a structure, which describes all of them."""
+    """Return the computation of the evaluations that a structure describes."""
     work = places.work
-    address, compute = ctypes.addressof(call), in_message(type(call), small=places.small)
+    address, compute = ctypes.addressof(call), message_function(type(call), small=places.small)
 
     def evaluate(message: bytes, start: int, answer: int, waited: int) -> bool:
         call.answer.queue_nanoseconds = waited
@@ -79,7 +79,8 @@ def evaluate_by(call: Message, places: MessageOffsets) -> InMessage:
             return False
         if terms is not None:
             # Adding up in another order would give other bits than the first evaluation had.
-            call.answer.given, call.answer.denominator = True, float(terms.sum(dtype=float))
+            call.answer.denominator = float(terms.sum(dtype=float))
+            call.answer.has_denominator = True
         return evaluate(message, start, answer, waited)
 
     return evaluate_weighted

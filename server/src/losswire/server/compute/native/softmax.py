@@ -44,8 +44,8 @@ class SoftmaxLoss:
             and gradient_type in (work.inputs["input"].dtype.name, work.compute_dtype)
         )
 
-    def in_message(self, places: MessageOffsets) -> InMessage:
-        """Prepare to compute evaluations of one skeleton where their messages are."""
+    def message_call(self, places: MessageOffsets) -> InMessage:
+        """Return the computation of one skeleton's evaluations inside their messages."""
         work = places.work
         logits = work.inputs["input"]
         rows, classes = logits.shape

@@ -76,15 +76,17 @@ def _padded(number: int, width: int) -> bytes:
     return bytes(digits)
 
 
-def in_message(places: MessageOffsets, skeleton: Skeleton, map_region: MapRegion) -> InMessage:
-    """Prepare to compute evaluations of a form; no array of any of them is kept.
+def zero_copy_computation(
+    places: MessageOffsets, skeleton: Skeleton, map_region: MapRegion
+) -> InMessage:
+    """Return the computation of a form's evaluations; no array of any of them is kept.
 
     `map_region` maps the regions that some of its tensors are in.
     """
-    return _InMessageBuffers(places, skeleton, map_region).evaluate
+    return _ZeroCopy(places, skeleton, map_region).evaluate
 
 
-class _InMessageBuffers:
+class _ZeroCopy:
     """Evaluations of one form. Of `places` only numbers are kept: arrays would keep regions."""
 
     def __init__(self, places: MessageOffsets, skeleton: Skeleton, map_region: MapRegion) -> None:
