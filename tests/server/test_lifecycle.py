@@ -124,7 +124,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from losswire.server.catalogue.record import Input, Terms, floats, layout, loss
+from losswire.server.declare import Input, Terms, floats, layout, loss
 
 
 @loss(

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from losswire.server.app import App
-from losswire.server.catalogue.record import Input, LossRecord, Terms, floats, layout, loss
 from losswire.server.catalogue.registry import Registry
+from losswire.server.declare import Input, LossRecord, Terms, floats, layout, loss
 from losswire.server.errors import LosswireServerError
 from losswire.server.losses import builtin_registry
 from losswire.server.pipeline.evaluator import Evaluator

@@ -8,15 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from losswire.server.catalogue.record import (
-    FLOATS,
-    Layout,
-    LossRecord,
-    OptionContext,
-    Range,
-    Reduction,
-    Spec,
-)
+from losswire.server.catalogue.layouts import FLOATS, Layout, Spec
+from losswire.server.catalogue.options import OptionContext, Range
+from losswire.server.catalogue.record import LossRecord, Reduction
 from losswire.server.catalogue.shapes import Axes, Bindings, Shape
 from losswire.server.catalogue.value_rules import ClassIndices, Context
 from losswire.wire import DATA_TYPES, OptionScalar

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from losswire.server.catalogue.record import FLOATS, Kind, LossRecord, Reduction
+from losswire.server.catalogue.layouts import FLOATS
+from losswire.server.catalogue.record import Kind, LossRecord, Reduction
 from losswire.wire import OptionScalar
 from tests.conftest import THOROUGH
 from tests.support.caller import Array, Ask, Caller

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from losswire.server.catalogue.record import Layout, LossRecord
+from losswire.server.catalogue.layouts import Layout
+from losswire.server.catalogue.record import LossRecord
 from losswire.server.losses import builtin_registry
 from tests.client.cli.conftest import Ran, Run
 from tests.support.extras import SMOOTH, WHILE_WEIGHTED

@@ -16,7 +16,7 @@ from losswire.server.compute.devices.cuda import is_lost
 from losswire.server.compute.dispatch import Outcome, compute
 from losswire.server.compute.work import Work
 from losswire.server.losses import builtin_registry
-from losswire.server.pipeline import worker as engine
+from losswire.server.pipeline import worker as worker_module
 from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
@@ -39,7 +39,7 @@ _LOSING = '''
 import torch
 from torch import Tensor
 
-from losswire.server.catalogue.record import Input, Terms, floats, layout, loss
+from losswire.server.declare import Input, Terms, floats, layout, loss
 
 
 @loss(
@@ -107,7 +107,7 @@ def test_nothing_is_tried_on_a_lost_device(
         tried.append(len(works))
         raise error
 
-    monkeypatch.setattr(engine, "compute_together", fail)
+    monkeypatch.setattr(worker_module, "compute_together", fail)
     logits = np.zeros((3, 10), np.float32)
     item = evaluation("cross_entropy", {"input": logits, "target": i64(1, 2, 3)})
 
@@ -134,7 +134,7 @@ def test_a_full_device_is_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
             raise errors.pop()
         return compute(work, device)
 
-    monkeypatch.setattr(engine, "compute", once)
+    monkeypatch.setattr(worker_module, "compute", once)
     item = evaluation("mse_loss", {"input": f32(1, 2), "target": f32(3, 4)})
 
     async def run() -> None:

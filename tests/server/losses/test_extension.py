@@ -24,7 +24,7 @@ SOURCE = '''
 
 from torch import Tensor
 
-from losswire.server.catalogue.record import Input, Option, Range, Terms, floats, layout, loss
+from losswire.server.declare import Input, Option, Range, Terms, floats, layout, loss
 
 
 @loss(

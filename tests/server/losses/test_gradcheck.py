@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from losswire.server.catalogue.record import Kind, Layout, LossRecord, Reduction
+from losswire.server.catalogue.layouts import Layout
+from losswire.server.catalogue.record import Kind, LossRecord, Reduction
 from losswire.server.losses import builtin_registry
 from tests.support.caller import Array, Ask, Caller
 from tests.support.extras import ONLY_COMPOSED, SMOOTH

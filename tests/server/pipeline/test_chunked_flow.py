@@ -13,7 +13,7 @@ import pytest
 from torch import Tensor
 
 from losswire.server import thresholds
-from losswire.server.catalogue.record import Input, Terms, floats, layout, loss
+from losswire.server.declare import Input, Terms, floats, layout, loss
 from losswire.server.errors import (
     ExpiredError,
     InvalidEvaluationError,

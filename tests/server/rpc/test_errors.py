@@ -135,7 +135,7 @@ def test_long_texts_are_cut_to_a_size_in_bytes(letter: str) -> None:
 _FAULTY = '''
 from torch import Tensor
 
-from losswire.server.catalogue.record import Input, Terms, floats, layout, loss
+from losswire.server.declare import Input, Terms, floats, layout, loss
 
 
 @loss(

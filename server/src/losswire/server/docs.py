@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from losswire.server.catalogue.describe import describe
-from losswire.server.catalogue.record import FLOATS, INTEGERS, LossRecord
+from losswire.server.catalogue.layouts import FLOATS, INTEGERS
+from losswire.server.catalogue.record import LossRecord
 from losswire.server.losses import builtin_registry
 from losswire.v1 import evaluation_pb2, loss_info_pb2
 from losswire.wire import DATA_TYPES, OptionScalar, decode_option

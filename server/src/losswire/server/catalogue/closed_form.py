@@ -51,7 +51,9 @@ Rows = Any
 """Tensors on the host, or numpy arrays, which cost less where they are small; the result is of
 the same kind."""
 
-SideTerm = Callable[[Mapping[str, Rows], Options], Rows | None]
+PerValueTerms = Callable[[Mapping[str, Rows], Options], Rows | None]
+"""A function of inputs and options that returns a number or a condition for each value, without
+computing the values; None: the same for all."""
 
 
 def _nothing(inputs: Mapping[str, Tensor], options: Options) -> None:
@@ -102,7 +104,7 @@ class Denominators:
 
     inputs: tuple[str, ...]
     """The inputs that it follows from, as far as they are given."""
-    terms: SideTerm
+    terms: PerValueTerms
     """Returns what each value adds to it, before any value is known, from inputs in their own
     dtypes; None: 1 each."""
 
@@ -115,7 +117,7 @@ class ClosedForm:
     """Computes one block: returns its values and fills its gradients."""
     gradients: tuple[str, ...] = ("input",)
     """The inputs it can differentiate; others take autograd."""
-    counted: SideTerm = _nothing
+    counted: PerValueTerms = _nothing
     """Returns which values torch does not ignore; None: all."""
     stacked: Callable[[Block], Tensor] | None = None
     """Computes small evaluations of one skeleton together, on a GPU, by the operators that

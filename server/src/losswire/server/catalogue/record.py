@@ -16,65 +16,9 @@ import torch
 from torch import Tensor
 
 from losswire.server.catalogue.closed_form import ClosedForm, Denominators
-from losswire.server.catalogue.layouts import (
-    FLOATS,
-    INTEGERS,
-    Layout,
-    Spec,
-    doubles,
-    floats,
-    indices,
-    layout,
-    numbers,
-    signed,
-)
-from losswire.server.catalogue.options import (
-    AbsentIn,
-    AxisOf,
-    FiniteIfEmpty,
-    IndexOf,
-    NegativeIn,
-    Option,
-    OptionContext,
-    OptionField,
-    OptionRule,
-    Range,
-)
+from losswire.server.catalogue.layouts import Layout
+from losswire.server.catalogue.options import Option, OptionField
 from losswire.server.catalogue.value_rules import REALS, Context, Values
-
-__all__ = [
-    "FLOATS",
-    "INTEGERS",
-    "LOSS_REDUCTIONS",
-    "AbsentIn",
-    "AxisOf",
-    "Cost",
-    "FiniteIfEmpty",
-    "IndexOf",
-    "Input",
-    "Kind",
-    "Layout",
-    "LossRecord",
-    "NegativeIn",
-    "Option",
-    "OptionContext",
-    "OptionField",
-    "OptionRule",
-    "Range",
-    "RecordError",
-    "Reduction",
-    "Spec",
-    "Terms",
-    "activation",
-    "doubles",
-    "floats",
-    "indices",
-    "layout",
-    "loss",
-    "numbers",
-    "signed",
-]
-"""The names that a module of losses needs, besides the rules in `value_rules`."""
 
 
 class Reduction(Enum):

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.catalogue.record import (
+from losswire.server.declare import (
     AxisOf,
     Input,
     Option,

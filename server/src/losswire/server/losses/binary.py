@@ -4,11 +4,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losswire.server.catalogue.closed_form import ClosedForm
-from losswire.server.catalogue.record import Input, Terms, floats, layout, loss
-from losswire.server.catalogue.value_rules import DISTRIBUTION, UNIT
 from losswire.server.compute.closed_forms import bernoulli
 from losswire.server.compute.native import elementwise as native
 from losswire.server.compute.stacking import operators
+from losswire.server.declare import DISTRIBUTION, UNIT, Input, Terms, floats, layout, loss
 
 _WEIGHT = "A factor for each element; broadcasts to the input."
 

@@ -4,7 +4,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losswire.server.catalogue.closed_form import ClosedForm, Denominators
-from losswire.server.catalogue.record import (
+from losswire.server.compute.closed_forms import softmax
+from losswire.server.compute.native import softmax as native
+from losswire.server.compute.stacking import operators
+from losswire.server.declare import (
+    DISTRIBUTION,
+    LOG_PROBABILITIES,
+    REALS,
+    ClassIndices,
     Input,
     NegativeIn,
     Option,
@@ -15,15 +22,6 @@ from losswire.server.catalogue.record import (
     layout,
     loss,
 )
-from losswire.server.catalogue.value_rules import (
-    DISTRIBUTION,
-    LOG_PROBABILITIES,
-    REALS,
-    ClassIndices,
-)
-from losswire.server.compute.closed_forms import softmax
-from losswire.server.compute.native import softmax as native
-from losswire.server.compute.stacking import operators
 
 _CLASS_DENOMINATORS = Denominators(inputs=("target", "weight"), terms=softmax.index_denominators)
 _PROBABILITIES = ("probabilities", "unbatched_probabilities")

@@ -4,7 +4,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losswire.server.catalogue.closed_form import ClosedForm
-from losswire.server.catalogue.record import (
+from losswire.server.compute.closed_forms import bernoulli
+from losswire.server.compute.native import elementwise as native
+from losswire.server.declare import (
+    DISTRIBUTION,
+    LOG_PROBABILITIES,
     LOSS_REDUCTIONS,
     Input,
     Option,
@@ -14,9 +18,6 @@ from losswire.server.catalogue.record import (
     layout,
     loss,
 )
-from losswire.server.catalogue.value_rules import DISTRIBUTION, LOG_PROBABILITIES
-from losswire.server.compute.closed_forms import bernoulli
-from losswire.server.compute.native import elementwise as native
 
 
 @loss(

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.catalogue.record import (
+from losswire.server.declare import (
+    SIGNS,
     FiniteIfEmpty,
     Input,
     Option,
@@ -20,7 +21,6 @@ from losswire.server.catalogue.record import (
     numbers,
     signed,
 )
-from losswire.server.catalogue.value_rules import SIGNS
 
 _TRIPLET: Final = {
     "anchor": Input(meaning="Embeddings.", differentiable=True, promotes=True),

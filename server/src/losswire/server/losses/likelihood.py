@@ -3,8 +3,18 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.catalogue.record import Input, Option, Terms, floats, layout, loss, numbers
-from losswire.server.catalogue.value_rules import COUNTS, Rates, Within
+from losswire.server.declare import (
+    COUNTS,
+    Input,
+    Option,
+    Rates,
+    Terms,
+    Within,
+    floats,
+    layout,
+    loss,
+    numbers,
+)
 
 _VARIANCES = Within(low=0.0, high=float("inf"), meaning="variances", nan=True)
 _PER_ROW = ("full", "last_axis", "per_row")

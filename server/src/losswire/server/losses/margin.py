@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.catalogue.record import (
+from losswire.server.declare import (
+    SIGNS,
     Input,
     Option,
     Terms,
@@ -13,7 +14,6 @@ from losswire.server.catalogue.record import (
     numbers,
     signed,
 )
-from losswire.server.catalogue.value_rules import SIGNS
 
 
 @loss(

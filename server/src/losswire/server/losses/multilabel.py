@@ -4,7 +4,11 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.catalogue.record import (
+from losswire.server.declare import (
+    DISTRIBUTION,
+    ClassIndices,
+    ClassLists,
+    Context,
     Cost,
     Input,
     Option,
@@ -17,7 +21,6 @@ from losswire.server.catalogue.record import (
     loss,
     numbers,
 )
-from losswire.server.catalogue.value_rules import DISTRIBUTION, ClassIndices, ClassLists, Context
 
 _SCORES = Input(meaning="The score of each class.", differentiable=True)
 _CLASS_WEIGHT = "A factor for each class."

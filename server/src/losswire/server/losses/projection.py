@@ -7,8 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losswire.server.catalogue.closed_form import Denominators, Options, Rows
-from losswire.server.catalogue.record import (
+from losswire.server.compute.closed_forms import softmax
+from losswire.server.declare import (
+    DISTRIBUTION,
     AbsentIn,
+    ClassIndices,
+    Context,
     Cost,
     Input,
     Option,
@@ -19,8 +23,6 @@ from losswire.server.catalogue.record import (
     layout,
     loss,
 )
-from losswire.server.catalogue.value_rules import DISTRIBUTION, ClassIndices, Context
-from losswire.server.compute.closed_forms import softmax
 from losswire.server.losses.classification import index_terms
 
 _PROBABILITIES = ("probabilities", "unbatched_probabilities")

@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losswire.server.catalogue.closed_form import Denominators
-from losswire.server.catalogue.record import Input, Option, Range, Terms, floats, layout, loss
 from losswire.server.compute.closed_forms import elementwise
 from losswire.server.compute.native import elementwise as native
+from losswire.server.declare import Input, Option, Range, Terms, floats, layout, loss
 
 _PAIR = layout("elementwise", input=floats("*S"), target=floats("*S"), values="*S")
 _WEIGHTED = layout(

@@ -6,25 +6,23 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.catalogue.record import (
+from losswire.server.declare import (
     INTEGERS,
+    LOG_PROBABILITIES,
+    Array,
+    Context,
     Cost,
     IndexOf,
     Input,
     Option,
+    Shape,
     Spec,
     Terms,
+    Values,
     doubles,
     indices,
     layout,
     loss,
-)
-from losswire.server.catalogue.shapes import Shape
-from losswire.server.catalogue.value_rules import (
-    LOG_PROBABILITIES,
-    Array,
-    Context,
-    Values,
     position,
 )
 

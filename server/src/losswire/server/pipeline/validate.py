@@ -7,14 +7,9 @@ compute: no shape, index or range is checked again after this step.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from losswire.server.catalogue.record import (
-    FLOATS,
-    Input,
-    Layout,
-    LossRecord,
-    OptionContext,
-    Reduction,
-)
+from losswire.server.catalogue.layouts import FLOATS, Layout
+from losswire.server.catalogue.options import OptionContext
+from losswire.server.catalogue.record import Input, LossRecord, Reduction
 from losswire.server.catalogue.shapes import Bindings, Shape
 from losswire.server.catalogue.value_rules import Array, Context
 from losswire.server.compute.work import Work
