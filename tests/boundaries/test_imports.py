@@ -85,7 +85,7 @@ def test_an_upward_import_is_found(tree: Path, importer: str, imported: str) -> 
     assert f"{importer} -> {imported} " in done.stdout
 
 
-def test_a_circle_within_a_room_is_found(tree: Path) -> None:
+def test_a_circle_within_a_folder_is_found(tree: Path) -> None:
     """Two modules of one folder must not need each other, even by way of others."""
     done = _with_import(tree, f"{_SERVER}.compute.tensors", f"{_SERVER}.compute.dispatch")
     assert done.returncode == 1
@@ -93,7 +93,7 @@ def test_a_circle_within_a_room_is_found(tree: Path) -> None:
 
 
 def test_a_module_without_a_layer_is_found(tree: Path) -> None:
-    """A new room has to be given its place among the layers."""
+    """A new module has to be given its place among the layers."""
     path = tree / "server/src/losswire/server/attic.py"
     path.write_text('"""A module that no layer names."""\n', "utf-8")
     try:

@@ -265,15 +265,12 @@ def test_evaluations_that_wait_are_computed_together(monkeypatch: pytest.MonkeyP
 
     async def run() -> None:
         busy = worker.start_task(lambda _: opened.wait(PATIENCE), _NEVER)
-        calls = [
-            asyncio.create_task(worker.evaluate(works[first : first + 10], _NEVER))
-            for first in (0, 10, 20)
-        ]
-        # Each call is queued in its first step.
-        await asyncio.sleep(0)
+        calls = [worker.submit(works[first : first + 10], _NEVER) for first in (0, 10, 20)]
         opened.set()
         assert await worker.answer_of(busy)
-        found = [each for call in calls for each in await call]
+        found = [
+            each for call in calls for each in (call if isinstance(call, list) else await call)
+        ]
         assert sizes == [30]
         for work, answer in zip(works, found, strict=True):
             assert not isinstance(answer, Exception)

@@ -156,7 +156,7 @@ def test_the_price_does_not_count_resident_memory_again() -> None:
         await receive_parts(evaluator, list(parts(array)))
         prices = [
             peak_bytes(
-                await evaluator.prepare(evaluation("mse_loss", {"input": each, "target": array}))
+                await evaluator.check(evaluation("mse_loss", {"input": each, "target": array}))
             )
             for each in (array, named(array))
         ]

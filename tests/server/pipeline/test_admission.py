@@ -1,16 +1,21 @@
 """Memory is reserved before it is used, always released, and never overbooked."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
 import pytest
+import torch
 from google.rpc import error_details_pb2
 from google.rpc import status_pb2 as rpc_status_pb2
 
+from losswire.server.compute.work import Work
 from losswire.server.errors import ExpiredError, OverLimitError, OverloadedError
 from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.evaluator import Evaluator
+from losswire.server.pipeline.worker import Answer, ComputeWorker
+from losswire.server.settings import MIB, Settings
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.support.harness import Child
 from tests.support.inside import (
@@ -54,7 +59,7 @@ def _large(number: float) -> evaluation_pb2.Evaluation:
 
 
 async def _price(evaluator: Evaluator, item: evaluation_pb2.Evaluation) -> int:
-    return peak_bytes(await evaluator.prepare(item))
+    return peak_bytes(await evaluator.check(item))
 
 
 @pytest.mark.parametrize("end", ["success", "error", "expired", "cancelled"])
@@ -85,6 +90,43 @@ def test_the_budget_is_given_back(end: str) -> None:
 
     with running_evaluator(gate) as evaluator:
         asyncio.run(run(evaluator))
+
+
+class _FailingQueue(ComputeWorker):
+    """A worker that fails when evaluations are submitted; it records what is reserved then."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"), 1)
+        self.reserved_bytes: Callable[[], int] = int
+        self.seen: list[int] = []
+
+    def submit(
+        self, works: Sequence[Work], deadline: float
+    ) -> list[Answer] | asyncio.Future[list[Answer]]:
+        """Fail, after all checks and with the memory reserved."""
+        del works, deadline
+        self.seen.append(self.reserved_bytes())
+        raise ZeroDivisionError
+
+
+def test_an_error_after_the_reservation_gives_the_budget_back() -> None:
+    """Between the reservation and the computation, too, no error leaves bytes reserved."""
+    settings = Settings(threads=1, memory_budget_bytes=MIB)
+    worker = _FailingQueue()
+    evaluator = Evaluator(Gate().registry, worker, settings)
+    worker.reserved_bytes = lambda: evaluator.budget.reserved_bytes
+
+    async def run() -> None:
+        wanted = await _price(evaluator, numbered(1.0))
+        with pytest.raises(ZeroDivisionError):
+            await evaluator.evaluate(numbered(1.0), _NEVER)
+        assert evaluator.budget.reserved_bytes == 0
+        with pytest.raises(ZeroDivisionError):
+            await evaluator.evaluate_many([numbered(1.0), numbered(1.0)], _NEVER)
+        assert evaluator.budget.reserved_bytes == 0
+        assert worker.seen == [wanted, 2 * wanted]
+
+    asyncio.run(run())
 
 
 def test_a_call_of_many_reserves_for_all_of_them() -> None:

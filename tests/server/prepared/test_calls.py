@@ -199,7 +199,7 @@ def test_expired_calls_are_not_computed() -> None:
 
 
 def test_cancelled_calls_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for the engine when its caller goes away never begins, and holds no memory."""
+    """What waits for the worker when its caller goes away never begins, and holds no memory."""
     begun: list[int] = []
     large_answer_of = PreparedEvaluation.large_answer_of
 

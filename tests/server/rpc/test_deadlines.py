@@ -128,14 +128,15 @@ def test_cancelled_work_gives_its_memory_back_at_once() -> None:
     async def run(evaluator: Evaluator, gate: Gate) -> None:
         busy = asyncio.create_task(evaluator.evaluate(numbered(CLOSED), _NEVER))
         await until(gate.reached.is_set)
-        prepared = await evaluator.prepare(numbered(1.0, 100))
-        array = weakref.ref(prepared.inputs["input"])
-        waiting = asyncio.create_task(evaluator.worker.evaluate([prepared], _NEVER))
+        checked = await evaluator.check(numbered(1.0, 100))
+        array = weakref.ref(checked.inputs["input"])
+        waiting = evaluator.worker.submit([checked], _NEVER)
+        assert isinstance(waiting, asyncio.Future)
         await asyncio.sleep(0.05)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        del prepared, waiting
+        del checked, waiting
         await until(lambda: array() is None)
         assert not gate.open.is_set()
         gate.open.set()

@@ -155,13 +155,13 @@ def test_what_lies_in_regions_is_not_paid_for_again() -> None:
     async def body(app: App, channel: grpc.aio.Channel) -> None:
         held = await fetch_from(channel)
         moved, gradients = relocate(item, held)
-        plain, shared = [await app.evaluator.prepare(each) for each in (item, moved)]
+        plain, shared = [await app.evaluator.check(each) for each in (item, moved)]
         in_place = inputs["input"].nbytes + gradients["input"].nbytes
         assert peak_bytes(shared) == peak_bytes(plain) - in_place
         assert reply_bytes(shared) == reply_bytes(plain) - gradients["input"].nbytes
         moved.engine = evaluation_pb2.ENGINE_AUTOGRAD
         # Autograd makes a gradient of its own, which is copied.
-        copied = await app.evaluator.prepare(moved)
+        copied = await app.evaluator.check(moved)
         assert peak_bytes(copied) == peak_bytes(plain) - inputs["input"].nbytes
         held.close()
 

@@ -1,4 +1,4 @@
-"""Admit: reserve the memory that evaluations will need, before they allocate it."""
+"""Admit: the memory that evaluations will need, which is reserved before they allocate it."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from losswire.server.catalogue.value_rules import Context
 from losswire.server.compute.paths import block_form, native_form
 from losswire.server.compute.work import Work
 from losswire.server.errors import OverLimitError
-from losswire.server.memory.budget import Budget, Reservation
+from losswire.server.memory.budget import Budget
 from losswire.wire import BY_NAME
 
 _FLOAT64_BYTES: Final = 8
@@ -92,11 +92,3 @@ def demand(budget: Budget, works: Sequence[Work], *, copied: bool) -> int:
     size_bytes = sum([peak_bytes(each, copied=copied) for each in works])
     budget.check(size_bytes)
     return size_bytes
-
-
-def reserve(budget: Budget, works: Sequence[Work], *, copied: bool) -> Reservation:
-    """Reserve the peak memory of some evaluations while they run.
-
-    Raises the errors of `demand`, and OverloadedError when it does not fit now.
-    """
-    return budget.hold(demand(budget, works, copied=copied))

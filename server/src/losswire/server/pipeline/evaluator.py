@@ -16,7 +16,7 @@ from losswire.server.errors import OverLimitError
 from losswire.server.memory.budget import Budget
 from losswire.server.memory.regions.store import RegionStore
 from losswire.server.memory.residents import TENANT, ResidentStore
-from losswire.server.pipeline.admit import demand, reserve
+from losswire.server.pipeline.admit import demand
 from losswire.server.pipeline.chunked.call import ChunkedEvaluator
 from losswire.server.pipeline.decode import NOTHING_DETACHED, Detached, decode
 from losswire.server.pipeline.encode import Encoded
@@ -81,11 +81,12 @@ class Evaluator:
 
         `detached` are the elements that were cut out of the message.
         """
-        async with self._turn_of([evaluation]):
-            work = await self.prepare(evaluation, detached)
-            reservation = reserve(self.budget, [work], copied=self.worker.copies_inputs)
-            submitted = self.worker.submit([work], deadline)
-        with reservation:
+        # Entered before it holds anything: no exception can leave memory reserved.
+        with self.budget.reservation() as reservation:
+            async with self._turn_of([evaluation]):
+                work = await self.check(evaluation, detached)
+                reservation.raise_to(self._demand([work]))
+                submitted = self.worker.submit([work], deadline)
             [answer] = submitted if isinstance(submitted, list) else await submitted
         if isinstance(answer, Exception):
             raise answer
@@ -105,23 +106,28 @@ class Evaluator:
         if len(evaluations) > self._max_evaluations:
             message = f"{len(evaluations)} evaluations in one call; at most {self._max_evaluations}"
             raise OverLimitError(message)
-        async with self._turn_of(evaluations):
-            prepared = await self._prepare_many(evaluations)
-            works = [each for each in prepared if isinstance(each, Work)]
-            reservation = reserve(self.budget, works, copied=self.worker.copies_inputs)
-            submitted = self.worker.submit(works, deadline) if works else []
-        with reservation:
+        with self.budget.reservation() as reservation:
+            async with self._turn_of(evaluations):
+                checked = await self._check_many(evaluations)
+                works = [each for each in checked if isinstance(each, Work)]
+                reservation.raise_to(self._demand(works))
+                submitted = self.worker.submit(works, deadline) if works else []
             computed = iter(submitted if isinstance(submitted, list) else await submitted)
-        answers = [next(computed) if isinstance(each, Work) else each for each in prepared]
-        for position, (work, answer) in enumerate(zip(prepared, answers, strict=True)):
+        answers = [next(computed) if isinstance(each, Work) else each for each in checked]
+        for position, (work, answer) in enumerate(zip(checked, answers, strict=True)):
             if isinstance(work, Work) and not isinstance(answer, Exception):
                 on_evaluated(position, work, answer)
         return answers
 
-    @property
-    def can_write_now(self) -> bool:
-        """Whether no evaluation that writes into a region would be overtaken by another one."""
-        return self.worker.is_idle and not self.write_order.locked()
+    def computes_now(self, peak_bytes: int, *, small: bool, writes_regions: bool) -> bool:
+        """Return whether a checked evaluation can be computed on the event loop now."""
+        if writes_regions and self.write_order.locked():
+            return False
+        # Nothing else runs until it is done: memory that is free now is free until then.
+        return (
+            self.worker.is_inline(small=small, writes_regions=writes_regions)
+            and peak_bytes <= self.budget.free_bytes
+        )
 
     def _turn_of(
         self, evaluations: Sequence[evaluation_pb2.Evaluation]
@@ -131,21 +137,21 @@ class Evaluator:
             return self.write_order
         return nullcontext()
 
-    async def prepare(
+    async def check(
         self, evaluation: evaluation_pb2.Evaluation, detached: Detached = NOTHING_DETACHED
     ) -> Work:
         """Decode, resolve and validate one evaluation; raises what is wrong with it."""
         detached_bytes = sum(each.nbytes for each in detached.values())
         return await self.run_checks(
-            [evaluation], lambda: self._check(evaluation, detached), detached_bytes
+            [evaluation], lambda: self._work_of(evaluation, detached), detached_bytes
         )
 
-    async def _prepare_many(
+    async def _check_many(
         self, evaluations: Sequence[evaluation_pb2.Evaluation]
     ) -> list[Work | Exception]:
         """Decode, resolve and validate many evaluations."""
         return await self.run_checks(
-            evaluations, lambda: [self._check_item(each) for each in evaluations]
+            evaluations, lambda: [self._work_or_error(each) for each in evaluations]
         )
 
     async def run_checks(
@@ -174,17 +180,17 @@ class Evaluator:
                 return checks()
             return await asyncio.to_thread(checks)
 
-    def _check_item(self, evaluation: evaluation_pb2.Evaluation) -> Work | Exception:
+    def _work_or_error(self, evaluation: evaluation_pb2.Evaluation) -> Work | Exception:
         """Check one evaluation of many; returns what is wrong with it."""
         try:
-            work = self._check(evaluation)
+            work = self._work_of(evaluation)
             # An item that is too large by itself is refused by itself.
-            demand(self.budget, [work], copied=self.worker.copies_inputs)
+            self._demand([work])
         except Exception as error:  # noqa: BLE001 (the item's error is its answer)
             return error
         return work
 
-    def _check(
+    def _work_of(
         self, evaluation: evaluation_pb2.Evaluation, detached: Detached = NOTHING_DETACHED
     ) -> Work:
         """Decode, resolve and validate, on any thread."""
@@ -194,6 +200,10 @@ class Evaluator:
         request = resolve(request, record, self.find_resident, map_region)
         work = self._validation.validate(request, record)
         return resolve_destinations(work, request, map_region)
+
+    def _demand(self, works: Sequence[Work]) -> int:
+        """Return the peak memory of some evaluations, in bytes; raises as `admit.demand` does."""
+        return demand(self.budget, works, copied=self.worker.copies_inputs)
 
     def find_resident(self, sha256: bytes) -> Array | None:
         """Return a resident tensor of the caller's; None when it is not stored."""

@@ -108,23 +108,24 @@ class ComputeWorker:
         """Whether the queue is empty and the thread computes nothing."""
         return self._submitted == self._finished
 
-    async def evaluate(self, works: Sequence[Work], deadline: float) -> list[Answer]:
-        """Compute some evaluations, in order; a failing one does not affect the others.
-
-        `deadline` is on the monotonic clock: an evaluation that has not begun by then, or
-        when the awaiting task is cancelled, never begins.
-        """
-        submitted = self.submit(works, deadline)
-        return submitted if isinstance(submitted, list) else await submitted
+    def is_inline(self, *, small: bool, writes_regions: bool) -> bool:
+        """Return whether an evaluation is computed on the event loop, before queued ones."""
+        # A caller who cancelled an evaluation may use the same destination in the next one, and
+        # the gradient of the first must not overwrite that of the second.
+        return small and not self.copies_inputs and (not writes_regions or self.is_idle)
 
     def submit(
         self, works: Sequence[Work], deadline: float
     ) -> "list[Answer] | asyncio.Future[list[Answer]]":
-        """Compute small evaluations now, or append them to the queue, as `evaluate` does."""
-        if (
-            len(works) <= thresholds.MAX_INLINE_EVALUATIONS
-            and self.device.type == "cpu"
-            and all(map(self._is_inline, works))
+        """Compute a few small evaluations now, or append them to the queue.
+
+        They are computed in order, and a failing one does not affect the others. `deadline` is
+        on the monotonic clock: an evaluation that has not begun by then, or when the future is
+        cancelled, never begins.
+        """
+        if len(works) <= thresholds.MAX_INLINE_EVALUATIONS and all(
+            self.is_inline(small=_is_small(each), writes_regions=bool(each.destinations))
+            for each in works
         ):
             if time.monotonic() >= deadline:
                 return [_expired() for _ in works]
@@ -180,12 +181,6 @@ class ComputeWorker:
         except queue.Empty:
             return_freed_memory()
             return self._jobs.get()
-
-    def _is_inline(self, work: Work) -> bool:
-        """Return whether an evaluation is computed on the event loop, before queued ones."""
-        # A caller who cancelled an evaluation may use the same destination in the next one, and
-        # the gradient of the first must not overwrite that of the second.
-        return _is_small(work) and (not work.destinations or self.is_idle)
 
     def _waiting(self) -> list[_Job]:
         """Return the other jobs that are in the queue by now."""

@@ -49,7 +49,7 @@ class EvaluateHandlers:
             if not prepared.small:
                 answer = await self._on_worker(prepared, sent, deadline())
             else:
-                answer = prepared.answer_of(sent) if self._is_inline(prepared) else None
+                answer = prepared.answer_of(sent) if self._computes_now(prepared) else None
             if answer is not None:
                 return answer
         message, detached = _parse_one(request)
@@ -85,7 +85,7 @@ class EvaluateHandlers:
         number, sent = streamed_evaluation(request)
         prepared = self.prepared.find(sent) if sent else None
         result = (
-            prepared.result_of(sent) if sent and prepared and self._is_inline(prepared) else None
+            prepared.result_of(sent) if sent and prepared and self._computes_now(prepared) else None
         )
         if result is not None:
             return streamed_result(number, result)
@@ -100,12 +100,11 @@ class EvaluateHandlers:
             answer = error
         return loss_service_pb2.EvaluateStreamResponse(id=message.id, outcome=outcome_of(answer))
 
-    def _is_inline(self, prepared: PreparedEvaluation) -> bool:
-        """Return whether an evaluation is small, and can be computed on the event loop now."""
-        if prepared.writes_regions and not self.evaluator.can_write_now:
-            return False  # see Evaluator.write_order
-        # Nothing else runs until it is done: memory that is free now is free until then.
-        return prepared.small and prepared.peak_bytes <= self.evaluator.budget.free_bytes
+    def _computes_now(self, prepared: PreparedEvaluation) -> bool:
+        """Return whether an evaluation can be computed on the event loop now."""
+        return self.evaluator.computes_now(
+            prepared.peak_bytes, small=prepared.small, writes_regions=prepared.writes_regions
+        )
 
     async def _on_worker(
         self, prepared: PreparedEvaluation, sent: Slice, deadline: float
