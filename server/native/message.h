@@ -1,8 +1,8 @@
 // Evaluations read from the request message and written into the answer: the part that all losses
 // share.
 //
-// It repeats what `native/rows.py` does around the rows (the mean's denominator, the gradient with
-// respect to each value, the reduction) for evaluations without weights of their own.
+// It repeats the steps of `native/rows.py` around the rows (the mean's denominator, the gradient with
+// respect to each value, the reduction) for evaluations without sample weights.
 #pragma once
 
 #include <time.h>
@@ -66,7 +66,7 @@ int32_t write_answer(const Answer& layout, Call& call, bool gradient, int64_t co
   return kDone;
 }
 
-// The address at an offset; null for the offset -1, which stands for an absent tensor.
+// The address at an offset; null for the offset -1, which means that there is no tensor.
 ALWAYS_INLINE const char* address_or_null(const char* base, int64_t at) {
   return at < 0 ? nullptr : base + at;
 }

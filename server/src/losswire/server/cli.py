@@ -140,7 +140,7 @@ def _add_memory(add: Callable[..., object]) -> None:
     add(
         "--resident-quota-mib",
         type=_whole,
-        # Left out of the help, which says what it is.
+        # Not shown by argparse: the text of the help names the default.
         default=argparse.SUPPRESS,
         metavar="MIB",
         help="the memory that resident tensors may take, beside the budget; 0 keeps none "

@@ -20,8 +20,8 @@ _INTRODUCTION: Final = """\
 # Losses
 
 Every loss and activation of the server. This page is generated from the same records that
-`ListLosses` answers from (`make docs`); do not edit it. How an evaluation is written down stands in
-[protocol.md](protocol.md).
+`ListLosses` answers from (`make docs`); do not edit it. [protocol.md](protocol.md)
+describes the messages of an evaluation.
 
 ## How to read the tables
 
@@ -29,8 +29,8 @@ Every loss and activation of the server. This page is generated from the same re
 
 | Written | Means |
 |---|---|
-| `N`, `C`, ... | one axis, of the same length wherever the letter stands |
-| `*S` | any number of axes, also none, the same wherever it stands |
+| `N`, `C`, ... | one axis, of the same length wherever the letter occurs |
+| `*S` | any number of axes, also none, the same wherever it occurs |
 | `#*S` | any shape that broadcasts to `*S` |
 | `2` | an axis of that length |
 | scalar | no axes |
@@ -44,8 +44,8 @@ int16, int32 and int64.
 **Gradient** says whether a gradient can be asked for: always, never, or in the layouts named.
 
 **Values must be** says what is checked: an evaluation with other values is INVALID_ARGUMENT.
-**Values are meant to be** says what the formula is for: others are accepted, and give what they
-give in torch.
+**Values are meant to be** says what the formula is for: others are accepted, with the results that
+they have in torch.
 
 All inputs have one floating type, except those marked as of any floating type.
 """

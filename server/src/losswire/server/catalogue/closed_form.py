@@ -105,8 +105,8 @@ class Denominators:
     inputs: tuple[str, ...]
     """The inputs that it follows from, as far as they are given."""
     terms: PerValueTerms
-    """Returns what each value adds to it, before any value is known, from inputs in their own
-    dtypes; None: 1 each."""
+    """Returns the term that each value adds to it, from inputs in their own dtypes;
+    None: 1 each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""How numbers are made: the only place that knows autograd and closed forms."""
+"""The computation of losses and gradients: the only place that knows autograd and closed forms."""

@@ -45,7 +45,7 @@ def path_of(work: Work, device_type: str) -> tuple[Path, ClosedForm | None]:
 
 
 def is_small(work: Work) -> bool:
-    """Return whether an evaluation takes a moment only, and no more than one thread."""
+    """Return whether an evaluation takes little time, on one thread."""
     return work.input_bytes < thresholds.SMALL_BYTES
 
 
@@ -55,7 +55,7 @@ def stackable(work: Work) -> bool:
 
 
 def remember(work: Work) -> None:
-    """Find out now what all evaluations that are made of a skeleton will be asked."""
+    """Compute the cached properties that all evaluations of a skeleton will share."""
     _ = native_form(work), stacked_form(work), block_form(work), _only_has_rows(work)
     _ = work.input_bytes
 
@@ -126,6 +126,6 @@ def _form_of_any_size(work: Work) -> ClosedForm | None:
 
 
 def _natural_type(work: Work, name: str) -> str:
-    """Return the dtype that an input is computed in if nothing else is asked for."""
+    """Return the dtype that an input is computed in by default."""
     dtype = work.inputs[name].dtype
     return "float32" if dtype.itemsize < _FLOAT32_BYTES else dtype.name

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from losswire.server.catalogue.closed_form import Factors
+from losswire.server.catalogue.closed_form import Factors, Rows
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.shapes import Shape
 from losswire.server.catalogue.value_rules import Array
@@ -104,6 +104,26 @@ class Sums:
             self.count += int((conditions[0] & conditions[1]).sum())
 
 
+# The mean's denominator is the normalizer or the sum of a term for each value. Every path finds the
+# terms by `denominator_terms` or gets them from the loss function, and handles batchmean by
+# `batchmean_denominator`. The sums between these differ, because their order decides the last bits:
+# - `denominator_of`, for autograd and blocks, adds up in torch on the device, where the terms are.
+# - `denominator_ahead`, for chunked calls, has no values and only some of the inputs, and must not
+#   expand a weight to the size of values that do not fit into memory.
+# - `native/rows.py` adds up in numpy: for small evaluations a call of torch takes longer than the
+#   loss. `native/places.py` and `message.h` do the same for messages, without sample weights.
+# - `stacking/stack.py` returns one denominator for each evaluation of a stack.
+
+
+def denominator_terms(work: Work, inputs: Mapping[str, Rows]) -> Rows | None:
+    """Return the terms of the mean's denominator, by the record of the loss; None: 1 each.
+
+    `inputs` are those of the evaluation, as arrays or as tensors on the host.
+    """
+    known = work.record.denominators.get(work.layout.name)
+    return known.terms(inputs, work.options) if known else None
+
+
 def denominator_of(work: Work, weighting: Weighting, denominators: Tensor | None) -> float:
     """Return the sum of the mean's denominators (None: 1 each), or the normalizer."""
     if work.normalizer is not None:
@@ -126,10 +146,8 @@ def denominator_ahead(work: Work) -> float:
     if work.normalizer is not None:
         return work.normalizer
     known = work.record.denominators.get(work.layout.name)
-    terms = None
-    if known is not None:
-        given = {name: to_tensor(work.inputs[name]) for name in known.inputs if name in work.inputs}
-        terms = known.terms(given, work.options)
+    names = [name for name in known.inputs if name in work.inputs] if known else []
+    terms = denominator_terms(work, {name: to_tensor(work.inputs[name]) for name in names})
     if terms is not None:
         host = torch.device("cpu")
         return batchmean_denominator(work, sum64(Weighting(work, host, work.values_shape)(terms)))

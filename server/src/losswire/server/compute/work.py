@@ -100,7 +100,7 @@ class Work:
     def gradient_type(self, name: str) -> str:
         """Return the dtype in which the gradient of an input is computed.
 
-        What the rows of a chunked call share is added up before it is converted.
+        Gradients that the rows of a chunked call share are added up before they are converted.
         """
         if self.whole is not None and name not in self.whole.row_inputs:
             return self.compute_dtype
@@ -113,7 +113,7 @@ class Work:
 
 
 def of_skeleton(find: Callable[[Work], FoundT]) -> Callable[[Work], FoundT]:
-    """Cache what a function returns for a work, and so for all works made of it.
+    """Cache the result of a function for a work, and so for all works made of it.
 
     It may look at nothing but dtypes, shapes and the other fields that these share.
     """

@@ -73,7 +73,7 @@ _INDEX_DENOMINATOR = (
             rules=(NegativeIn(layouts=_PROBABILITIES, reason="with class probabilities"),),
         ),
         "label_smoothing": Option(
-            meaning="How much of the target is spread evenly over all classes.",
+            meaning="The share of the target that is spread evenly over all classes.",
             rules=(Range(low=0.0, high=1.0),),
         ),
     },

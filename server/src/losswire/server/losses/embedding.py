@@ -25,14 +25,14 @@ from losswire.server.declare import (
 _TRIPLET: Final = {
     "anchor": Input(meaning="Embeddings.", differentiable=True, promotes=True),
     "positive": Input(
-        meaning="Embeddings of what is like the anchor.", differentiable=True, promotes=True
+        meaning="Embeddings that are like the anchor.", differentiable=True, promotes=True
     ),
     "negative": Input(
-        meaning="Embeddings of what is unlike the anchor.", differentiable=True, promotes=True
+        meaning="Embeddings that are unlike the anchor.", differentiable=True, promotes=True
     ),
 }
 _MARGIN = Option(
-    meaning="By how much the negative should be farther away than the positive.",
+    meaning="The distance by which the negative should be farther away than the positive.",
     rules=(Range(low=0.0, open_low=True),),
 )
 _SWAP = Option(
@@ -55,7 +55,9 @@ _SWAP = Option(
         "target": Input(meaning="1 for similar, -1 for dissimilar.", values=(SIGNS,)),
     },
     options={
-        "margin": Option(meaning="Up to which cosine similarity the dissimilar cost nothing.")
+        "margin": Option(
+            meaning="The cosine similarity up to which dissimilar pairs have a loss of 0."
+        )
     },
     promotes_integers=True,
     source="torch.nn.functional.cosine_embedding_loss",
@@ -63,7 +65,7 @@ _SWAP = Option(
 def cosine_embedding_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0
 ) -> Terms:
-    """Cosine distance where things are similar, excess similarity where they are not.
+    """Cosine distance of similar pairs, excess similarity of dissimilar ones.
 
     The value of a row is `1 - cos(x1, x2)` where the target is 1,
     `max(0, cos(x1, x2) - margin)` where it is -1, and 0 for any other target, with
@@ -90,7 +92,9 @@ def cosine_embedding_loss(
             meaning="The degree of the norm that measures distances.",
             rules=(Range(), FiniteIfEmpty(axis="D")),
         ),
-        "eps": Option(meaning="What is added to each difference before its norm is taken."),
+        "eps": Option(
+            meaning="A number that is added to each difference before its norm is taken."
+        ),
         "swap": _SWAP,
     },
     promotes_integers=True,
@@ -165,7 +169,7 @@ def triplet_margin_with_distance_loss(
     margin: float = 1.0,
     swap: bool = False,
 ) -> Terms:
-    """Hinge loss on an anchor's distances, measured by a distance that is named.
+    """Hinge loss on an anchor's distances, with a choice of distances.
 
     The value of a row is `max(0, margin + d(anchor, positive) - d(anchor, negative))`;
     with `swap`, the second distance is the smaller of `d(anchor, negative)` and

@@ -30,7 +30,7 @@ _PER_ROW = ("full", "last_axis", "per_row")
             values=(Rates(unless="log_input"),),
         ),
         "target": Input(
-            meaning="The count that was seen.",
+            meaning="The observed count.",
             differentiable=True,
             promotes=True,
             values=(COUNTS,),
@@ -41,7 +41,9 @@ _PER_ROW = ("full", "last_axis", "per_row")
         "full": Option(
             meaning="Whether to add Stirling's approximation of log(target!) where target > 1."
         ),
-        "eps": Option(meaning="What keeps log(input + eps) finite; without log_input only."),
+        "eps": Option(
+            meaning="A number that keeps log(input + eps) finite; without log_input only."
+        ),
     },
     promotes_integers=True,
     source="torch.nn.functional.poisson_nll_loss",
@@ -87,7 +89,7 @@ def poisson_nll_loss(
     ),
     inputs={
         "input": Input(meaning="The expected value.", differentiable=True),
-        "target": Input(meaning="The value that was seen.", differentiable=True, promotes=True),
+        "target": Input(meaning="The observed value.", differentiable=True, promotes=True),
         "var": Input(
             meaning="The variance: of each element, of each row, or one for all.",
             differentiable=_PER_ROW,
@@ -97,7 +99,7 @@ def poisson_nll_loss(
     },
     options={
         "full": Option(meaning="Whether to add the constant 0.5 * log(2 * pi)."),
-        "eps": Option(meaning="What the variance is raised to where it is smaller."),
+        "eps": Option(meaning="The least variance; smaller ones are raised to it."),
     },
     source="torch.nn.functional.gaussian_nll_loss",
 )
@@ -109,7 +111,7 @@ def gaussian_nll_loss(
     The value of an element is `0.5 * (log(v) + (x - y) ** 2 / v)` with
     `v = max(var, eps)`, and with `full` plus `0.5 * log(2 * pi)`. The gradient with
     respect to `var` is that of the formula at `v`, also where `var < eps`. A scalar
-    `var` over inputs of any rank stands for torch's number: it has no gradient
+    `var` over inputs of any rank corresponds to torch's number: it has no gradient
     (over inputs of one axis it is the variance of a row, and has one).
     """
     if not var.dim() and input.dim() > 1:

@@ -36,7 +36,7 @@ from losswire.server.declare import (
             values=(SIGNS,),
         ),
     },
-    options={"margin": Option(meaning="By how much the scores should differ.")},
+    options={"margin": Option(meaning="The least difference that the scores should have.")},
     promotes_integers=True,
     source="torch.nn.functional.margin_ranking_loss",
 )
@@ -57,11 +57,13 @@ def margin_ranking_loss(
         "input": Input(meaning="Distances.", differentiable=True),
         "target": Input(meaning="1 for similar, -1 for dissimilar.", values=(SIGNS,)),
     },
-    options={"margin": Option(meaning="From which distance on the dissimilar cost nothing.")},
+    options={
+        "margin": Option(meaning="The distance from which dissimilar pairs have a loss of 0.")
+    },
     source="torch.nn.functional.hinge_embedding_loss",
 )
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0) -> Terms:
-    """Distance where things are similar, and what it lacks to a margin where they are not.
+    """Distance of similar pairs, and its shortfall from a margin for dissimilar ones.
 
     The value of an element is `x` where the target is 1 and `max(0, margin - x)`
     where it is -1. For any other target it is the sum of the two.

@@ -62,7 +62,9 @@ def _pairs(context: Context) -> int:
         "p": Option(
             meaning="The power of each class's part: 1 or 2.", rules=(Range(low=1, high=2),)
         ),
-        "margin": Option(meaning="By how much the target's score should exceed each other one."),
+        "margin": Option(
+            meaning="The margin by which the target's score should exceed every other score."
+        ),
     },
     source="torch.nn.functional.multi_margin_loss",
 )

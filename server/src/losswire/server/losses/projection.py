@@ -101,7 +101,7 @@ def _denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
                 ClassIndices(axis="C", or_option="ignore_index", option_default=_IGNORED),
             ),
         ),
-        "linear_bias": Input(meaning="What is added to the logits.", differentiable=True),
+        "linear_bias": Input(meaning="A bias that is added to the logits.", differentiable=True),
         "weight": Input(meaning="A factor for each class.", differentiable=_PROBABILITIES),
     },
     options={
@@ -111,7 +111,7 @@ def _denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
             rules=(AbsentIn(layouts=_PROBABILITIES, reason="with class probabilities"),),
         ),
         "label_smoothing": Option(
-            meaning="How much of the target is spread evenly over all classes.",
+            meaning="The share of the target that is spread evenly over all classes.",
             rules=(Range(low=0.0, high=1.0),),
         ),
     },

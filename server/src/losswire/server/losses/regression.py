@@ -13,7 +13,9 @@ _WEIGHTED = layout(
     "elementwise", input=floats("*S"), target=floats("*S"), weight=floats("*S"), values="*S"
 )
 _INPUT = Input(meaning="Predictions.", differentiable=True)
-_TARGET = Input(meaning="What should have been predicted.", differentiable=True, promotes=True)
+_TARGET = Input(
+    meaning="The values that should have been predicted.", differentiable=True, promotes=True
+)
 _WEIGHT = Input(meaning="A factor for each element.", differentiable=True, promotes=True)
 _WEIGHT_DENOMINATORS = {
     "elementwise": Denominators(inputs=("weight",), terms=elementwise.weight_denominators)

@@ -29,14 +29,14 @@ from losswire.server.declare import (
 
 @dataclass(frozen=True, kw_only=True)
 class Labels(Values):
-    """Classes other than the blank, as far as a sequence's length goes; then anything."""
+    """Classes other than the blank; the padding after a sequence may have any values."""
 
     @property
     def rule(self) -> str:
         """The rule in words."""
         return (
-            "labels in [0, C) other than blank; what lies behind a sequence's target_length "
-            "is not looked at"
+            "labels in [0, C) other than blank; the padding after a sequence's target_length "
+            "is ignored"
         )
 
     @property
@@ -90,7 +90,7 @@ class FrameLengths(Values):
 
 @dataclass(frozen=True, kw_only=True)
 class TargetLengths(Values):
-    """Lengths of padded targets, or of targets that lie one behind the other."""
+    """Lengths of padded targets, or of targets that are concatenated."""
 
     @property
     def rule(self) -> str:
@@ -186,18 +186,18 @@ def _integers(axes: str) -> Spec:
             values=(LOG_PROBABILITIES,),
         ),
         "targets": Input(
-            meaning="The labels of each sequence, padded or one sequence behind the other.",
+            meaning="The labels of each sequence, padded or concatenated.",
             values=(Labels(),),
         ),
         "input_lengths": Input(
-            meaning="How many frames of each sequence count.", values=(FrameLengths(),)
+            meaning="The number of valid frames of each sequence.", values=(FrameLengths(),)
         ),
         "target_lengths": Input(
-            meaning="How many labels each sequence has.", values=(TargetLengths(),)
+            meaning="The number of labels of each sequence.", values=(TargetLengths(),)
         ),
     },
     options={
-        "blank": Option(meaning="The class that stands for no label.", rules=(IndexOf(axis="C"),)),
+        "blank": Option(meaning="The class that represents no label.", rules=(IndexOf(axis="C"),)),
         "zero_infinity": Option(
             meaning="Whether an infinite value, and its gradient, becomes 0: that of a sequence "
             "with too few frames for its labels."
@@ -224,7 +224,7 @@ def ctc_loss(
     to stretch its labels over its frames, with blanks between them. The gradient
     with respect to `log_probs` is torch's: `exp(log_probs)` minus the posterior of
     each class. It is right once it is passed on through the log_softmax that made
-    `log_probs`, and is not the partial derivative of the value by itself. Rows lie
+    `log_probs`, and is not the partial derivative of the value by itself. Rows are
     along the second axis of `log_probs`, so that a batch cannot be cut at its
     first.
     """

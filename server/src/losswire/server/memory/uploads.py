@@ -33,7 +33,7 @@ async def receive(
     budget: Budget,
     store: ResidentStore,
 ) -> tensor_service_pb2.PutTensorResponse:
-    """Receive a tensor part by part and store it; raises what is wrong with it.
+    """Receive a tensor part by part and store it; raises its error.
 
     The header alone decides whether its size is accepted. Until the tensor is stored, the budget of
     the evaluations holds its memory, so that an upload that never ends evicts nothing.

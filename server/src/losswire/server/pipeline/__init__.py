@@ -1,1 +1,1 @@
-"""The pipeline of an evaluation: decode, resolve, validate, admit, batch, compute, encode."""
+"""The pipeline of an evaluation: decode, resolve, validate, admit, compute, encode."""

@@ -52,7 +52,7 @@ class Reference:
 # Not frozen: that would make constructing one, which every call does, three times as slow.
 @dataclass(slots=True, kw_only=True)
 class Request:
-    """An evaluation whose form was checked; None stands for a malformed or unresolved tensor."""
+    """An evaluation whose form was checked; None marks a malformed or unresolved tensor."""
 
     loss: str
     inputs: Mapping[str, Array | None]
@@ -68,7 +68,7 @@ class Request:
     factored: bool
     """Whether gradients are requested in factored form."""
     violations: tuple[Violation, ...]
-    """What is wrong with the form; validation adds what is wrong with the meaning."""
+    """The violations of the form; validation adds those of the meaning."""
     streamed: frozenset[str] = frozenset()
     """The inputs that have a type and a shape, but no values yet."""
     references: tuple[Reference, ...] = ()

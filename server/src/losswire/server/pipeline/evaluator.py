@@ -77,7 +77,7 @@ class Evaluator:
         on_evaluated: OnEvaluated = _ignore,
         detached: Detached = NOTHING_DETACHED,
     ) -> Encoded:
-        """Evaluate one batch by a deadline on the monotonic clock; raises what is wrong with it.
+        """Evaluate one batch by a deadline on the monotonic clock; raises its error.
 
         `detached` are the elements that were cut out of the message.
         """
@@ -140,7 +140,7 @@ class Evaluator:
     async def check(
         self, evaluation: evaluation_pb2.Evaluation, detached: Detached = NOTHING_DETACHED
     ) -> Work:
-        """Decode, resolve and validate one evaluation; raises what is wrong with it."""
+        """Decode, resolve and validate one evaluation; raises its error."""
         detached_bytes = sum(each.nbytes for each in detached.values())
         return await self.run_checks(
             [evaluation], lambda: self._work_of(evaluation, detached), detached_bytes
@@ -162,8 +162,8 @@ class Evaluator:
     ) -> ResultT:
         """Run the checks of some evaluations, in another thread when they will take long.
 
-        `detached_bytes` were cut out of the messages. Meanwhile the budget holds what checking
-        resident tensors allocates, and what is copied out of regions to be checked.
+        `detached_bytes` were cut out of the messages. Meanwhile the budget holds the memory that
+        checking resident tensors takes, and that of copies out of regions.
         """
         referenced = [self._referenced_bytes(each) for each in evaluations]
         resident = sum([each.resident for each in referenced])
@@ -181,7 +181,7 @@ class Evaluator:
             return await asyncio.to_thread(checks)
 
     def _work_or_error(self, evaluation: evaluation_pb2.Evaluation) -> Work | Exception:
-        """Check one evaluation of many; returns what is wrong with it."""
+        """Return the work of one evaluation of many, or its error."""
         try:
             work = self._work_of(evaluation)
             # An item that is too large by itself is refused by itself.

@@ -99,7 +99,7 @@ def _is_copied(record: LossRecord, name: str | None, dtype: str) -> bool:
 
 @dataclass(slots=True)
 class _Resolving:
-    """One evaluation's references, and what was found for them so far."""
+    """One evaluation's references, and the tensors that were found for them so far."""
 
     record: LossRecord
     find_resident: FindResident

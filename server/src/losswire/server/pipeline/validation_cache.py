@@ -79,7 +79,7 @@ class ValidationCache:
             return _filled(skeleton.work, request)
         work = _filled(skeleton.work, request)
         if not skeleton.allows(work.inputs):
-            return validate(request, record)  # which says what is wrong, with its path
+            return validate(request, record)  # raises the violation, with its path
         return work
 
 

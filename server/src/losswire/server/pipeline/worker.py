@@ -24,7 +24,7 @@ from losswire.server.pipeline.encode import Encoded, encode_detached
 _log = logging.getLogger(__name__)
 
 Answer = Encoded | Exception
-"""The result of one evaluation, or what went wrong with it."""
+"""The result of one evaluation, or its error."""
 
 ResultT = TypeVar("ResultT")
 
@@ -135,7 +135,7 @@ class ComputeWorker:
     async def run(self, task: Callable[[int], ResultT], deadline: float) -> ResultT:
         """Run a function on the worker's thread, with the nanoseconds that it waited.
 
-        Raises what the function raises, and ExpiredError when it had not begun by the deadline.
+        Raises the errors of the function, and ExpiredError when it had not begun by the deadline.
         """
         return await self.answer_of(self.start_task(task, deadline))
 
@@ -149,7 +149,7 @@ class ComputeWorker:
         return self._submit([task], deadline)
 
     async def answer_of(self, started: asyncio.Future[list[ResultT]]) -> ResultT:
-        """Return the result of a queued function; raises what it raised."""
+        """Return the result of a queued function; raises its error."""
         [answer] = await started
         if isinstance(answer, Exception):
             raise answer
@@ -197,7 +197,7 @@ class ComputeWorker:
         return found
 
     def _stacks(self, jobs: Sequence[_Job]) -> list[list[tuple[_Job, int]]]:
-        """Group all parts of some jobs by what is computed together."""
+        """Group all parts of some jobs, each group to be computed together."""
         entries = [(job, position) for job in jobs for position in range(len(job.answers))]
         works = [part if isinstance(part := job.part(i), Work) else None for job, i in entries]
         return [[entries[each] for each in stack] for stack in stacks(works, self.device.type)]

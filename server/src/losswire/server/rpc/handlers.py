@@ -42,7 +42,7 @@ class EvaluateHandlers:
     async def one(
         self, request: bytes, deadline: Deadline
     ) -> bytes | loss_service_pb2.EvaluateResponse:
-        """Answer an EvaluateRequest; raises what is wrong with it."""
+        """Answer an EvaluateRequest; raises the error of its evaluation."""
         sent = one_evaluation(request)
         prepared = self.prepared.find(sent) if sent else None
         if sent is not None and prepared is not None:
@@ -65,7 +65,7 @@ class EvaluateHandlers:
     async def many(
         self, request: bytes, deadline: Deadline
     ) -> bytes | loss_service_pb2.EvaluateManyResponse:
-        """Answer an EvaluateManyRequest; what is wrong with an item becomes its outcome."""
+        """Answer an EvaluateManyRequest; the error of an item becomes its outcome."""
         sent = many_evaluations(request, self._max_evaluations)
         results = await self._prepared_results(sent)
         if results:
@@ -81,7 +81,7 @@ class EvaluateHandlers:
     async def item(
         self, request: bytes, deadline: float
     ) -> bytes | loss_service_pb2.EvaluateStreamResponse:
-        """Answer an EvaluateStreamRequest; what is wrong with it becomes its outcome."""
+        """Answer an EvaluateStreamRequest; an error becomes its outcome."""
         number, sent = streamed_evaluation(request)
         prepared = self.prepared.find(sent) if sent else None
         result = (
@@ -158,7 +158,7 @@ class EvaluateHandlers:
 
 
 def outcome_of(answer: Encoded | Exception) -> evaluation_pb2.EvaluationOutcome:
-    """Return the outcome of one item: its result, or the status of what went wrong."""
+    """Return the outcome of one item: its result, or the status of its error."""
     if isinstance(answer, Exception):
         return evaluation_pb2.EvaluationOutcome(error=item_status(answer, current_request_id()))
     return evaluation_pb2.EvaluationOutcome(result=answer.whole())

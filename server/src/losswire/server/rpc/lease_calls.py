@@ -22,7 +22,7 @@ HEADER: Final = struct.Struct("<II")
 the bytes that follow, and the canonical code (0: an EvaluateResponse follows)."""
 
 Answer = Callable[[bytes, Callable[[], float]], Awaitable[bytes | Message]]
-"""Answers an EvaluateRequest by a deadline on the monotonic clock; raises what is wrong with it."""
+"""Answers an EvaluateRequest by a deadline on the monotonic clock; raises its error."""
 
 
 class LeaseCalls(asyncio.Protocol):

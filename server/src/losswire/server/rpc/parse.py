@@ -49,7 +49,7 @@ def _count_fields(data: bytes, message_type: type[Message]) -> int:
         count += 1
         field = by_number.get(number) if kind == LENGTH_DELIMITED else None
         if field is not None and field.message_type is not None:
-            # In a group, what has the number of a submessage may be anything.
+            # In a group, a field with the number of a submessage may be of any type.
             inner = _whole_fields(data, begin, end)
             count += sum(1 for _ in islice(inner, thresholds.MAX_FIELDS + 1 - count))
         if count > thresholds.MAX_FIELDS:

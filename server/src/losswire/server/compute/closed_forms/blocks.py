@@ -17,6 +17,7 @@ from losswire.server.compute.reduce import (
     Sums,
     Weighting,
     denominator_of,
+    denominator_terms,
     grad_output_of,
     loss_of,
     quotient,
@@ -122,10 +123,9 @@ class _Walk:
 
     def _denominators(self) -> Tensor | None:
         """Return the terms of the mean's denominator; None: 1 each, or a normalizer is given."""
-        known = self.work.record.denominators.get(self.work.layout.name)
-        if known is None or self.work.normalizer is not None:
+        if self.work.normalizer is not None:
             return None
-        terms = known.terms(self.rows | self.shared, self.work.options)
+        terms = denominator_terms(self.work, self.rows | self.shared)
         return None if terms is None else terms.to(self.device)
 
     def _value_gradients(self, denominator: float) -> Tensor:

@@ -41,7 +41,7 @@ class Lane(Protocol):
         """Let work queued from now on wait for an event of another lane."""
 
     def uses(self, tensor: Tensor) -> None:
-        """Keep a tensor's memory from reuse until the work queued here by then is done."""
+        """Prevent reuse of a tensor's memory until the work that is queued here by then is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from losswire.server.compute.reduce import (
     Computed,
     Sums,
     batchmean_denominator,
+    denominator_terms,
     loss_of,
     quotient,
 )
@@ -40,8 +41,7 @@ def compute_rows(form: ClosedForm, work: Work, threads: int) -> Computed:
 
 
 def _compute(form: ClosedForm, native: Native, work: Work, threads: int) -> Computed:
-    known = work.record.denominators.get(work.layout.name)
-    terms = known.terms(work.inputs, work.options) if known else None
+    terms = denominator_terms(work, work.inputs)
     # Terms of bool are the rows that count, and need not be found twice.
     conditions = terms is not None and terms.dtype == bool
     counted = terms if conditions else form.counted(work.inputs, work.options)
@@ -67,7 +67,7 @@ def _compute(form: ClosedForm, native: Native, work: Work, threads: int) -> Comp
 
 
 def threads_of(work: Work, threads: int) -> int:
-    """Return over how many of the threads rows are split; 0 and 1: they are not split."""
+    """Return the number of threads over which rows are split; 0 and 1: they are not split."""
     most = min(threads, work.input_bytes // thresholds.THREAD_BYTES)
     return most if most <= 1 else min(most, _length(work))
 

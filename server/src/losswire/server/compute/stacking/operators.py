@@ -20,7 +20,7 @@ _CLASSES = 1
 
 _MATRIX = 2
 
-# Looking an operator up costs as much as a small one takes.
+# Looking an operator up takes as long as a small one runs.
 _LOG_SOFTMAX_BACKWARD = torch.ops.aten._log_softmax_backward_data.out  # noqa: SLF001 (its gradient)
 _NLL_FORWARD = torch.ops.aten.nll_loss_forward.default
 _NLL_BACKWARD = torch.ops.aten.nll_loss_backward.grad_input

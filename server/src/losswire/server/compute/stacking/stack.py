@@ -20,6 +20,7 @@ from losswire.server.compute.reduce import (
     Computed,
     Sums,
     batchmean_denominator,
+    denominator_terms,
     loss_of,
     quotient,
     sum64,
@@ -54,8 +55,7 @@ class _Stack:
     def run(self) -> list[Computed]:
         """Compute all of them."""
         first, form = self.first, self.form
-        known = first.record.denominators.get(first.layout.name)
-        terms = known.terms(self.arrays, first.options) if known else None
+        terms = denominator_terms(first, self.arrays)
         # Terms of bool are the rows that count, and need not be found twice.
         conditions = terms is not None and terms.dtype == bool
         counted = terms if conditions else form.counted(self.arrays, first.options)
@@ -165,7 +165,7 @@ def _new(name: str, like: Tensor) -> Tensor:
 
 
 def _sum(values: list[float]) -> float:
-    """Add up in one rounding; as numpy does where the sum is infinite or NaN."""
+    """Return the sum, rounded once; as numpy does where it is infinite or NaN."""
     try:
         return math.fsum(values)
     except (OverflowError, ValueError):

@@ -1,4 +1,4 @@
-"""Which of the evaluations that wait for the GPU are computed together.
+"""Chooses the evaluations that wait for the GPU and can be computed together.
 
 Only evaluations of one skeleton are stacked, and only by operators that return the same bits for
 a row whatever rows are beside it, so that no result tells who shared its stack.

@@ -1,1 +1,1 @@
-"""The straight line, part by part: EvaluateChunked."""
+"""The pipeline, part by part: EvaluateChunked."""

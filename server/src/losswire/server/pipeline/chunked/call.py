@@ -48,7 +48,7 @@ class ChunkedEvaluator:
     ) -> AsyncGenerator[bytes | loss_service_pb2.EvaluateChunkedResponse]:
         """Evaluate one call: yields messages of gradients, and the result last.
 
-        Raises what is wrong with the header or a part.
+        Raises the error of the header or of a part.
         """
         plan = await self._plan(parts)
         accumulator = Accumulator(plan, self.worker.device)

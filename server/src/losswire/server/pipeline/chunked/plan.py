@@ -162,7 +162,7 @@ def make_plan(
     find_resident: FindResident,
     map_region: MapRegion,
 ) -> Plan:
-    """Return the plan of a header; InvalidEvaluationError says what is wrong or cannot stream.
+    """Return the plan of a header; InvalidEvaluationError when it is wrong or cannot stream.
 
     `max_value_bytes` limits the values of an unreduced loss, which come in one message.
     """
