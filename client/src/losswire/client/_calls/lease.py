@@ -9,7 +9,6 @@ import asyncio
 import os
 import select
 import socket
-import struct
 import threading
 import time
 import weakref
@@ -20,10 +19,7 @@ from typing import Final
 from losswire.client._calls.interrupt import Interrupt, resolve
 from losswire.client._errors import DeadlineExceededError, error_from_details
 from losswire.client._messages import thresholds
-
-_HEADER: Final = struct.Struct("<II")
-"""Of a request: how many bytes follow, and how many milliseconds it may take. Of an answer: how
-many bytes follow, and the code of a failure, or 0."""
+from losswire.wire import LEASE_HEADER
 
 _MAX_MILLISECONDS: Final = 2**32 - 1
 _MAX_POLL_MILLISECONDS: Final = 2**31 - 1
@@ -232,12 +228,12 @@ class Lease:
             return thresholds.LEASE_RECEIVE_BYTES
         size = sum(map(len, received))
         head = received[0]
-        if len(head) < _HEADER.size:
+        if len(head) < LEASE_HEADER.size:
             head = b"".join(received)
-            if size < _HEADER.size:
+            if size < LEASE_HEADER.size:
                 return thresholds.LEASE_RECEIVE_BYTES
-        length: int = _HEADER.unpack_from(head)[0]
-        return _HEADER.size + length - size
+        length: int = LEASE_HEADER.unpack_from(head)[0]
+        return LEASE_HEADER.size + length - size
 
     def _answer(self) -> bytes:
         """Return the whole answer, after which the lease is free."""
@@ -334,7 +330,7 @@ def _no_holder() -> None:
 
 def _with_header(request: bytes, seconds: float) -> bytes:
     milliseconds = int(min(max(seconds * 1000, 1), _MAX_MILLISECONDS))
-    return _HEADER.pack(len(request), milliseconds) + request
+    return LEASE_HEADER.pack(len(request), milliseconds) + request
 
 
 def _deadline_error(seconds: float) -> DeadlineExceededError:
@@ -343,8 +339,8 @@ def _deadline_error(seconds: float) -> DeadlineExceededError:
 
 def _read_body(answer: bytes) -> bytes:
     """Return the bytes behind the header; an error is raised."""
-    code: int = _HEADER.unpack_from(answer)[1]
-    body = answer[_HEADER.size :]
+    code: int = LEASE_HEADER.unpack_from(answer)[1]
+    body = answer[LEASE_HEADER.size :]
     if code:
         raise error_from_details(code, body)
     return body
