@@ -13,7 +13,7 @@ from losswire.client._calls.plan import ChunkedPlan
 from losswire.client._errors import too_large_error
 from losswire.client._messages import thresholds
 from losswire.client._messages.arrays import ArrayInput, as_array
-from losswire.client._messages.catalogue import ServerCatalogue
+from losswire.client._messages.catalogue import LossInfo, ServerInfo
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import complete, rebuild_of
 from losswire.client._messages.outputs import check_outputs
@@ -95,18 +95,20 @@ class Batch:
                 result.gradients[name] = output
         return result
 
-    def plan(self, catalogue: ServerCatalogue) -> ChunkedPlan | None:
-        """Return how it is cut into chunks; None when one message is as good, or the only way.
+    def plan(self, server: ServerInfo, losses: Mapping[str, LossInfo]) -> ChunkedPlan | None:
+        """Return how it is cut into chunks; None when one message is as good, or is required.
 
-        Raises ResourceExhaustedError when not even its parts fit.
+        `losses` are the server's, by name. Raises ResourceExhaustedError when not even its parts
+        fit.
         """
-        limit = catalogue.server.limits.max_message_bytes
-        room = limit - self._bytes_beside_tensors()
-        if not catalogue.server.transports.chunked:
+        limit = server.limits.max_message_bytes
+        max_tensor_bytes = limit - self._bytes_beside_tensors()
+        loss = losses.get(self.evaluation.loss)
+        if not server.transports.chunked:
             return None
-        if self._sent_bytes <= room and not self._gains_from_chunks(catalogue):
+        if self._sent_bytes <= max_tensor_bytes and not self._gains_from_chunks(loss):
             return None
-        streamed = self._streamed_inputs(catalogue, room)
+        streamed = self._streamed_inputs(loss, max_tensor_bytes)
         if not streamed:
             return None
         header = _header(self.evaluation, streamed)
@@ -119,7 +121,7 @@ class Batch:
             raise too_large_error(text, row_bytes)
         streaming = sum(array.nbytes for array in arrays)
         chunk = min(
-            catalogue.server.limits.preferred_chunk_bytes or thresholds.MIN_CHUNK_BYTES,
+            server.limits.preferred_chunk_bytes or thresholds.MIN_CHUNK_BYTES,
             limit - thresholds.CHUNK_FRAME_BYTES,
             max(thresholds.MIN_CHUNK_BYTES, streaming // thresholds.MIN_CHUNKS),
         )
@@ -135,17 +137,16 @@ class Batch:
             rebuild=rebuild,
         )
 
-    def _gains_from_chunks(self, catalogue: ServerCatalogue) -> bool:
+    def _gains_from_chunks(self, loss: LossInfo | None) -> bool:
         """Return whether chunks are faster than the one message it fits into, with the same bits.
 
         Values that are not added up come in one message anyway, and torch's own path computes
         other bits for the elements of vectors at a cut.
         """
-        info = catalogue.losses.get(self.evaluation.loss)
         return (
-            info is not None
-            and info.kind == "loss"
-            and info.separable
+            loss is not None
+            and loss.kind == "loss"
+            and loss.separable
             and self._sent_bytes >= thresholds.CHUNKED_BYTES
             and bool(self.evaluation.gradients)
             and self.evaluation.reduction != "none"
@@ -153,24 +154,24 @@ class Batch:
         )
 
     def _bytes_beside_tensors(self) -> int:
-        """Return the bytes of the message beside those of tensors; rather more than less."""
+        """Return an upper bound of the bytes of the message that are not those of tensors."""
         bare = replace(self.evaluation, grad_output=None, sample_weight=None)
         sent = [name for name, _ in self.sent_inputs()]
         return len(_header(bare, sent)) + thresholds.CHUNK_FRAME_BYTES * (len(self._inputs) + 2)
 
-    def _streamed_inputs(self, catalogue: ServerCatalogue, room: int) -> list[str]:
+    def _streamed_inputs(self, loss: LossInfo | None, max_tensor_bytes: int) -> list[str]:
         """Choose the inputs that stream: the largest ones, until the others fit into the header.
 
-        The denominator of a mean follows from small inputs (classes, weights), so as few
-        inputs as possible stream.
+        `max_tensor_bytes` is the size of all tensors that fit into one message. The denominator
+        of a mean follows from small inputs (classes, weights), so as few inputs as possible stream.
         """
-        rows = row_inputs(catalogue.losses.get(self.evaluation.loss), self._inputs)
+        rows = row_inputs(loss, self._inputs)
         candidates = [name for name in rows if name not in self._stored]
         candidates.sort(key=lambda name: -self._inputs[name].nbytes)
         chosen: list[str] = []
         left = self._sent_bytes
         for name in candidates:
-            if chosen and left <= room:
+            if chosen and left <= max_tensor_bytes:
                 break
             chosen.append(name)
             left -= self._inputs[name].nbytes

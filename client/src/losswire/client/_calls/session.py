@@ -4,14 +4,14 @@ import ipaddress
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from losswire.client._calls.interrupt import Interrupt
 from losswire.client._calls.retry import Attempts, RetryPolicy, Rotation
 from losswire.client._messages import thresholds
-from losswire.client._messages.catalogue import ServerCatalogue, ServerInfo
+from losswire.client._messages.catalogue import LossInfo, ServerInfo
 from losswire.client._version import __version__
 
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
@@ -96,10 +96,11 @@ class Session:
     """When failed calls are tried again."""
     metadata: tuple[tuple[str, str], ...] | None
     """The metadata of each call."""
-    catalogue: ServerCatalogue | None = None
-    """The cached descriptions of servers and losses, once they were asked."""
     server: ServerInfo | None = None
-    """The cached description of the server, once it was asked."""
+    """The cached description of the server; None before it is known. All servers of one client are
+    assumed to be alike."""
+    losses: Mapping[str, LossInfo] | None = None
+    """The cached descriptions of its losses, by name; None before they are known."""
     closed: bool = False
     """Whether the client was closed."""
     interrupt: Interrupt = field(default_factory=Interrupt)
@@ -120,6 +121,11 @@ class Session:
     def is_inherited(self) -> bool:
         """Whether this process has the client from its parent, through a fork."""
         return os.getpid() != self.process
+
+    def forget_server(self) -> None:
+        """Drop what is cached of the server, because it may have been started again."""
+        self.server = None
+        self.losses = None
 
     def check_usable(self) -> None:
         """Refuse a client that was closed, or inherited through a fork; RuntimeError."""

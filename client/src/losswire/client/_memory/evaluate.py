@@ -32,7 +32,6 @@ from losswire.client._errors import (
 from losswire.client._memory.placement import Placement
 from losswire.client._memory.regions import Regions
 from losswire.client._messages import thresholds
-from losswire.client._messages.catalogue import ServerCatalogue
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.placed_array import Array, is_missing_region, mark_unsettled
 from losswire.client._messages.resident import is_missing
@@ -108,13 +107,13 @@ def _in_chunks(
     session: Session, batch: Batch, progress: Progress | None
 ) -> Steps[EvaluationResult | None]:
     """Evaluate in chunks; None when one message is as good, or the server takes none."""
-    if session.catalogue is None:
-        server = session.server or (yield get_server_info())
-        losses = yield list_losses()
-        session.catalogue = ServerCatalogue(
-            server=server, losses={each.name: each for each in losses}
-        )
-    plan = batch.plan(session.catalogue)
+    server, losses = session.server, session.losses
+    if server is None:
+        server = session.server = yield get_server_info()
+    if losses is None:
+        listed = yield list_losses()
+        losses = session.losses = {each.name: each for each in listed}
+    plan = batch.plan(server, losses)
     if plan is None:
         return None
     call = ChunkedCall(plan, progress)

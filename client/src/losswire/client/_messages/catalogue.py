@@ -168,19 +168,6 @@ class ServerInfo:
     """By which ways tensors may reach it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerCatalogue:
-    """A client's cache of its servers' limits and losses, filled before the first large evaluation.
-
-    All servers of one client are assumed to be alike.
-    """
-
-    server: ServerInfo
-    """Their descriptions."""
-    losses: Mapping[str, LossInfo]
-    """Their losses, by name."""
-
-
 def read_losses(message: loss_service_pb2.ListLossesResponse) -> list[LossInfo]:
     """Read the catalogue, ordered by name."""
     return [_read_loss(info) for info in message.losses]
