@@ -16,7 +16,7 @@ from losswire.client._messages.arrays import ArrayInput, as_array
 from losswire.client._messages.catalogue import LossInfo, ServerInfo
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import complete, rebuild_of
-from losswire.client._messages.outputs import check_outputs
+from losswire.client._messages.outputs import Spec, check_outputs
 from losswire.client._messages.request import (
     fill_evaluation,
     float_type,
@@ -71,8 +71,11 @@ class Batch:
         return self._sent_bytes > thresholds.SURE_MESSAGE_BYTES
 
     @property
-    def is_worth_staging(self) -> bool:
-        """Whether it may be so large that shared memory is worth looking for."""
+    def may_be_worth_staging(self) -> bool:
+        """Whether copying it through shared memory may take less time than sending it.
+
+        By the bytes that are sent alone: `Placement.is_worth_staging` decides.
+        """
         # A gradient has at most four times the bytes of its input.
         return self._sent_bytes * 5 > thresholds.STAGED_BYTES
 
@@ -127,7 +130,7 @@ class Batch:
         )
         outputs = self._outputs(streamed)
         rebuild = rebuild_of(self.evaluation, self._inputs) if outputs else None
-        specs = rebuild.forms if rebuild else tuple(map(_spec_of, outputs.values()))
+        specs = rebuild.specs if rebuild else tuple(map(_spec_of, outputs.values()))
         return ChunkedPlan(
             header=header,
             arrays=arrays,
@@ -189,7 +192,7 @@ class Batch:
                 found[name] = np.empty(shape, dtype)
         return found
 
-    def gradient_specs(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    def gradient_specs(self) -> dict[str, Spec]:
         """Return the dtype and shape of each gradient that is asked for."""
         names = gradient_names(self.evaluation.gradients, "")
         asked = DATA_TYPES.get(float_type(self.evaluation.gradient_dtype, "gradient_dtype"))

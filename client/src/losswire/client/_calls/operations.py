@@ -211,13 +211,13 @@ def check_contents(evaluation: Evaluation, out: Mapping[str, Array] | None = Non
 
 
 def known_call(
-    form: KeyedValues | None, leases: Sequence[Lease]
+    keyed: KeyedValues | None, leases: Sequence[Lease]
 ) -> Operation[EvaluationResult] | None:
-    """Return the one call of an evaluation of a form; None when the form is not known.
+    """Return the one call of an evaluation by its `key_of`; None when its template is not known.
 
     No such evaluation is large, names resident tensors or has its result completed.
     """
-    serialized = TEMPLATES.small_request(form, ALONE)
+    serialized = TEMPLATES.small_request(keyed, ALONE)
     if serialized is None:
         return None
     return Operation(EVALUATE, serialized, _read_one, leases=leases)

@@ -1,7 +1,7 @@
 """One evaluation from its arguments to its result: the steps that both clients take.
 
-The fastest transport is tried first: the request of a known form, shared memory, chunks, and one
-message, which is always possible.
+The fastest transport is tried first: a request from a known template, shared memory, chunks, and
+one message, which is always possible.
 """
 
 from collections.abc import Mapping
@@ -92,7 +92,7 @@ def _is_answer(error: BaseException) -> bool:
 def _evaluate_batch(
     regions: Regions, batch: Batch, progress: Progress | None
 ) -> Steps[EvaluationResult]:
-    """Evaluate a batch whose form is not known, by the fastest transport for its size."""
+    """Evaluate a batch whose template is not known, by the fastest transport for its size."""
     result: EvaluationResult | None = None
     if regions.may_help(batch):
         result = yield from _through_regions(regions, batch, staged=progress is None)

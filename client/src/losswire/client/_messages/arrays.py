@@ -51,7 +51,7 @@ def encode_array(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
     return _named(path, lambda: encode_tensor(to_numpy(value)))
 
 
-def encode_array_form(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
+def encode_array_spec(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
     """Return the tensor message of anything array-like, without data; raises as `encode_array`."""
     return _named(path, lambda: encode_spec(to_numpy(value)))
 

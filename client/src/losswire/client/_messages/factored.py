@@ -67,7 +67,7 @@ class Rebuild:
         self._narrow = not double and self._classes >= thresholds.REBUILD_FLOAT32_CLASSES
         self._scratch = np.empty(0, np.float32 if self._narrow else np.float64)
         wire_type = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT64]
-        self.forms = (TensorSpec(wire_type, self.values_shape),) * 3
+        self.specs = (TensorSpec(wire_type, self.values_shape),) * 3
         """The factors, in the order in which chunks pack them."""
 
     def rows(self, out: Array, factors: Sequence[Array], start: int = 0) -> None:

@@ -90,8 +90,8 @@ class StoredTensor:
         return wire.reshape(-1).view(np.uint8).data
 
     def __repr__(self) -> str:
-        form = f"{self.dtype.name}{list(self.shape)}"
-        return f"<losswire {type(self).__name__} {form} {self.id.hex()[:12]}>"
+        spec = f"{self.dtype.name}{list(self.shape)}"
+        return f"<losswire {type(self).__name__} {spec} {self.id.hex()[:12]}>"
 
 
 class _Deletes(Protocol):
