@@ -34,7 +34,7 @@ Array = npt.NDArray[Any]
 
 
 class Batch:
-    """An evaluation whose arrays are numpy's, and where its gradients go."""
+    """An evaluation whose arrays are numpy's, and the arrays for its gradients."""
 
     def __init__(self, evaluation: Evaluation, out: Mapping[str, Array] | None) -> None:
         """Convert the arrays; TypeError and ValueError for values that cannot be sent."""

@@ -45,9 +45,9 @@ class Lease:
     """One connection. Any thread may use it; no call waits for another one's.
 
     Bytes sent and received are kept in lists that are appended to by the same C call that
-    moves the bytes, so that no exception can come between. From them follows at any time
-    whether the lease is free, has to drop an answer of a call that ended, or is broken by a request
-    that was sent in part.
+    moves the bytes, so that no exception can come between. They show at any time whether the
+    lease is free, has to drop the answer of a call that ended, or is broken by a request that was
+    sent in part.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Lease:
         """Whether the server, or an error of the system, ended the connection."""
         self._is_closing = False
         self._asked = 0
-        """The length of the request whose answer is not taken yet; 0: there is none."""
+        """The length of the request whose answer is not complete yet; 0: there is none."""
         self._sent: list[int] = []
         """How many bytes of it went out with each call of `send`."""
         self._received: list[bytes] = []
@@ -204,7 +204,7 @@ class Lease:
         view = memoryview(framed)
         while (sent := sum(self._sent)) < len(framed):
             try:
-                # `extend` with `map` sends and notes in one step: see the class.
+                # `extend` with `map` sends and records in one step: see the class.
                 self._sent.extend(map(self._connection.send, (view[sent:],)))
             except BlockingIOError:
                 yield _WRITE
@@ -243,7 +243,7 @@ class Lease:
         return answer
 
     def _drop_answer(self) -> bool:
-        """Drop the answer that nobody waited for, if all of it has come by now."""
+        """Drop the answer of a call that ended, if all of it has come by now."""
         try:
             while missing := self._missing():
                 before = len(self._received)
@@ -262,7 +262,7 @@ class Lease:
             poll = self._poll = self._poll or self._poll_for(events)
         else:
             poll = self._poll_for(events)
-        # Rounded up: a time that is left is never waited for by polling without end.
+        # Rounded up: a wait of 0 milliseconds would be repeated until the time is up.
         milliseconds = int(min(max(seconds, 0.0) * 1000 + 1, _MAX_POLL_MILLISECONDS))
         ready = poll.poll(milliseconds)
         if not ready:
@@ -315,7 +315,7 @@ _leases: "weakref.WeakSet[Lease]" = weakref.WeakSet()
 
 
 def _abandon_leases() -> None:
-    """Keep nothing open, in a child, that would prolong or end a lease of its parent."""
+    """Close, in a child, its copies of the leases of its parent, which they would prolong."""
     for lease in tuple(_leases):
         lease.abandon()
 

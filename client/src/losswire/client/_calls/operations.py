@@ -47,7 +47,7 @@ class Method:
     path: str
     """The full name in a call."""
     parse: Callable[[bytes], Any]
-    """Makes the bytes of an answer its message."""
+    """Parses the bytes of an answer."""
 
 
 def _method(name: str, module: ModuleType = loss_service_pb2, service: str = "Loss") -> Method:
@@ -143,7 +143,7 @@ def _parse(answer: bytes) -> OneAnswer:
 
 @dataclass(frozen=True, slots=True)
 class LocalStep:
-    """Something on this machine that takes long enough to keep it off an event loop."""
+    """Work on this machine that takes too long for an event loop."""
 
     work: Callable[[], Any]
     """The function to call; once begun, it is never abandoned."""
@@ -172,7 +172,7 @@ Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...] | LocalStep | EachTa
 the last call misses."""
 
 Steps: TypeAlias = Generator[Step, Any, _R]
-"""A call of the client, step by step. The runner sends back what each step returns, or throws its
+"""A call of the client, step by step. The runner sends back the result of each step, or throws its
 LosswireError; the generator's value is the caller's result."""
 
 
@@ -233,7 +233,7 @@ def _read_one(answer: OneAnswer) -> EvaluationResult:
 
 
 def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:
-    """Evaluate many batches in one message; those that miss a resident tensor twice."""
+    """Evaluate many batches in one message, and once more those that miss a resident tensor."""
     items: list[bytes] = []
     tensors: list[tuple[StoredTensor, ...]] = []
     factored: dict[int, Evaluation] = {}
@@ -252,7 +252,7 @@ def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:
 def _many_with(
     items: list[bytes], tensors: Sequence[tuple[StoredTensor, ...]]
 ) -> Steps[list[_Outcome]]:
-    """Evaluate many batches; those that miss one of their resident tensors twice."""
+    """Evaluate many batches, and once more those that miss one of their resident tensors."""
     operation = _many(items)
     if not any(tensors):
         items.clear()

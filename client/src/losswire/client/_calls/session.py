@@ -1,4 +1,4 @@
-"""Where a client connects to and how its channels are set up."""
+"""The facts that all calls of a client share, such as its targets, and the channels' options."""
 
 import ipaddress
 import json
@@ -19,14 +19,14 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # The SDK's own policy retries (see retry.py).
     ("grpc.enable_retries", 0),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
-    # The server refuses messages that are too large: it knows its memory.
+    # The server, which knows its memory, refuses messages that are too large.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # A connection that died silently is noticed after 80 s instead of never.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # A server that comes back is found again within a second, and one that
-    # never answers a connection is given up for another after five.
+    # A server that comes back is found again within a second. One that accepts
+    # no connection within five is left for another one.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.min_reconnect_backoff_ms", 5_000),
@@ -123,7 +123,7 @@ class Session:
         return os.getpid() != self.process
 
     def forget_server(self) -> None:
-        """Drop what is cached of the server, because it may have been started again."""
+        """Drop the cached descriptions, because the server may have been started again."""
         self.server = None
         self.losses = None
 

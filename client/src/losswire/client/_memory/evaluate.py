@@ -122,7 +122,7 @@ def _in_chunks(
     except LosswireError as error:
         if not (batch.residents and is_missing(error)):
             raise
-        # The next try may meet another server: all must hold them.
+        # The next try may reach another server: all must hold them.
         for tensor in batch.residents:
             yield EachTarget(put(tensor))
         result = yield call

@@ -25,7 +25,7 @@ Place = Callable[[Array], PlacedArray | None]
 
 _GRAD_OUTPUT: Final = ".grad_output"
 _SAMPLE_WEIGHT: Final = ".sample_weight"
-"""The tensors beside the inputs have names that no input has."""
+"""The names of tensors that are not inputs; no input has such a name."""
 
 
 class Placement:

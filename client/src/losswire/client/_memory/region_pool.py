@@ -60,7 +60,7 @@ class RegionPool:
     """The regions of one client for one purpose. Any thread may use it; nothing waits in it.
 
     A region is either among the free ones or referred to by the one evaluation that uses it.
-    Whatever ends that evaluation drops its reference, and the region no longer counts.
+    However that evaluation ends, its reference is dropped, and the region no longer counts.
     """
 
     def __init__(self, session: Session, limits: PoolLimits) -> None:
@@ -116,7 +116,7 @@ class RegionPool:
     def add(self) -> Steps[None]:
         """Add one region of the smallest size to the free ones, in place of those that ended.
 
-        Does nothing when it cannot be had, or while another one is being made.
+        Does nothing when there can be none, or while another one is being made.
         """
         with self._lock:
             if self._drop_ended():
@@ -274,7 +274,7 @@ def _has_ended(counted: SharedMemory | _Reservation) -> bool:
 
 
 def _rounded(size: int) -> int:
-    """Round up to a quarter of a power of two, so that what grows a little fits again."""
+    """Round up to a quarter of a power of two, so that a slightly larger need fits, too."""
     if size <= ONE_PAGE:
         return size
     step = 1 << (size.bit_length() - 3)
