@@ -167,9 +167,16 @@ class ChunkedCall:
     """The caller's callback."""
 
 
-Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...] | LocalStep | EachTarget | ChunkedCall
-"""The next step of a call of the client. A tuple of tensors means: store those that the server of
-the last call misses."""
+@dataclass(frozen=True, slots=True)
+class StoreMissing:
+    """Storing those of some tensors that the server of the last call misses."""
+
+    tensors: Sequence[StoredTensor]
+    """The tensors, each at most once."""
+
+
+Step: TypeAlias = Operation[Any] | StoreMissing | LocalStep | EachTarget | ChunkedCall
+"""The next step of a call of the client."""
 
 Steps: TypeAlias = Generator[Step, Any, _R]
 """A call of the client, step by step. The runner sends back the result of each step, or throws its
@@ -196,7 +203,7 @@ def evaluate(
                 raise
         else:
             return result
-        yield tensors
+        yield StoreMissing(tensors)
     result = yield operation
     return result
 
@@ -262,7 +269,7 @@ def _many_with(
         return outcomes
     again = [items[index] for index in missed]
     try:
-        yield distinct(tensor for index in missed for tensor in tensors[index])
+        yield StoreMissing(distinct(each for index in missed for each in tensors[index]))
         found: list[_Outcome] = yield _many(again)
     except LosswireError as error:
         # The others have their outcomes, and keep them.
@@ -293,7 +300,7 @@ def store(value: ArrayInput, make: Callable[[Array], _Stored]) -> Steps[_Stored]
         raise TypeError("array: this is a resident tensor already")
     tensor: _Stored = yield LocalStep(partial(make, to_numpy(value)))
     check_arrays([tensor.array])
-    yield (tensor,)
+    yield StoreMissing([tensor])
     return tensor
 
 
