@@ -262,7 +262,7 @@ class Lease:
             poll = self._poll = self._poll or self._poll_for(events)
         else:
             poll = self._poll_for(events)
-        # Rounded up: a wait of 0 milliseconds would be repeated until the time is up.
+        # Rounded up, so that no call ends before its time is up.
         milliseconds = int(min(max(seconds, 0.0) * 1000 + 1, _MAX_POLL_MILLISECONDS))
         ready = poll.poll(milliseconds)
         if not ready:

@@ -84,7 +84,7 @@ class _Received:
 
 
 class _Mapping:
-    """One mapping, unmapped at the end of this object, but not by a child that lacks it."""
+    """One mapping. It is unmapped with this object, except in a forked child that has none."""
 
     def __init__(self, descriptor: int, size: int, *, inherited: bool) -> None:
         self._addresses: list[int] = []
