@@ -252,7 +252,7 @@ def test_malformed_tensors_are_refused_exactly(
 
 @pytest.mark.parametrize("source", ["resident", "region"])
 def test_tensors_that_are_elsewhere_are_not_decoded(source: str) -> None:
-    """A tensor without its data has a form, and nothing to decode."""
+    """A tensor without its data has a spec, and nothing to decode."""
     message = tensor_pb2.Tensor(data_type=_F32, shape=[2])
     getattr(message, source).SetInParent()
     assert read_spec(message, "t").size_bytes == 8

@@ -162,7 +162,7 @@ def test_what_was_taken_apart_is_put_together(message: Evaluation) -> None:
 def test_a_template_matches_what_differs_in_elements_only(
     message: Evaluation, before: int, change: int
 ) -> None:
-    """Whichever byte is changed: inside of elements it is the same form, outside it is not."""
+    """Whichever byte is changed: inside of elements it still matches, outside it does not."""
     data = message.SerializeToString()
     payloads = find_payloads(data, Evaluation)
     template = Template(data, [each.span for each in payloads])

@@ -112,12 +112,12 @@ def test_a_length_that_protobuf_refuses_is_refused(more: int) -> None:
 
 
 def _packing(*arrays: npt.NDArray[Any]) -> Packing:
-    forms = []
+    specs = []
     for array in arrays:
         wire_type = wire_type_of(array.dtype)
         assert wire_type is not None
-        forms.append(TensorSpec(wire_type, array.shape))
-    return Packing(tuple(forms))
+        specs.append(TensorSpec(wire_type, array.shape))
+    return Packing(tuple(specs))
 
 
 def test_rows_are_packed_input_by_input() -> None:

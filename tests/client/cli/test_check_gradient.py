@@ -32,7 +32,7 @@ def test_every_loss_passes(
     """Drawn inputs of each layout: every input that has a gradient there is checked."""
     rng = generator("check-gradient", record.name, layout.name)
     ground = draw_ground(record, layout, rng, longest=3)
-    # A drawn sequence may be too short for its labels, which has an infinite value and no slope.
+    # A drawn sequence may be too short for its labels, which has an infinite value and no gradient.
     options = {**required_options(ground), **WHILE_WEIGHTED.get(record.name, {})}
     dtypes = doubles(ground, presences(ground)[-1])
     inputs = draw_inputs(ground, dtypes, options, rng)

@@ -21,7 +21,7 @@ CROSS_ENTROPY = ("eval", "cross_entropy", "--json")
 
 
 def _files(folder: Path) -> None:
-    """Write the same batch in every form."""
+    """Write the same batch in every file format."""
     logits, classes = np.array(LOGITS, np.float32), np.array(CLASSES)
     np.save(folder / "logits.npy", logits)
     np.save(folder / "classes.npy", classes)

@@ -89,7 +89,7 @@ def test_after_some_calls_grpc_is_left_aside(
 
 
 def test_errors_are_those_of_grpc(server: Child) -> None:
-    """With their violations, whether the form is known or not, and the next call is as before."""
+    """With their violations, by a known template or not, and the next call is as before."""
     wrong = {**_BATCH, "target": np.full(32, 10)}
     texts = set()
     with Client(server.address) as client:

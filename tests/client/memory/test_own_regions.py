@@ -54,7 +54,7 @@ def test_arrays_in_a_region_are_used_in_place(sharing: Child, plain: EvaluationR
 
 
 def test_known_places_are_told_apart(sharing: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once composed, a request goes again for the same places and forms, and for no others."""
+    """Once composed, a request goes again for the same key and places, and for no others."""
     composed: list[int] = []
     compose = Placement.operation
 

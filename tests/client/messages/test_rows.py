@@ -75,6 +75,6 @@ def catalogue(server: str) -> dict[str, LossInfo]:
 
 @pytest.mark.parametrize("case", _SHAPES)
 def test_inputs_with_rows_are_found(catalogue: Mapping[str, LossInfo], case: str) -> None:
-    """By the layouts of the loss; else those as long as the largest, for the server to judge."""
+    """By the layouts of the loss; else those as long as the largest, for the server to check."""
     loss, inputs, expected = _SHAPES[case]
     assert row_inputs(catalogue.get(loss), inputs) == expected

@@ -39,7 +39,7 @@ Array = npt.NDArray[Any]
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    """Begin without any form."""
+    """Begin without any template."""
     TEMPLATES.clear()
     yield
     TEMPLATES.clear()
@@ -59,7 +59,7 @@ def numbers(seed: int, dtype: npt.DTypeLike = "f4", shape: tuple[int, ...] = (3,
 
 
 def tables(seed: int) -> dict[str, Evaluation]:
-    """Make evaluations of all forms that are kept, with numbers that follow from the seed."""
+    """Make evaluations of all kinds that have templates, with numbers that follow from the seed."""
     one = numbers(seed)
     real = seed * 0.1
     found = {
@@ -114,8 +114,8 @@ def tables(seed: int) -> dict[str, Evaluation]:
 
 
 @pytest.mark.parametrize("name", tables(0))
-def test_a_known_form_gives_the_same_bytes(name: str) -> None:
-    """With other numbers, each form is written as protobuf writes it, byte for byte."""
+def test_a_known_template_gives_the_same_bytes(name: str) -> None:
+    """With other numbers, each evaluation is written as protobuf writes it, byte for byte."""
     first, *others = (tables(seed)[name] for seed in range(4))
     assert TEMPLATES.small_request(key_of(first), ALONE) is None
     assert TEMPLATES.request(first, ALONE) == ordinary(first)
@@ -200,7 +200,7 @@ ALIKE = [
 
 @pytest.mark.parametrize("first", range(len(ALIKE)))
 def test_what_is_alike_is_told_apart(first: int) -> None:
-    """Forms that differ in one thing have each their own bytes, whichever was first."""
+    """Evaluations that differ in one thing have each their own bytes, whichever was first."""
     for second in ALIKE:
         TEMPLATES.clear()
         for evaluation in (ALIKE[first], second, ALIKE[first]):
@@ -237,7 +237,7 @@ TYPES = st.sampled_from(
 
 
 def rarely(strategy: st.SearchStrategy[Any], default: object) -> st.SearchStrategy[Any]:
-    """Leave most fields as they are, so that forms meet."""
+    """Leave most fields as they are, so that keys are equal."""
     return st.one_of(st.just(default), st.just(default), strategy)
 
 
@@ -274,8 +274,8 @@ def test_what_differs_never_shares(evaluations: list[Evaluation]) -> None:
         assert found == outcome(ordinary, evaluation)
 
 
-def test_every_field_enters_the_form() -> None:
-    """An evaluation that differs in any one field has another form."""
+def test_every_field_enters_the_key() -> None:
+    """An evaluation that differs in any one field has another key."""
     plain = Evaluation("any", {"x": ONE})
     others: dict[str, Any] = {
         "loss": "other",
@@ -295,9 +295,9 @@ def test_every_field_enters_the_form() -> None:
     key, numbers_of_plain = key_of(plain) or ((), [])
     assert len(numbers_of_plain) == 1
     for name, value in others.items():
-        form = key_of(dataclasses.replace(plain, **{name: value}))
-        assert form is not None
-        assert form[0] != key, name
+        keyed = key_of(dataclasses.replace(plain, **{name: value}))
+        assert keyed is not None
+        assert keyed[0] != key, name
 
 
 PLACED = np.ones(2, "f4")
@@ -322,32 +322,32 @@ def _place(places: dict[int, tuple[int, int]], array: Array) -> tuple[int, int] 
     return places.get(id(array))
 
 
-def test_places_belong_to_the_form() -> None:
+def test_places_belong_to_the_key() -> None:
     """Where an array is in a region enters the key, and the array itself is not sent."""
     keys = []
     for inputs, out, places in PLACES.values():
-        form = placed_key_of(key_of(Evaluation("any", inputs)), partial(_place, places), out)
-        assert form is not None
-        assert [*map(id, form[1])] == [id(x) for x in inputs.values() if id(x) not in places]
-        keys.append(form[0])
+        keyed = placed_key_of(key_of(Evaluation("any", inputs)), partial(_place, places), out)
+        assert keyed is not None
+        assert [*map(id, keyed[1])] == [id(x) for x in inputs.values() if id(x) not in places]
+        keys.append(keyed[0])
     assert len(set(keys)) == len(PLACES)
 
 
-def test_outputs_outside_of_regions_have_no_form() -> None:
+def test_outputs_outside_of_regions_have_no_key() -> None:
     """A gradient that has to be copied to its output takes the longer way."""
     plain = key_of(Evaluation("any", {"x": PLACED}))
     assert placed_key_of(plain, lambda _: None, {"x": OTHER}) is None
 
 
-def test_forms_are_bounded() -> None:
-    """With many forms in many threads, the oldest make room."""
+def test_templates_are_bounded() -> None:
+    """With many templates in many threads, the oldest are evicted."""
     templates = RequestTemplates(max_entries=5)
 
     def work(seed: int) -> bool:
-        forms = [numbers(seed, shape=(1 + (seed + each) % 13,)) for each in range(40)]
+        arrays = [numbers(seed, shape=(1 + (seed + each) % 13,)) for each in range(40)]
         return all(
             templates.request(evaluation, ALONE) == ordinary(evaluation)
-            for evaluation in (Evaluation("any", {"x": each}) for each in forms)
+            for evaluation in (Evaluation("any", {"x": each}) for each in arrays)
         )
 
     interval = sys.getswitchinterval()
@@ -361,15 +361,15 @@ def test_forms_are_bounded() -> None:
 
 
 def test_long_texts_are_not_kept() -> None:
-    """What would be kept of a form is bounded: a form with a long text is none."""
+    """The constant bytes of a template are bounded: one with a long text is not kept."""
     long = Evaluation("any", {"x": np.ones(2)}, {"a": "b" * TEMPLATE_BYTES})
     for _ in range(2):
         assert TEMPLATES.request(long, ALONE) == ordinary(long)
     assert len(TEMPLATES) == 0
 
 
-def test_large_forms_are_composed_only() -> None:
-    """Which way a large evaluation goes is decided each time, however well its form is known."""
+def test_large_evaluations_are_composed_only() -> None:
+    """The transport of a large evaluation is chosen each time, though its template is known."""
     assert TEMPLATE_BYTES * 5 <= STAGED_BYTES
     assert TEMPLATE_BYTES <= SURE_MESSAGE_BYTES
     for seed in range(2):

@@ -30,7 +30,7 @@ def numbers(seed: int) -> npt.NDArray[Any]:
 
 
 def test_each_call_carries_its_own_numbers(call: Call, echoing: Scripted) -> None:
-    """Three evaluations of one form are three evaluations."""
+    """Three evaluations with one key are three evaluations."""
     for seed in range(3):
         result = call(echoing.address, "evaluate", "any", {"x": numbers(seed)}, gradients=["x"])
         np.testing.assert_array_equal(result.gradients["x"], numbers(seed))
@@ -43,7 +43,7 @@ def test_each_call_carries_its_own_numbers(call: Call, echoing: Scripted) -> Non
         assert each == following
 
 
-def test_a_known_form_is_tried_again(call: Call) -> None:
+def test_a_known_template_is_tried_again(call: Call) -> None:
     """Retries are those of any other call."""
     failures = [False, True, True, False]
 
@@ -61,7 +61,7 @@ def test_a_known_form_is_tried_again(call: Call) -> None:
     assert failures == []
 
 
-def test_a_known_form_may_have_an_output(echoing: Scripted) -> None:
+def test_a_known_template_may_have_an_output(echoing: Scripted) -> None:
     """`out` is filled, whatever is known."""
     with Client(echoing.address) as client:
         for seed in range(3):
@@ -75,7 +75,7 @@ def test_a_known_form_may_have_an_output(echoing: Scripted) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf")])
-def test_a_known_form_needs_a_timeout_like_any_other(
+def test_a_known_template_needs_a_timeout_like_any_other(
     call: Call, echoing: Scripted, seconds: float
 ) -> None:
     """A timeout that cannot be right is a ValueError."""

@@ -67,8 +67,8 @@ def _rebuild(ask: Ask, outcome: Outcome, step: int = 97) -> Array:
     rebuild = rebuild_of(evaluation, ask.inputs)
     assert rebuild is not None
     factors = outcome.factors["input"]
-    assert {each.shape for each in factors} == {form.shape for form in rebuild.forms}
-    assert len(factors) == len(rebuild.forms)
+    assert {each.shape for each in factors} == {spec.shape for spec in rebuild.specs}
+    assert len(factors) == len(rebuild.specs)
     dtype = logits.dtype if ask.gradient_dtype is None else NUMPY[ask.gradient_dtype]
     out = np.full(logits.shape, 7, dtype)
     if logits.ndim == 1:

@@ -139,9 +139,9 @@ class Client:
         """Store an array on the server, for use in any number of evaluations by reference.
 
         An array of any shape with at most 8 axes and any dtype of the wire. It is sent only if
-        the server does not hold it already. The handle stands for the array wherever an evaluation
-        takes one, and keeps it, to send it again: to another server, to one that was started
-        again, or when others evicted it there. So the array must not change. `timeout` is in
+        the server does not hold it already. An evaluation takes the handle in place of the array.
+        The handle keeps the array, to send it again: to another server, to one that was started
+        again, or to one that evicted it for others. So the array must not change. `timeout` is in
         seconds.
 
         Raises as `evaluate` does; UnimplementedError when the server keeps no tensors.
@@ -189,7 +189,7 @@ class Client:
     def delete(self, tensor: StoredTensor, *, timeout: float | None = None) -> bool:
         """Delete a tensor from all servers of the target; returns whether any of them held it.
 
-        An evaluation that names it nevertheless sends it again. `timeout` is in seconds, for all
+        An evaluation that names it afterwards sends it again. `timeout` is in seconds, for all
         servers. Raises as `evaluate` does.
 
         Example:

@@ -105,7 +105,7 @@ class AlreadyExistsError(LosswireError):
 
 
 class PermissionDeniedError(LosswireError):
-    """The credential is good, but not for this."""
+    """The credential is valid, but does not permit this call."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
 
@@ -221,7 +221,7 @@ def _from_details(
 
 
 def too_large_error(message: str, sent_bytes: int) -> ResourceExhaustedError:
-    """Return the error of a message that a server will never take, with what to do about it."""
+    """Return the error of a message that a server will never accept, with advice."""
     return ResourceExhaustedError(
         f"{message}; the request takes {sent_bytes} bytes. Split the batch (numerators and "
         "denominators of its parts add up), ask for fewer gradients, or send bfloat16; "
@@ -242,7 +242,7 @@ def malformed_error(fault: str) -> InternalError:
 
 
 def closed_error() -> CancelledError:
-    """Return the error of a call whose client is closed under it."""
+    """Return the error of a call whose client is closed meanwhile."""
     return CancelledError("the client was closed during the call", reason="CLIENT_CLOSED")
 
 
@@ -289,7 +289,7 @@ def _pushback(
 ) -> float | None:
     """Read the seconds to wait before another try, negative for "never".
 
-    The header wins, as gRPC's own retries have it; one that is no number means "never".
+    The header takes precedence, as in gRPC's own retries; one that is no number means "never".
     """
     if header is not None:
         try:

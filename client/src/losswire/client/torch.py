@@ -39,7 +39,7 @@ class RemoteLoss(nn.Module):
     gradient of a gradient, and none with respect to `sample_weight`. Within `torch.no_grad` no
     gradient is asked for.
 
-    The client is the caller's to close. A module with one cannot be copied or pickled.
+    The module does not close the client. A module with one cannot be copied or pickled.
 
     Example:
         >>> criterion = RemoteLoss(client, "cross_entropy", label_smoothing=0.1)
@@ -161,7 +161,7 @@ def _buffer(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """One evaluation, but for its tensors."""
+    """One evaluation, except for its tensors."""
 
     client: Client
     loss: str
@@ -178,7 +178,7 @@ class _Call:
     def run(
         self, tensors: Sequence[Tensor], *, gradients: bool, grad_output: Tensor | None = None
     ) -> EvaluationResult:
-        """Evaluate. Gradients in half precision come in a wider type, to be rounded but once."""
+        """Evaluate. Gradients in half precision come in a wider type, to be rounded only once."""
         wanted = self.wanted if gradients else ()
         dtypes = {each.dtype for name, each in self._named(tensors) if name in wanted}
         wide = torch.float64 if torch.float64 in dtypes else torch.float32

@@ -1,4 +1,7 @@
-"""The tensor codec that client and server share. Needs numpy, never torch."""
+"""The encodings that client and server share: tensors, options, and the header of leases.
+
+Needs numpy, never torch.
+"""
 
 from losswire.wire._bytes import new_bytes
 from losswire.wire._cache import BoundedCache
@@ -11,6 +14,7 @@ from losswire.wire._fields import (
     submessages,
 )
 from losswire.wire._identity import ID_BYTES, begin_identity
+from losswire.wire._lease import LEASE_HEADER
 from losswire.wire._options import OptionScalar, decode_option, encode_option
 from losswire.wire._payloads import (
     DETACHED_FROM,
@@ -41,6 +45,7 @@ __all__ = [
     "DETACHED_FROM",
     "GRADIENT_ROWS",
     "ID_BYTES",
+    "LEASE_HEADER",
     "LENGTH_DELIMITED",
     "MAX_AXIS",
     "MAX_RANK",

@@ -40,7 +40,7 @@ class BoundedCache(Generic[KeyT, ValueT]):
     def put(self, key: KeyT, value: ValueT, *, entries: int = 1, nbytes: int = 0) -> None:
         """Store a value, in the place of the key's older one.
 
-        `entries` is what it counts as, if it is a group of several. Evicts the oldest values
+        `entries` is the number of entries that it counts as. Evicts the oldest values
         until it fits; a value that exceeds the capacity by itself is not stored.
         """
         with self._lock:

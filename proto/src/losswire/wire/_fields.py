@@ -16,9 +16,9 @@ _FIXED_SIZES: Final = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4, _GROUP_START: 0, _GROUP_
 def fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int, int]]:
     """Walk over the fields in a slice of a message that is a message itself.
 
-    Yields of each its number, its wire type, the offsets of its tag and of its value, and the
-    offset where both end. The marks around a group are fields without a value, and so are the
-    fields inside of it. Raises ValueError at bytes that are no field.
+    Yields the number of each, its wire type, the offsets of its tag and of its value, and the
+    offset where both end. The marks around a group come as fields without a value; the fields
+    inside of it come like all others. Raises ValueError at bytes that are not a field.
     """
     while start < stop:
         head = start
@@ -42,7 +42,7 @@ def fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, in
 def submessages(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
     """Walk over the length-delimited fields, and skip the others.
 
-    Yields of each its number, the offsets of its tag and of its value, and the offset where both
+    Yields the number of each, the offsets of its tag and of its value, and the offset where both
     end. Raises ValueError as `fields` does, and for groups.
     """
     for number, kind, head, begin, end in fields(message, start, stop):

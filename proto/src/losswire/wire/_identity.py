@@ -13,7 +13,7 @@ ID_BYTES: Final = hashlib.sha256().digest_size
 
 
 def begin_identity(data_type: int, shape: Sequence[int]) -> "_Hash":
-    """Start the SHA-256 of a tensor; to be updated with its data, whose digest is the id.
+    """Start the SHA-256 of a tensor: after an update with its data, the digest is the id.
 
     The canonical encoding is the one that `TensorId` documents.
     """

@@ -40,7 +40,7 @@ class Payload:
 def find_payloads(message: bytes, message_type: type[Message]) -> list[Payload]:
     """Find the elements of all tensors of a message, which must have been parsed before.
 
-    Raises ValueError for what no ordinary encoder writes, a tensor twice for example.
+    Raises ValueError for messages that no ordinary encoder writes, such as one with a tensor twice.
     """
     found = list(_walk(message, 0, len(message), message_type.DESCRIPTOR, ""))
     if len({each.path for each in found}) < len(found):

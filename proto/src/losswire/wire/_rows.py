@@ -3,7 +3,7 @@
 Protobuf copies a bytes field several times on its way in and out. The two messages
 that carry rows are one such field and nothing else, so they are written by hand (tag,
 length, payload) and read without a copy. To other programs they are plain protobuf.
-Protobuf reads the messages of other encoders where these are encoded otherwise.
+Messages that another encoder wrote in another way are read by protobuf.
 """
 
 import ctypes

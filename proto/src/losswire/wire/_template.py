@@ -1,8 +1,8 @@
 """Messages that differ in the values of a few fields only: their constant bytes, kept once.
 
-Protobuf's encoding is determined by its prefixes: a tag and a length say what follows and how
-long it is. So two messages of one size that are equal everywhere but inside of the same spans
-parse alike, and the facts about one of them hold for the other.
+Protobuf's encoding is determined by its prefixes: a tag and a length determine the type and the
+size of the value that follows. So two messages of one size that are equal everywhere except inside
+of the same spans parse alike, and the facts about one of them hold for the other.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Tensors, to and from numpy arrays.
 
 The data type, the shape and the byte count of a tensor are checked here, once for
-client and server. Its values are not, but for bools.
+client and server. Of its values, only bools are checked.
 """
 
 import math

@@ -1,1 +1,1 @@
-"""One call: its tries, and the ways it can take."""
+"""One call: its tries, and the transports it can use."""

@@ -83,7 +83,9 @@ class AsyncRunner:
 
     async def restore(self, tensors: Sequence[StoredTensor], target: int, seconds: float) -> None:
         """Store, on the target of an index, the tensors that it does not hold."""
-        await self._take(tuple(tensors), self.session.attempts(seconds, only=target))
+        await self._take(
+            operations.StoreMissing(tensors), self.session.attempts(seconds, only=target)
+        )
 
     def stream_methods(self) -> list[StreamMethod]:
         """Return EvaluateStream on each target."""
@@ -126,7 +128,7 @@ class AsyncRunner:
                 return [await self._call(operation, attempts.on_target(each)) for each in indices]
             case operations.ChunkedCall():
                 return await self._transfer(step, attempts)
-            case tuple():
+            case operations.StoreMissing(tensors):
                 try:
                     # One at a time: of many tasks that miss a tensor, one sends it.
                     async with asyncio.timeout(attempts.remaining()):
@@ -134,7 +136,7 @@ class AsyncRunner:
                 except TimeoutError:
                     raise too_late_error() from None
                 try:
-                    await self.run(operations.put_missing(step), None, attempts)
+                    await self.run(operations.put_missing(tensors), None, attempts)
                 finally:
                     self._storing.release()
         return None

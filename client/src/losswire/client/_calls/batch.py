@@ -13,10 +13,10 @@ from losswire.client._calls.plan import ChunkedPlan
 from losswire.client._errors import too_large_error
 from losswire.client._messages import thresholds
 from losswire.client._messages.arrays import ArrayInput, as_array
-from losswire.client._messages.catalogue import ServerCatalogue
+from losswire.client._messages.catalogue import LossInfo, ServerInfo
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import complete, rebuild_of
-from losswire.client._messages.outputs import check_outputs
+from losswire.client._messages.outputs import Spec, check_outputs
 from losswire.client._messages.request import (
     fill_evaluation,
     float_type,
@@ -34,7 +34,7 @@ Array = npt.NDArray[Any]
 
 
 class Batch:
-    """An evaluation whose arrays are numpy's, and where its gradients go."""
+    """An evaluation whose arrays are numpy's, and the arrays for its gradients."""
 
     def __init__(self, evaluation: Evaluation, out: Mapping[str, Array] | None) -> None:
         """Convert the arrays; TypeError and ValueError for values that cannot be sent."""
@@ -71,8 +71,11 @@ class Batch:
         return self._sent_bytes > thresholds.SURE_MESSAGE_BYTES
 
     @property
-    def is_worth_staging(self) -> bool:
-        """Whether it may be so large that shared memory is worth looking for."""
+    def may_be_worth_staging(self) -> bool:
+        """Whether copying it through shared memory may take less time than sending it.
+
+        By the bytes that are sent alone: `Placement.is_worth_staging` decides.
+        """
         # A gradient has at most four times the bytes of its input.
         return self._sent_bytes * 5 > thresholds.STAGED_BYTES
 
@@ -95,18 +98,20 @@ class Batch:
                 result.gradients[name] = output
         return result
 
-    def plan(self, catalogue: ServerCatalogue) -> ChunkedPlan | None:
-        """Return how it is cut into chunks; None when one message is as good, or the only way.
+    def plan(self, server: ServerInfo, losses: Mapping[str, LossInfo]) -> ChunkedPlan | None:
+        """Return how it is cut into chunks; None when one message is as good, or is required.
 
-        Raises ResourceExhaustedError when not even its parts fit.
+        `losses` are the server's, by name. Raises ResourceExhaustedError when not even its parts
+        fit.
         """
-        limit = catalogue.server.limits.max_message_bytes
-        room = limit - self._bytes_beside_tensors()
-        if not catalogue.server.transports.chunked:
+        limit = server.limits.max_message_bytes
+        max_tensor_bytes = limit - self._bytes_beside_tensors()
+        loss = losses.get(self.evaluation.loss)
+        if not server.transports.chunked:
             return None
-        if self._sent_bytes <= room and not self._gains_from_chunks(catalogue):
+        if self._sent_bytes <= max_tensor_bytes and not self._gains_from_chunks(loss):
             return None
-        streamed = self._streamed_inputs(catalogue, room)
+        streamed = self._streamed_inputs(loss, max_tensor_bytes)
         if not streamed:
             return None
         header = _header(self.evaluation, streamed)
@@ -119,13 +124,13 @@ class Batch:
             raise too_large_error(text, row_bytes)
         streaming = sum(array.nbytes for array in arrays)
         chunk = min(
-            catalogue.server.limits.preferred_chunk_bytes or thresholds.MIN_CHUNK_BYTES,
+            server.limits.preferred_chunk_bytes or thresholds.MIN_CHUNK_BYTES,
             limit - thresholds.CHUNK_FRAME_BYTES,
             max(thresholds.MIN_CHUNK_BYTES, streaming // thresholds.MIN_CHUNKS),
         )
         outputs = self._outputs(streamed)
         rebuild = rebuild_of(self.evaluation, self._inputs) if outputs else None
-        specs = rebuild.forms if rebuild else tuple(map(_spec_of, outputs.values()))
+        specs = rebuild.specs if rebuild else tuple(map(_spec_of, outputs.values()))
         return ChunkedPlan(
             header=header,
             arrays=arrays,
@@ -135,17 +140,16 @@ class Batch:
             rebuild=rebuild,
         )
 
-    def _gains_from_chunks(self, catalogue: ServerCatalogue) -> bool:
+    def _gains_from_chunks(self, loss: LossInfo | None) -> bool:
         """Return whether chunks are faster than the one message it fits into, with the same bits.
 
         Values that are not added up come in one message anyway, and torch's own path computes
         other bits for the elements of vectors at a cut.
         """
-        info = catalogue.losses.get(self.evaluation.loss)
         return (
-            info is not None
-            and info.kind == "loss"
-            and info.separable
+            loss is not None
+            and loss.kind == "loss"
+            and loss.separable
             and self._sent_bytes >= thresholds.CHUNKED_BYTES
             and bool(self.evaluation.gradients)
             and self.evaluation.reduction != "none"
@@ -153,24 +157,24 @@ class Batch:
         )
 
     def _bytes_beside_tensors(self) -> int:
-        """Return the bytes of the message beside those of tensors; rather more than less."""
+        """Return an upper bound of the bytes of the message that are not those of tensors."""
         bare = replace(self.evaluation, grad_output=None, sample_weight=None)
         sent = [name for name, _ in self.sent_inputs()]
         return len(_header(bare, sent)) + thresholds.CHUNK_FRAME_BYTES * (len(self._inputs) + 2)
 
-    def _streamed_inputs(self, catalogue: ServerCatalogue, room: int) -> list[str]:
+    def _streamed_inputs(self, loss: LossInfo | None, max_tensor_bytes: int) -> list[str]:
         """Choose the inputs that stream: the largest ones, until the others fit into the header.
 
-        The denominator of a mean follows from small inputs (classes, weights), so as few
-        inputs as possible stream.
+        `max_tensor_bytes` is the size of all tensors that fit into one message. The denominator
+        of a mean follows from small inputs (classes, weights), so as few inputs as possible stream.
         """
-        rows = row_inputs(catalogue.losses.get(self.evaluation.loss), self._inputs)
+        rows = row_inputs(loss, self._inputs)
         candidates = [name for name in rows if name not in self._stored]
         candidates.sort(key=lambda name: -self._inputs[name].nbytes)
         chosen: list[str] = []
         left = self._sent_bytes
         for name in candidates:
-            if chosen and left <= room:
+            if chosen and left <= max_tensor_bytes:
                 break
             chosen.append(name)
             left -= self._inputs[name].nbytes
@@ -188,7 +192,7 @@ class Batch:
                 found[name] = np.empty(shape, dtype)
         return found
 
-    def gradient_specs(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    def gradient_specs(self) -> dict[str, Spec]:
         """Return the dtype and shape of each gradient that is asked for."""
         names = gradient_names(self.evaluation.gradients, "")
         asked = DATA_TYPES.get(float_type(self.evaluation.gradient_dtype, "gradient_dtype"))

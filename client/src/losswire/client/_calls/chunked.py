@@ -112,7 +112,7 @@ class _Try:
         self._kept = [*plan.outputs.values()]
         """The arrays for the rows that are received: the gradients, or their factors."""
         if plan.rebuild is not None:
-            self._kept = [np.empty(form.shape, np.float64) for form in plan.packing.specs]
+            self._kept = [np.empty(spec.shape, np.float64) for spec in plan.packing.specs]
         self._last: EvaluationResult | None = None
         self.failure: Exception | None = None
         """The exception of the sending thread, which is gRPC's."""

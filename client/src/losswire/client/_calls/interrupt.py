@@ -1,4 +1,4 @@
-"""What ends the waiting of calls when their client closes."""
+"""The interrupt that ends the waiting of calls when their client closes."""
 
 import asyncio
 import os

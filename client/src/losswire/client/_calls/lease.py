@@ -9,7 +9,6 @@ import asyncio
 import os
 import select
 import socket
-import struct
 import threading
 import time
 import weakref
@@ -20,10 +19,7 @@ from typing import Final
 from losswire.client._calls.interrupt import Interrupt, resolve
 from losswire.client._errors import DeadlineExceededError, error_from_details
 from losswire.client._messages import thresholds
-
-_HEADER: Final = struct.Struct("<II")
-"""Of a request: how many bytes follow, and how many milliseconds it may take. Of an answer: how
-many bytes follow, and the code of a failure, or 0."""
+from losswire.wire import LEASE_HEADER
 
 _MAX_MILLISECONDS: Final = 2**32 - 1
 _MAX_POLL_MILLISECONDS: Final = 2**31 - 1
@@ -49,9 +45,9 @@ class Lease:
     """One connection. Any thread may use it; no call waits for another one's.
 
     Bytes sent and received are kept in lists that are appended to by the same C call that
-    moves the bytes, so that no exception can come between. From them follows at any time
-    whether the lease is free, has to drop an answer of a call that ended, or is broken by a request
-    that was sent in part.
+    moves the bytes, so that no exception can come between. They show at any time whether the
+    lease is free, has to drop the answer of a call that ended, or is broken by a request that was
+    sent in part.
     """
 
     def __init__(
@@ -70,7 +66,7 @@ class Lease:
         """Whether the server, or an error of the system, ended the connection."""
         self._is_closing = False
         self._asked = 0
-        """The length of the request whose answer is not taken yet; 0: there is none."""
+        """The length of the request whose answer is not complete yet; 0: there is none."""
         self._sent: list[int] = []
         """How many bytes of it went out with each call of `send`."""
         self._received: list[bytes] = []
@@ -208,7 +204,7 @@ class Lease:
         view = memoryview(framed)
         while (sent := sum(self._sent)) < len(framed):
             try:
-                # `extend` with `map` sends and notes in one step: see the class.
+                # `extend` with `map` sends and records in one step: see the class.
                 self._sent.extend(map(self._connection.send, (view[sent:],)))
             except BlockingIOError:
                 yield _WRITE
@@ -232,12 +228,12 @@ class Lease:
             return thresholds.LEASE_RECEIVE_BYTES
         size = sum(map(len, received))
         head = received[0]
-        if len(head) < _HEADER.size:
+        if len(head) < LEASE_HEADER.size:
             head = b"".join(received)
-            if size < _HEADER.size:
+            if size < LEASE_HEADER.size:
                 return thresholds.LEASE_RECEIVE_BYTES
-        length: int = _HEADER.unpack_from(head)[0]
-        return _HEADER.size + length - size
+        length: int = LEASE_HEADER.unpack_from(head)[0]
+        return LEASE_HEADER.size + length - size
 
     def _answer(self) -> bytes:
         """Return the whole answer, after which the lease is free."""
@@ -247,7 +243,7 @@ class Lease:
         return answer
 
     def _drop_answer(self) -> bool:
-        """Drop the answer that nobody waited for, if all of it has come by now."""
+        """Drop the answer of a call that ended, if all of it has come by now."""
         try:
             while missing := self._missing():
                 before = len(self._received)
@@ -266,7 +262,7 @@ class Lease:
             poll = self._poll = self._poll or self._poll_for(events)
         else:
             poll = self._poll_for(events)
-        # Rounded up: a time that is left is never waited for by polling without end.
+        # Rounded up, so that no call ends before its time is up.
         milliseconds = int(min(max(seconds, 0.0) * 1000 + 1, _MAX_POLL_MILLISECONDS))
         ready = poll.poll(milliseconds)
         if not ready:
@@ -319,7 +315,7 @@ _leases: "weakref.WeakSet[Lease]" = weakref.WeakSet()
 
 
 def _abandon_leases() -> None:
-    """Keep nothing open, in a child, that would prolong or end a lease of its parent."""
+    """Close, in a child, its copies of the leases of its parent, which they would prolong."""
     for lease in tuple(_leases):
         lease.abandon()
 
@@ -334,7 +330,7 @@ def _no_holder() -> None:
 
 def _with_header(request: bytes, seconds: float) -> bytes:
     milliseconds = int(min(max(seconds * 1000, 1), _MAX_MILLISECONDS))
-    return _HEADER.pack(len(request), milliseconds) + request
+    return LEASE_HEADER.pack(len(request), milliseconds) + request
 
 
 def _deadline_error(seconds: float) -> DeadlineExceededError:
@@ -343,8 +339,8 @@ def _deadline_error(seconds: float) -> DeadlineExceededError:
 
 def _read_body(answer: bytes) -> bytes:
     """Return the bytes behind the header; an error is raised."""
-    code: int = _HEADER.unpack_from(answer)[1]
-    body = answer[_HEADER.size :]
+    code: int = LEASE_HEADER.unpack_from(answer)[1]
+    body = answer[LEASE_HEADER.size :]
     if code:
         raise error_from_details(code, body)
     return body

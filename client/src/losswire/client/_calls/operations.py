@@ -47,7 +47,7 @@ class Method:
     path: str
     """The full name in a call."""
     parse: Callable[[bytes], Any]
-    """Makes the bytes of an answer its message."""
+    """Parses the bytes of an answer."""
 
 
 def _method(name: str, module: ModuleType = loss_service_pb2, service: str = "Loss") -> Method:
@@ -143,7 +143,7 @@ def _parse(answer: bytes) -> OneAnswer:
 
 @dataclass(frozen=True, slots=True)
 class LocalStep:
-    """Something on this machine that takes long enough to keep it off an event loop."""
+    """Work on this machine that takes too long for an event loop."""
 
     work: Callable[[], Any]
     """The function to call; once begun, it is never abandoned."""
@@ -167,12 +167,19 @@ class ChunkedCall:
     """The caller's callback."""
 
 
-Step: TypeAlias = Operation[Any] | tuple[StoredTensor, ...] | LocalStep | EachTarget | ChunkedCall
-"""The next step of a call of the client. A tuple of tensors means: store those that the server of
-the last call misses."""
+@dataclass(frozen=True, slots=True)
+class StoreMissing:
+    """Storing those of some tensors that the server of the last call misses."""
+
+    tensors: Sequence[StoredTensor]
+    """The tensors, each at most once."""
+
+
+Step: TypeAlias = Operation[Any] | StoreMissing | LocalStep | EachTarget | ChunkedCall
+"""The next step of a call of the client."""
 
 Steps: TypeAlias = Generator[Step, Any, _R]
-"""A call of the client, step by step. The runner sends back what each step returns, or throws its
+"""A call of the client, step by step. The runner sends back the result of each step, or throws its
 LosswireError; the generator's value is the caller's result."""
 
 
@@ -196,7 +203,7 @@ def evaluate(
                 raise
         else:
             return result
-        yield tensors
+        yield StoreMissing(tensors)
     result = yield operation
     return result
 
@@ -211,13 +218,13 @@ def check_contents(evaluation: Evaluation, out: Mapping[str, Array] | None = Non
 
 
 def known_call(
-    form: KeyedValues | None, leases: Sequence[Lease]
+    keyed: KeyedValues | None, leases: Sequence[Lease]
 ) -> Operation[EvaluationResult] | None:
-    """Return the one call of an evaluation of a form; None when the form is not known.
+    """Return the one call of an evaluation by its `key_of`; None when its template is not known.
 
     No such evaluation is large, names resident tensors or has its result completed.
     """
-    serialized = TEMPLATES.small_request(form, ALONE)
+    serialized = TEMPLATES.small_request(keyed, ALONE)
     if serialized is None:
         return None
     return Operation(EVALUATE, serialized, _read_one, leases=leases)
@@ -233,7 +240,7 @@ def _read_one(answer: OneAnswer) -> EvaluationResult:
 
 
 def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:
-    """Evaluate many batches in one message; those that miss a resident tensor twice."""
+    """Evaluate many batches in one message, and once more those that miss a resident tensor."""
     items: list[bytes] = []
     tensors: list[tuple[StoredTensor, ...]] = []
     factored: dict[int, Evaluation] = {}
@@ -252,7 +259,7 @@ def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:
 def _many_with(
     items: list[bytes], tensors: Sequence[tuple[StoredTensor, ...]]
 ) -> Steps[list[_Outcome]]:
-    """Evaluate many batches; those that miss one of their resident tensors twice."""
+    """Evaluate many batches, and once more those that miss one of their resident tensors."""
     operation = _many(items)
     if not any(tensors):
         items.clear()
@@ -262,7 +269,7 @@ def _many_with(
         return outcomes
     again = [items[index] for index in missed]
     try:
-        yield distinct(tensor for index in missed for tensor in tensors[index])
+        yield StoreMissing(distinct(each for index in missed for each in tensors[index]))
         found: list[_Outcome] = yield _many(again)
     except LosswireError as error:
         # The others have their outcomes, and keep them.
@@ -293,7 +300,7 @@ def store(value: ArrayInput, make: Callable[[Array], _Stored]) -> Steps[_Stored]
         raise TypeError("array: this is a resident tensor already")
     tensor: _Stored = yield LocalStep(partial(make, to_numpy(value)))
     check_arrays([tensor.array])
-    yield (tensor,)
+    yield StoreMissing([tensor])
     return tensor
 
 

@@ -1,7 +1,7 @@
 """When a failed call is tried again: the one policy of the SDK.
 
 gRPC's own retries are switched off, because they skip large requests, stop after a few
-failures of the whole channel, and cannot tell a refusal that asks to come back.
+failures of the whole channel, and ignore when a server asks its callers to come back.
 """
 
 import math
@@ -25,9 +25,9 @@ class RetryPolicy:
 
     Tried again are UNAVAILABLE, and RESOURCE_EXHAUSTED when the server said when to come
     back. The wait before try number n + 1 is random between 0 and
-    `min(max_backoff, initial_backoff * multiplier ** (n - 1))`, and at least what the server
-    asked for. The call's timeout covers all tries and the waits between them. Raises ValueError
-    for numbers out of range.
+    `min(max_backoff, initial_backoff * multiplier ** (n - 1))`, and at least the time that
+    the server asked for. The call's timeout covers all tries and the waits between them. Raises
+    ValueError for numbers out of range.
 
     Example:
         >>> with Client(address, retry=RetryPolicy(max_attempts=3)) as own:
@@ -77,7 +77,7 @@ def delay_before_retry(
 
 
 class Rotation:
-    """Which of several targets takes the next try: the next one that did not just fail."""
+    """Chooses the target of the next try: the next one in turn that did not just fail."""
 
     def __init__(self, size: int) -> None:
         """Start with the first of `size` targets."""
@@ -98,7 +98,7 @@ class Rotation:
         return start
 
     def set_aside(self, index: int) -> None:
-        """Pass over a target for a moment, as long as there are others."""
+        """Skip a target for a moment, as long as there are others."""
         self._usable_from[index] = time.monotonic() + thresholds.FAILED_TARGET_SECONDS
 
 
@@ -144,7 +144,7 @@ class Attempts:
         return self._target
 
     def pin_target(self) -> None:
-        """Begin the next step, on the same target; its tries are counted anew."""
+        """Begin the next step, on the same target; its tries are counted from 0."""
         self._pinned = True
         self._made = 0
         self._reason = None
@@ -166,7 +166,7 @@ class Attempts:
             self._rotation.set_aside(self._target)
         delay = delay_before_retry(self._policy, self._made, error, self.remaining(), random)
         if delay is None:
-            # A try that the timeout cut short tells less than the failure that led to it.
+            # The failure before a try that the timeout cut short explains more than the timeout.
             cut_short = isinstance(error, DeadlineExceededError)
             reason, self._reason = self._reason, None
             try:

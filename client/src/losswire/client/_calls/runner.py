@@ -76,12 +76,12 @@ class Runner:
                 return transfer(
                     self._session, self._chunked_methods, step, attempts, Cancellation()
                 )
-            case tuple():
+            case operations.StoreMissing(tensors):
                 # One at a time: of many threads that miss a tensor, one sends it.
                 if not self._storing.acquire(timeout=attempts.remaining()):
                     raise too_late_error()
                 try:
-                    self.run(operations.put_missing(step), None, attempts)
+                    self.run(operations.put_missing(tensors), None, attempts)
                 finally:
                     self._storing.release()
         return None

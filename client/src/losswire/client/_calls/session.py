@@ -1,17 +1,17 @@
-"""Where a client connects to and how its channels are set up."""
+"""The facts that all calls of a client share, such as its targets, and the channels' options."""
 
 import ipaddress
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from losswire.client._calls.interrupt import Interrupt
 from losswire.client._calls.retry import Attempts, RetryPolicy, Rotation
 from losswire.client._messages import thresholds
-from losswire.client._messages.catalogue import ServerCatalogue, ServerInfo
+from losswire.client._messages.catalogue import LossInfo, ServerInfo
 from losswire.client._version import __version__
 
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
@@ -19,14 +19,14 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # The SDK's own policy retries (see retry.py).
     ("grpc.enable_retries", 0),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
-    # The server refuses messages that are too large: it knows its memory.
+    # The server, which knows its memory, refuses messages that are too large.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # A connection that died silently is noticed after 80 s instead of never.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # A server that comes back is found again within a second, and one that
-    # never answers a connection is given up for another after five.
+    # A server that comes back is found again within a second. One that accepts
+    # no connection within five is left for another one.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.min_reconnect_backoff_ms", 5_000),
@@ -96,10 +96,11 @@ class Session:
     """When failed calls are tried again."""
     metadata: tuple[tuple[str, str], ...] | None
     """The metadata of each call."""
-    catalogue: ServerCatalogue | None = None
-    """The cached descriptions of servers and losses, once they were asked."""
     server: ServerInfo | None = None
-    """The cached description of the server, once it was asked."""
+    """The cached description of the server; None before it is known. All servers of one client are
+    assumed to be alike."""
+    losses: Mapping[str, LossInfo] | None = None
+    """The cached descriptions of its losses, by name; None before they are known."""
     closed: bool = False
     """Whether the client was closed."""
     interrupt: Interrupt = field(default_factory=Interrupt)
@@ -120,6 +121,11 @@ class Session:
     def is_inherited(self) -> bool:
         """Whether this process has the client from its parent, through a fork."""
         return os.getpid() != self.process
+
+    def forget_server(self) -> None:
+        """Drop the cached descriptions, because the server may have been started again."""
+        self.server = None
+        self.losses = None
 
     def check_usable(self) -> None:
         """Refuse a client that was closed, or inherited through a fork; RuntimeError."""

@@ -1,7 +1,7 @@
 """One evaluation from its arguments to its result: the steps that both clients take.
 
-The fastest transport is tried first: the request of a known form, shared memory, chunks, and one
-message, which is always possible.
+The fastest transport is tried first: a request from a known template, shared memory, chunks, and
+one message, which is always possible.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,6 @@ from losswire.client._errors import (
 from losswire.client._memory.placement import Placement
 from losswire.client._memory.regions import Regions
 from losswire.client._messages import thresholds
-from losswire.client._messages.catalogue import ServerCatalogue
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.placed_array import Array, is_missing_region, mark_unsettled
 from losswire.client._messages.resident import is_missing
@@ -93,7 +92,7 @@ def _is_answer(error: BaseException) -> bool:
 def _evaluate_batch(
     regions: Regions, batch: Batch, progress: Progress | None
 ) -> Steps[EvaluationResult]:
-    """Evaluate a batch whose form is not known, by the fastest transport for its size."""
+    """Evaluate a batch whose template is not known, by the fastest transport for its size."""
     result: EvaluationResult | None = None
     if regions.may_help(batch):
         result = yield from _through_regions(regions, batch, staged=progress is None)
@@ -108,13 +107,13 @@ def _in_chunks(
     session: Session, batch: Batch, progress: Progress | None
 ) -> Steps[EvaluationResult | None]:
     """Evaluate in chunks; None when one message is as good, or the server takes none."""
-    if session.catalogue is None:
-        server = session.server or (yield get_server_info())
-        losses = yield list_losses()
-        session.catalogue = ServerCatalogue(
-            server=server, losses={each.name: each for each in losses}
-        )
-    plan = batch.plan(session.catalogue)
+    server, losses = session.server, session.losses
+    if server is None:
+        server = session.server = yield get_server_info()
+    if losses is None:
+        listed = yield list_losses()
+        losses = session.losses = {each.name: each for each in listed}
+    plan = batch.plan(server, losses)
     if plan is None:
         return None
     call = ChunkedCall(plan, progress)
@@ -123,7 +122,7 @@ def _in_chunks(
     except LosswireError as error:
         if not (batch.residents and is_missing(error)):
             raise
-        # The next try may meet another server: all must hold them.
+        # The next try may reach another server: all must hold them.
         for tensor in batch.residents:
             yield EachTarget(put(tensor))
         result = yield call

@@ -12,6 +12,7 @@ from losswire.client._calls.lease import Lease
 from losswire.client._calls.operations import EVALUATE, Operation
 from losswire.client._memory.mapping import SharedMemory, aligned
 from losswire.client._messages import thresholds
+from losswire.client._messages.outputs import Spec
 from losswire.client._messages.placed_array import PlacedArray
 from losswire.client._messages.request import fill_evaluation, serialize
 from losswire.client._messages.response import EvaluationResult, read_result
@@ -24,7 +25,7 @@ Place = Callable[[Array], PlacedArray | None]
 
 _GRAD_OUTPUT: Final = ".grad_output"
 _SAMPLE_WEIGHT: Final = ".sample_weight"
-"""The tensors beside the inputs have names that no input has."""
+"""The names of tensors that are not inputs; no input has such a name."""
 
 
 class Placement:
@@ -66,7 +67,7 @@ class Placement:
     def is_worth_staging(self) -> bool:
         """Whether copying the rest through shared memory takes less time than sending it."""
         coming = sum(
-            _size(form) for name, form in self._specs.items() if name not in self.gradients
+            _size_bytes(spec) for name, spec in self._specs.items() if name not in self.gradients
         )
         return self.sent_bytes + coming > thresholds.STAGED_BYTES
 
@@ -74,7 +75,7 @@ class Placement:
     def staging_bytes(self) -> int:
         """The bytes that a staging region for the rest needs."""
         large = [*self._large_tensors(), *self._large_gradients()]
-        return sum(aligned(_size(form)) for _, form in large)
+        return sum(aligned(_size_bytes(spec)) for _, spec in large)
 
     def stage(self, memory: SharedMemory) -> None:
         """Copy large tensors into shared memory, and reserve bytes for large gradients there."""
@@ -97,7 +98,7 @@ class Placement:
         if placed is not None:
             places[name] = placed
 
-    def _large_tensors(self) -> list[tuple[str, tuple[np.dtype[Any], tuple[int, ...]]]]:
+    def _large_tensors(self) -> list[tuple[str, Spec]]:
         found = []
         for name, array in self._tensors.items():
             wire_type = wire_type_of(array.dtype)
@@ -111,14 +112,14 @@ class Placement:
                 found.append((name, (wire_type.numpy, array.shape)))
         return found
 
-    def _large_gradients(self) -> list[tuple[str, tuple[np.dtype[Any], tuple[int, ...]]]]:
+    def _large_gradients(self) -> list[tuple[str, Spec]]:
         return [
-            (name, form)
-            for name, form in self._specs.items()
+            (name, spec)
+            for name, spec in self._specs.items()
             if name not in self.gradients
-            and _size(form) > thresholds.SENT_TENSOR_BYTES
-            and wire_type_of(form[0]) is not None
-            and form[0].kind not in "biu"  # integers have no gradient, as the server will say
+            and _size_bytes(spec) > thresholds.SENT_TENSOR_BYTES
+            and wire_type_of(spec[0]) is not None
+            and spec[0].kind not in "biu"  # integers have no gradient, as the server will say
         ]
 
     def operation(self, leases: Sequence[Lease]) -> Operation[EvaluationResult]:
@@ -175,6 +176,6 @@ def _tensors(batch: Batch) -> Iterator[tuple[str, Array]]:
     yield from ((name, each) for name, each in beside.items() if isinstance(each, np.ndarray))
 
 
-def _size(form: tuple[np.dtype[Any], tuple[int, ...]]) -> int:
-    dtype, shape = form
+def _size_bytes(spec: Spec) -> int:
+    dtype, shape = spec
     return int(np.prod(shape, dtype=object)) * dtype.itemsize

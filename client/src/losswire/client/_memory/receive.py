@@ -56,7 +56,7 @@ def receive_and_map(
         raise OSError("the server refused")
     needed = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     if fcntl.fcntl(descriptors[0], fcntl.F_GET_SEALS) & needed != needed:
-        # Cut short, it would end this process with a signal.
+        # If the server made it smaller, an access would end this process with a signal.
         raise OSError("the server did not seal it")
     return _Mapping(descriptors[0], size, inherited=inherited).array()
 
@@ -84,7 +84,7 @@ class _Received:
 
 
 class _Mapping:
-    """One mapping, unmapped with it, unless a fork left it to the parent."""
+    """One mapping. It is unmapped with this object, except in a forked child that has none."""
 
     def __init__(self, descriptor: int, size: int, *, inherited: bool) -> None:
         self._addresses: list[int] = []
@@ -108,7 +108,7 @@ class _Mapping:
         return np.frombuffer(memoryview(memory), np.uint8)
 
     def leave_to_parent(self) -> None:
-        """Forget, in a forked child, what the child does not have: its addresses may be others'."""
+        """Forget, in a forked child, the addresses: other memory of the child may be there."""
         self._addresses.clear()
 
     def __del__(self) -> None:
@@ -117,7 +117,7 @@ class _Mapping:
 
 
 _forking = threading.RLock()
-"""Held while something is mapped, and while a process forks: no child has half of it."""
+"""Held while something is mapped, and while a process forks: no child has a half-made mapping."""
 
 _private: "weakref.WeakSet[_Mapping]" = weakref.WeakSet()
 

@@ -17,8 +17,8 @@ class Region:
 
     Arrays made in it are ordinary numpy arrays. `evaluate` recognizes them as inputs and in `out`,
     and does not copy them: the server reads and writes them in place, so they must not change
-    meanwhile. Inputs of at most 64 KiB together are sent nevertheless, unless `out` is given: that
-    is faster. It is not safe to make arrays from several threads at once.
+    meanwhile. Inputs of at most 64 KiB together are still sent, unless `out` is given: that is
+    faster. It is not safe to make arrays from several threads at once.
 
     Arrays keep their contents when a call, the client or the server ends; a forked child has them,
     too. After a call without an answer (a timeout, a cancelled task) the server may still write
@@ -39,7 +39,7 @@ class Region:
 
     def __init__(self, memory: SharedMemory, forget: Callable[["Region"], None]) -> None:
         self.memory = memory
-        """What the SDK knows of it."""
+        """Its mapping, and its lease."""
         self._forget = forget
         self._used = 0
         self._closed = False

@@ -60,7 +60,7 @@ class RegionPool:
     """The regions of one client for one purpose. Any thread may use it; nothing waits in it.
 
     A region is either among the free ones or referred to by the one evaluation that uses it.
-    Whatever ends that evaluation drops its reference, and the region no longer counts.
+    However that evaluation ends, its reference is dropped, and the region no longer counts.
     """
 
     def __init__(self, session: Session, limits: PoolLimits) -> None:
@@ -116,12 +116,12 @@ class RegionPool:
     def add(self) -> Steps[None]:
         """Add one region of the smallest size to the free ones, in place of those that ended.
 
-        Does nothing when it cannot be had, or while another one is being made.
+        Does nothing when there can be none, or while another one is being made.
         """
         with self._lock:
             if self._drop_ended():
                 # The server may have been started again, and listen elsewhere.
-                self._session.server = None
+                self._session.forget_server()
             reservation = None if self._is_making() else self._reserve(1)
         if reservation is None:
             return
@@ -159,7 +159,7 @@ class RegionPool:
             if missing is not None and missing in self._unused:
                 self._pause()
             self._release_free()
-        self._session.server = None
+        self._session.forget_server()
 
     def pause(self) -> None:
         """Ask for nothing for a while."""
@@ -220,13 +220,14 @@ class RegionPool:
     ) -> Steps[SharedMemory | None]:
         """Make the region of a reservation; None when that fails, and then pause.
 
-        `ask` is the call that tells where the server shares memory; its error is raised.
+        `ask` is the call for the server's description; its error is raised.
         """
         memory = None
-        if self._session.server is None:
-            self._session.server = yield ask
+        server = self._session.server
+        if server is None:
+            server = self._session.server = yield ask
         try:
-            memory = yield from self._request(reservation.nbytes)
+            memory = yield from self._request(server.transports.region_socket, reservation.nbytes)
         except LosswireError as error:
             if error.reason == "OVER_LIMIT" and reservation.nbytes > ONE_PAGE:
                 # A smaller one may fit. One page will fit when others have returned theirs.
@@ -241,9 +242,11 @@ class RegionPool:
                 self._unused.add(memory)
         return memory
 
-    def _request(self, size: int) -> Steps[SharedMemory | None]:
-        """Request a region; None on a server that shares none with this process."""
-        path = self._session.server.transports.region_socket if self._session.server else ""
+    def _request(self, path: str, size: int) -> Steps[SharedMemory | None]:
+        """Request a region; None on a server that shares none with this process.
+
+        `path` is that of its socket, empty when it has none.
+        """
         if not path or not os.access(path, os.R_OK | os.W_OK):
             return None
         # A region that does not fit now is no reason to wait: gRPC is the fallback.
@@ -271,7 +274,7 @@ def _has_ended(counted: SharedMemory | _Reservation) -> bool:
 
 
 def _rounded(size: int) -> int:
-    """Round up to a quarter of a power of two, so that what grows a little fits again."""
+    """Round up to a quarter of a power of two, so that a slightly larger need fits, too."""
     if size <= ONE_PAGE:
         return size
     step = 1 << (size.bit_length() - 3)

@@ -94,18 +94,18 @@ class Regions:
         """Return, at no cost, whether shared memory is worth a try for an evaluation."""
         if self.own and (batch.out or not batch.is_small):
             return True
-        return self.staging.is_enabled and batch.is_worth_staging
+        return self.staging.is_enabled and batch.may_be_worth_staging
 
     def known_call(
         self, evaluation: Evaluation, out: Mapping[str, Array] | None
     ) -> Operation[EvaluationResult] | None:
-        """Return the one call of an evaluation whose form is known; None for any other."""
+        """Return the one call of an evaluation whose template is known; None for any other."""
         if out is not None and not self.own:
             return None
-        leases, form = self.leases, key_of(evaluation)
-        found = known_call(form, leases) if out is None else None
+        leases, keyed = self.leases, key_of(evaluation)
+        found = known_call(keyed, leases) if out is None else None
         if found is None and self.own:
-            request = TEMPLATES.placed_request(placed_key_of(form, self._where, out))
+            request = TEMPLATES.placed_request(placed_key_of(keyed, self._where, out))
             if request is not None:
                 found = Operation(EVALUATE, request, partial(_read, out or {}), leases=leases)
         return found
@@ -117,8 +117,8 @@ class Regions:
 
     def remember(self, batch: Batch, request: bytes) -> None:
         """Store the request of a valid evaluation whose arrays are in the caller's regions."""
-        form = placed_key_of(key_of(batch.evaluation), self._where, batch.out)
-        TEMPLATES.keep(form, batch.evaluation, request)
+        keyed = placed_key_of(key_of(batch.evaluation), self._where, batch.out)
+        TEMPLATES.keep(keyed, batch.evaluation, request)
 
     def settle(self, arrays: Sequence[object], timeout: float | None) -> Steps[None]:
         """Wait until no call that was given up can write into some arrays any more.

@@ -1,7 +1,7 @@
 """Conversion of anything array-like to numpy and to tensor messages.
 
 torch is never imported here: a torch tensor can only exist where the caller has
-imported torch already, so looking into `sys.modules` is enough to know one.
+imported torch already, so looking into `sys.modules` is enough to recognize one.
 """
 
 import sys
@@ -26,7 +26,7 @@ _PYTHON_SCALARS = frozenset({bool, int, float})
 
 
 class SupportsDLPack(Protocol):
-    """An array of any library that speaks DLPack."""
+    """An array of any library that supports DLPack."""
 
     def __dlpack__(self) -> object:
         """Export the array."""
@@ -51,7 +51,7 @@ def encode_array(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
     return _named(path, lambda: encode_tensor(to_numpy(value)))
 
 
-def encode_array_form(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
+def encode_array_spec(value: ArrayInput, path: str) -> tensor_pb2.Tensor:
     """Return the tensor message of anything array-like, without data; raises as `encode_array`."""
     return _named(path, lambda: encode_spec(to_numpy(value)))
 
@@ -178,7 +178,7 @@ def _from_dlpack(value: Any) -> npt.NDArray[Any]:
 
 
 def _from_device(value: Any, device: tuple[Any, ...]) -> npt.NDArray[Any]:
-    """Copy an array of a GPU to the host in the first way that its library has."""
+    """Copy an array of a GPU to the host by the first method that its library has."""
     if hasattr(value, "cpu"):
         return to_numpy(value.cpu())
     try:

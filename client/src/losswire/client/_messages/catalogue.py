@@ -136,7 +136,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transports:
-    """By which ways tensors may reach a server."""
+    """The transports by which tensors may reach a server."""
 
     chunked: bool
     """Whether chunked calls are served."""
@@ -165,20 +165,7 @@ class ServerInfo:
     limits: Limits
     """The limits of the server."""
     transports: Transports
-    """By which ways tensors may reach it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerCatalogue:
-    """A client's cache of its servers' limits and losses, filled before the first large evaluation.
-
-    All servers of one client are assumed to be alike.
-    """
-
-    server: ServerInfo
-    """Their descriptions."""
-    losses: Mapping[str, LossInfo]
-    """Their losses, by name."""
+    """The transports by which tensors may reach it."""
 
 
 def read_losses(message: loss_service_pb2.ListLossesResponse) -> list[LossInfo]:

@@ -1,9 +1,10 @@
 """Factored gradients: from two numbers a row, and logits that the caller holds, to dense ones.
 
-The message FactoredGradient tells the formulas. Blocks are small enough to stay in the
-cache. They are formed in float64, and rounded once at the end; where there are many
-classes in float32, which is faster, but for the large probabilities: these decide how
-exact a gradient is, and numpy's float32 exp is not as exact as torch's.
+The comments of the message FactoredGradient have the formulas. Blocks are small enough to
+stay in the cache. They are computed in float64, and rounded once at the end. Where there
+are many classes, they are computed in float32, which is faster, except for the large
+probabilities: these decide how exact a gradient is, and numpy's float32 exp is not as
+exact as torch's.
 """
 
 import math
@@ -67,7 +68,7 @@ class Rebuild:
         self._narrow = not double and self._classes >= thresholds.REBUILD_FLOAT32_CLASSES
         self._scratch = np.empty(0, np.float32 if self._narrow else np.float64)
         wire_type = DATA_TYPES[tensor_pb2.DATA_TYPE_FLOAT64]
-        self.forms = (TensorSpec(wire_type, self.values_shape),) * 3
+        self.specs = (TensorSpec(wire_type, self.values_shape),) * 3
         """The factors, in the order in which chunks pack them."""
 
     def rows(self, out: Array, factors: Sequence[Array], start: int = 0) -> None:
@@ -264,7 +265,7 @@ def _round_small(numbers: Array) -> None:
 
     numpy rounds these in the same way, but raises a flag for each, which takes 70 ns.
     """
-    # A number whose digits end where those of subnormal numbers do: adding it rounds to there.
+    # The last digit of this number is that of subnormal numbers: adding it rounds to there.
     end = 1.5 * 2.0 ** (int(np.finfo(numbers.dtype).nmant) + _LAST_BIT)
     rounded = numbers + end
     np.subtract(rounded, end, out=rounded)

@@ -1,22 +1,24 @@
 """Checks of the caller's arrays for gradients."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Spec: TypeAlias = tuple[np.dtype[Any], tuple[int, ...]]
+"""The dtype and shape of an array."""
 
 
 def check_outputs(
     out: Mapping[str, Array],
-    forms: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+    specs: Mapping[str, Spec],
     inputs: Mapping[str, Array],
 ) -> dict[str, Array]:
     """Check the arrays for gradients; TypeError or ValueError with the array's name.
 
-    `forms` are the types and shapes of the gradients asked for, by name.
+    `specs` are those of the gradients asked for, by name.
     """
     if not isinstance(out, Mapping):
         raise TypeError(f"out: expected a mapping of names, got {type(out).__name__}")
@@ -24,9 +26,9 @@ def check_outputs(
         path = f'out["{name}"]'
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{path}: expected a numpy array, got {type(array).__name__}")
-        if name not in forms:
+        if name not in specs:
             raise ValueError(f"{path}: {name} is not an input whose gradient is asked for")
-        dtype, shape = forms[name]
+        dtype, shape = specs[name]
         if array.dtype != dtype:
             raise ValueError(f"{path}: is {array.dtype}; the gradient is {dtype}")
         if array.shape != shape:

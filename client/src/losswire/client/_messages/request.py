@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import EncodeError, Message
 
-from losswire.client._messages.arrays import encode_array, encode_array_form
+from losswire.client._messages.arrays import encode_array, encode_array_spec
 from losswire.client._messages.evaluation import DTypeInput, Evaluation
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from losswire.wire import BY_NAME, encode_option, wire_type_of
@@ -65,7 +65,7 @@ def fill_evaluation(
         raise TypeError(f"{path}: expected an Evaluation, got {type(evaluation).__name__}")
     message.loss = _text(evaluation.loss, f"{prefix}loss")
     for name, value in items_of(evaluation.inputs, prefix, "inputs"):
-        encode = encode_array_form if name in streamed else encode_array
+        encode = encode_array_spec if name in streamed else encode_array
         message.inputs[name].CopyFrom(encode(value, f'{prefix}inputs["{name}"]'))
     for name, option in items_of(evaluation.options, prefix, "options"):
         try:

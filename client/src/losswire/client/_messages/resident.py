@@ -90,8 +90,8 @@ class StoredTensor:
         return wire.reshape(-1).view(np.uint8).data
 
     def __repr__(self) -> str:
-        form = f"{self.dtype.name}{list(self.shape)}"
-        return f"<losswire {type(self).__name__} {form} {self.id.hex()[:12]}>"
+        spec = f"{self.dtype.name}{list(self.shape)}"
+        return f"<losswire {type(self).__name__} {spec} {self.id.hex()[:12]}>"
 
 
 class _Deletes(Protocol):
@@ -110,8 +110,8 @@ class _DeletesLater(Protocol):
 class ResidentTensor(StoredTensor):
     """An array that servers hold, to be used in evaluations in place of it.
 
-    Made by `Client.put`. It refers to the array, which must stay as it is: a server that does
-    not hold it (another replica, or one that was started again) is sent it when needed. Then
+    Made by `Client.put`. It refers to the array, which must stay as it is: when needed, the array
+    is sent to a server that does not hold it (another replica, or one that was started again). Then
     FailedPreconditionError (RESIDENT_TENSOR_CHANGED) is raised if the array has changed.
 
     Example:

@@ -1,4 +1,4 @@
-"""Which inputs of an evaluation have rows, and so can stream."""
+"""The inputs of an evaluation that have rows, and so can stream."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,9 +1,9 @@
 """The cache of request templates: an evaluation with other numbers is not encoded again.
 
 A training loop sends one kind of evaluation over and over: the same loss, names, dtypes, shapes,
-options and choices. Protobuf writes such messages with the same bytes, but for the numbers, which
-are all at the same offsets. So the bytes between them are kept. The key is all that these bytes
-depend on.
+options and choices. Protobuf writes such messages with the same bytes, except for the numbers,
+which are all at the same offsets. So the bytes between them are kept. The key is all that these
+bytes depend on.
 """
 
 import sys

@@ -73,7 +73,7 @@ is about one call."""
 
 MAX_STAGING_REGIONS: Final = 4
 """Staging regions of one client, and so its staged evaluations at once. Not measured: more of them
-wait for the server's one engine."""
+wait for the server's one worker thread."""
 
 MAX_STAGING_BYTES: Final = 2 << 30
 """Bytes of all staging regions of one client. Not measured: they count in the server's quota."""
@@ -101,7 +101,7 @@ than any evaluation of docs/performance.md."""
 
 
 FAILED_TARGET_SECONDS: Final = 1.0
-"""Seconds during which a target that failed is passed over. Not measured: gRPC connects again at
+"""Seconds during which a target that failed is skipped. Not measured: gRPC connects again at
 most once a second."""
 
 STREAM_CLOSE_SECONDS: Final = 1.0

@@ -1,6 +1,6 @@
 """One long-lived EvaluateStream that survives its connections; the core of both streams.
 
-It lives on an event loop: the stream that blocks has one of its own, in a thread.
+It runs on an event loop: the stream that blocks has one of its own, in a thread.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ def _is_made_up(error: LosswireError) -> bool:
     """Return whether gRPC made this status up.
 
     A write that fails because the server has just ended the call overwrites the status that the
-    server gave (https://github.com/grpc/grpc/issues/36066). The next call will tell.
+    server gave (https://github.com/grpc/grpc/issues/36066). The next call gets the real one.
     """
     made_up = "Internal error from Core"
     return error.code is grpc.StatusCode.INTERNAL and error.message == made_up
@@ -106,7 +106,7 @@ class StreamCore:
         self._items: dict[int, _Item] = {}
         """The items without an outcome, in the order of their deadlines."""
         self._loop = asyncio.get_running_loop()
-        # One for all items: it is set anew when it has run, not for each of them.
+        # One for all items: it is set again when it has run, not for each of them.
         self._timer: asyncio.TimerHandle | None = None
         self._unsent: deque[int] = deque()
         self._numbers = count()
@@ -117,7 +117,7 @@ class StreamCore:
         self._failures = 0  # since the last answer
         self._broken_by: LosswireError | None = None
         self._driver = asyncio.create_task(self._drive())
-        # However it ends, nobody waits for an answer that cannot come.
+        # Items without an answer fail then: none can come any more.
         self._driver.add_done_callback(lambda _: self._finish())
 
     def in_flight(self, asked: int | None) -> int:
@@ -138,7 +138,7 @@ class StreamCore:
     ) -> None:
         """Add an item with its resident tensors; the callback `done` gets its outcome, once."""
         if len(request) > self.limits.max_message_bytes:
-            # Sent, it would end the call, and with it everybody else's items.
+            # If it were sent, it would end the call, and so fail all other items.
             limit = f"the server takes {self.limits.max_message_bytes} bytes in one message"
             done(too_large_error(limit, len(request)))
             return
@@ -288,7 +288,7 @@ class StreamCore:
         return _ended()
 
     async def _send(self, call: _Call) -> None:
-        """Write items as they come; a failed write ends quietly, the reader learns why."""
+        """Write items as they come; a failed write just ends it: the reader gets the error."""
         try:
             while True:
                 await self._work.wait()

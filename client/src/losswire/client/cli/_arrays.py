@@ -129,7 +129,7 @@ def _read_numpy(text: str, wanted: Wanted) -> Array:
 
 
 def _load(file: str) -> Any:
-    """Open a file of numpy's; for any other file, numpy's own error speaks of pickles."""
+    """Open a file of numpy's; for any other file, numpy's own error is about pickles."""
     with Path(file).open("rb") as opened:
         damaged = opened.read(2) == b"PK" and not zipfile.is_zipfile(opened)
     try:

@@ -89,7 +89,7 @@ def add_connection(parser: argparse.ArgumentParser, timeout: float = DEFAULT_TIM
 
 
 def seconds(text: str) -> float:
-    """Read a time span; argparse's own error for what is none."""
+    """Read a time span; argparse's own error for any other text."""
     try:
         value = float(text)
     except ValueError:

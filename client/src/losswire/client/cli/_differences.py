@@ -65,7 +65,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A gradient beside differences, at the element where they differ most."""
+    """A gradient compared with differences, at the element where they differ most."""
 
     name: str
     composed: bool

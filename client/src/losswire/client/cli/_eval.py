@@ -125,7 +125,7 @@ def _numbers(array: _arrays.Array) -> object:
 
 def _report(loss: LossInfo, result: EvaluationResult, files: Mapping[str, str]) -> None:
     if result.loss.ndim:
-        say(f"loss, {_form(result.loss)}")
+        say(f"loss, {_spec(result.loss)}")
         say(str(result.loss))
     else:
         say(f"loss              {result.loss[()]!s}")
@@ -139,10 +139,10 @@ def _report(loss: LossInfo, result: EvaluationResult, files: Mapping[str, str]) 
     for name, file in files.items():
         array = result.gradients[name]
         where = f" in {file}" if file else ""
-        say(f"gradient of {name}, {_form(array)}{where}")
+        say(f"gradient of {name}, {_spec(array)}{where}")
         if not where:
             say(str(array))
 
 
-def _form(array: _arrays.Array) -> str:
+def _spec(array: _arrays.Array) -> str:
     return f"{array.dtype.name} {list(array.shape)}"

@@ -94,7 +94,7 @@ def _pause(deadline: float) -> bool:
 
 
 def _ask(channel: grpc.Channel, session: Session, deadline: float) -> _Answer:
-    """Ask for the health, then for the versions; these may be kept from those without a token."""
+    """Ask for the health, then for the versions, which may need a token."""
 
     def call(path: str, request: bytes) -> bytes:
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path, None, None)

@@ -6,20 +6,16 @@ google.rpc.Status. The handler of Evaluate answers it.
 """
 
 import asyncio
-import struct
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from google.protobuf.message import Message
 
 from losswire.server.rpc.request_id import new_request_id
 from losswire.server.rpc.status import call_status, forget_frames
 from losswire.server.rpc.streaming import drive_started
-
-HEADER: Final = struct.Struct("<II")
-"""Of a request: the bytes that follow, and its time limit in milliseconds (0: none). Of an answer:
-the bytes that follow, and the canonical code (0: an EvaluateResponse follows)."""
+from losswire.wire import LEASE_HEADER
 
 Answer = Callable[[bytes, Callable[[], float]], Awaitable[bytes | Message]]
 """Answers an EvaluateRequest by a deadline on the monotonic clock; raises its error."""
@@ -63,14 +59,14 @@ class LeaseCalls(asyncio.Protocol):
             # would fill the server's memory with them.
             self._transport.abort()
             return
-        if len(received) < HEADER.size:
+        if len(received) < LEASE_HEADER.size:
             return
-        size, milliseconds = HEADER.unpack_from(received)
-        total = HEADER.size + size
+        size, milliseconds = LEASE_HEADER.unpack_from(received)
+        total = LEASE_HEADER.size + size
         if size > self._max_request_bytes or len(received) > total:
             self._transport.abort()
         elif len(received) == total:
-            request = bytes(received[HEADER.size :])
+            request = bytes(received[LEASE_HEADER.size :])
             received.clear()
             seconds = milliseconds / 1000 if milliseconds else float("inf")
             self._begin(self._respond(request, time.monotonic() + seconds))
@@ -110,7 +106,7 @@ class LeaseCalls(asyncio.Protocol):
             code = answer.code
             forget_frames(error)
         body = answer if isinstance(answer, bytes) else answer.SerializeToString()
-        return HEADER.pack(len(body), code) + body
+        return LEASE_HEADER.pack(len(body), code) + body
 
     def finish(self) -> None:
         """End the connection, after the answer to the current request."""
