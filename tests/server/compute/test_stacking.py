@@ -268,9 +268,7 @@ def test_evaluations_that_wait_are_computed_together(monkeypatch: pytest.MonkeyP
         calls = [worker.submit(works[first : first + 10], _NEVER) for first in (0, 10, 20)]
         opened.set()
         assert await worker.answer_of(busy)
-        found = [
-            each for call in calls for each in (call if isinstance(call, list) else await call)
-        ]
+        found = [each for call in calls for each in await call]
         assert sizes == [30]
         for work, answer in zip(works, found, strict=True):
             assert not isinstance(answer, Exception)

@@ -1,7 +1,7 @@
 """Memory is reserved before it is used, always released, and never overbooked."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -100,9 +100,7 @@ class _FailingQueue(ComputeWorker):
         self.reserved_bytes: Callable[[], int] = int
         self.seen: list[int] = []
 
-    def submit(
-        self, works: Sequence[Work], deadline: float
-    ) -> list[Answer] | asyncio.Future[list[Answer]]:
+    def submit(self, works: Sequence[Work], deadline: float) -> Awaitable[list[Answer]]:
         """Fail, after all checks and with the memory reserved."""
         del works, deadline
         self.seen.append(self.reserved_bytes())

@@ -12,6 +12,7 @@ from losswire.client._calls.operations import Operation, Step, Steps
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import Session
 from losswire.client._errors import (
+    CancelledError,
     LosswireError,
     closed_error,
     error_from_call,
@@ -97,6 +98,8 @@ class Runner:
                 )
             except grpc.RpcError as failure:
                 error = error_from_call(failure, len(operation.request))
+                if self._session.closed and isinstance(error, CancelledError):
+                    error = closed_error()
             except LosswireError as failure:
                 error = failure
             except ValueError:

@@ -83,11 +83,11 @@ class Evaluator:
         """
         # Entered before it holds anything: no exception can leave memory reserved.
         with self.budget.reservation() as reservation:
-            async with self._turn_of([evaluation]):
+            async with self._write_turn_for([evaluation]):
                 work = await self.check(evaluation, detached)
                 reservation.raise_to(self._demand([work]))
                 submitted = self.worker.submit([work], deadline)
-            [answer] = submitted if isinstance(submitted, list) else await submitted
+            [answer] = await submitted
         if isinstance(answer, Exception):
             raise answer
         on_evaluated(0, work, answer)
@@ -107,12 +107,12 @@ class Evaluator:
             message = f"{len(evaluations)} evaluations in one call; at most {self._max_evaluations}"
             raise OverLimitError(message)
         with self.budget.reservation() as reservation:
-            async with self._turn_of(evaluations):
+            async with self._write_turn_for(evaluations):
                 checked = await self._check_many(evaluations)
                 works = [each for each in checked if isinstance(each, Work)]
                 reservation.raise_to(self._demand(works))
-                submitted = self.worker.submit(works, deadline) if works else []
-            computed = iter(submitted if isinstance(submitted, list) else await submitted)
+                submitted = self.worker.submit(works, deadline)
+            computed = iter(await submitted)
         answers = [next(computed) if isinstance(each, Work) else each for each in checked]
         for position, (work, answer) in enumerate(zip(checked, answers, strict=True)):
             if isinstance(work, Work) and not isinstance(answer, Exception):
@@ -129,7 +129,7 @@ class Evaluator:
             and peak_bytes <= self.budget.free_bytes
         )
 
-    def _turn_of(
+    def _write_turn_for(
         self, evaluations: Sequence[evaluation_pb2.Evaluation]
     ) -> AbstractAsyncContextManager[None]:
         """Return the turn that evaluations wait for, until they are submitted to the worker."""

@@ -5,7 +5,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -72,6 +72,19 @@ def _ignore() -> None:
     """Ignore the loss of the device."""
 
 
+class _Computed:
+    """Answers that are there already: awaiting them suspends nothing."""
+
+    __slots__ = ("_answers",)
+
+    def __init__(self, answers: list[Answer]) -> None:
+        self._answers = answers
+
+    def __await__(self) -> Generator[Any, None, list[Answer]]:
+        return self._answers
+        yield  # makes it a generator
+
+
 class ComputeWorker:
     """Computes on one device; the event loop waits for it, or computes small evaluations itself."""
 
@@ -114,9 +127,7 @@ class ComputeWorker:
         # the gradient of the first must not overwrite that of the second.
         return small and not self.copies_inputs and (not writes_regions or self.is_idle)
 
-    def submit(
-        self, works: Sequence[Work], deadline: float
-    ) -> "list[Answer] | asyncio.Future[list[Answer]]":
+    def submit(self, works: Sequence[Work], deadline: float) -> Awaitable[list[Answer]]:
         """Compute a few small evaluations now, or append them to the queue.
 
         They are computed in order, and a failing one does not affect the others. `deadline` is
@@ -128,8 +139,8 @@ class ComputeWorker:
             for each in works
         ):
             if time.monotonic() >= deadline:
-                return [_expired() for _ in works]
-            return [self._answer(work, 0) for work in works]
+                return _Computed([_expired() for _ in works])
+            return _Computed([self._answer(work, 0) for work in works])
         return self._submit(list(works), deadline)
 
     async def run(self, task: Callable[[int], ResultT], deadline: float) -> ResultT:
