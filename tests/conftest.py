@@ -1,12 +1,13 @@
 """Fixtures and settings that all tests share.
 
 LOSSWIRE_THOROUGH=1 lets hypothesis try more examples, and the tables of losses every cell.
-`--quick` runs one case of each test, and not those that slow.txt names.
+`--quick` runs one case of each test, without those that slow.txt names.
 """
 
 import os
 import signal
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """With `--quick`, keep the first case of each test that is not slow."""
     if not config.getoption("--quick"):
         return
-    slow = set(slow_names())
+    slow = slow_names()
     first: dict[str, pytest.Item] = {}
     for item in items:
         function = item.nodeid.partition("[")[0]
@@ -40,10 +41,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = first.values()
 
 
-def slow_names() -> list[str]:
-    """Return the tests and fixtures in slow.txt."""
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--quick`, do not import the files that slow.txt names."""
+    if not config.getoption("--quick"):
+        return None
+    folder = Path(__file__).parent.parent
+    slow = collection_path.is_relative_to(folder) and (
+        collection_path.relative_to(folder).as_posix() in slow_names()
+    )
+    return slow or None
+
+
+@cache
+def slow_names() -> frozenset[str]:
+    """Return the tests, fixtures and files in slow.txt."""
     lines = Path(__file__).with_name("slow.txt").read_text("utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
+    return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
 def pytest_configure() -> None:

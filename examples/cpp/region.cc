@@ -29,7 +29,7 @@ uint32_t take(const char* data) {
   return number;
 }
 
-// Passes on what a system call gives, unless it failed.
+// Returns the result of a system call; throws if it failed.
 ssize_t checked(ssize_t result, const char* what) {
   if (result < 0) throw std::system_error(errno, std::generic_category(), what);
   return result;

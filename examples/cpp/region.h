@@ -17,7 +17,7 @@ class Region {
     std::string body;
   };
 
-  // The server is not where memory could be shared, or not willing to.
+  // The server cannot share memory with this process, or refuses to.
   struct Unreachable : std::runtime_error {
     using std::runtime_error::runtime_error;
   };
@@ -27,11 +27,11 @@ class Region {
   uint64_t id() const { return id_; }
   char* memory() const { return static_cast<char*>(memory_.get()); }
 
-  // Sends an EvaluateRequest. After an exception make no more calls: an answer may be owed.
+  // Sends an EvaluateRequest. After an exception make no more calls: its answer may still arrive.
   Answer call(const std::string& request);
 
  private:
-  // A descriptor that is closed in the end. Closing the connection ends the lease.
+  // A file descriptor that its destructor closes. Closing the connection ends the lease.
   class Descriptor {
    public:
     explicit Descriptor(int number) : number_(number) {}

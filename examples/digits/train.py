@@ -1,7 +1,7 @@
 """Trains a digit classifier in numpy alone, with losses and gradients from a Losswire server.
 
 The network lives in this process, which never imports torch. Each step sends logits and classes to
-the server and gets the cross-entropy and its gradient back; the rest of the backward pass is a few
+the server and receives the cross-entropy and its gradient; the rest of the backward pass is a few
 lines of numpy. At several points the gradient is compared with one computed here in float64.
 
 Run it by `make demo`. The exit status is 1 when the result is not good enough.
@@ -41,7 +41,7 @@ ALLOWED_DIFFERENCE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Images of handwritten digits, 8 x 8 pixels in [0, 1], and what they show."""
+    """Images of handwritten digits, 8 x 8 pixels in [0, 1], and the digits they show."""
 
     train_images: Array
     train_classes: Array
@@ -73,13 +73,13 @@ class Network:
         self._velocities = [np.zeros_like(each) for each in self._parameters]
 
     def forward(self, images: Array) -> tuple[Array, Array]:
-        """Return the hidden layer and the logits, one row an image."""
+        """Return the hidden layer and the logits, one row for each image."""
         weights_in, bias_in, weights_out, bias_out = self._parameters
         hidden = np.maximum(images @ weights_in + bias_in, 0)
         return hidden, hidden @ weights_out + bias_out
 
     def step(self, images: Array, hidden: Array, gradient: Array) -> None:
-        """Go backward from the gradient with respect to the logits, and take one step."""
+        """Propagate the gradient of the logits back to the parameters, and take one step."""
         below = (gradient @ self._parameters[2].T) * (hidden > 0)
         gradients = [images.T @ below, below.sum(0), hidden.T @ gradient, gradient.sum(0)]
         for i, each in enumerate(gradients):
@@ -104,7 +104,7 @@ class Comparison:
     """How remote gradients compare with local ones."""
 
     points: int = 0
-    """How many were compared."""
+    """The number of compared gradients."""
     difference: float = 0.0
     """The largest difference between two numbers."""
 

@@ -17,11 +17,11 @@ import (
 )
 
 // Evaluates without gRPC where the server shares memory with this process: requests go over the
-// connection that leases the memory, and tensors may lie in it.
+// connection that leases the memory, and tensors may be in it.
 
 const calls = 1000
 
-// local compares calls over a lease with the same ones by gRPC, and gives how many differ.
+// local compares calls over a lease with the same calls by gRPC, and returns the number that differ.
 func local(ctx context.Context, connection *grpc.ClientConn) (int, error) {
 	client := losswire.NewLossServiceClient(connection)
 	info, err := client.GetServerInfo(ctx, &losswire.GetServerInfoRequest{})
@@ -76,7 +76,7 @@ func local(ctx context.Context, connection *grpc.ClientConn) (int, error) {
 	return wrong, nil
 }
 
-// place puts the logits at the start of a region, and asks for the gradient behind them.
+// place copies the logits to the start of a region, and requests the gradient after them.
 func place(sent *losswire.EvaluateRequest, shared *region) *losswire.EvaluateRequest {
 	placed := proto.Clone(sent).(*losswire.EvaluateRequest)
 	logits := placed.Evaluation.Inputs["input"]
@@ -88,7 +88,8 @@ func place(sent *losswire.EvaluateRequest, shared *region) *losswire.EvaluateReq
 	return placed
 }
 
-// compareCalls makes all calls over the lease; gives how many answers differ, and what one takes.
+// compareCalls makes all calls over the lease; returns the number of answers that differ, and the
+// microseconds of one call.
 func compareCalls(
 	shared *region, asked *losswire.EvaluateRequest, want *losswire.EvaluationResult,
 ) (int, float64, error) {
@@ -122,7 +123,7 @@ func compareCalls(
 	return wrong, each, err
 }
 
-// compareRefusals sends a wrong request both ways; the statuses have to agree.
+// compareRefusals sends an invalid request both ways; the statuses must be equal.
 func compareRefusals(
 	ctx context.Context, client losswire.LossServiceClient, shared *region,
 	right *losswire.EvaluateRequest,
@@ -149,7 +150,7 @@ func compareRefusals(
 	return nil
 }
 
-// microseconds makes all calls and gives what one takes.
+// microseconds makes all calls and returns the time of one.
 func microseconds(call func() error) (float64, error) {
 	begun := time.Now()
 	for i := 0; i < calls; i++ {

@@ -14,9 +14,9 @@ import (
 	losswire "losswire/v1"
 )
 
-// codec serializes with the current protobuf module. Debian 12 builds grpc-go, against what grpc-go
-// itself asks for, on a protobuf module that cannot write the messages of the current generator. With
-// grpc-go as published this type is not needed.
+// codec serializes with the current protobuf module. Debian 12 builds grpc-go with another protobuf
+// module than grpc-go itself requires, and that one cannot write the messages of the current generator.
+// With grpc-go as published this type is not needed.
 type codec struct{}
 
 func (codec) Name() string { return "proto" }

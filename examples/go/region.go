@@ -80,8 +80,8 @@ func fetch(lease *net.UnixConn, token []byte, size int) ([]byte, error) {
 		descriptors[0], 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
 }
 
-// call sends an EvaluateRequest and gives the code of the answer and what follows it. After an error
-// make no more calls: an answer may be owed.
+// call sends an EvaluateRequest and returns the code and the body of the answer. After an error make no
+// more calls: the answer to this one may still arrive.
 func (r *region) call(request []byte) (uint32, []byte, error) {
 	if len(request) > r.longest {
 		return 0, nil, fmt.Errorf("%d bytes; a request may have %d", len(request), r.longest)
@@ -104,7 +104,7 @@ func (r *region) call(request []byte) (uint32, []byte, error) {
 	return binary.LittleEndian.Uint32(header[4:]), answer, err
 }
 
-// elements gives those of a tensor of an answer, wherever it is.
+// elements returns the elements of a tensor in an answer, whether it is in the message or in the region.
 func (r *region) elements(tensor *losswire.Tensor, size int) []byte {
 	if place := tensor.GetRegion(); place != nil {
 		return r.memory[place.GetOffset():][:size]

@@ -18,7 +18,7 @@ import (
 	losswire "losswire/v1"
 )
 
-// Replays the conformance vectors; the rules stand beside them, in tests/conformance/README.md.
+// Replays the conformance vectors; the rules are in tests/conformance/README.md.
 
 type tolerance struct {
 	Ulps  float64
@@ -41,7 +41,7 @@ type vector struct {
 	Tolerances []*resultTolerance
 }
 
-// facts are what an error must agree in.
+// facts are the parts of an error that are compared.
 type facts struct {
 	Code   int32
 	Domain string
@@ -51,7 +51,7 @@ type facts struct {
 
 var mantissaBits = map[string]int{"FLOAT16": 10, "BFLOAT16": 7, "FLOAT32": 23, "FLOAT64": 52}
 
-// replay sends all vectors of a folder and gives how many answers were wrong.
+// replay sends all vectors of a folder and returns the number of wrong answers.
 func replay(ctx context.Context, client losswire.LossServiceClient, folder string) (int, error) {
 	data, err := os.ReadFile(filepath.Join(folder, "index.json"))
 	if err != nil {
@@ -161,7 +161,7 @@ func compareStatuses(failure error, expected []byte) ([]string, error) {
 	return differ("status", told, asked), nil
 }
 
-// take adds what one detail of a status says.
+// take adds the contents of one detail of a status.
 func (f *facts) take(typeURL string, value []byte) error {
 	switch path.Base(typeURL) {
 	case "google.rpc.ErrorInfo":

@@ -8,7 +8,7 @@ import (
 	losswire "losswire/v1"
 )
 
-// Tensors of the wire are row-major and little-endian.
+// Tensors of the contract are row-major and little-endian.
 
 func float32Tensor(values []float64, shape ...int64) *losswire.Tensor {
 	data := make([]byte, 4*len(values))
@@ -53,7 +53,7 @@ var readers = map[losswire.DataType]reader{
 	}},
 }
 
-// read gives the elements of a floating tensor of any type.
+// read returns the elements of a floating-point tensor of any type.
 func read(tensor *losswire.Tensor) ([]float64, error) {
 	reader, known := readers[tensor.GetDataType()]
 	if !known {

@@ -72,7 +72,7 @@ func ring(x, y float64) int64 {
 }
 
 // The conversions to float64 keep Go from fusing a product and a sum into one operation, which on
-// some machines would round otherwise than the same program in other languages.
+// some machines would round differently from the same program in other languages.
 
 func (m *model) forward() {
 	for i := 0; i < points; i++ {
@@ -94,7 +94,7 @@ func (m *model) forward() {
 	}
 }
 
-// backward carries the gradient of the logits on to the weights, and takes one step.
+// backward propagates the gradient of the logits back to the weights, and takes one step.
 func (m *model) backward(gradient []float64) {
 	dw1, db1 := make([]float64, len(m.w1)), make([]float64, len(m.b1))
 	dw2, db2 := make([]float64, len(m.w2)), make([]float64, len(m.b2))
@@ -147,7 +147,7 @@ func (m *model) right() int {
 	return count
 }
 
-// question asks for the loss of logits, and for its gradient.
+// question returns the request for the loss of logits and for its gradient.
 func question(logits []float64, target *losswire.Tensor) *losswire.Evaluation {
 	return &losswire.Evaluation{
 		Loss: "cross_entropy",
@@ -162,7 +162,7 @@ func question(logits []float64, target *losswire.Tensor) *losswire.Evaluation {
 func train(ctx context.Context, client losswire.LossServiceClient) error {
 	m := newModel()
 	target := int64Tensor(m.classes, points)
-	// One call for the whole training: a message there and a message back for each step.
+	// One call for the whole training: a request and a response for each step.
 	call, err := client.EvaluateStream(ctx)
 	if err != nil {
 		return err

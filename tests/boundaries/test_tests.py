@@ -6,6 +6,7 @@ passes when the behaviour is wrong. The few that need one say why here.
 
 import ast
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -28,10 +29,14 @@ _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "server": ("*.py", "*.cc", "*.h"),
     "benchmarks": ("*.py",),
     "deploy": ("*.py",),
+    "examples": ("*.py", "*.cc", "*.h", "*.go", "*.ts"),
     "tests": ("*.py",),
     "tools": ("*.py", "*.sh"),
 }
 """The folders of sources and tests, and their kinds of file."""
+
+_GENERATED: Final = {"build", "dist", "generated", "node_modules"}
+"""The names of folders whose files nobody writes."""
 
 MOST_EXCEPTIONS: Final = 10
 
@@ -54,7 +59,7 @@ def _files() -> Iterator[Path]:
     for folder, patterns in _SOURCES.items():
         for pattern in patterns:
             for path in (_ROOT / folder).rglob(pattern):
-                if "_pb2" not in path.name and "node_modules" not in path.parts:
+                if "_pb2" not in path.name and not _GENERATED & set(path.relative_to(_ROOT).parts):
                     yield path
 
 
@@ -133,15 +138,25 @@ def test_tests_use_no_private_names() -> None:
     assert len(EXCEPTIONS) <= MOST_EXCEPTIONS
 
 
+def test_pytest_enters_every_folder(pytestconfig: pytest.Config) -> None:
+    """No folder of tests has a name that pytest passes over, such as `build`."""
+    passed_over = pytestconfig.getini("norecursedirs")
+    for folder in {path.parent for path in (_ROOT / "tests").rglob("test_*.py")}:
+        for name in folder.relative_to(_ROOT).parts:
+            assert not any(fnmatch(name, pattern) for pattern in passed_over), folder
+
+
 def test_the_quick_tests_cover_every_folder() -> None:
-    """slow.txt names existing tests and fixtures, and leaves tests in every folder that has any."""
-    slow, every = set(slow_names()), set()
+    """slow.txt names what exists, and leaves tests in every folder that has any."""
+    slow, every = slow_names(), set[str]()
     for path in (_ROOT / "tests").rglob("*.py"):
         every |= {function.name for function in _functions(path)}
+        every.add(path.relative_to(_ROOT).as_posix())
     for folder in {path.parent for path in (_ROOT / "tests").rglob("test_*.py")}:
         quick = [
             function.name
             for path in folder.glob("test_*.py")
+            if path.relative_to(_ROOT).as_posix() not in slow
             for function in _functions(path)
             if function.name.startswith("test_")
             and not slow & {function.name, *(each.arg for each in function.args.args)}

@@ -20,7 +20,6 @@ import losswire.client
 from losswire.client import AsyncClient, Client
 from losswire.client import jax as losswire_jax
 from losswire.client import torch as losswire_torch
-from tests.support.harness import Child
 
 _WITH_METHODS = (
     "AsyncClient",
@@ -67,15 +66,14 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(server: str) -> Iterator[Scene]:
     """A client of each kind beside a server."""
-    log = tmp_path_factory.mktemp("examples") / "log"
-    with Child(log) as child, Client(child.address) as client, asyncio.Runner() as runner:
-        async_client = AsyncClient(child.address)
+    with Client(server) as client, asyncio.Runner() as runner:
+        async_client = AsyncClient(server)
         names: dict[str, Any] = {
             **{name: getattr(losswire.client, name) for name in losswire.client.__all__},
             **_ADAPTERS,
-            "address": child.address,
+            "address": server,
             "async_client": async_client,
             "asyncio": asyncio,
             "client": client,

@@ -51,7 +51,7 @@ def replay(stub: loss_service_pb2_grpc.LossServiceStub, entry: Entry) -> list[st
     """Send a vector's request; return the differences of the answer."""
     wanted = message(entry, "response")
     try:
-        got = getattr(stub, entry["method"])(message(entry, "request"), timeout=30)
+        got = getattr(stub, entry["method"])(message(entry, "request"), timeout=60)
     except grpc.RpcError as error:
         return list(_call_problems(entry, wanted, error))
     if entry["code"]:

@@ -95,6 +95,6 @@ def test_an_interrupted_demo_stops_its_server(number: signal.Signals) -> None:
         assert process.stderr.read(1)  # the progress bar: training has begun
         process.send_signal(number)
         process.stderr.read()
-        assert process.wait(timeout=30) == 128 + number
+        assert process.wait(timeout=60) == 128 + number
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)

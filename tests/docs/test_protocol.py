@@ -107,7 +107,7 @@ def _is_unimplemented(channel: grpc.Channel, method: MethodDescriptor) -> bool:
     """Call a method with one empty message."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     connect: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(path, None, None)
-    call = connect(iter([b""]), timeout=30)
+    call = connect(iter([b""]), timeout=60)
     with suppress(grpc.RpcError):
         list(call)
     return call.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -129,7 +129,7 @@ def test_the_answer_has_the_bytes_shown(channel: grpc.Channel) -> None:
     assert shown.text == dump(data, loss_service_pb2.EvaluateResponse.DESCRIPTOR)
     expected = loss_service_pb2.EvaluateResponse.FromString(data)
     stub = loss_service_pb2_grpc.LossServiceStub(channel)
-    answer = stub.Evaluate(example_request(), timeout=30)
+    answer = stub.Evaluate(example_request(), timeout=60)
     for each in (expected, answer):
         each.result.ClearField("queue_nanoseconds")
         each.result.ClearField("compute_nanoseconds")
@@ -173,7 +173,7 @@ def test_command_lines_print_what_is_shown(channel: grpc.Channel, command: Comma
     call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
         f"/{command.method}", None, None
     )
-    data = call(request.SerializeToString(), timeout=30)
+    data = call(request.SerializeToString(), timeout=60)
     answer = GetMessageClass(method.output_type).FromString(data)
     assert _lasting(json_format.MessageToDict(answer)) == _lasting(json.loads(command.shown))
 

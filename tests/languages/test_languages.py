@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VECTORS = ROOT / "tests" / "conformance"
 THIRD_PARTY = ROOT / "examples" / "third_party" / "googleapis"
 
-BUILD_SECONDS = 600
+BUILD_SECONDS = 3000
 
 LOCAL_CALLS = 2000
 

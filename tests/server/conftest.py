@@ -4,9 +4,16 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+import torch
 
 from tests.support.harness import Child
 from tests.support.requests import Stub
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Let torch compute here as it does in the server, on one thread, whatever was set."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from losswire.client import Client
 
 def main(address: str) -> None:
     """Evaluate cross_entropy with its gradient and compare both with the exact values."""
-    with Client(address, timeout=30) as client:
+    with Client(address, timeout=60) as client:
         result = client.evaluate(
             "cross_entropy",
             {"input": [[2.0, 1.0], [1.0, 2.0]], "target": [1, 0]},

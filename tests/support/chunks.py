@@ -12,7 +12,7 @@ from losswire.wire import DATA_TYPES, decode_tensor
 
 Array = npt.NDArray[Any]
 Request = loss_service_pb2.EvaluateChunkedRequest
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

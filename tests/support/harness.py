@@ -84,7 +84,7 @@ class Child:
 
     def wait(self) -> int:
         """Wait for the exit status and return it."""
-        status = self.process.wait(timeout=30)
+        status = self.process.wait(timeout=60)
         self._output.close()
         return status
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 else:
     AsyncStub = loss_service_pb2_grpc.LossServiceStub
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """The seconds to wait for something that must happen."""
 
 CLOSED = 0.0

@@ -19,6 +19,6 @@ def descriptors(process: int) -> int:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Wait up to 5 s until a condition holds; returns whether it did."""
+    """Wait up to a minute until a condition holds; returns whether it did."""
     waiting = threading.Event()
-    return any(condition() or waiting.wait(0.01) for _ in range(500))
+    return any(condition() or waiting.wait(0.01) for _ in range(6000))

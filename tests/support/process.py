@@ -31,5 +31,5 @@ def running_server(*arguments: str, environment: Mapping[str, str] | None = None
             yield line.removeprefix(_GREETING).strip()
         finally:
             process.send_signal(signal.SIGTERM)
-            status = process.wait(timeout=30)
+            status = process.wait(timeout=60)
         assert status == 0, f"the server ended with status {status}"

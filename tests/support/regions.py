@@ -74,13 +74,13 @@ class Held:
 def create(channel: grpc.Channel, size: int) -> Created:
     """Create a region."""
     stub = tensor_service_pb2_grpc.TensorServiceStub(channel)
-    return stub.CreateRegion(tensor_service_pb2.CreateRegionRequest(size_bytes=size), timeout=30)
+    return stub.CreateRegion(tensor_service_pb2.CreateRegionRequest(size_bytes=size), timeout=60)
 
 
 def fetch(created: Created) -> Held:
     """Lease a region that was just created; ConnectionError when it is refused."""
     lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    lease.settimeout(30)
+    lease.settimeout(60)
     lease.connect(created.socket_path)
     lease.sendall(created.token)
     data, descriptors, _, _ = socket.recv_fds(lease, 1, 1)

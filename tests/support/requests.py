@@ -26,7 +26,7 @@ Stub = loss_service_pb2_grpc.LossServiceStub
 Outcome = evaluation_pb2.EvaluationOutcome
 Method = Callable[[Stub, evaluation_pb2.Evaluation], Outcome]
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 """The deadline of a call that must be answered; far more than it takes."""
 
 

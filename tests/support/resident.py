@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 Part = tensor_service_pb2.PutTensorRequest
 Stub = tensor_service_pb2_grpc.TensorServiceStub
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 """The deadline of a call that must be answered; far more than it takes."""
 
 

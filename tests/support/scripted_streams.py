@@ -119,5 +119,5 @@ class Hung(Silent):
     ) -> Iterator[loss_service_pb2.EvaluateStreamResponse]:
         """Wait for the end of the test."""
         del requests, context
-        self.released.wait(30)
+        self.released.wait(60)
         yield from ()

@@ -14,7 +14,7 @@ import type { ProtoGrpcType as TensorTypes } from './generated/tensor_service.js
 const CONTRACT = fileURLToPath(new URL('../../../proto/src', import.meta.url));
 const GOOGLEAPIS = fileURLToPath(new URL('../../third_party/googleapis', import.meta.url));
 
-// The same options as in package.json's `generate`, which writes the types for them.
+// The same options as `generate` in package.json, which writes the types.
 const definition = loader.loadSync(['losswire/v1/loss_service.proto', 'losswire/v1/tensor_service.proto'], {
   includeDirs: [CONTRACT],
   keepCase: true,
@@ -37,7 +37,7 @@ export function connectTensors(target: string): TensorServiceClient {
   return new contract.losswire.v1.TensorService(target, grpc.credentials.createInsecure());
 }
 
-/** What a program needs to know of an error. */
+/** The parts of an error that a program needs. */
 export interface ErrorFacts {
   code: number;
   domain: string;

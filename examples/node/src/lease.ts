@@ -17,7 +17,7 @@ export interface Answer {
 
 /**
  * The connection that leases a region. The region's memory stays unused: Node.js cannot receive its
- * descriptor, and what is small is better sent.
+ * descriptor, and small tensors are faster to send in the request.
  */
 export class Lease {
   private received = Buffer.alloc(0);
@@ -28,7 +28,7 @@ export class Lease {
     socket.on('error', () => this.wake());
   }
 
-  /** Presents the token of a region that was just created; throws where the server is out of reach. */
+  /** Presents the token of a region that was just created; throws if the server cannot be reached. */
   static async open(created: CreateRegionResponse__Output): Promise<Lease> {
     const socket = connect(created.socket_path);
     await once(socket, 'connect');
@@ -38,10 +38,10 @@ export class Lease {
     return lease;
   }
 
-  /** Makes one call. The next one may be made when this one's answer is there. */
+  /** Makes one call. The next one may begin when this one has been answered. */
   async call(request: Buffer): Promise<Answer> {
     const header = Buffer.alloc(HEADER_BYTES);
-    header.writeUInt32LE(request.length, 0); // and 0 milliseconds, which is any time
+    header.writeUInt32LE(request.length, 0); // and 0 milliseconds: no time limit
     this.socket.write(Buffer.concat([header, request]));
     const answer = await this.read(HEADER_BYTES);
     return { code: answer.readUInt32LE(4), body: await this.read(answer.readUInt32LE(0)) };

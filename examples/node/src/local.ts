@@ -1,4 +1,4 @@
-/** Compares calls over a lease with the same ones by gRPC. */
+/** Compares calls over a lease with the same calls by gRPC. */
 
 import { performance } from 'node:perf_hooks';
 import { isDeepStrictEqual, promisify } from 'node:util';
@@ -20,7 +20,7 @@ const CLASSES = 3;
 
 type Evaluate = (request: EvaluateRequest) => Promise<EvaluateResponse__Output>;
 
-/** Gives how many answers differ. */
+/** Returns the number of answers that differ. */
 export async function local(client: LossServiceClient, target: string): Promise<number> {
   const info = promisify(client.GetServerInfo.bind(client) as (
     request: object,
@@ -76,7 +76,7 @@ async function compare(lease: Lease, evaluate: Evaluate): Promise<number> {
   return CALLS - right;
 }
 
-/** Asks for a cross entropy whose classes are below a number. */
+/** Returns a request for a cross entropy whose classes are below a number. */
 function question(classes: number): EvaluateRequest {
   const logits = Array.from({ length: ROWS * CLASSES }, (_, i) => Math.sin(i));
   const target = Array.from({ length: ROWS }, (_, i) => i % classes);
@@ -90,7 +90,7 @@ function question(classes: number): EvaluateRequest {
   };
 }
 
-/** Makes a call that is wrong both ways, and sees that both fail in the same way. */
+/** Makes an invalid call both ways, and checks that both fail with the same status. */
 async function compareRefusals(lease: Lease, evaluate: Evaluate): Promise<void> {
   const wrong = question(CLASSES + 1);
   const expected = await evaluate(wrong).then(() => null, (error: ServiceError) => statusOf(error));
@@ -101,7 +101,7 @@ async function compareRefusals(lease: Lease, evaluate: Evaluate): Promise<void> 
   }
 }
 
-/** Does something many times; gives what one takes. */
+/** Does something many times; returns the microseconds of one time. */
 async function microseconds(work: () => Promise<unknown>): Promise<number> {
   const start = performance.now();
   for (let i = 0; i < CALLS; i++) await work();

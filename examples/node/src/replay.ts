@@ -1,4 +1,4 @@
-/** Replays the conformance vectors and compares every answer; the rules stand beside the vectors. */
+/** Replays the conformance vectors and compares every answer; the rules are in tests/conformance/README.md. */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -32,7 +32,7 @@ interface Vector {
 
 const EPSILONS = { FLOAT16: 2 ** -10, BFLOAT16: 2 ** -7, FLOAT32: 2 ** -23, FLOAT64: 2 ** -52 };
 
-/** Replays all vectors of a folder; gives how many answers were wrong. */
+/** Replays all vectors of a folder; returns the number of wrong answers. */
 export async function replay(client: ReturnType<typeof connect>, folder: string): Promise<number> {
   const index = JSON.parse(readFileSync(join(folder, 'index.json'), 'utf8')) as { vectors: Vector[] };
   let wrong = 0;

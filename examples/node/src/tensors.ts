@@ -1,9 +1,9 @@
-/** Tensors of the wire, to and from JavaScript numbers: row-major, little-endian. */
+/** Tensors of the contract, to and from JavaScript numbers: row-major, little-endian. */
 
 import type { DataType } from './generated/losswire/v1/DataType.js';
 import type { Tensor, Tensor__Output } from './generated/losswire/v1/Tensor.js';
 
-/** One line a type: the size of an element and how to read one. */
+/** For each type, the size of an element and how to read one. */
 const READERS: Partial<Record<DataType, [size: number, read: (view: DataView, offset: number) => number]>> = {
   DATA_TYPE_FLOAT16: [2, (view, offset) => widenFloat16(view.getUint16(offset, true))],
   DATA_TYPE_BFLOAT16: [2, (view, offset) => widenBfloat16(view.getUint16(offset, true))],
@@ -25,7 +25,7 @@ export function int64(values: ArrayLike<number>, shape: number[]): Tensor {
   return { data_type: 'DATA_TYPE_INT64', shape, data };
 }
 
-/** Reads a floating tensor of any type. */
+/** Reads a floating-point tensor of any type. */
 export function read(tensor: Tensor__Output | null): number[] {
   const reader = tensor && READERS[tensor.data_type];
   if (!tensor?.data || !reader) throw new TypeError(`not a floating tensor with data: ${tensor?.data_type}`);

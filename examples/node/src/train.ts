@@ -60,7 +60,7 @@ export async function train(client: LossServiceClient): Promise<void> {
     }
   }
 
-  /** Carries the gradient of the logits on to the weights, and takes one step. */
+  /** Propagates the gradient of the logits back to the weights, and takes one step. */
   function backward(gradient: number[]): void {
     const dw1 = new Float64Array(w1.length);
     const db1 = new Float64Array(b1.length);
@@ -88,7 +88,7 @@ export async function train(client: LossServiceClient): Promise<void> {
     descend(b2, db2);
   }
 
-  // One call for the whole training: a message there and a message back for each step.
+  // One call for the whole training: a request and a response for each step.
   const call = client.EvaluateStream();
   const answers = call[Symbol.asyncIterator]() as AsyncIterator<EvaluateStreamResponse__Output>;
   let loss = NaN;

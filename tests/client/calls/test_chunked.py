@@ -326,7 +326,7 @@ def test_a_closed_client_ends_its_transfer(small: str) -> None:
     with Client(small) as client:
 
         def close() -> None:
-            begun.wait(20)
+            begun.wait(60)
             client.close()
 
         closer = threading.Thread(target=close)

@@ -71,7 +71,7 @@ def test_a_fork_is_told_apart(echoing: Scripted) -> None:
         [sys.executable, "-W", "ignore", "-c", FORK, echoing.address],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=250,
         check=False,
     )
     assert (done.returncode, done.stdout[:30]) == (0, "this client belongs to process"), done.stderr
@@ -90,7 +90,7 @@ class Waiting(Scripted):
         self, evaluation: evaluation_pb2.Evaluation, _: grpc.ServicerContext
     ) -> evaluation_pb2.EvaluationResult:
         self.reached.set()
-        self.released.wait(30)
+        self.released.wait(60)
         return echo(evaluation)
 
 
@@ -108,10 +108,10 @@ def test_closing_under_a_thread(waiting: Waiting) -> None:
     client = Client(waiting.address)
     with ThreadPoolExecutor() as threads:
         call = threads.submit(client.evaluate, "any", {})
-        assert waiting.reached.wait(30)
+        assert waiting.reached.wait(60)
         client.close()
         with pytest.raises(CancelledError):
-            call.result(30)
+            call.result(60)
 
 
 def test_closing_under_a_task(waiting: Waiting) -> None:
@@ -167,13 +167,13 @@ def test_closing_at_any_moment(echoing: Scripted, work: Callable[[Client], objec
 
     def run() -> None:
         work(client)
-        warm.wait(30)
+        warm.wait(60)
         while True:
             work(client)
 
     with ThreadPoolExecutor() as threads:
         loops = [threads.submit(run) for _ in range(4)]
-        warm.wait(30)
+        warm.wait(60)
         client.close()
         errors = [loop.exception(30) for loop in loops]
     assert all(isinstance(error, (CancelledError, RuntimeError)) for error in errors), errors

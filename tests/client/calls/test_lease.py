@@ -19,7 +19,7 @@ from tests.support.regions import receive
 
 HEADER = struct.Struct("<II")
 LONGEST = 1 << 20
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 Call = Callable[[Lease, bytes, float], bytes | None]
 

@@ -87,7 +87,7 @@ def test_calls_go_past_a_server_that_is_down(form: str) -> None:
     """When one of two servers stops, every call still succeeds."""
     with serving(Scripted()) as a:
         with serving(Scripted()) as b:
-            client = Client(form.format(a=a.address, b=b.address), timeout=20)
+            client = Client(form.format(a=a.address, b=b.address), timeout=60)
             for _ in range(CALLS):
                 client.evaluate("any", {})
         with client:
@@ -99,7 +99,7 @@ def test_calls_go_past_a_server_that_is_down(form: str) -> None:
 def test_a_server_that_comes_back() -> None:
     """A client finds its server again after a restart on the same port."""
     with serving(Scripted()) as before:
-        client = Client(before.address, timeout=30)
+        client = Client(before.address, timeout=60)
         client.evaluate("any", {})
     with client:
         with pytest.raises(UnavailableError):
@@ -155,7 +155,7 @@ def test_the_environments_proxy_is_not_used(
     """Nothing in the environment redirects a call."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:1")
-    call(echoing.address, "evaluate", "any", {}, timeout=10)
+    call(echoing.address, "evaluate", "any", {}, timeout=60)
     assert len(echoing.metadata) == 1
 
 

@@ -93,7 +93,7 @@ def test_an_interruption_is_quiet() -> None:
             connection, _ = listener.accept()
             with connection:
                 process.send_signal(signal.SIGINT)
-                out, err = process.communicate(timeout=30)
+                out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, b"", b"")
 
 

@@ -30,7 +30,7 @@ def same(found: EvaluationResult, expected: EvaluationResult) -> bool:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sharing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     """A server with regions, as by default."""
     with Child(tmp_path_factory.mktemp("sharing") / "log", "--memory-budget-mib", "512") as child:

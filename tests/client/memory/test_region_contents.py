@@ -63,7 +63,7 @@ def _regions(process: int) -> int:
     return sum("losswire-region" in str(each) for each in links)
 
 
-def _eventually(condition: Callable[[], bool], seconds: float = 1.0) -> bool:
+def _eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -206,7 +206,7 @@ def test_closing_ends_a_call_and_nothing_else(
             calling.start()
             time.sleep(0.05)
             client.close()
-            calling.join(5)
+            calling.join(60)
             del calling
         assert reasons == ["CLIENT_CLOSED"]
         del region

@@ -19,7 +19,7 @@ Echo = Callable[[Any], npt.NDArray[Any]]
 @pytest.fixture
 def echo(echoing: Scripted) -> Iterator[Echo]:
     """Send a value and give what came back."""
-    with Client(echoing.address, timeout=20) as client:
+    with Client(echoing.address, timeout=60) as client:
         yield lambda value: client.evaluate("any", {"x": value}).gradients["x"]
 
 

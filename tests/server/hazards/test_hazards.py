@@ -1,6 +1,5 @@
 """Inputs that break plain torch get a precise error or the right answer; others see nothing."""
 
-import time
 from collections.abc import Callable, Mapping
 
 import grpc
@@ -214,12 +213,11 @@ def _many_alignments(length: int) -> Ask:
     [_list_of_classes(400_000), _many_logits(300_000), _many_alignments(400_000)],
     ids=lambda ask: ask.loss,
 )
-def test_quadratic_work_is_refused_at_once(caller: Caller, ask: Ask) -> None:
+def test_quadratic_work_is_refused_before_it_begins(caller: Caller, ask: Ask) -> None:
     """A few megabytes that ask for hours or terabytes are RESOURCE_EXHAUSTED before any work."""
     assert sum(array.nbytes for array in ask.inputs.values()) < 8 * 2**20
-    start = time.monotonic()
     with pytest.raises(grpc.RpcError) as refused:
         caller.evaluate(ask)
-    assert time.monotonic() - start < 5
+    # The work itself would end as DEADLINE_EXCEEDED, or end the server.
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     _golden(caller)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from tests.support.caller import Caller, calling
 from tests.support.cells import EXECUTED
@@ -13,12 +12,6 @@ from tests.support.cells import EXECUTED
 def cells_executed(pytestconfig: pytest.Config) -> dict[str, int]:
     """The number of executed cells of the table, by loss; reported at the end of the run."""
     return pytestconfig.stash.setdefault(EXECUTED, {})
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Let torch compute here as it does in the server: on one thread."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -174,14 +174,14 @@ def test_an_upload_that_stalls_on_the_way_frees_its_memory(
     array = noise(11, 10_000)
     codes = {"cancelled": "CANCELLED", "deadline": "DEADLINE_EXCEEDED"}
     if end == "too slow":
-        monkeypatch.setattr(thresholds, "UPLOAD_GRACE_SECONDS", 0.3)
+        monkeypatch.setattr(thresholds, "UPLOAD_GRACE_SECONDS", 1.0)
 
     async def run() -> None:
         async with serving_app(Gate(), resident_quota_bytes=MIB) as (app, channel):
             budget = app.evaluator.budget
             tensors = tensor_service_pb2_grpc.TensorServiceStub(channel)
             stalled = arriving(list(parts(array, 1024))[:9], asyncio.Event())
-            call = tensors.PutTensor(stalled, timeout=0.3 if end == "deadline" else None)
+            call = tensors.PutTensor(stalled, timeout=1.0 if end == "deadline" else None)
             await until(lambda: budget.reserved_bytes == array.nbytes)
             if end == "cancelled":
                 call.cancel()

@@ -215,7 +215,7 @@ def _large(stub: Stub, mib: int, take: Callable[[Iterator[Any]], None]) -> None:
         for _ in range(0, rows, _BLOCK_ROWS):
             yield Request(rows=payload)
 
-    take(stub.EvaluateChunked(requests(), timeout=60.0))
+    take(stub.EvaluateChunked(requests(), timeout=250.0))
 
 
 def _consume(answers: Iterator[Any]) -> None:

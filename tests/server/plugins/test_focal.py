@@ -126,7 +126,7 @@ def test_the_documentation_can_show_it(installed: Path) -> None:
         check=True,
     )
     assert "## sigmoid_focal_loss" in shown.stdout
-    assert "| `gamma` | How much less an element counts the better it is answered" in shown.stdout
+    assert "| `gamma` | How much less an element counts the better it is predicted" in shown.stdout
 
 
 def test_a_plugin_that_is_not_there_stops_the_start() -> None:

@@ -76,9 +76,9 @@ def test_a_deadline_is_looked_at_between_the_items_of_a_call() -> None:
 
     async def run(evaluator: Evaluator, gate: Gate) -> list[int]:
         items = [numbered(number) for number in (CLOSED, 1.0, 2.0)]
-        task = asyncio.create_task(outcomes(evaluator, items, time.monotonic() + 0.05))
+        task = asyncio.create_task(outcomes(evaluator, items, time.monotonic() + 0.5))
         await until(gate.reached.is_set)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.6)
         gate.open.set()
         return [each.error.code for each in await task]
 

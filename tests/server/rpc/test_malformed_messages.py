@@ -151,7 +151,7 @@ def test_varints_are_protobufs_own() -> None:
         assert _wrapped(item.SerializeToString()) == request.SerializeToString()
 
 
-@pytest.mark.timeout(60 + MESSAGES // 100)
+@pytest.mark.timeout(300 + MESSAGES // 20)
 def test_spoilt_messages_harm_nothing(child: Child) -> None:
     """No exit, only codes of the table, enough valid forms, and no growth of memory."""
     with child.channel() as channel, region(channel, 1 << 16) as held:

@@ -70,8 +70,8 @@ sys.stdin.read()
 def test_a_caller_who_is_killed_leaves_nothing(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After SIGKILL in any stage, the bytes are free within a second."""
-    monkeypatch.setattr(thresholds, "TOKEN_SECONDS", 0.5)
+    """After SIGKILL in any stage, the bytes become free."""
+    monkeypatch.setattr(thresholds, "TOKEN_SECONDS", 2.0)
     gate, listen = Gate(), tmp_path / "grpc.sock"
 
     async def body(app: App, _: grpc.aio.Channel) -> None:
@@ -109,7 +109,7 @@ def test_a_caller_who_is_killed_leaves_nothing(
 
 
 def test_a_token_that_nobody_presents_expires(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A region waits for its caller for a moment only."""
+    """A region waits for its caller only until its token expires."""
     monkeypatch.setattr(thresholds, "TOKEN_SECONDS", 0.2)
 
     async def body(app: App, channel: grpc.aio.Channel) -> None:

@@ -22,9 +22,9 @@ ROWS, WIDTH = 300, 500
 SMALL_ROWS = 20
 LONG_ROWS = 124
 FILL = np.float32(-7)
-SECONDS = 20.0
-GIVEN_BACK_SECONDS = 1.0
-HANGS_AFTER_SECONDS = 60.0
+SECONDS = 60.0
+GIVEN_BACK_SECONDS = 60.0
+HANGS_AFTER_SECONDS = 200.0
 _UNFETCHED_DESCRIPTORS = 3
 EXPECTED = (LosswireError, RuntimeError, TimeoutError, KeyboardInterrupt, asyncio.CancelledError)
 RETRY = RetryPolicy(initial_backoff=0.01, max_backoff=0.1)

@@ -20,7 +20,7 @@ from losswire.server.declare import (
     inputs={
         "input": Input(meaning="Logits.", differentiable=True),
         "target": Input(
-            meaning="The probability that the answer is yes, mostly 0 or 1.",
+            meaning="The probability of the positive class, mostly 0 or 1.",
             differentiable=True,
             values=(DISTRIBUTION,),
         ),
@@ -31,7 +31,7 @@ from losswire.server.declare import (
             rules=(Range(high=1.0),),
         ),
         "gamma": Option(
-            meaning="How much less an element counts the better it is answered; 0: not at all.",
+            meaning="How much less an element counts the better it is predicted; 0: not at all.",
             rules=(Range(low=0.0, high=float("inf"), open_high=True),),
         ),
     },
@@ -40,10 +40,10 @@ from losswire.server.declare import (
 def sigmoid_focal_loss(
     input: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0
 ) -> Terms:
-    """Binary cross entropy that attends to the elements answered badly.
+    """Binary cross entropy that concentrates on the elements that are predicted badly.
 
     The value of an element is `a * (1 - p) ** gamma * cross_entropy`, where `p` is the
-    probability given to the right answer and `a` is `alpha` for positives and `1 - alpha`
+    probability given to the true class and `a` is `alpha` for positives and `1 - alpha`
     for negatives: Lin et al., Focal Loss for Dense Object Detection, 2017.
     """
     values = F.binary_cross_entropy_with_logits(input, target, reduction="none")
