@@ -94,9 +94,11 @@ def _ctc_loss(inputs: Inputs, options: Options, reduction: str) -> Tensor:
 
 def _gaussian_nll_loss(inputs: Inputs, options: Options, reduction: str) -> Tensor:
     """Call gaussian_nll_loss, which wants one variance for all as a Python number."""
-    var: Tensor | float = inputs["var"]
-    if not inputs["var"].dim() and inputs["input"].dim() > 1:
-        var = float(inputs["var"])
+    given = inputs["var"]
+    # A scalar does not promote what it is computed with.
+    var: Tensor | float = given if given.dim() else given.to(inputs["input"].dtype)
+    if not given.dim() and inputs["input"].dim() > 1:
+        var = float(given)
     return F.gaussian_nll_loss(
         inputs["input"], inputs["target"], var, **options, reduction=reduction
     )

@@ -130,7 +130,8 @@ def dtype_assignments(ground: Ground, names: Sequence[str]) -> Iterator[dict[str
         if not spec.is_float:
             yield from ({**base, name: dtype} for dtype in spec.dtypes[1:])
     for name in real[1:]:
-        for own, other in _MIXED if ground.record.inputs[name].promotes else ():
+        mixes = ground.record.inputs[name].promotes_in(ground.layout.name)
+        for own, other in _MIXED if mixes else ():
             if other in specs[name].dtypes and own in specs[real[0]].dtypes:
                 yield {**{n: _nearest(s, own) for n, s in specs.items()}, name: other}
 
@@ -266,9 +267,22 @@ def convert(drawn: Array, dtype: str) -> Array:
 
 def gradient_choices(ground: Ground, dtypes: Mapping[str, str]) -> list[tuple[str, ...]]:
     """Return no gradient, each gradient by itself and all together."""
-    possible = [n for n in ground.differentiable(list(dtypes)) if dtypes[n] in FLOATS]
+    fixed = _fixed_by_mixing(ground, dtypes)
+    names = [n for n in ground.differentiable(list(dtypes)) if n not in fixed]
+    possible = [n for n in names if dtypes[n] in FLOATS]
     together = [tuple(possible)] if len(possible) > 1 else []
     return [(), *((name,) for name in possible), *together]
+
+
+def _fixed_by_mixing(ground: Ground, dtypes: Mapping[str, str]) -> set[str]:
+    """Return the inputs that have no gradient while the dtype of another differs."""
+    real = ground.floating(list(dtypes))
+    return {
+        fixed
+        for name in real
+        if dtypes[name] != dtypes[real[0]]
+        for fixed in ground.record.inputs[name].fixed_for_gradients
+    }
 
 
 def draw_grad_output(

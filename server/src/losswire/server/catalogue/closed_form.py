@@ -56,10 +56,6 @@ PerValueTerms = Callable[[Mapping[str, Rows], Options], Rows | None]
 computing the values; None: the same for all."""
 
 
-def _nothing(inputs: Mapping[str, Tensor], options: Options) -> None:
-    del inputs, options
-
-
 def _always(inputs: Mapping[str, Any], options: Options) -> bool:
     del inputs, options
     return True
@@ -117,8 +113,6 @@ class ClosedForm:
     """Computes one block: returns its values and fills its gradients."""
     gradients: tuple[str, ...] = ("input",)
     """The inputs it can differentiate; others take autograd."""
-    counted: PerValueTerms = _nothing
-    """Returns which values torch does not ignore; None: all."""
     stacked: Callable[[Block], Tensor] | None = None
     """Computes small evaluations of one skeleton together, on a GPU, by the operators that
     torch's function and its gradient are made of; None: they take autograd. A row gets the same

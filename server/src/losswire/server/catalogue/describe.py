@@ -67,7 +67,7 @@ def _describe_input(record: LossRecord, name: str) -> loss_info_pb2.InputInfo:
         differentiable_in=record.differentiable_in(name),
         value_rules=[text for text, rule in rules.items() if text and rule.enforced],
         value_hints=[text for text, rule in rules.items() if text and not rule.enforced],
-        promotes=described.promotes,
+        promotes=bool(described.promotes),
         factored_in=record.factored_in(name),
     )
 

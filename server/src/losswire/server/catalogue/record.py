@@ -15,7 +15,7 @@ from typing import Any, Final, get_args, get_type_hints
 import torch
 from torch import Tensor
 
-from losswire.server.catalogue.closed_form import ClosedForm, Denominators
+from losswire.server.catalogue.closed_form import ClosedForm, Denominators, PerValueTerms
 from losswire.server.catalogue.layouts import Layout
 from losswire.server.catalogue.options import Option, OptionField
 from losswire.server.catalogue.value_rules import REALS, Context, Values
@@ -29,6 +29,9 @@ class Reduction(Enum):
     SUM = "sum"
     BATCHMEAN = "batchmean"
 
+
+_REDUCTION: Final = "reduction"
+"""The parameter of a function that takes torch's reductions."""
 
 LOSS_REDUCTIONS: Final = (Reduction.NONE, Reduction.MEAN, Reduction.SUM)
 
@@ -48,14 +51,21 @@ class Input:
     """One sentence."""
     differentiable: bool | tuple[str, ...] = False
     """Whether it has a gradient: in all layouts, in none, or in those named."""
-    promotes: bool = False
-    """Whether its floating dtype may differ from that of the other inputs."""
+    promotes: bool | tuple[str, ...] = False
+    """Whether its floating dtype may differ from that of the other inputs: in all layouts, in
+    none, or in those named."""
+    fixed_for_gradients: tuple[str, ...] = ()
+    """The inputs for whose gradients it may not differ."""
     values: tuple[Values, ...] = (REALS,)
     """The rules of its values: for floats, then (where a layout has them) for indices."""
 
     def rule_for(self, *, is_float: bool) -> Values:
         """Return the rule for floats or for indices."""
         return self.values[0] if is_float else self.values[-1]
+
+    def promotes_in(self, layout: str) -> bool:
+        """Return whether its floating dtype may differ in a layout."""
+        return self.promotes if isinstance(self.promotes, bool) else layout in self.promotes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +111,17 @@ class LossRecord:
     mean_denominator: str
     separable: bool
     promotes_integers: bool
+    result_inputs: tuple[str, ...]
     cost: Cost
     source: str
     denominators: Mapping[str, Denominators]
+    counted: Mapping[str, PerValueTerms]
     closed_forms: Mapping[str, ClosedForm]
+    formula: Callable[..., Terms] | None
     option_fields: Mapping[str, OptionField] = field(default_factory=dict)
     required_inputs: frozenset[str] = frozenset()
+    reduces: bool = False
+    """Whether the function takes a `reduction`."""
 
     @property
     def name(self) -> str:
@@ -159,9 +174,12 @@ def loss(
     mean_denominator: str = "the number of values",
     separable: bool = True,
     promotes_integers: bool = False,
+    result_inputs: Sequence[str] = (),
     cost: Cost = Cost(),
     denominators: Mapping[str, Denominators] | None = None,
+    counted: Mapping[str, PerValueTerms] | None = None,
     closed_forms: Mapping[str, ClosedForm] | None = None,
+    formula: Callable[..., Terms] | None = None,
     source: str,
 ) -> Callable[[Callable[..., Terms]], LossRecord]:
     """Turn a function of tensors into the record of a loss.
@@ -169,12 +187,21 @@ def loss(
     The function's parameters are the inputs (annotated `Tensor`, or
     `Tensor | None = None` when optional) and then the options (annotated `bool`,
     `int`, `float` or `str`, with torch's default). It returns unreduced `Terms`.
+    A last parameter `reduction: str = "none"` is passed on to torch's function: with
+    `engine = autograd` the loss and its gradients are those of torch's own reduction,
+    which `Terms.values` holds then. Without it the server reduces in all engines.
     `promotes_integers`: whether integer inputs are computed in float32 without
     being asked to, as torch does for some functions.
+    `result_inputs`: the inputs to whose promoted type torch rounds the loss; without it, all.
     `denominators`: for the layouts, by name, whose terms have denominators, how these
     follow from some inputs alone; without it a chunked mean with gradients needs a
     normalizer.
+    `counted`: for the layouts, by name, in which torch ignores some rows, how to tell
+    which values count.
     `closed_forms`: for some layouts, by name, how to compute without autograd.
+    `formula`: a function of the same parameters that takes the limits which torch's function
+    does not (0 log 0 is 0), or does not overflow where that does; autograd differentiates it
+    wherever `engine = auto` takes no closed form. None: torch's function has all limits.
     Raises RecordError when decorator and signature disagree.
     """
     return _decorator(
@@ -186,9 +213,12 @@ def loss(
         mean_denominator=mean_denominator,
         separable=separable,
         promotes_integers=promotes_integers,
+        result_inputs=tuple(result_inputs),
         cost=cost,
         denominators=denominators or {},
+        counted=counted or {},
         closed_forms=closed_forms or {},
+        formula=formula,
         source=source,
     )
 
@@ -215,9 +245,12 @@ def activation(
         mean_denominator="",
         separable=True,
         promotes_integers=promotes_integers,
+        result_inputs=(),
         cost=Cost(),
         denominators={},
+        counted={},
         closed_forms={},
+        formula=None,
         source=source,
     )
 
@@ -226,7 +259,11 @@ def _decorator(**facts: Any) -> Callable[[Callable[..., Terms]], LossRecord]:  #
     def decorate(function: Callable[..., Terms]) -> LossRecord:
         required, fields = _read_signature(function)
         record = LossRecord(
-            function=function, required_inputs=required, option_fields=fields, **facts
+            function=function,
+            required_inputs=required,
+            option_fields=fields,
+            reduces=_REDUCTION in inspect.signature(function).parameters,
+            **facts,
         )
         _check_agreement(record)
         return record
@@ -242,6 +279,8 @@ def _read_signature(
     required: set[str] = set()
     options: dict[str, OptionField] = {}
     for name, parameter in inspect.signature(function).parameters.items():
+        if name == _REDUCTION:
+            continue
         hint = hints.get(name)
         missing = parameter.default is inspect.Parameter.empty
         kinds = [each for each in get_args(hint) or (hint,) if each is not NoneType]
@@ -258,7 +297,8 @@ def _read_signature(
 
 def _check_agreement(record: LossRecord) -> None:
     """Check that the decorator agrees with the signature."""
-    parameters = list(inspect.signature(record.function).parameters)
+    signature = inspect.signature(record.function)
+    parameters = [name for name in signature.parameters if name != _REDUCTION]
     described = [*record.inputs, *record.options]
     if parameters != described:
         message = f"{record.name}: the signature has {parameters}, the decorator {described}"

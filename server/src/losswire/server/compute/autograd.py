@@ -1,4 +1,12 @@
-"""The path of autograd: values by the record's function, gradients by torch."""
+"""The path of autograd: values by the record's function, gradients by torch.
+
+With `engine = autograd` it is torch's own function, in its own dtypes and with its own reduction
+wherever the request asks for nothing that torch does not have. With `engine = auto` it is the
+record's formula, which takes limits, and the reduction in float64.
+"""
+
+import math
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -20,7 +28,10 @@ from losswire.server.compute.reduce import (
 from losswire.server.compute.tensors import to_tensor
 from losswire.server.compute.work import Work
 from losswire.server.errors import InvalidEvaluationError
+from losswire.v1.evaluation_pb2 import ENGINE_AUTOGRAD
 from losswire.wire import Violation
+
+_UNCONVERTED: Final = (torch.float32, torch.float64)
 
 
 def compute_autograd(work: Work, device: torch.device) -> Computed:
@@ -38,8 +49,13 @@ class _Evaluation:
         self.transfers = transfers_for(device)
         self.dtype: torch.dtype = getattr(torch, work.compute_dtype)
         self.weighting = Weighting(work, device, work.values_shape)
+        self.torch_reduces = _torch_reduces(work)
         self.inputs = {name: self._input(name, array) for name, array in work.inputs.items()}
-        self.terms: Terms = work.record.function(**self.inputs, **work.options)
+        function = work.record.function
+        if work.engine != ENGINE_AUTOGRAD and work.record.formula is not None:
+            function = work.record.formula
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.torch_reduces):
+            self.terms: Terms = function(**self.inputs, **work.options)
         self._check_denominator_known()
 
     def run(self) -> Computed:
@@ -53,17 +69,29 @@ class _Evaluation:
             totals.add(values, self.weighting, scale=terms.numerator_scale, counted=terms.counted)
             denominator = denominator_of(work, self.weighting, terms.denominators)
             if work.reduction is Reduction.NONE:
-                loss = self.weighting(values).to(self.dtype)
+                loss = self.weighting(values)
+            elif self.torch_reduces:
+                # Its memory is free for torch's own evaluation.
+                self.terms = terms = Terms(values.new_empty(0))
+                del values
+                loss = self._reduced()
             else:
-                loss = values.new_tensor(loss_of(work, totals, denominator))
+                loss = values.new_tensor(loss_of(work, totals, denominator), dtype=torch.float64)
         return Computed(
-            loss=self.transfers.fetch(loss.detach()),
+            loss=self.transfers.fetch(loss.detach().to(getattr(torch, work.loss_dtype))),
             sum=totals.total,
             mean_numerator=totals.numerator,
             mean_denominator=denominator,
             count=totals.count,
-            gradients=self._gradients(totals, denominator) if work.gradients_for else {},
+            gradients=self._gradients(loss, totals, denominator) if work.gradients_for else {},
         )
+
+    def _reduced(self) -> Tensor:
+        """Return the loss by torch's own reduction."""
+        work = self.work
+        reduction = work.reduction.value
+        terms: Terms = work.record.function(**self.inputs, **work.options, reduction=reduction)
+        return terms.values
 
     def _check_denominator_known(self) -> None:
         """Refuse gradients of a mean in a chunked call whose denominator is not known ahead."""
@@ -87,9 +115,22 @@ class _Evaluation:
         tensor = self.transfers.bring(to_tensor(array))
         if not self.work.layout.inputs[name].is_float:
             return tensor
+        if not self._promoted_by_torch(tensor):
+            tensor = tensor.to(self.dtype)
         # 1 is harmless to every loss; the number that the caller sent may not be.
-        tensor = self._replace_removed(name, tensor.to(self.dtype), 1.0)
+        tensor = self._replace_removed(name, tensor, 1.0)
         return tensor.requires_grad_(name in self.work.gradients_for)
+
+    def _promoted_by_torch(self, tensor: Tensor) -> bool:
+        """Return whether torch's function gets an input as it is, and promotes it itself.
+
+        That may have other bits than converting it first.
+        """
+        return (
+            self.work.engine == ENGINE_AUTOGRAD
+            and tensor.dtype in _UNCONVERTED
+            and any(array.dtype == "float64" for array in self.work.inputs.values())
+        )
 
     def _replace_removed(self, name: str, tensor: Tensor, other: float) -> Tensor:
         """Replace elements of an input, or its gradient, that belong to removed values only.
@@ -107,10 +148,28 @@ class _Evaluation:
             kept = kept.any(dim=broadcast.shared)
         return torch.where(kept.reshape(broadcast.shape), tensor, other)
 
-    def _gradients(self, totals: Sums, denominator: float) -> dict[str, Array]:
+    def _gradients(self, loss: Tensor, totals: Sums, denominator: float) -> dict[str, Array]:
         """Return the gradients of the loss with respect to the inputs asked for."""
-        work, terms = self.work, self.terms
+        work = self.work
         grad_output = grad_output_of(work, self.device)
+        if self.torch_reduces:
+            outputs, coefficients = [loss], [grad_output.to(loss.dtype)]
+        else:
+            outputs, coefficients = self._values(grad_output, totals, denominator)
+        leaves = [self.inputs[name] for name in work.gradients_for]
+        # Some options leave an input out of torch's graph (triplet_margin_loss
+        # with p = 0 counts differences): its gradient is 0.
+        found = torch.autograd.grad(outputs, leaves, coefficients, materialize_grads=True)
+        return {
+            name: self._finish(name, gradient)
+            for name, gradient in zip(work.gradients_for, found, strict=True)
+        }
+
+    def _values(
+        self, grad_output: Tensor, totals: Sums, denominator: float
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what is differentiated, unreduced, and the gradient with respect to it."""
+        work, terms = self.work, self.terms
         outputs = [terms.values]
         wanted = value_gradients(work, grad_output, denominator, terms.numerator_scale)
         coefficients = [self._weighted(terms.values, wanted)]
@@ -125,14 +184,7 @@ class _Evaluation:
             mean = quotient(totals.numerator, denominator)
             outputs.append(denominators)
             coefficients.append(self._weighted(denominators, -grad_output * mean / denominator))
-        leaves = [self.inputs[name] for name in work.gradients_for]
-        # Some options leave an input out of torch's graph (triplet_margin_loss
-        # with p = 0 counts differences): its gradient is 0.
-        found = torch.autograd.grad(outputs, leaves, coefficients, materialize_grads=True)
-        return {
-            name: self._finish(name, gradient)
-            for name, gradient in zip(work.gradients_for, found, strict=True)
-        }
+        return outputs, coefficients
 
     def _weighted(self, outputs: Tensor, gradient: Tensor) -> Tensor:
         """Return the gradient of each output, its sample weight included."""
@@ -147,3 +199,17 @@ class _Evaluation:
             self._replace_removed(name, gradient, 0.0).to(dtype),
             None if place is None else place.array,
         )
+
+
+def _torch_reduces(work: Work) -> bool:
+    """Return whether the loss is that of torch's own reduction: nothing more was asked for."""
+    return (
+        work.engine == ENGINE_AUTOGRAD
+        and work.record.reduces
+        and work.reduction is not Reduction.NONE
+        and work.whole is None
+        and work.sample_weight is None
+        and work.normalizer is None
+        # Of no values, some of torch's reductions return memory that was never written.
+        and math.prod(work.values_shape) != 0
+    )

@@ -117,6 +117,7 @@ def _form_of_any_size(work: Work) -> ClosedForm | None:
         form is None
         or work.engine == evaluation_pb2.ENGINE_AUTOGRAD
         or work.compute_dtype not in COMPUTED_IN
+        or work.loss_dtype != work.compute_dtype
         or not work.values_shape
         or not set(work.gradients_for) <= set(form.gradients)
         or any(array.size == 0 for array in work.inputs.values())

@@ -19,6 +19,7 @@ from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.devices.transfers import transfers_for
 from losswire.server.compute.tensors import to_tensor
 from losswire.server.compute.work import Work
+from losswire.v1.evaluation_pb2 import ENGINE_AUTOGRAD
 
 MEANS = (Reduction.MEAN, Reduction.BATCHMEAN)
 """The reductions that divide."""
@@ -40,20 +41,30 @@ class Computed:
 
 
 class Weighting:
-    """The sample weight of one evaluation, broadcast to its values."""
+    """The sample weight of one evaluation, broadcast to its values, and the values that count.
+
+    A value is removed, whatever it is, if its weight is 0, or if its row is ignored. With
+    `engine = autograd`, torch's function alone decides about rows that are ignored.
+    """
 
     def __init__(self, work: Work, device: torch.device, shape: Shape) -> None:
         """Broadcast the weight; `shape` is the values' shape, or that shape flattened."""
         self.weight: Tensor | None = None
         """The weight of each value, in float64; None: 1."""
         self.kept: Tensor | None = None
-        """Which weights are not 0; None: there are no weights."""
+        """Which values are not removed; None: there are no weights, and no value is ignored."""
         self.removed: Tensor | None = None
-        """Which weights are 0; None: none is."""
+        """Which values are removed; None: none is."""
+        transfers = transfers_for(device)
         if work.sample_weight is not None:
-            weight = transfers_for(device).bring(to_tensor(work.sample_weight)).to(torch.float64)
+            weight = transfers.bring(to_tensor(work.sample_weight)).to(torch.float64)
             self.weight = weight.expand(work.values_shape).reshape(shape)
             self.kept = self.weight != 0
+        counted = None if work.engine == ENGINE_AUTOGRAD else counted_values(work, work.inputs)
+        if counted is not None and not counted.all():
+            ours = transfers.bring(to_tensor(counted)).reshape(shape)
+            self.kept = ours if self.kept is None else self.kept & ours
+        if self.kept is not None:
             removed = ~self.kept
             self.removed = removed if bool(removed.any()) else None
 
@@ -66,10 +77,21 @@ class Weighting:
         return part
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Return the values times the weight, in float64, and 0 where the weight is 0."""
-        if self.weight is None or self.kept is None:
+        """Return the values times the weight, in float64, and 0 where they are removed.
+
+        Without weights they keep their type.
+        """
+        if self.kept is None:
             return values
-        return torch.where(self.kept, values.to(torch.float64) * self.weight, 0.0)
+        if self.weight is not None:
+            values = values.to(torch.float64) * self.weight
+        return values.where(self.kept, 0)
+
+
+def counted_values(work: Work, inputs: Mapping[str, Array]) -> Array | None:
+    """Return which values are not ignored, as torch ignores classes; None: all."""
+    counted = work.record.counted.get(work.layout.name)
+    return None if counted is None else counted(inputs, work.options)
 
 
 @dataclass(slots=True)

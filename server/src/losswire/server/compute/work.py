@@ -41,6 +41,8 @@ class Work:
     gradient_dtype: str | None
     """The floating dtype of the gradients; None: each input's own."""
     compute_dtype: str
+    loss_dtype: str
+    """The dtype of the loss: the compute dtype, or the narrower one that torch rounds it to."""
     engine: int
     values_shape: Shape
     whole: "Work | None" = None

@@ -29,20 +29,23 @@ _WEIGHT = "A factor for each element; broadcasts to the input."
             differentiable=True,
             values=(UNIT,),
         ),
-        "weight": Input(meaning=_WEIGHT),
+        "weight": Input(meaning=_WEIGHT, promotes=True),
     },
+    result_inputs=("input",),
     closed_forms={
         "elementwise": ClosedForm(block=bernoulli.bce, stacked=bernoulli.bce, native=native.BCE)
     },
     source="torch.nn.functional.binary_cross_entropy",
 )
-def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "none"
+) -> Terms:
     """Binary cross entropy between probabilities and targets.
 
     The value of an element is `-weight * (y * log(x) + (1 - y) * log(1 - x))`,
     where torch clamps each logarithm at -100.
     """
-    return Terms(F.binary_cross_entropy(input, target, weight, reduction="none"))
+    return Terms(F.binary_cross_entropy(input, target, weight, reduction=reduction))
 
 
 @loss(
@@ -61,13 +64,16 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
         "target": Input(
             meaning="The probability that the answer is yes.",
             differentiable=True,
+            promotes=True,
             values=(DISTRIBUTION,),
         ),
-        "weight": Input(meaning=_WEIGHT),
+        "weight": Input(meaning=_WEIGHT, promotes=True),
         "pos_weight": Input(
-            meaning="A factor for the positive part of each element; broadcasts to the input."
+            meaning="A factor for the positive part of each element; broadcasts to the input.",
+            promotes=True,
         ),
     },
+    result_inputs=("target",),
     closed_forms={
         "elementwise": ClosedForm(
             block=bernoulli.bce_with_logits,
@@ -82,6 +88,8 @@ def binary_cross_entropy_with_logits(
     target: Tensor,
     weight: Tensor | None = None,
     pos_weight: Tensor | None = None,
+    *,
+    reduction: str = "none",
 ) -> Terms:
     """Binary cross entropy between logits and targets, stable for large logits.
 
@@ -89,6 +97,6 @@ def binary_cross_entropy_with_logits(
     `-weight * (pos_weight * y * log(sigmoid(x)) + (1 - y) * log(1 - sigmoid(x)))`.
     """
     values = F.binary_cross_entropy_with_logits(
-        input, target, weight, reduction="none", pos_weight=pos_weight
+        input, target, weight, reduction=reduction, pos_weight=pos_weight
     )
     return Terms(values)

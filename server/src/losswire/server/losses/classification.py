@@ -24,6 +24,7 @@ from losswire.server.declare import (
 )
 
 _CLASS_DENOMINATORS = Denominators(inputs=("target", "weight"), terms=softmax.index_denominators)
+_COUNTED = dict.fromkeys(("batched", "unbatched"), softmax.index_counted)
 _PROBABILITIES = ("probabilities", "unbatched_probabilities")
 _IGNORABLE = ClassIndices(axis="C", or_option="ignore_index")
 _CLASS_WEIGHT = "A factor for each class."
@@ -65,7 +66,9 @@ _INDEX_DENOMINATOR = (
             promotes=True,
             values=(DISTRIBUTION, _IGNORABLE),
         ),
-        "weight": Input(meaning=_CLASS_WEIGHT, differentiable=_PROBABILITIES),
+        "weight": Input(
+            meaning=_CLASS_WEIGHT, differentiable=_PROBABILITIES, promotes=_PROBABILITIES
+        ),
     },
     options={
         "ignore_index": Option(
@@ -79,10 +82,10 @@ _INDEX_DENOMINATOR = (
     },
     mean_denominator=f"class indices: {_INDEX_DENOMINATOR}; probabilities: the number of rows",
     denominators={"batched": _CLASS_DENOMINATORS},
+    counted=_COUNTED,
     closed_forms={
         "batched": ClosedForm(
             block=softmax.cross_entropy_with_indices,
-            counted=softmax.index_counted,
             stacked=operators.cross_entropy,
             fits_stacked=operators.takes_rows_of_classes,
             native=native.CROSS_ENTROPY,
@@ -103,6 +106,8 @@ def cross_entropy(
     weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    *,
+    reduction: str = "none",
 ) -> Terms:
     """Cross entropy between logits and classes or class probabilities.
 
@@ -117,7 +122,7 @@ def cross_entropy(
         target,
         weight,
         ignore_index=ignore_index,
-        reduction="none",
+        reduction=reduction,
         label_smoothing=label_smoothing,
     )
     if target.is_floating_point():
@@ -150,10 +155,10 @@ def cross_entropy(
     },
     mean_denominator=_INDEX_DENOMINATOR,
     denominators={"batched": _CLASS_DENOMINATORS},
+    counted=_COUNTED,
     closed_forms={
         "batched": ClosedForm(
             block=softmax.nll,
-            counted=softmax.index_counted,
             stacked=operators.nll,
             fits_stacked=operators.takes_rows_of_classes,
             native=native.NLL,
@@ -166,13 +171,15 @@ def nll_loss(
     target: Tensor,
     weight: Tensor | None = None,
     ignore_index: int = -100,
+    *,
+    reduction: str = "none",
 ) -> Terms:
     """Negative log-likelihood of classes under given log-probabilities.
 
     The value of a row is `-weight[y] * input[y]`.
     """
     target = target.long()  # torch lacks uint8 for a target of several axes
-    values = F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction="none")
+    values = F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
     return index_terms(values, target, weight, ignore_index)
 
 

@@ -1,5 +1,8 @@
 """Divergences between distributions."""
 
+from typing import Final
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,6 +21,9 @@ from losswire.server.declare import (
     layout,
     loss,
 )
+
+_MEAN: Final = 1
+"""torch's number for the reduction `mean`."""
 
 
 @loss(
@@ -43,11 +49,16 @@ from losswire.server.declare import (
     },
     source="torch.nn.functional.kl_div",
 )
-def kl_div(input: Tensor, target: Tensor, log_target: bool = False) -> Terms:
+def kl_div(
+    input: Tensor, target: Tensor, log_target: bool = False, *, reduction: str = "none"
+) -> Terms:
     """Kullback-Leibler divergence of a target from given log-probabilities.
 
     The value of an element is `y * (log(y) - x)`, or `exp(y) * (y - x)` with
     `log_target`. The reduction that agrees with the mathematical definition is
     batchmean.
     """
-    return Terms(F.kl_div(input, target, reduction="none", log_target=log_target))
+    if reduction == "mean":
+        # F.kl_div warns of this reduction's name before it computes just this.
+        return Terms(torch.kl_div(input, target, _MEAN, log_target=log_target))
+    return Terms(F.kl_div(input, target, reduction=reduction, log_target=log_target))

@@ -52,8 +52,11 @@ _SWAP = Option(
         "input2": Input(
             meaning="Embeddings to compare them with.", differentiable=True, promotes=True
         ),
-        "target": Input(meaning="1 for similar, -1 for dissimilar.", values=(SIGNS,)),
+        "target": Input(
+            meaning="1 for similar, -1 for dissimilar.", promotes=True, values=(SIGNS,)
+        ),
     },
+    result_inputs=("input1", "input2"),
     options={
         "margin": Option(
             meaning="The cosine similarity up to which dissimilar pairs have a loss of 0."
@@ -63,7 +66,12 @@ _SWAP = Option(
     source="torch.nn.functional.cosine_embedding_loss",
 )
 def cosine_embedding_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0
+    input1: Tensor,
+    input2: Tensor,
+    target: Tensor,
+    margin: float = 0.0,
+    *,
+    reduction: str = "none",
 ) -> Terms:
     """Cosine distance of similar pairs, excess similarity of dissimilar ones.
 
@@ -72,7 +80,8 @@ def cosine_embedding_loss(
     `cos(a, b) = sum(a * b) / sqrt((sum(a * a) + 1e-12) * (sum(b * b) + 1e-12))`.
     Integers are converted to the compute type before anything is computed.
     """
-    return Terms(F.cosine_embedding_loss(input1, input2, target, margin=margin, reduction="none"))
+    values = F.cosine_embedding_loss(input1, input2, target, margin=margin, reduction=reduction)
+    return Terms(values)
 
 
 @loss(
@@ -109,6 +118,7 @@ def triplet_margin_loss(
     p: float = 2.0,
     eps: float = 1e-6,
     swap: bool = False,
+    reduction: str = "none",
 ) -> Terms:
     """Hinge loss on an anchor's distances to a positive and a negative example.
 
@@ -119,7 +129,7 @@ def triplet_margin_loss(
     """
     return Terms(
         F.triplet_margin_loss(
-            anchor, positive, negative, margin=margin, p=p, eps=eps, swap=swap, reduction="none"
+            anchor, positive, negative, margin=margin, p=p, eps=eps, swap=swap, reduction=reduction
         )
     )
 
@@ -168,6 +178,7 @@ def triplet_margin_with_distance_loss(
     distance_function: str = "euclidean",
     margin: float = 1.0,
     swap: bool = False,
+    reduction: str = "none",
 ) -> Terms:
     """Hinge loss on an anchor's distances, with a choice of distances.
 
@@ -186,6 +197,6 @@ def triplet_margin_with_distance_loss(
             distance_function=_DISTANCES[distance_function],
             margin=margin,
             swap=swap,
-            reduction="none",
+            reduction=reduction,
         )
     )

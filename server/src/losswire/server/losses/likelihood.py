@@ -54,6 +54,8 @@ def poisson_nll_loss(
     log_input: bool = True,
     full: bool = False,
     eps: float = 1e-8,
+    *,
+    reduction: str = "none",
 ) -> Terms:
     """Negative log-likelihood of counts under a Poisson distribution.
 
@@ -63,7 +65,7 @@ def poisson_nll_loss(
     type before anything is computed.
     """
     values = F.poisson_nll_loss(
-        input, target, log_input=log_input, full=full, eps=eps, reduction="none"
+        input, target, log_input=log_input, full=full, eps=eps, reduction=reduction
     )
     return Terms(values)
 
@@ -104,7 +106,13 @@ def poisson_nll_loss(
     source="torch.nn.functional.gaussian_nll_loss",
 )
 def gaussian_nll_loss(
-    input: Tensor, target: Tensor, var: Tensor, full: bool = False, eps: float = 1e-6
+    input: Tensor,
+    target: Tensor,
+    var: Tensor,
+    full: bool = False,
+    eps: float = 1e-6,
+    *,
+    reduction: str = "none",
 ) -> Terms:
     """Negative log-likelihood of values under a normal distribution.
 
@@ -114,6 +122,7 @@ def gaussian_nll_loss(
     `var` over inputs of any rank corresponds to torch's number: it has no gradient
     (over inputs of one axis it is the variance of a row, and has one).
     """
-    if not var.dim() and input.dim() > 1:
-        var = var.expand_as(input)
-    return Terms(F.gaussian_nll_loss(input, target, var, full=full, eps=eps, reduction="none"))
+    if not var.dim():
+        var = var.to(input.dtype)  # a number does not promote what it is computed with
+        var = var.expand_as(input) if input.dim() > 1 else var
+    return Terms(F.gaussian_nll_loss(input, target, var, full=full, eps=eps, reduction=reduction))

@@ -41,49 +41,63 @@ from losswire.server.declare import (
     source="torch.nn.functional.margin_ranking_loss",
 )
 def margin_ranking_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0
+    input1: Tensor,
+    input2: Tensor,
+    target: Tensor,
+    margin: float = 0.0,
+    *,
+    reduction: str = "none",
 ) -> Terms:
     """Hinge loss on the order of two scores.
 
     The value of an element is `max(0, -y * (x1 - x2) + margin)`. Integers are
     converted to the compute type before anything is computed.
     """
-    return Terms(F.margin_ranking_loss(input1, input2, target, margin=margin, reduction="none"))
+    values = F.margin_ranking_loss(input1, input2, target, margin=margin, reduction=reduction)
+    return Terms(values)
 
 
 @loss(
     layouts=(layout("elementwise", input=floats("*S"), target=signed("*S"), values="*S"),),
     inputs={
         "input": Input(meaning="Distances.", differentiable=True),
-        "target": Input(meaning="1 for similar, -1 for dissimilar.", values=(SIGNS,)),
+        "target": Input(
+            meaning="1 for similar, -1 for dissimilar.", promotes=True, values=(SIGNS,)
+        ),
     },
+    result_inputs=("input",),
     options={
         "margin": Option(meaning="The distance from which dissimilar pairs have a loss of 0.")
     },
     source="torch.nn.functional.hinge_embedding_loss",
 )
-def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0) -> Terms:
+def hinge_embedding_loss(
+    input: Tensor, target: Tensor, margin: float = 1.0, *, reduction: str = "none"
+) -> Terms:
     """Distance of similar pairs, and its shortfall from a margin for dissimilar ones.
 
     The value of an element is `x` where the target is 1 and `max(0, margin - x)`
     where it is -1. For any other target it is the sum of the two.
     """
-    return Terms(F.hinge_embedding_loss(input, target, margin=margin, reduction="none"))
+    return Terms(F.hinge_embedding_loss(input, target, margin=margin, reduction=reduction))
 
 
 @loss(
     layouts=(layout("elementwise", input=floats("*S"), target=signed("*S"), values="*S"),),
     inputs={
         "input": Input(meaning="Scores.", differentiable=True),
-        "target": Input(meaning="The sign that the score should have.", values=(SIGNS,)),
+        "target": Input(
+            meaning="The sign that the score should have.", promotes=True, values=(SIGNS,)
+        ),
     },
+    result_inputs=("input",),
     source="torch.nn.functional.soft_margin_loss",
 )
-def soft_margin_loss(input: Tensor, target: Tensor) -> Terms:
+def soft_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "none") -> Terms:
     """Logistic loss of two classes.
 
     The value of an element is `log(1 + exp(-y * x))`. As in torch the exponential
     may overflow: from about `y * x < -88` in float32 (-709 in float64) the value is
     infinite and the gradient NaN.
     """
-    return Terms(F.soft_margin_loss(input, target, reduction="none"))
+    return Terms(F.soft_margin_loss(input, target, reduction=reduction))

@@ -69,7 +69,13 @@ def _pairs(context: Context) -> int:
     source="torch.nn.functional.multi_margin_loss",
 )
 def multi_margin_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, p: int = 1, margin: float = 1.0
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    p: int = 1,
+    margin: float = 1.0,
+    *,
+    reduction: str = "none",
 ) -> Terms:
     """Hinge loss of one class against all others.
 
@@ -77,9 +83,10 @@ def multi_margin_loss(
     `sum over i != y of weight[y] * max(0, margin - x[y] + x[i]) ** p`, divided by the
     number of classes. An empty batch has the sum 0 and the mean NaN.
     """
-    return Terms(
-        F.multi_margin_loss(input, target, p=p, margin=margin, weight=weight, reduction="none")
+    values = F.multi_margin_loss(
+        input, target, p=p, margin=margin, weight=weight, reduction=reduction
     )
+    return Terms(values)
 
 
 @loss(
@@ -108,14 +115,14 @@ def multi_margin_loss(
     cost=Cost(steps=_pairs),
     source="torch.nn.functional.multilabel_margin_loss",
 )
-def multilabel_margin_loss(input: Tensor, target: Tensor) -> Terms:
+def multilabel_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "none") -> Terms:
     """Hinge loss of each of a row's classes against all classes that are not the row's.
 
     The value of a row is `sum of max(0, 1 - (x[y] - x[i]))` over its classes `y` and
     all other classes `i`, divided by the number of classes. A row's classes are
     those in front of its first -1. An empty batch has the sum 0 and the mean NaN.
     """
-    return Terms(F.multilabel_margin_loss(input, target, reduction="none"))
+    return Terms(F.multilabel_margin_loss(input, target, reduction=reduction))
 
 
 @loss(
@@ -138,7 +145,7 @@ def multilabel_margin_loss(input: Tensor, target: Tensor) -> Terms:
     source="torch.nn.functional.multilabel_soft_margin_loss",
 )
 def multilabel_soft_margin_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None
+    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "none"
 ) -> Terms:
     """Binary cross entropy of logits, averaged over the classes of each row.
 
@@ -146,4 +153,4 @@ def multilabel_soft_margin_loss(
     `-weight * (y * logsigmoid(x) + (1 - y) * logsigmoid(-x))`, divided by the number
     of classes.
     """
-    return Terms(F.multilabel_soft_margin_loss(input, target, weight, reduction="none"))
+    return Terms(F.multilabel_soft_margin_loss(input, target, weight, reduction=reduction))

@@ -43,9 +43,18 @@ def _products(context: Context) -> int:
 
 def _denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
     """Return each row's class weight (1 without weights), and 0 where the row is ignored."""
+    return softmax.index_denominators(inputs, _filled(options))
+
+
+def _counted(inputs: Mapping[str, Rows], options: Options) -> Rows:
+    """Return which rows are not ignored."""
+    return softmax.index_counted(inputs, _filled(options))
+
+
+def _filled(options: Options) -> Options:
+    """Return the options with the class that is ignored."""
     given = options["ignore_index"]
-    ignored = {"ignore_index": _IGNORED if given is None else given}
-    return softmax.index_denominators(inputs, ignored)
+    return {"ignore_index": _IGNORED if given is None else given}
 
 
 @loss(
@@ -102,7 +111,11 @@ def _denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
             ),
         ),
         "linear_bias": Input(meaning="A bias that is added to the logits.", differentiable=True),
-        "weight": Input(meaning="A factor for each class.", differentiable=_PROBABILITIES),
+        "weight": Input(
+            meaning="A factor for each class.",
+            differentiable=_PROBABILITIES,
+            promotes=_PROBABILITIES,
+        ),
     },
     options={
         "ignore_index": Option(
@@ -118,6 +131,7 @@ def _denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
     mean_denominator="class indices: the sum of weight[target] over the rows that are not ignored "
     "(their number without a weight); probabilities: the number of rows",
     denominators={"batched": Denominators(inputs=("target", "weight"), terms=_denominators)},
+    counted=dict.fromkeys(("batched", "unbatched"), _counted),
     cost=Cost(scratch=_logits, steps=_products),
     source="torch.nn.functional.linear_cross_entropy",
 )
@@ -130,6 +144,7 @@ def linear_cross_entropy(
     weight: Tensor | None = None,
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
+    reduction: str = "none",
 ) -> Terms:
     """Cross entropy of logits that are a linear function of the input.
 
@@ -145,7 +160,7 @@ def linear_cross_entropy(
         target.long() if is_index else target,
         linear_bias=linear_bias,
         weight=weight,
-        reduction="none",
+        reduction=reduction,
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
     )

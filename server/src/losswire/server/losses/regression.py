@@ -1,5 +1,7 @@
 """Losses over the difference of two arrays."""
 
+from dataclasses import replace
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,12 +33,14 @@ _WEIGHT_SUM = "the sum of the weight (the number of values without one)"
     closed_forms={"elementwise": elementwise.closed_form(elementwise.mse, native.MSE)},
     source="torch.nn.functional.mse_loss",
 )
-def mse_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
+def mse_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "none"
+) -> Terms:
     """Squared error.
 
     The value of an element is `weight * (x - y) ** 2`.
     """
-    values = F.mse_loss(input, target, reduction="none", weight=weight)  # type: ignore[call-arg]
+    values = F.mse_loss(input, target, reduction=reduction, weight=weight)  # type: ignore[call-arg]
     return Terms(values, denominators=weight)
 
 
@@ -48,12 +52,14 @@ def mse_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Ter
     closed_forms={"elementwise": elementwise.closed_form(elementwise.l1, native.L1)},
     source="torch.nn.functional.l1_loss",
 )
-def l1_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Terms:
+def l1_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "none"
+) -> Terms:
     """Absolute error.
 
     The value of an element is `weight * |x - y|`; its gradient at `x = y` is 0.
     """
-    values = F.l1_loss(input, target, reduction="none", weight=weight)  # type: ignore[call-arg]
+    values = F.l1_loss(input, target, reduction=reduction, weight=weight)  # type: ignore[call-arg]
     return Terms(values, denominators=weight)
 
 
@@ -69,22 +75,25 @@ def l1_loss(input: Tensor, target: Tensor, weight: Tensor | None = None) -> Term
     closed_forms={"elementwise": elementwise.closed_form(elementwise.smooth_l1, native.SMOOTH_L1)},
     source="torch.nn.functional.smooth_l1_loss",
 )
-def smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0) -> Terms:
+def smooth_l1_loss(
+    input: Tensor, target: Tensor, beta: float = 1.0, *, reduction: str = "none"
+) -> Terms:
     """Squared error for small differences, absolute error for large ones.
 
     The value of an element is `(x - y) ** 2 / (2 * beta)` where `|x - y| < beta`,
     else `|x - y| - beta / 2`.
     """
-    return Terms(F.smooth_l1_loss(input, target, reduction="none", beta=beta))
+    return Terms(F.smooth_l1_loss(input, target, reduction=reduction, beta=beta))
 
 
 @loss(
     layouts=(_WEIGHTED,),
     inputs={
         "input": _INPUT,
-        "target": Input(meaning=_TARGET.meaning, differentiable=True),
-        "weight": Input(meaning=_WEIGHT.meaning, differentiable=True),
+        "target": replace(_TARGET, fixed_for_gradients=("input", "target")),
+        "weight": _WEIGHT,
     },
+    result_inputs=("input", "weight"),
     options={
         "delta": Option(
             meaning="Where the square becomes a line.",
@@ -96,11 +105,16 @@ def smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0) -> Terms:
     source="torch.nn.functional.huber_loss",
 )
 def huber_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, delta: float = 1.0
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    delta: float = 1.0,
+    *,
+    reduction: str = "none",
 ) -> Terms:
     """Squared error for small differences, linear for large ones.
 
     The value of an element is `weight * (x - y) ** 2 / 2` where `|x - y| <= delta`,
     else `weight * delta * (|x - y| - delta / 2)`.
     """
-    return Terms(F.huber_loss(input, target, reduction="none", delta=delta, weight=weight))  # type: ignore[call-arg]
+    return Terms(F.huber_loss(input, target, reduction=reduction, delta=delta, weight=weight))  # type: ignore[call-arg]

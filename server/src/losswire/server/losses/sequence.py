@@ -217,6 +217,7 @@ def ctc_loss(
     *,
     blank: int = 0,
     zero_infinity: bool = False,
+    reduction: str = "none",
 ) -> Terms:
     """Connectionist temporal classification: labels without an alignment to frames.
 
@@ -234,7 +235,7 @@ def ctc_loss(
         input_lengths.long(),
         target_lengths.long(),
         blank=blank,
-        reduction="none",
+        reduction=reduction,
         zero_infinity=zero_infinity,
     )
     scale = target_lengths.clamp(min=1).double().reciprocal()

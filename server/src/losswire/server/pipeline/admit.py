@@ -50,7 +50,7 @@ def reply_bytes(work: Work) -> int:
     """Count the bytes of loss and gradients, which are sent in one message."""
     values = math.prod(work.values_shape) if work.reduction is Reduction.NONE else 1
     if work.factored:
-        return values * BY_NAME[work.compute_dtype].item_size + factor_bytes(work)
+        return values * BY_NAME[work.loss_dtype].item_size + factor_bytes(work)
     gradients = sum(
         [
             work.inputs[name].size * BY_NAME[work.gradient_type(name)].item_size
@@ -58,7 +58,7 @@ def reply_bytes(work: Work) -> int:
             if name not in work.destinations
         ]
     )
-    return values * BY_NAME[work.compute_dtype].item_size + gradients
+    return values * BY_NAME[work.loss_dtype].item_size + gradients
 
 
 def factor_bytes(work: Work) -> int:

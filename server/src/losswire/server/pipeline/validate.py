@@ -18,6 +18,7 @@ from losswire.server.pipeline.decode import Request
 from losswire.server.pipeline.factorable import unfactorable
 from losswire.server.pipeline.field_path import path
 from losswire.server.pipeline.match_layout import Attempt
+from losswire.server.pipeline.promotion import input_dtype, loss_dtype, mixed_floats
 from losswire.v1 import evaluation_pb2
 from losswire.wire import DATA_TYPES, OptionScalar, Violation
 
@@ -28,7 +29,6 @@ _REDUCTIONS: Mapping[int, Reduction] = {
     evaluation_pb2.REDUCTION_BATCHMEAN: Reduction.BATCHMEAN,
 }
 _MEANS = (Reduction.MEAN, Reduction.BATCHMEAN)
-_HALVES = ("float16", "bfloat16")
 
 
 def validate(request: Request, record: LossRecord) -> Work:
@@ -87,6 +87,11 @@ class _Validator:
             normalizer=self.request.normalizer,
             gradient_dtype=gradient_dtype,
             compute_dtype=compute_dtype,
+            loss_dtype=(
+                compute_dtype
+                if self.request.compute_data_type
+                else loss_dtype(self.record, layout, arrays, compute_dtype)
+            ),
             engine=self.request.engine,
             values_shape=shape,
             factored=self.request.factored and bool(self.request.gradients_for),
@@ -113,7 +118,9 @@ class _Validator:
         attempts = [Attempt(each, arrays) for each in self.record.layouts]
         fitting = [each for each in attempts if each.fits]
         if fitting and self.record.required_inputs <= set(arrays):
-            self.mixed_floats(fitting[0].layout, arrays)
+            self.found += mixed_floats(
+                self.record, fitting[0].layout, arrays, self.request.gradients_for
+            )
             self.empty_axes(fitting[0], arrays)
             return fitting[0].layout, fitting[0].bindings
         furthest = max(each.progress for each in attempts)
@@ -154,27 +161,6 @@ class _Validator:
                 path("inputs", name) + ".shape",
                 f"is {list(arrays[name].shape)}; the axis {axis} must not be empty",
             )
-
-    def mixed_floats(self, layout: Layout, arrays: Mapping[str, Array]) -> None:
-        """Refuse floating types that differ where torch does not promote them.
-
-        Integers that enter arithmetic are converted to the floating type of the other inputs.
-        """
-        real = [
-            name
-            for name, array in arrays.items()
-            if layout.inputs[name].is_float and array.dtype.name in FLOATS
-        ]
-        if not real:
-            return
-        first = arrays[real[0]].dtype.name
-        for name in real[1:]:
-            own = arrays[name].dtype.name
-            if own != first and not self.record.inputs[name].promotes:
-                self.note(
-                    path("inputs", name) + ".data_type",
-                    f"is {own}; it must be {first}, as {real[0]} is",
-                )
 
     def options(self, context: OptionContext) -> dict[str, OptionScalar | None]:
         """Check the options and fill in the defaults."""
@@ -242,11 +228,9 @@ class _Validator:
         asked = self.float_type("compute_data_type", self.request.compute_data_type)
         if layout is None:
             return None
-        real = [array.dtype.name for name, array in arrays.items() if layout.inputs[name].is_float]
-        floating = [name for name in real if name in FLOATS]
-        own = _widest(floating)
+        own = input_dtype(layout, arrays)
         if asked is None:
-            if not floating and not self.record.promotes_integers:
+            if own is None and not self.record.promotes_integers:
                 self.note("compute_data_type", "is required when the inputs are integers")
             return "float64" if own == "float64" else "float32"
         wider = ["float64"] if own == "float64" else ["float32", "float64"]
@@ -343,11 +327,12 @@ class _Validator:
         """Check the gradient of the caller's objective with respect to the loss."""
         given = self.request.grad_output
         if given is None:
-            if reduction is Reduction.NONE and self.request.gradients_for:
+            if reduction is Reduction.NONE and self.request.gradients_for and shape:
                 malformed = any(each.field.startswith("grad_output") for each in self.found)
                 if not malformed:
                     self.note(
-                        "grad_output", "is required for gradients of an unreduced loss (NONE)"
+                        "grad_output",
+                        "is required for gradients of an unreduced loss (NONE) that is no scalar",
                     )
             return
         if not self.request.gradients_for:
@@ -368,14 +353,6 @@ def wrong_values(record: LossRecord, layout: Layout, context: Context) -> Iterat
         rule = described.rule_for(is_float=layout.inputs[name].is_float)
         if problem := rule.violation(array, context):
             yield Violation(path("inputs", name), problem)
-
-
-def _widest(dtypes: Sequence[str]) -> str | None:
-    """Return the type to which torch promotes floating types."""
-    distinct = sorted(set(dtypes), key=FLOATS.index)
-    if not distinct:
-        return None
-    return "float32" if distinct == list(_HALVES) else distinct[-1]
 
 
 def _either(names: Sequence[str]) -> str:

@@ -101,7 +101,7 @@ class _Walk:
             block = self._block(start, stop, gradient, weighting)
             found = self.form.block(block)
             self._store(start, stop, block, weighting)
-            totals.add(found, weighting, counted=self._counted(start, stop))
+            totals.add(found, weighting)
             if unreduced:
                 values[start:stop] = weighting(found)
         if unreduced:
@@ -136,14 +136,6 @@ class _Walk:
             return torch.full((), shared, dtype=torch.float64, device=self.device)
         gradient = value_gradients(work, grad_output_of(work, self.device), denominator)
         return gradient.reshape(self.shape) if gradient.ndim else gradient
-
-    def _counted(self, start: int, stop: int) -> Tensor | None:
-        """Return which values of some rows torch does not ignore; None: all."""
-        rows = {name: self.work.inputs[name][start:stop] for name in self.rows}
-        counted = self.form.counted(rows, self.work.options)
-        if counted is None or counted.all():
-            return None
-        return torch.from_numpy(counted).to(self.device)
 
     def _blocks(self) -> list[tuple[int, int]]:
         """Cut the rows so that a block of the largest input has about `BLOCK_BYTES`."""

@@ -36,7 +36,7 @@ def index_counted(inputs: Mapping[str, Rows], options: Options) -> Rows:
     target: Rows = inputs["target"]
     ignored: int = options["ignore_index"]
     if isinstance(target, np.ndarray):
-        return target != ignored
+        return np.asarray(target != ignored)
     # As int64: compared with uint8, torch would wrap the number, and -100 would equal 156.
     return target.long().ne(ignored)
 

@@ -20,6 +20,7 @@ from losswire.server.compute.reduce import (
     Computed,
     Sums,
     batchmean_denominator,
+    counted_values,
     denominator_terms,
     loss_of,
     quotient,
@@ -44,7 +45,7 @@ def _compute(form: ClosedForm, native: Native, work: Work, threads: int) -> Comp
     terms = denominator_terms(work, work.inputs)
     # Terms of bool are the rows that count, and need not be found twice.
     conditions = terms is not None and terms.dtype == bool
-    counted = terms if conditions else form.counted(work.inputs, work.options)
+    counted = terms if conditions else counted_values(work, work.inputs)
     denominator = work.normalizer
     if denominator is None:
         denominator = batchmean_denominator(work, _sum_of(terms, work))

@@ -20,6 +20,7 @@ from losswire.server.compute.reduce import (
     Computed,
     Sums,
     batchmean_denominator,
+    counted_values,
     denominator_terms,
     loss_of,
     quotient,
@@ -42,7 +43,6 @@ class _Stack:
         if form.stacked is None:
             message = "a closed form that does not compute stacks was chosen for one"
             raise TypeError(message)
-        self.form = form
         self.compute = form.stacked
         self.works = works
         self.first = works[0]
@@ -54,11 +54,11 @@ class _Stack:
 
     def run(self) -> list[Computed]:
         """Compute all of them."""
-        first, form = self.first, self.form
+        first = self.first
         terms = denominator_terms(first, self.arrays)
         # Terms of bool are the rows that count, and need not be found twice.
         conditions = terms is not None and terms.dtype == bool
-        counted = terms if conditions else form.counted(self.arrays, first.options)
+        counted = terms if conditions else counted_values(first, self.arrays)
         denominators = self._denominators(terms)
         inputs = {name: self._input(name, array) for name, array in self.arrays.items()}
         gradients = {name: torch.empty_like(inputs[name]) for name in first.gradients_for}

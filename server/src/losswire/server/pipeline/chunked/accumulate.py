@@ -72,7 +72,7 @@ class Accumulator:
         if plan.needs_denominator:
             self._known = denominator_ahead(whole)
         if whole.reduction is Reduction.NONE:
-            self._values = np.empty(whole.values_shape, numpy_type(whole.compute_dtype))
+            self._values = np.empty(whole.values_shape, numpy_type(whole.loss_dtype))
         for name in plan.row_gradients:
             if whole.factored:
                 self._factors[name] = tuple(np.empty((FACTORS, *whole.values_shape)))
@@ -169,7 +169,7 @@ class Accumulator:
 
     def _loss(self, denominator: float) -> Array:
         whole = self._plan.whole
-        dtype: torch.dtype = getattr(torch, whole.compute_dtype)
+        dtype: torch.dtype = getattr(torch, whole.loss_dtype)
         return to_array(torch.tensor(loss_of(whole, self._sums, denominator), dtype=dtype))
 
     def _finished(self, name: str) -> npt.NDArray[Any]:

@@ -240,7 +240,7 @@ def _rowless(whole: Work, names: tuple[str, ...]) -> list[Violation]:
 def _unanswerable(whole: Work, names: tuple[str, ...], max_value_bytes: int) -> list[Violation]:
     """Find requested results that are known only at the end, or that need unbounded memory."""
     if whole.reduction is Reduction.NONE:
-        size = math.prod(whole.values_shape) * numpy_type(whole.compute_dtype).itemsize
+        size = math.prod(whole.values_shape) * numpy_type(whole.loss_dtype).itemsize
         if size > max_value_bytes:
             text = (
                 f"is none, and the values take {size} bytes of the {max_value_bytes} that come "
