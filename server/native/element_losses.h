@@ -1,10 +1,11 @@
 // Losses of single elements: a value and its derivative, for a register of each.
 //
 // The derivative is with respect to the input; with respect to the target it is the negative, where
-// a loss has one. Weights, sums and memory are handled elsewhere. Infinities and NaN give torch's
-// results, whose order of comparisons this follows. Values are not checked here: callers with arrays
-// have checked them in Python, and `are_accepted` in elements_message.cc checks those in a message. A
-// loss whose record has an enforced rule of values must be added to it.
+// a loss has one. Weights, sums and memory are handled elsewhere. Infinities give the limits of the
+// formulas, and NaN gives torch's results, whose order of comparisons this follows. Values are not
+// checked here: callers with arrays have checked them in Python, and `are_accepted` in
+// elements_message.cc checks those in a message. A loss whose record has an enforced rule of values
+// must be added to it.
 #pragma once
 
 #include "logarithms.h"
@@ -102,15 +103,14 @@ struct BceWithLogits {
       log = {log.large * both, log.small * both};
       share *= both;
     }
-    const V zero = V{};
-    const V rest = (logit < zero ? yes : no) * size;
+    const V zero = V{}, factor = logit < zero ? yes : no;
+    // A share of 0 adds 0, also where the logit is infinite.
+    const V rest = factor == zero ? zero : factor * size;
     // The rounding error of the sum is as large as that of its terms, so it is added back.
     const V sum = rest + log.large, second = sum - rest;
     const V tail = (rest - (sum - second)) + (log.large - second);
     const V value = sum + (log.small + (sum - sum == zero ? tail : zero));
-    // torch subtracts infinities here.
-    const V not_a_number = splat<V>(T(NAN)), lowest = splat<V>(T(-INFINITY));
-    return {logit == lowest ? not_a_number : value, logit < zero ? share - yes : no - share};
+    return {value, logit < zero ? share - yes : no - share};
   }
 };
 
@@ -143,14 +143,16 @@ struct Bce {
 struct KlDiv {
   static constexpr bool kHasPosWeight = false;
 
-  // y log(y) - y x, where 0 log(0) is 0
+  // y log(y) - y x, which is 0 where y is 0, also for an infinite x
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
     const V share = given.target, zero = V{}, not_a_number = splat<V>(T(NAN));
     const V infinite = splat<V>(T(INFINITY));
     const Log<V> log = log_of<T, B>(share);
     // Of 16-bit numbers this product is exact; a difference from x would not be.
-    const V product = share * given.input;
+    V product = share * given.input;
+    const V size = absolute_of<B>(given.input);
+    product = share == zero ? (size == infinite ? zero : product) : product;
     V value = share * (log.large + log.small) - product;
     value = share == zero || share == infinite ? share - product : value;
     return {share < zero ? not_a_number : value, -share};
@@ -160,11 +162,14 @@ struct KlDiv {
 struct KlDivLog {
   static constexpr bool kHasPosWeight = false;
 
-  // exp(y) (y - x)
+  // exp(y) (y - x), which is 0 where y is -infinity
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
-    const V share = exp_of<T, B>(given.target);
-    return {share * (given.target - given.input), -share};
+    const V zero = V{}, infinite = splat<V>(T(INFINITY));
+    const V share = exp_of<T, B>(given.target), difference = given.target - given.input;
+    // A share that underflows is more than 0.
+    const V value = absolute_of<B>(difference) == infinite ? difference : share * difference;
+    return {given.target == -infinite ? zero : value, -share};
   }
 
  private:

@@ -184,7 +184,8 @@ struct Place {
   void* kept;      // where powers are stored if there is a gradient
 };
 
-// Writes 0 for a removed row, whatever its logits are: exp(x - infinity) is 0 for any number.
+// Writes 0 for a row that is removed or ignored, whatever its logits are: exp(x - infinity) is 0 for
+// any number.
 template <class T, class G>
 ALWAYS_INLINE void remove_row(const SoftmaxRows& call, int64_t row, const Place& place) {
   if (call.values) write<T>(call.values, row, 0);
@@ -192,33 +193,28 @@ ALWAYS_INLINE void remove_row(const SoftmaxRows& call, int64_t row, const Place&
   if (call.factors) write_factors(call, row, INFINITY, 0.0, 0.0);
 }
 
-// Computes a row. An ignored row gets torch's results: the value 0, and 0 times a softmax, which
-// may be NaN. The class is below the number of classes unless the row is ignored.
+// Computes a row that counts.
 template <class S, class T, class G, int B>
 ALWAYS_INLINE T compute_row(
     const SoftmaxRows& call, int64_t row, const Common& common, const Place& place,
     int64_t target) {
-  const bool ignored = target == call.ignore_index;
-  if (ignored && !call.coefficients) return 0;
   const int64_t classes = call.classes;
-  const bool smooth = call.smoothing != 0.0 && !ignored;
+  const bool smooth = call.smoothing != 0.0;
   const T highest = highest_of<S, T, B>(place.logits, classes);
   const double sum = place.gradient
                          ? powers_of<S, T, B, true>(place.logits, classes, highest, place.kept)
                          : powers_of<S, T, B, false>(place.logits, classes, highest, nullptr);
   const Exact log = logarithm_of(sum);
-  double value = 0.0, on_target = 0.0, scale = 0.0, coefficient = 0.0;
-  if (!ignored) {
-    on_target = call.weight ? common.share * read<T>(call.weight, target) : common.share;
-    const Exact below = sum_of(highest, -static_cast<double>(Stored<S>::one(place.logits, target)));
-    const Exact whole = sum_of(below.value, log.value);
-    value = Exact::rounded({whole.value, whole.tail + below.tail + log.tail}) * on_target;
-  }
+  const double on_target = call.weight ? common.share * read<T>(call.weight, target) : common.share;
+  const Exact below = sum_of(highest, -static_cast<double>(Stored<S>::one(place.logits, target)));
+  const Exact whole = sum_of(below.value, log.value);
+  double value = Exact::rounded({whole.value, whole.tail + below.tail + log.tail}) * on_target;
+  double scale = 0.0, coefficient = 0.0;
   if (smooth) {
     const double spread = spread_of<S, T, B>(place.logits, classes, call.weight, highest);
     value += (spread + log.value * common.weights) * common.even;
   }
-  if (!ignored && call.coefficients) {
+  if (call.coefficients) {
     coefficient = read<double>(call.coefficients, row * call.coefficient_step);
     scale = coefficient * (on_target + common.even * common.weights);
   }
@@ -228,7 +224,7 @@ ALWAYS_INLINE T compute_row(
   }
   if (!place.gradient) return static_cast<T>(value);
 
-  const double power = ignored ? 0.0 : read<T>(place.kept, target);
+  const double power = read<T>(place.kept, target);
   const T each = static_cast<T>(scale / sum);
   const double evenly = coefficient * common.even;
   if (smooth) {
@@ -237,7 +233,6 @@ ALWAYS_INLINE T compute_row(
   } else {
     write_gradient<T, G, B, false>(place.gradient, classes, place.kept, each, 0, nullptr);
   }
-  if (ignored) return 0;
   double derivative = scale * (power / sum) - coefficient * on_target;
   if (smooth) derivative -= evenly * (call.weight ? read<T>(call.weight, target) : T(1));
   write_one<T, G>(place.gradient, target, static_cast<T>(derivative));
@@ -249,7 +244,6 @@ template <class S, class T, class G>
 ALWAYS_INLINE T compute_likelihood(
     const SoftmaxRows& call, int64_t row, const Place& place, int64_t target) {
   if (place.gradient) memset(place.gradient, 0, call.classes * sizeof(G));
-  if (target == call.ignore_index) return 0;
   const double weight = call.weight ? static_cast<double>(read<T>(call.weight, target)) : 1.0;
   if (place.gradient) {
     const double coefficient = read<double>(call.coefficients, row * call.coefficient_step);
@@ -265,12 +259,12 @@ ALWAYS_INLINE Result run_rows(SoftmaxRows& call, void* scratch) {
   Place place = {static_cast<const char*>(call.logits), static_cast<char*>(call.gradient), scratch};
   for (int64_t row = 0; row < call.rows; row++) {
     if (!scratch) place.kept = place.gradient;
-    if (call.removed && read<uint8_t>(call.removed, row)) {
+    const int64_t target = read<int64_t>(call.target, row);
+    const bool removed = call.removed && read<uint8_t>(call.removed, row);
+    if (removed || target == call.ignore_index) {
       remove_row<T, G>(call, row, place);
     } else {
-      const int64_t target = read<int64_t>(call.target, row);
-      const bool outside = target < 0 || target >= call.classes;
-      if (outside && target != call.ignore_index) return kWrongClass;
+      if (target < 0 || target >= call.classes) return kWrongClass;
       const T value = call.likelihood ? compute_likelihood<S, T, G>(call, row, place, target)
                                       : compute_row<S, T, G, B>(call, row, common, place, target);
       if (call.values) write<T>(call.values, row, value);

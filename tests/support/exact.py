@@ -340,6 +340,7 @@ def _different_gradients(torch_says: Torch) -> Iterator[str]:
         if not equal:
             yield f"gradient of {name} is {given}, torch's {expected}"
 
+
 def _without_negative_zero(array: Array) -> Array:
     """Return the array with every zero positive."""
     return np.where(array == 0, np.zeros((), array.dtype), array)

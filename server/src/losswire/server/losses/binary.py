@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losswire.server.catalogue.closed_form import ClosedForm
+from losswire.server.compute import limits
 from losswire.server.compute.closed_forms import bernoulli
 from losswire.server.compute.native import elementwise as native
 from losswire.server.compute.stacking import operators
@@ -48,6 +49,18 @@ def binary_cross_entropy(
     return Terms(F.binary_cross_entropy(input, target, weight, reduction=reduction))
 
 
+def _binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+) -> Terms:
+    """Compute it with its limits: an infinite logit that its target agrees with costs 0."""
+    found = binary_cross_entropy_with_logits.function(input, target, weight, pos_weight)
+    agrees = input.isposinf() & (target == 1) | input.isneginf() & (target == 0)
+    return Terms(limits.replaced(found.values, agrees, 0.0))
+
+
 @loss(
     layouts=(
         layout(
@@ -81,6 +94,7 @@ def binary_cross_entropy(
             native=native.BCE_WITH_LOGITS,
         )
     },
+    formula=_binary_cross_entropy_with_logits,
     source="torch.nn.functional.binary_cross_entropy_with_logits",
 )
 def binary_cross_entropy_with_logits(

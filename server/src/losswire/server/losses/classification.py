@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losswire.server.catalogue.closed_form import ClosedForm, Denominators
+from losswire.server.compute import limits
 from losswire.server.compute.closed_forms import softmax
 from losswire.server.compute.native import softmax as native
 from losswire.server.compute.stacking import operators
@@ -31,6 +32,25 @@ _CLASS_WEIGHT = "A factor for each class."
 _INDEX_DENOMINATOR = (
     "the sum of weight[target] over the rows that are not ignored (their number without a weight)"
 )
+
+
+def _cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Terms:
+    """Compute cross_entropy with its limits: a class of probability 0 adds 0."""
+    if not target.is_floating_point():
+        return cross_entropy.function(input, target, weight, ignore_index, label_smoothing)
+    axis = min(input.dim() - 1, 1)
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / input.shape[axis]
+    terms = limits.product(target, F.log_softmax(input, axis))
+    if weight is not None:
+        terms = terms * softmax.laid(input, weight)
+    return Terms(-terms.sum(axis))
 
 
 @loss(
@@ -98,6 +118,7 @@ _INDEX_DENOMINATOR = (
             single="unbatched_probabilities",
         ),
     },
+    formula=_cross_entropy,
     source="torch.nn.functional.cross_entropy",
 )
 def cross_entropy(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losswire.server.catalogue.closed_form import ClosedForm
+from losswire.server.compute import limits
 from losswire.server.compute.closed_forms import bernoulli
 from losswire.server.compute.native import elementwise as native
 from losswire.server.declare import (
@@ -24,6 +25,23 @@ from losswire.server.declare import (
 
 _MEAN: Final = 1
 """torch's number for the reduction `mean`."""
+
+
+def _kl_div(input: Tensor, target: Tensor, log_target: bool = False) -> Terms:
+    """Compute kl_div with its limits: a probability of 0 adds 0."""
+    with torch.no_grad():
+        if log_target:
+            share, difference = target.exp(), target - input
+            # A share that underflows is more than 0.
+            values = (share * difference).where(difference.isfinite(), difference)
+            slope = values + share
+            none = target.isneginf()
+            values, slope = values.masked_fill(none, 0), slope.masked_fill(none, 0)
+        else:
+            share = target
+            values = torch.xlogy(target, target).sub_(limits.times(target, input))
+            slope = target.log().add_(1).sub_(input).where(~input.isneginf(), -input)
+    return Terms(limits.differentiated(values, {input: -share, target: slope}))
 
 
 @loss(
@@ -47,6 +65,7 @@ _MEAN: Final = 1
             block=bernoulli.kl_div, stacked=bernoulli.kl_div, native=native.KL_DIV
         )
     },
+    formula=_kl_div,
     source="torch.nn.functional.kl_div",
 )
 def kl_div(

@@ -1,8 +1,12 @@
 """Negative log-likelihoods of numbers under a distribution that was predicted."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from losswire.server.compute import limits
 from losswire.server.declare import (
     COUNTS,
     Input,
@@ -18,6 +22,30 @@ from losswire.server.declare import (
 
 _VARIANCES = Within(low=0.0, high=float("inf"), meaning="variances", nan=True)
 _PER_ROW = ("full", "last_axis", "per_row")
+
+
+def _poisson_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+) -> Terms:
+    """Compute poisson_nll_loss with its limits: a count of 0 adds the expected count only."""
+    with torch.no_grad():
+        if log_input:
+            expected, logarithm = input.exp(), input
+            by_input = expected - target
+        else:
+            expected, logarithm = input, (input + eps).log()
+            by_input = 1 - (target / (input + eps)).masked_fill_(target == 0, 0)
+        values, by_target = expected - limits.times(target, logarithm), -logarithm
+        if full:
+            own = target.log()
+            stirling = target * own - target + 0.5 * torch.log(2 * math.pi * target)
+            values += stirling.masked_fill_(target <= 1, 0)
+            by_target += (own + 0.5 / target).masked_fill_(target <= 1, 0)
+    return Terms(limits.differentiated(values, {input: by_input, target: by_target}))
 
 
 @loss(
@@ -46,6 +74,7 @@ _PER_ROW = ("full", "last_axis", "per_row")
         ),
     },
     promotes_integers=True,
+    formula=_poisson_nll_loss,
     source="torch.nn.functional.poisson_nll_loss",
 )
 def poisson_nll_loss(

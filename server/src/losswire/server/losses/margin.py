@@ -82,6 +82,11 @@ def hinge_embedding_loss(
     return Terms(F.hinge_embedding_loss(input, target, margin=margin, reduction=reduction))
 
 
+def _soft_margin_loss(input: Tensor, target: Tensor) -> Terms:
+    """Compute soft_margin_loss without an exponential that overflows."""
+    return Terms(-F.logsigmoid(target * input))
+
+
 @loss(
     layouts=(layout("elementwise", input=floats("*S"), target=signed("*S"), values="*S"),),
     inputs={
@@ -91,13 +96,12 @@ def hinge_embedding_loss(
         ),
     },
     result_inputs=("input",),
+    formula=_soft_margin_loss,
     source="torch.nn.functional.soft_margin_loss",
 )
 def soft_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "none") -> Terms:
     """Logistic loss of two classes.
 
-    The value of an element is `log(1 + exp(-y * x))`. As in torch the exponential
-    may overflow: from about `y * x < -88` in float32 (-709 in float64) the value is
-    infinite and the gradient NaN.
+    The value of an element is `log(1 + exp(-y * x))`.
     """
     return Terms(F.soft_margin_loss(input, target, reduction=reduction))

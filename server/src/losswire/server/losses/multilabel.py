@@ -4,6 +4,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from losswire.server.compute import limits
 from losswire.server.declare import (
     DISTRIBUTION,
     ClassIndices,
@@ -125,6 +126,17 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "n
     return Terms(F.multilabel_margin_loss(input, target, reduction=reduction))
 
 
+def _multilabel_soft_margin_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None
+) -> Terms:
+    """Compute multilabel_soft_margin_loss with its limits: a probability of 0 adds 0."""
+    values = limits.product(target, F.logsigmoid(input))
+    values = -(values + limits.product(1 - target, F.logsigmoid(-input)))
+    if weight is not None:
+        values = values * weight
+    return Terms(values.sum(-1) / input.shape[-1])
+
+
 @loss(
     layouts=(
         layout(
@@ -142,6 +154,7 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "n
         "weight": Input(meaning=_CLASS_WEIGHT, differentiable=True, promotes=True),
     },
     cost=Cost(buffers=6.0, buffers_with_gradients=12.0),
+    formula=_multilabel_soft_margin_loss,
     source="torch.nn.functional.multilabel_soft_margin_loss",
 )
 def multilabel_soft_margin_loss(

@@ -63,6 +63,11 @@ def l1_loss(
     return Terms(values, denominators=weight)
 
 
+def _smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0) -> Terms:
+    """Compute smooth_l1_loss with the limit of its gradient, 0 at 0, for any beta."""
+    return smooth_l1_loss.function(input, target, elementwise.beta_in(input, beta))
+
+
 @loss(
     layouts=(_PAIR,),
     inputs={"input": _INPUT, "target": _TARGET},
@@ -73,6 +78,7 @@ def l1_loss(
         )
     },
     closed_forms={"elementwise": elementwise.closed_form(elementwise.smooth_l1, native.SMOOTH_L1)},
+    formula=_smooth_l1_loss,
     source="torch.nn.functional.smooth_l1_loss",
 )
 def smooth_l1_loss(

@@ -7,8 +7,8 @@ that enter arithmetic are converted to the compute type.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from losswire.server.catalogue.layouts import FLOATS
-from losswire.server.catalogue.record import Layout, LossRecord
+from losswire.server.catalogue.layouts import FLOATS, Layout
+from losswire.server.catalogue.record import LossRecord
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.pipeline.field_path import path
 from losswire.wire import Violation

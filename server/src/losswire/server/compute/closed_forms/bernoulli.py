@@ -1,5 +1,7 @@
 """Closed forms of the binary cross entropies and kl_div. All inputs and values are flat."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,8 @@ def bce_with_logits(block: Block) -> Tensor:
     if positive is not None:
         values.mul_((positive - 1) * target + 1)
     values.add_(torch.sub(1.0, target, out=block.scratch("other", inputs)).mul_(inputs))
+    if _has_nan(values):
+        clear_agreeing(values, inputs, target)
     if weight is not None:
         values.mul_(weight)
     gradient = block.gradients.get("input")
@@ -54,6 +58,16 @@ def bce_with_logits(block: Block) -> Tensor:
     return values
 
 
+def clear_agreeing(values: Tensor, inputs: Tensor, target: Tensor) -> None:
+    """Write 0 where an infinite logit has the target that it stands for."""
+    values.masked_fill_(inputs.isinf() & (target == (inputs > 0)), 0)
+
+
+def _has_nan(values: Tensor) -> bool:
+    """Return whether there may be a NaN, in one pass."""
+    return math.isnan(values.sum())
+
+
 def kl_div(block: Block) -> Tensor:
     """Compute `y * (log(y) - x)` and `-y`; with `log_target` `exp(y)` in place of `y`."""
     inputs, target = block.inputs["input"], block.inputs["target"]
@@ -61,10 +75,18 @@ def kl_div(block: Block) -> Tensor:
     if log_target:
         probability = torch.exp(target, out=block.scratch("other", inputs))
         values = torch.sub(target, inputs, out=block.scratch("values", inputs)).mul_(probability)
+        if _has_nan(values):
+            difference = target - inputs
+            # A probability that underflows is more than 0.
+            values.copy_(values.where(difference.isfinite(), difference))
+            values.masked_fill_(target.isneginf(), 0)
     else:
         probability = target
         values = torch.xlogy(target, target, out=block.scratch("values", inputs))
-        values.sub_(torch.mul(target, inputs, out=block.scratch("other", inputs)))
+        product = torch.mul(target, inputs, out=block.scratch("other", inputs))
+        if _has_nan(product):
+            product.masked_fill_(inputs.isinf() & (target == 0), 0)
+        values.sub_(product)
     gradient = block.gradients.get("input")
     if gradient is not None and block.coefficients is not None:
         torch.neg(probability, out=gradient)

@@ -34,9 +34,15 @@ def mse(block: Block) -> Tensor:
     return _compute(block, _aten.mse_loss.out, _aten.mse_loss_backward.grad_input)
 
 
+def beta_in(inputs: Tensor, beta: float) -> float:
+    """Return the beta of smooth_l1_loss, and 0 where the dtype it is computed in has no such."""
+    dtype = torch.float64 if inputs.dtype == torch.float64 else torch.float32
+    return beta if torch.tensor(beta, dtype=dtype) else 0.0
+
+
 def smooth_l1(block: Block) -> Tensor:
     """Compute the square below beta and the line above, and `clamp((x - y) / beta, -1, 1)`."""
-    beta = block.options["beta"]
+    beta = beta_in(block.inputs["input"], block.options["beta"])
     if beta == 0:
         return l1(block)
     forward, backward = _aten.smooth_l1_loss.out, _aten.smooth_l1_loss_backward.grad_input

@@ -76,7 +76,7 @@ def cross_entropy_with_indices(block: Block) -> Tensor:
     elif "input" in block.gradients:
         if smoothing:
             softmax.mul_(_in(logits, on_target + evenly * _spread_weight(logits, weight)))
-            softmax.sub_(_in(logits, evenly if weight is None else evenly * _laid(logits, weight)))
+            softmax.sub_(_in(logits, evenly if weight is None else evenly * laid(logits, weight)))
         else:
             softmax.mul_(_in(logits, on_target))
         softmax.scatter_add_(_CLASSES, chosen, _in(logits, on_target.neg()))
@@ -92,15 +92,15 @@ def cross_entropy_with_probabilities(block: Block) -> Tensor:
     if smoothing:
         target = target * (1 - smoothing) + smoothing / logits.shape[_CLASSES]
     if weight is not None:
-        target = target * _laid(logits, weight)
+        target = target * laid(logits, weight)
     if block.coefficients is None:
-        return _below(block, logits).mul_(target).sum(_CLASSES).neg_()
+        return _summed_over_classes(_below(block, logits), target).neg_()
     if block.factors is None:
         softmax, highest, log_sum = _softmax(block, logits)
     else:
         highest, log_sum, rest = _log_sum(block, logits)
     terms = torch.sub(highest, logits, out=block.scratch("terms", logits))
-    values = terms.add_(_in(logits, log_sum)).mul_(target).sum(_CLASSES)
+    values = _summed_over_classes(terms.add_(_in(logits, log_sum)), target)
     coefficients = block.coefficients.unsqueeze(_CLASSES)
     if block.factors is not None:
         refuse_negative(given, "target", coefficients != 0)
@@ -109,6 +109,14 @@ def cross_entropy_with_probabilities(block: Block) -> Tensor:
     elif "input" in block.gradients:
         softmax.mul_(target.sum(_CLASSES, keepdim=True)).sub_(target)
         softmax.mul_(_in(logits, coefficients))
+    return values
+
+
+def _summed_over_classes(terms: Tensor, target: Tensor) -> Tensor:
+    """Return the sum of the terms times the target. A target of 0 adds 0. Overwrites the terms."""
+    values = terms.mul_(target).sum(_CLASSES)
+    if bool(values.isnan().any()):
+        values = terms.masked_fill_(terms.isnan() & (target == 0), 0).sum(_CLASSES)
     return values
 
 
@@ -123,7 +131,7 @@ def _target_total(
         total = target.sum(_CLASSES, keepdim=True, dtype=torch.float64)
     else:
         refuse_negative(weight, "weight")
-        weighted = target.double() * _laid(logits, weight.double())
+        weighted = target.double() * laid(logits, weight.double())
         total = weighted.sum(_CLASSES, keepdim=True)
     even = smoothing / logits.shape[_CLASSES]
     return total * (1 - smoothing) + _spread_weight(logits, weight) * even
@@ -169,7 +177,7 @@ def _below(block: Block, logits: Tensor) -> Tensor:
 def _summed(below: Tensor, weight: Tensor | None) -> Tensor:
     """Return the sum over the classes, each times its weight, in float64. Overwrites `below`."""
     if weight is not None:
-        below.mul_(_laid(below, weight))
+        below.mul_(laid(below, weight))
     return below.sum(_CLASSES, keepdim=True, dtype=torch.float64)
 
 
@@ -211,7 +219,7 @@ def _in(logits: Tensor, tensor: Tensor) -> Tensor:
     return tensor.to(logits.dtype)
 
 
-def _laid(logits: Tensor, weight: Tensor) -> Tensor:
+def laid(logits: Tensor, weight: Tensor) -> Tensor:
     """Return class weights as a view along the axis of the classes."""
     return weight.view(-1, *(1 for _ in logits.shape[_CLASSES + 1 :]))
 
@@ -227,6 +235,6 @@ def _spread_loss(
     """Return `sum(weight * (lse - x))`, the loss of a target spread evenly."""
     terms = torch.sub(highest, logits, out=block.scratch("terms", logits))
     if weight is not None:
-        terms.mul_(_laid(logits, weight))
+        terms.mul_(laid(logits, weight))
     below = terms.sum(_CLASSES, keepdim=True, dtype=torch.float64)
     return below + log_sum * _spread_weight(logits, weight)

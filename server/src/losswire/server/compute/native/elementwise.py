@@ -157,8 +157,9 @@ def _always(loss: LossNumber) -> _Choose:
 
 
 def _smooth_l1(inputs: Mapping[str, Array], options: Options) -> tuple[LossNumber, float]:
-    del inputs
-    beta: float = options["beta"]
+    dtype = np.float64 if inputs["input"].dtype == np.float64 else np.float32
+    with np.errstate(all="ignore"):
+        beta = float(dtype(options["beta"]))
     return (LossNumber.SMOOTH_L1 if beta else LossNumber.L1), beta
 
 

@@ -38,10 +38,10 @@ def compute_rows(form: ClosedForm, work: Work, threads: int) -> Computed:
         raise TypeError(message)
     # A number too large for its dtype is infinite, here as in torch.
     with np.errstate(all="ignore"):
-        return _compute(form, form.native, work, threads)
+        return _compute(form.native, work, threads)
 
 
-def _compute(form: ClosedForm, native: Native, work: Work, threads: int) -> Computed:
+def _compute(native: Native, work: Work, threads: int) -> Computed:
     terms = denominator_terms(work, work.inputs)
     # Terms of bool are the rows that count, and need not be found twice.
     conditions = terms is not None and terms.dtype == bool

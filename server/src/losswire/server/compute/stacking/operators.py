@@ -11,6 +11,7 @@ from torch import Tensor
 
 from losswire.server.catalogue.closed_form import Block, Options
 from losswire.server.catalogue.value_rules import Array
+from losswire.server.compute.closed_forms.bernoulli import clear_agreeing
 
 _NONE = 0
 """torch's number for the reduction `none`."""
@@ -64,9 +65,11 @@ def bce_with_logits(block: Block) -> Tensor:
         gradient.mul_(block.coefficients.to(inputs.dtype))
         if weight is not None:
             gradient.mul_(weight)
-    return F.binary_cross_entropy_with_logits(
+    values = F.binary_cross_entropy_with_logits(
         inputs, target, weight, reduction="none", pos_weight=positive
     )
+    clear_agreeing(values, inputs, target)
+    return values
 
 
 def _nll(block: Block, inputs: Tensor, gradient: Tensor | None) -> Tensor:

@@ -72,6 +72,11 @@ class _Stack:
         )
         values = self.compute(block)
         counts = [self.values] * len(self.works) if counted is None else self._each(counted)
+        if counted is not None and not counted.all():
+            # torch gives an ignored row of NaN the gradient NaN.
+            ignored = to_tensor(~counted.astype(bool)).to(self.device)
+            for gradient in gradients.values():
+                gradient.masked_fill_(ignored.unsqueeze(1), 0)
         losses = self._parts(to_array(values))
         derivatives = {name: self._gradient(name, each) for name, each in gradients.items()}
         results = []
