@@ -126,7 +126,8 @@ class Torch:
         """Whether torch's own reduction gives the loss: it has all that is asked for."""
         ask = self.cell.ask
         return (
-            ask.reduction is not Reduction.NONE
+            self.cell.ground.record.reduces
+            and ask.reduction is not Reduction.NONE
             and self.weight is None
             and ask.normalizer is None
             and self.values.numel() > 0

@@ -19,6 +19,7 @@ from losswire.server.pipeline.validate import validate
 from losswire.v1 import evaluation_pb2
 from tests.support.caller import Array, Ask
 from tests.support.factored import dense_gradient, rebuilt
+from tests.support.limits import without_limits
 from tests.support.sampling import (
     NUMPY,
     draw_ground,
@@ -251,7 +252,7 @@ _EXTREMES = (np.inf, -np.inf, np.nan, 1e30, -1e30, 88.0, 1000.0, 1e4)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_extreme_logits_give_torchs_results(classes: int, dtype: str, smoothing: float) -> None:
-    """Infinite, huge and missing logits: NaN where torch has NaN, ignored rows included."""
+    """Infinite, huge and missing logits: NaN where torch has NaN, but 0 in ignored rows."""
     rng = generator("factored extremes")
     logits = rng.standard_normal((200, classes)).astype(dtype)
     for row, value in enumerate(_EXTREMES):
@@ -268,7 +269,7 @@ def test_extreme_logits_give_torchs_results(classes: int, dtype: str, smoothing:
         engine="auto",
     )
     outcome = _evaluate(ask)
-    plain = _evaluate(replace(ask, engine="autograd"), factored=False)
+    plain = _evaluate(without_limits(replace(ask, engine="autograd")), factored=False)
     np.testing.assert_allclose(
         _rebuild(ask, outcome), plain.gradients["input"], rtol=2e-5, atol=1e-9
     )
@@ -308,21 +309,20 @@ def test_removed_rows_are_exactly_zero(layout: str, classes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "inputs",
+    ("inputs", "mean"),
     [
-        {"input": np.zeros((0, 4), np.float32), "target": np.zeros(0, np.int64)},
-        {"input": np.zeros((2, 0), np.float32), "target": np.full(2, -100)},
-        {"input": np.zeros((2, 3, 0), np.float64), "target": np.zeros((2, 0), np.int64)},
-        {"input": np.zeros((2, 0), np.float32), "target": np.zeros((2, 0), np.float32)},
+        ({"input": np.zeros((0, 4), np.float32), "target": np.zeros(0, np.int64)}, np.nan),
+        ({"input": np.zeros((2, 0), np.float32), "target": np.full(2, -100)}, np.nan),
+        ({"input": np.zeros((2, 3, 0)), "target": np.zeros((2, 0), np.int64)}, np.nan),
+        ({"input": np.zeros((2, 0), np.float32), "target": np.zeros((2, 0), np.float32)}, 0.0),
     ],
 )
-def test_nothing_has_an_empty_gradient(inputs: Mapping[str, Array]) -> None:
+def test_nothing_has_an_empty_gradient(inputs: Mapping[str, Array], mean: float) -> None:
     """Without rows or classes there are factors, and a gradient without an element."""
     ask = Ask(loss="cross_entropy", inputs=inputs, gradients_for=("input",), engine="auto")
     outcome = _evaluate(ask)
-    plain = _evaluate(replace(ask, engine="autograd"), factored=False)
     assert _rebuild(ask, outcome).size == 0
-    np.testing.assert_array_equal(outcome.loss, plain.loss)
+    np.testing.assert_array_equal(outcome.loss, mean)
 
 
 @pytest.mark.parametrize("reduction", [Reduction.SUM, Reduction.MEAN])

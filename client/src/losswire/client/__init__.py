@@ -26,6 +26,7 @@ from losswire.client._errors import (
 from losswire.client._memory.region import Region
 from losswire.client._messages.arrays import ArrayInput
 from losswire.client._messages.catalogue import (
+    EngineDifference,
     InputInfo,
     LayoutInfo,
     Limits,
@@ -53,6 +54,7 @@ __all__ = [
     "Client",
     "DataLossError",
     "DeadlineExceededError",
+    "EngineDifference",
     "Evaluation",
     "EvaluationFields",
     "EvaluationResult",

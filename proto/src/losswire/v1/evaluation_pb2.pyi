@@ -98,12 +98,21 @@ class _EngineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Engine.ValueTy
     ENGINE_UNSPECIFIED: _Engine.ValueType  # 0
     """The same as ENGINE_AUTO."""
     ENGINE_AUTO: _Engine.ValueType  # 1
-    """The fastest path that is at least as close to the exact value as torch
-    is. The receipt names the path that was taken.
+    """What the formula says, by the fastest path that is never further from
+    float64 than torch. Limits are taken: 0 log 0 is 0, a class of probability
+    0 adds 0 beside a logit of -infinity, and an ignored row or one of sample
+    weight 0 adds exactly 0 to loss and gradients, whatever it holds. The
+    receipt names the path that was taken.
     """
     ENGINE_AUTOGRAD: _Engine.ValueType  # 2
-    """Always torch's own function and its autograd: bit for bit what torch
-    gives for the same values, dtypes and thread count.
+    """Torch's own function with torch's own reduction, and its autograd: bit for
+    bit what torch gives for the same values, dtypes and thread count, as loss
+    and as gradients, NaN where torch has NaN. Where the request asks for
+    something that torch does not have (sample_weight, normalizer, another
+    type to compute in, a chunked call), torch's function gives the values, and
+    the server reduces them in float64. The sums of EvaluationResult are always
+    float64 sums of the values. LossInfo.engine_differences lists where the
+    engines differ.
     """
 
 class Engine(_Engine, metaclass=_EngineEnumTypeWrapper):
@@ -112,12 +121,21 @@ class Engine(_Engine, metaclass=_EngineEnumTypeWrapper):
 ENGINE_UNSPECIFIED: Engine.ValueType  # 0
 """The same as ENGINE_AUTO."""
 ENGINE_AUTO: Engine.ValueType  # 1
-"""The fastest path that is at least as close to the exact value as torch
-is. The receipt names the path that was taken.
+"""What the formula says, by the fastest path that is never further from
+float64 than torch. Limits are taken: 0 log 0 is 0, a class of probability
+0 adds 0 beside a logit of -infinity, and an ignored row or one of sample
+weight 0 adds exactly 0 to loss and gradients, whatever it holds. The
+receipt names the path that was taken.
 """
 ENGINE_AUTOGRAD: Engine.ValueType  # 2
-"""Always torch's own function and its autograd: bit for bit what torch
-gives for the same values, dtypes and thread count.
+"""Torch's own function with torch's own reduction, and its autograd: bit for
+bit what torch gives for the same values, dtypes and thread count, as loss
+and as gradients, NaN where torch has NaN. Where the request asks for
+something that torch does not have (sample_weight, normalizer, another
+type to compute in, a chunked call), torch's function gives the values, and
+the server reduces them in float64. The sums of EvaluationResult are always
+float64 sums of the values. LossInfo.engine_differences lists where the
+engines differ.
 """
 Global___Engine: _TypeAlias = Engine  # noqa: Y015
 

@@ -26,7 +26,7 @@ from losswire.v1 import evaluation_pb2 as losswire_dot_v1_dot_evaluation__pb2
 from losswire.v1 import tensor_pb2 as losswire_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blosswire/v1/loss_info.proto\x12\x0blosswire.v1\x1a\x1closswire/v1/evaluation.proto\x1a\x18losswire/v1/tensor.proto\"\x90\x03\n\x08LossInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.losswire.v1.LossKind\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12&\n\x06inputs\x18\x05 \x03(\x0b\x32\x16.losswire.v1.InputInfo\x12(\n\x07options\x18\x06 \x03(\x0b\x32\x17.losswire.v1.OptionInfo\x12(\n\x07layouts\x18\x07 \x03(\x0b\x32\x17.losswire.v1.LayoutInfo\x12*\n\nreductions\x18\x08 \x03(\x0e\x32\x16.losswire.v1.Reduction\x12\x31\n\x11\x64\x65\x66\x61ult_reduction\x18\t \x01(\x0e\x32\x16.losswire.v1.Reduction\x12\x18\n\x10mean_denominator\x18\n \x01(\t\x12\x11\n\tseparable\x18\x0b \x01(\x08\x12\x13\n\x0b\x63losed_form\x18\x0c \x01(\x08\x12\x0e\n\x06source\x18\r \x01(\t\"\xd7\x01\n\tInputInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12)\n\ndata_types\x18\x03 \x03(\x0e\x32\x15.losswire.v1.DataType\x12\x10\n\x08required\x18\x04 \x01(\x08\x12\x19\n\x11\x64ifferentiable_in\x18\x05 \x03(\t\x12\x13\n\x0bvalue_rules\x18\x06 \x03(\t\x12\x13\n\x0bvalue_hints\x18\x07 \x03(\t\x12\x10\n\x08promotes\x18\x08 \x01(\x08\x12\x13\n\x0b\x66\x61\x63tored_in\x18\t \x03(\t\"\xb9\x01\n\nOptionInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12%\n\x04type\x18\x03 \x01(\x0e\x32\x17.losswire.v1.OptionType\x12/\n\rdefault_value\x18\x04 \x01(\x0b\x32\x18.losswire.v1.OptionValue\x12\x10\n\x08required\x18\x05 \x01(\x08\x12\r\n\x05range\x18\x06 \x01(\t\x12\x0f\n\x07\x63hoices\x18\x07 \x03(\t\"\xae\x02\n\nLayoutInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x06inputs\x18\x02 \x03(\x0b\x32#.losswire.v1.LayoutInfo.InputsEntry\x12\x0e\n\x06values\x18\x03 \x01(\t\x12:\n\ndata_types\x18\x04 \x03(\x0b\x32&.losswire.v1.LayoutInfo.DataTypesEntry\x12\x15\n\rnonempty_axes\x18\x05 \x03(\t\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aK\n\x0e\x44\x61taTypesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.losswire.v1.DataTypeList:\x02\x38\x01\"9\n\x0c\x44\x61taTypeList\x12)\n\ndata_types\x18\x01 \x03(\x0e\x32\x15.losswire.v1.DataType*S\n\x08LossKind\x12\x19\n\x15LOSS_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eLOSS_KIND_LOSS\x10\x01\x12\x18\n\x14LOSS_KIND_ACTIVATION\x10\x02*\x86\x01\n\nOptionType\x12\x1b\n\x17OPTION_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12OPTION_TYPE_DOUBLE\x10\x01\x12\x15\n\x11OPTION_TYPE_INT64\x10\x02\x12\x14\n\x10OPTION_TYPE_BOOL\x10\x03\x12\x16\n\x12OPTION_TYPE_STRING\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blosswire/v1/loss_info.proto\x12\x0blosswire.v1\x1a\x1closswire/v1/evaluation.proto\x1a\x18losswire/v1/tensor.proto\"\xe2\x03\n\x08LossInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.losswire.v1.LossKind\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12&\n\x06inputs\x18\x05 \x03(\x0b\x32\x16.losswire.v1.InputInfo\x12(\n\x07options\x18\x06 \x03(\x0b\x32\x17.losswire.v1.OptionInfo\x12(\n\x07layouts\x18\x07 \x03(\x0b\x32\x17.losswire.v1.LayoutInfo\x12*\n\nreductions\x18\x08 \x03(\x0e\x32\x16.losswire.v1.Reduction\x12\x31\n\x11\x64\x65\x66\x61ult_reduction\x18\t \x01(\x0e\x32\x16.losswire.v1.Reduction\x12\x18\n\x10mean_denominator\x18\n \x01(\t\x12\x11\n\tseparable\x18\x0b \x01(\x08\x12\x13\n\x0b\x63losed_form\x18\x0c \x01(\x08\x12\x0e\n\x06source\x18\r \x01(\t\x12\x39\n\x12\x65ngine_differences\x18\x0e \x03(\x0b\x32\x1d.losswire.v1.EngineDifference\x12\x15\n\rresult_inputs\x18\x0f \x03(\t\"Q\n\x10\x45ngineDifference\x12\r\n\x05where\x18\x01 \x01(\t\x12\x0e\n\x06result\x18\x02 \x01(\t\x12\x0c\n\x04\x61uto\x18\x03 \x01(\t\x12\x10\n\x08\x61utograd\x18\x04 \x01(\t\"\x89\x02\n\tInputInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12)\n\ndata_types\x18\x03 \x03(\x0e\x32\x15.losswire.v1.DataType\x12\x10\n\x08required\x18\x04 \x01(\x08\x12\x19\n\x11\x64ifferentiable_in\x18\x05 \x03(\t\x12\x13\n\x0bvalue_rules\x18\x06 \x03(\t\x12\x13\n\x0bvalue_hints\x18\x07 \x03(\t\x12\x10\n\x08promotes\x18\x08 \x01(\x08\x12\x13\n\x0b\x66\x61\x63tored_in\x18\t \x03(\t\x12\x13\n\x0bpromotes_in\x18\n \x03(\t\x12\x1b\n\x13\x66ixed_for_gradients\x18\x0b \x03(\t\"\xb9\x01\n\nOptionInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12%\n\x04type\x18\x03 \x01(\x0e\x32\x17.losswire.v1.OptionType\x12/\n\rdefault_value\x18\x04 \x01(\x0b\x32\x18.losswire.v1.OptionValue\x12\x10\n\x08required\x18\x05 \x01(\x08\x12\r\n\x05range\x18\x06 \x01(\t\x12\x0f\n\x07\x63hoices\x18\x07 \x03(\t\"\xae\x02\n\nLayoutInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x06inputs\x18\x02 \x03(\x0b\x32#.losswire.v1.LayoutInfo.InputsEntry\x12\x0e\n\x06values\x18\x03 \x01(\t\x12:\n\ndata_types\x18\x04 \x03(\x0b\x32&.losswire.v1.LayoutInfo.DataTypesEntry\x12\x15\n\rnonempty_axes\x18\x05 \x03(\t\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aK\n\x0e\x44\x61taTypesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.losswire.v1.DataTypeList:\x02\x38\x01\"9\n\x0c\x44\x61taTypeList\x12)\n\ndata_types\x18\x01 \x03(\x0e\x32\x15.losswire.v1.DataType*S\n\x08LossKind\x12\x19\n\x15LOSS_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eLOSS_KIND_LOSS\x10\x01\x12\x18\n\x14LOSS_KIND_ACTIVATION\x10\x02*\x86\x01\n\nOptionType\x12\x1b\n\x17OPTION_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12OPTION_TYPE_DOUBLE\x10\x01\x12\x15\n\x11OPTION_TYPE_INT64\x10\x02\x12\x14\n\x10OPTION_TYPE_BOOL\x10\x03\x12\x16\n\x12OPTION_TYPE_STRING\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,22 +37,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LAYOUTINFO_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_LAYOUTINFO_DATATYPESENTRY']._loaded_options = None
   _globals['_LAYOUTINFO_DATATYPESENTRY']._serialized_options = b'8\001'
-  _globals['_LOSSKIND']._serialized_start=1273
-  _globals['_LOSSKIND']._serialized_end=1356
-  _globals['_OPTIONTYPE']._serialized_start=1359
-  _globals['_OPTIONTYPE']._serialized_end=1493
+  _globals['_LOSSKIND']._serialized_start=1488
+  _globals['_LOSSKIND']._serialized_end=1571
+  _globals['_OPTIONTYPE']._serialized_start=1574
+  _globals['_OPTIONTYPE']._serialized_end=1708
   _globals['_LOSSINFO']._serialized_start=101
-  _globals['_LOSSINFO']._serialized_end=501
-  _globals['_INPUTINFO']._serialized_start=504
-  _globals['_INPUTINFO']._serialized_end=719
-  _globals['_OPTIONINFO']._serialized_start=722
-  _globals['_OPTIONINFO']._serialized_end=907
-  _globals['_LAYOUTINFO']._serialized_start=910
-  _globals['_LAYOUTINFO']._serialized_end=1212
-  _globals['_LAYOUTINFO_INPUTSENTRY']._serialized_start=1090
-  _globals['_LAYOUTINFO_INPUTSENTRY']._serialized_end=1135
-  _globals['_LAYOUTINFO_DATATYPESENTRY']._serialized_start=1137
-  _globals['_LAYOUTINFO_DATATYPESENTRY']._serialized_end=1212
-  _globals['_DATATYPELIST']._serialized_start=1214
-  _globals['_DATATYPELIST']._serialized_end=1271
+  _globals['_LOSSINFO']._serialized_end=583
+  _globals['_ENGINEDIFFERENCE']._serialized_start=585
+  _globals['_ENGINEDIFFERENCE']._serialized_end=666
+  _globals['_INPUTINFO']._serialized_start=669
+  _globals['_INPUTINFO']._serialized_end=934
+  _globals['_OPTIONINFO']._serialized_start=937
+  _globals['_OPTIONINFO']._serialized_end=1122
+  _globals['_LAYOUTINFO']._serialized_start=1125
+  _globals['_LAYOUTINFO']._serialized_end=1427
+  _globals['_LAYOUTINFO_INPUTSENTRY']._serialized_start=1305
+  _globals['_LAYOUTINFO_INPUTSENTRY']._serialized_end=1350
+  _globals['_LAYOUTINFO_DATATYPESENTRY']._serialized_start=1352
+  _globals['_LAYOUTINFO_DATATYPESENTRY']._serialized_end=1427
+  _globals['_DATATYPELIST']._serialized_start=1429
+  _globals['_DATATYPELIST']._serialized_end=1486
 # @@protoc_insertion_point(module_scope)

@@ -98,6 +98,8 @@ class LossInfo(_message.Message):
     SEPARABLE_FIELD_NUMBER: _builtins.int
     CLOSED_FORM_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    ENGINE_DIFFERENCES_FIELD_NUMBER: _builtins.int
+    RESULT_INPUTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name to put into Evaluation.loss."""
     kind: Global___LossKind.ValueType
@@ -136,6 +138,19 @@ class LossInfo(_message.Message):
     def reductions(self) -> _containers.RepeatedScalarFieldContainer[_evaluation_pb2.Reduction.ValueType]:
         """The accepted reductions."""
 
+    @_builtins.property
+    def engine_differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineDifference]:
+        """Where ENGINE_AUTO and ENGINE_AUTOGRAD give different numbers, rounding
+        aside. Empty: nowhere.
+        """
+
+    @_builtins.property
+    def result_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The inputs whose promoted floating type is the type of the loss; empty: all
+        that are computed with. Half precision becomes float32, and
+        Evaluation.compute_data_type replaces the type.
+        """
+
     def __init__(
         self,
         *,
@@ -152,14 +167,52 @@ class LossInfo(_message.Message):
         separable: _builtins.bool = ...,
         closed_form: _builtins.bool = ...,
         source: _builtins.str = ...,
+        engine_differences: _abc.Iterable[Global___EngineDifference] | None = ...,
+        result_inputs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_form", b"closed_form", "default_reduction", b"default_reduction", "description", b"description", "inputs", b"inputs", "kind", b"kind", "layouts", b"layouts", "mean_denominator", b"mean_denominator", "name", b"name", "options", b"options", "reductions", b"reductions", "separable", b"separable", "source", b"source", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_form", b"closed_form", "default_reduction", b"default_reduction", "description", b"description", "engine_differences", b"engine_differences", "inputs", b"inputs", "kind", b"kind", "layouts", b"layouts", "mean_denominator", b"mean_denominator", "name", b"name", "options", b"options", "reductions", b"reductions", "result_inputs", b"result_inputs", "separable", b"separable", "source", b"source", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LossInfo: _TypeAlias = LossInfo  # noqa: Y015
+
+@_typing.final
+class EngineDifference(_message.Message):
+    """A case in which ENGINE_AUTO takes a limit of the formula, and torch gives
+    something else.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHERE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    AUTO_FIELD_NUMBER: _builtins.int
+    AUTOGRAD_FIELD_NUMBER: _builtins.int
+    where: _builtins.str
+    """The case, such as "target 0, input -inf"."""
+    result: _builtins.str
+    """The number that differs: "loss", or "gradient of " and an input."""
+    auto: _builtins.str
+    """It with ENGINE_AUTO, as text, such as "0"."""
+    autograd: _builtins.str
+    """It with ENGINE_AUTOGRAD, which is torch's, as text, such as "nan"."""
+    def __init__(
+        self,
+        *,
+        where: _builtins.str = ...,
+        result: _builtins.str = ...,
+        auto: _builtins.str = ...,
+        autograd: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto", b"auto", "autograd", b"autograd", "result", b"result", "where", b"where"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineDifference: _TypeAlias = EngineDifference  # noqa: Y015
 
 @_typing.final
 class InputInfo(_message.Message):
@@ -176,6 +229,8 @@ class InputInfo(_message.Message):
     VALUE_HINTS_FIELD_NUMBER: _builtins.int
     PROMOTES_FIELD_NUMBER: _builtins.int
     FACTORED_IN_FIELD_NUMBER: _builtins.int
+    PROMOTES_IN_FIELD_NUMBER: _builtins.int
+    FIXED_FOR_GRADIENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name to use in Evaluation.inputs."""
     description: _builtins.str
@@ -183,7 +238,9 @@ class InputInfo(_message.Message):
     required: _builtins.bool
     """Whether an evaluation must have it."""
     promotes: _builtins.bool
-    """Whether its floating type may differ from that of the other inputs."""
+    """Whether its floating type may differ from that of the other inputs, at
+    least in the layouts of promotes_in.
+    """
     @_builtins.property
     def data_types(self) -> _containers.RepeatedScalarFieldContainer[_tensor_pb2.DataType.ValueType]:
         """The accepted data types."""
@@ -210,6 +267,16 @@ class InputInfo(_message.Message):
         GRADIENT_FORM_FACTORED.
         """
 
+    @_builtins.property
+    def promotes_in(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the layouts in which its floating type may differ from that
+        of the other inputs.
+        """
+
+    @_builtins.property
+    def fixed_for_gradients(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The inputs for whose gradients its floating type may not differ."""
+
     def __init__(
         self,
         *,
@@ -222,10 +289,12 @@ class InputInfo(_message.Message):
         value_hints: _abc.Iterable[_builtins.str] | None = ...,
         promotes: _builtins.bool = ...,
         factored_in: _abc.Iterable[_builtins.str] | None = ...,
+        promotes_in: _abc.Iterable[_builtins.str] | None = ...,
+        fixed_for_gradients: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_types", b"data_types", "description", b"description", "differentiable_in", b"differentiable_in", "factored_in", b"factored_in", "name", b"name", "promotes", b"promotes", "required", b"required", "value_hints", b"value_hints", "value_rules", b"value_rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_types", b"data_types", "description", b"description", "differentiable_in", b"differentiable_in", "factored_in", b"factored_in", "fixed_for_gradients", b"fixed_for_gradients", "name", b"name", "promotes", b"promotes", "promotes_in", b"promotes_in", "required", b"required", "value_hints", b"value_hints", "value_rules", b"value_rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

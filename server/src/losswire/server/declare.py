@@ -3,6 +3,7 @@
 A loss in a package of its own imports from here only; see `examples/plugin`.
 """
 
+from losswire.server.catalogue.engine_difference import EngineDifference
 from losswire.server.catalogue.layouts import (
     FLOATS,
     INTEGERS,
@@ -73,6 +74,7 @@ __all__ = [
     "ClassLists",
     "Context",
     "Cost",
+    "EngineDifference",
     "FiniteIfEmpty",
     "IndexOf",
     "Input",

@@ -47,7 +47,27 @@ int16, int32 and int64.
 **Values are meant to be** says what the formula is for: others are accepted, with the results that
 they have in torch.
 
-All inputs have one floating type, except those marked as of any floating type.
+All inputs have one floating type, except those marked as of any floating type, which torch
+promotes. A scalar does not promote the arrays beside it. The loss has the type to which all inputs
+promote, or those that are named under "Type of the loss"; in place of half precision it has
+float32, and with `compute_data_type` that type.
+
+## The two engines
+
+`ENGINE_AUTO` gives what the formula says, and is never further from float64 than torch. Limits are
+taken: 0 log 0 is 0; a class of probability 0 adds 0, beside a logit of -inf, too; an ignored row,
+and one whose sample weight is 0, adds exactly 0 to the loss *and* to every gradient, whatever it
+holds.
+
+`ENGINE_AUTOGRAD` is torch's own function with torch's own reduction: the same bits in loss and
+gradients at the same number of threads, NaN included. Training with it ends at the parameters that
+torch's module ends at. Where a request asks for something that torch does not have
+(`sample_weight`, `normalizer`, another type to compute in, a chunked call), torch's function gives
+the values and the server reduces them in float64. Half precision is computed in float32 by both
+engines unless `compute_data_type` asks for it.
+
+Sum, numerator, denominator and count are float64 sums of the values in both. Rounding aside, the
+engines differ in the cases that are listed with each loss; the numbers are those of small examples.
 """
 _KINDS: Final = {
     loss_info_pb2.LOSS_KIND_LOSS: "loss",
@@ -80,6 +100,8 @@ def _section(info: loss_info_pb2.LossInfo) -> str:
     parts += ["**Inputs**", _table(*_inputs(info))]
     if info.options:
         parts += ["**Options**", _table(*_options(info))]
+    if info.engine_differences:
+        parts += ["**Where the engines differ**", _table(*_differences(info))]
     return "\n\n".join(part.rstrip("\n") for part in [*parts, "\n".join(_facts(info))]) + "\n"
 
 
@@ -115,7 +137,7 @@ def _inputs(
             f"`{each.name}`",
             each.description,
             _yes(flag=each.required),
-            _data_types(each) + (" (any floating type)" if each.promotes else ""),
+            _data_types(each) + _promotion(info, each),
             _gradient(info, each),
             "; ".join(each.value_rules) or _NOTHING,
             "; ".join(each.value_hints) or _NOTHING,
@@ -142,11 +164,24 @@ def _options(
     return titles, rows
 
 
+def _differences(
+    info: loss_info_pb2.LossInfo,
+) -> tuple[Sequence[str], Iterator[Sequence[str]]]:
+    rows = (
+        (each.where, each.result, f"`{each.auto}`", f"`{each.autograd}`")
+        for each in info.engine_differences
+    )
+    return ("Where", "Result", "`ENGINE_AUTO`", "`ENGINE_AUTOGRAD`"), rows
+
+
 def _facts(info: loss_info_pb2.LossInfo) -> Iterator[str]:
     if info.kind == loss_info_pb2.LOSS_KIND_LOSS:
         yield f"- Reductions: {_reductions(info)}"
         yield f"- Denominator of the mean: {info.mean_denominator}"
         yield f"- Rows contribute independently: {_yes(flag=info.separable)}"
+    if info.result_inputs:
+        names = " and ".join(f"`{name}`" for name in info.result_inputs)
+        yield f"- Type of the loss: that of {names}"
     if info.closed_form:
         yield "- `ENGINE_AUTO` may take a closed form"
     if factored := _factored(info):
@@ -178,6 +213,20 @@ def _data_types(described: loss_info_pb2.InputInfo) -> str:
             found.append(group)
             names = [name for name in names if name not in members]
     return ", ".join([*found, *names])
+
+
+def _promotion(info: loss_info_pb2.LossInfo, described: loss_info_pb2.InputInfo) -> str:
+    """Say where the floating type of an input may differ from that of the others."""
+    if not described.promotes:
+        return ""
+    where = [each.name for each in info.layouts if described.name in each.inputs]
+    parts = ["any floating type"]
+    if list(described.promotes_in) != where:
+        parts.append("in " + ", ".join(f"`{name}`" for name in described.promotes_in))
+    if described.fixed_for_gradients:
+        fixed = " and ".join(f"`{name}`" for name in described.fixed_for_gradients)
+        parts.append(f"but for the gradients of {fixed}")
+    return f" ({' '.join(parts)})"
 
 
 def _gradient(info: loss_info_pb2.LossInfo, described: loss_info_pb2.InputInfo) -> str:

@@ -39,7 +39,11 @@ class InputInfo:
     value_hints: tuple[str, ...]
     """The values that are meant; others are accepted, with torch's result."""
     promotes: bool
-    """Whether its floating type may differ from that of the other inputs."""
+    """Whether its floating type may differ from that of the other inputs, in some layout."""
+    promotes_in: tuple[str, ...] = ()
+    """The names of the layouts in which it may."""
+    fixed_for_gradients: tuple[str, ...] = ()
+    """The inputs for whose gradients it may not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,20 @@ class LayoutInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineDifference:
+    """A case in which the engines give different numbers, rounding aside."""
+
+    where: str
+    """The case, such as "`target` 0, `input` -inf"."""
+    result: str
+    """The number that differs: `loss`, or `gradient of` and an input."""
+    auto: str
+    """It with `engine="auto"`, the limit of the formula, as text."""
+    autograd: str
+    """It with `engine="autograd"`, torch's own, as text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LossInfo:
     """The description of one loss."""
 
@@ -112,6 +130,10 @@ class LossInfo:
     """Whether `engine="auto"` may take a closed form."""
     source: str
     """The function this is, such as `torch.nn.functional.cross_entropy`."""
+    engine_differences: tuple[EngineDifference, ...] = ()
+    """Where `engine="auto"` and `engine="autograd"` give different numbers."""
+    result_inputs: tuple[str, ...] = ()
+    """The inputs whose promoted floating type is that of the loss; empty: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +210,14 @@ def _read_loss(info: loss_info_pb2.LossInfo) -> LossInfo:
         separable=info.separable,
         closed_form=info.closed_form,
         source=info.source,
+        engine_differences=tuple(map(_read_difference, info.engine_differences)),
+        result_inputs=tuple(info.result_inputs),
+    )
+
+
+def _read_difference(info: loss_info_pb2.EngineDifference) -> EngineDifference:
+    return EngineDifference(
+        where=info.where, result=info.result, auto=info.auto, autograd=info.autograd
     )
 
 
@@ -206,6 +236,8 @@ def _read_input(info: loss_info_pb2.InputInfo) -> InputInfo:
         value_rules=tuple(info.value_rules),
         value_hints=tuple(info.value_hints),
         promotes=info.promotes,
+        promotes_in=tuple(info.promotes_in),
+        fixed_for_gradients=tuple(info.fixed_for_gradients),
     )
 
 

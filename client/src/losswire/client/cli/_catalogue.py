@@ -108,6 +108,14 @@ def _description(loss: LossInfo) -> Iterator[str]:
         yield f"Rows contribute independently: {'yes' if loss.separable else 'no'}"
     if loss.closed_form:
         yield "The engine auto may take a closed form"
+    if loss.engine_differences:
+        yield ""
+        yield "Where the engines differ, rounding aside"
+        rows = [
+            (each.where, each.result, each.auto, each.autograd) for each in loss.engine_differences
+        ]
+        yield from _table(("WHERE", "RESULT", "AUTO", "AUTOGRAD"), rows)
+        yield ""
     yield f"Source: {loss.source}"
 
 

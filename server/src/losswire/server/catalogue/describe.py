@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from losswire.server.catalogue.engine_difference import text_of
 from losswire.server.catalogue.record import Kind, LossRecord, Reduction
 from losswire.v1 import evaluation_pb2, loss_info_pb2
 from losswire.wire import BY_NAME, encode_option
@@ -49,6 +50,16 @@ def describe(record: LossRecord) -> loss_info_pb2.LossInfo:
         separable=record.separable,
         closed_form=bool(record.closed_forms),
         source=record.source,
+        engine_differences=[
+            loss_info_pb2.EngineDifference(
+                where=each.where,
+                result=each.result,
+                auto=text_of(each.auto),
+                autograd=text_of(each.autograd),
+            )
+            for each in record.differences
+        ],
+        result_inputs=record.result_inputs,
     )
 
 
@@ -69,6 +80,12 @@ def _describe_input(record: LossRecord, name: str) -> loss_info_pb2.InputInfo:
         value_hints=[text for text, rule in rules.items() if text and not rule.enforced],
         promotes=bool(described.promotes),
         factored_in=record.factored_in(name),
+        promotes_in=[
+            each.name
+            for each in record.layouts
+            if name in each.inputs and described.promotes_in(each.name)
+        ],
+        fixed_for_gradients=described.fixed_for_gradients,
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from losswire.server.catalogue.closed_form import ClosedForm, Denominators, PerValueTerms
+from losswire.server.catalogue.engine_difference import EngineDifference
 from losswire.server.catalogue.layouts import Layout
 from losswire.server.catalogue.options import Option, OptionField
 from losswire.server.catalogue.value_rules import REALS, Context, Values
@@ -118,6 +119,7 @@ class LossRecord:
     counted: Mapping[str, PerValueTerms]
     closed_forms: Mapping[str, ClosedForm]
     formula: Callable[..., Terms] | None
+    differences: tuple[EngineDifference, ...]
     option_fields: Mapping[str, OptionField] = field(default_factory=dict)
     required_inputs: frozenset[str] = frozenset()
     reduces: bool = False
@@ -180,6 +182,7 @@ def loss(
     counted: Mapping[str, PerValueTerms] | None = None,
     closed_forms: Mapping[str, ClosedForm] | None = None,
     formula: Callable[..., Terms] | None = None,
+    differences: Sequence[EngineDifference] = (),
     source: str,
 ) -> Callable[[Callable[..., Terms]], LossRecord]:
     """Turn a function of tensors into the record of a loss.
@@ -202,6 +205,7 @@ def loss(
     `formula`: a function of the same parameters that takes the limits which torch's function
     does not (0 log 0 is 0), or does not overflow where that does; autograd differentiates it
     wherever `engine = auto` takes no closed form. None: torch's function has all limits.
+    `differences`: where `engine = auto` and torch give different numbers.
     Raises RecordError when decorator and signature disagree.
     """
     return _decorator(
@@ -219,6 +223,7 @@ def loss(
         counted=counted or {},
         closed_forms=closed_forms or {},
         formula=formula,
+        differences=tuple(differences),
         source=source,
     )
 
@@ -251,6 +256,7 @@ def activation(
         counted={},
         closed_forms={},
         formula=None,
+        differences=(),
         source=source,
     )
 

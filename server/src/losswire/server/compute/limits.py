@@ -19,9 +19,9 @@ def product(share: Tensor, other: Tensor) -> Tensor:
     return found
 
 
-def replaced(values: Tensor, where: Tensor, limit: float) -> Tensor:
-    """Return the values, with their limit in some places; the gradient stays that of the values."""
-    found: Tensor = _Replaced.apply(values, where, limit)  # type: ignore[no-untyped-call]
+def replaced(values: Tensor, others: Tensor) -> Tensor:
+    """Return other values, with the gradient of these."""
+    found: Tensor = _Replaced.apply(values, others)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -52,14 +52,14 @@ class _Product(torch.autograd.Function):
 
 class _Replaced(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, where: Tensor, limit: float) -> Tensor:  # noqa: ANN401 (as above)
-        del ctx
-        return values.masked_fill(where, limit)
+    def forward(ctx: Any, values: Tensor, others: Tensor) -> Tensor:  # noqa: ANN401 (as above)
+        del ctx, values
+        return others.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 (as above)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 (as above)
         del ctx
-        return gradients[0], None, None
+        return gradients[0], None
 
 
 class _Differentiated(torch.autograd.Function):

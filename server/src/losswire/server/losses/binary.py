@@ -1,5 +1,8 @@
 """Losses over probabilities or logits of independent yes-no questions."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -8,7 +11,16 @@ from losswire.server.compute import limits
 from losswire.server.compute.closed_forms import bernoulli
 from losswire.server.compute.native import elementwise as native
 from losswire.server.compute.stacking import operators
-from losswire.server.declare import DISTRIBUTION, UNIT, Input, Terms, floats, layout, loss
+from losswire.server.declare import (
+    DISTRIBUTION,
+    UNIT,
+    EngineDifference,
+    Input,
+    Terms,
+    floats,
+    layout,
+    loss,
+)
 
 _WEIGHT = "A factor for each element; broadcasts to the input."
 
@@ -55,10 +67,14 @@ def _binary_cross_entropy_with_logits(
     weight: Tensor | None = None,
     pos_weight: Tensor | None = None,
 ) -> Terms:
-    """Compute it with its limits: an infinite logit that its target agrees with costs 0."""
+    """Compute it with its limits: an infinite logit that its target agrees with has the loss 0."""
     found = binary_cross_entropy_with_logits.function(input, target, weight, pos_weight)
-    agrees = input.isposinf() & (target == 1) | input.isneginf() & (target == 0)
-    return Terms(limits.replaced(found.values, agrees, 0.0))
+    with torch.no_grad():
+        values = found.values.clone()
+        bernoulli.set_limits(values, input, target, pos_weight)
+        if weight is not None:
+            values = torch.where(input.isinf(), values * weight, values)
+    return Terms(limits.replaced(found.values, values))
 
 
 @loss(
@@ -95,6 +111,20 @@ def _binary_cross_entropy_with_logits(
         )
     },
     formula=_binary_cross_entropy_with_logits,
+    differences=(
+        EngineDifference(
+            where="`input` inf, `target` 1",
+            inputs={"input": [math.inf], "target": [1.0]},
+            auto=[0.0],
+            autograd=[math.nan],
+        ),
+        EngineDifference(
+            where="`input` -inf, `target` 0 and 1",
+            inputs={"input": [-math.inf, -math.inf], "target": [0.0, 1.0]},
+            auto=[0.0, math.inf],
+            autograd=[math.nan, math.nan],
+        ),
+    ),
     source="torch.nn.functional.binary_cross_entropy_with_logits",
 )
 def binary_cross_entropy_with_logits(

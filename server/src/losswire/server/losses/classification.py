@@ -1,5 +1,7 @@
 """Losses over class scores."""
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from losswire.server.declare import (
     LOG_PROBABILITIES,
     REALS,
     ClassIndices,
+    EngineDifference,
     Input,
     NegativeIn,
     Option,
@@ -119,6 +122,21 @@ def _cross_entropy(
         ),
     },
     formula=_cross_entropy,
+    differences=(
+        EngineDifference(
+            where="an ignored row with NaN, or with nothing but -inf",
+            result="gradient of input",
+            inputs={"input": [[math.nan, 0.0], [-math.inf, -math.inf]], "target": [-100, -100]},
+            auto=[[0.0, 0.0], [0.0, 0.0]],
+            autograd=[[math.nan, math.nan], [math.nan, math.nan]],
+        ),
+        EngineDifference(
+            where="`input` -inf where the probability is 0",
+            inputs={"input": [[-math.inf, 0.5]], "target": [[0.0, 1.0]]},
+            auto=[0.0],
+            autograd=[math.nan],
+        ),
+    ),
     source="torch.nn.functional.cross_entropy",
 )
 def cross_entropy(

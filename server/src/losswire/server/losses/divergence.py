@@ -1,5 +1,6 @@
 """Divergences between distributions."""
 
+import math
 from typing import Final
 
 import torch
@@ -14,6 +15,7 @@ from losswire.server.declare import (
     DISTRIBUTION,
     LOG_PROBABILITIES,
     LOSS_REDUCTIONS,
+    EngineDifference,
     Input,
     Option,
     Reduction,
@@ -66,6 +68,28 @@ def _kl_div(input: Tensor, target: Tensor, log_target: bool = False) -> Terms:
         )
     },
     formula=_kl_div,
+    differences=(
+        EngineDifference(
+            where="`target` 0, `input` -inf",
+            inputs={"input": [-math.inf], "target": [0.0]},
+            auto=[0.0],
+            autograd=[math.nan],
+        ),
+        EngineDifference(
+            where="`target` 0",
+            result="gradient of target",
+            inputs={"input": [-1.0], "target": [0.0]},
+            auto=[-math.inf],
+            autograd=[math.nan],
+        ),
+        EngineDifference(
+            where="`log_target`, `target` -inf",
+            inputs={"input": [-1.0], "target": [-math.inf]},
+            options={"log_target": True},
+            auto=[0.0],
+            autograd=[math.nan],
+        ),
+    ),
     source="torch.nn.functional.kl_div",
 )
 def kl_div(

@@ -9,6 +9,7 @@ from torch import Tensor
 from losswire.server.compute import limits
 from losswire.server.declare import (
     COUNTS,
+    EngineDifference,
     Input,
     Option,
     Rates,
@@ -75,6 +76,29 @@ def _poisson_nll_loss(
     },
     promotes_integers=True,
     formula=_poisson_nll_loss,
+    differences=(
+        EngineDifference(
+            where="`full`, `target` 0",
+            result="gradient of target",
+            inputs={"input": [0.5], "target": [0.0]},
+            options={"full": True},
+            auto=[-0.5],
+            autograd=[math.nan],
+        ),
+        EngineDifference(
+            where="`input` -inf, `target` 0",
+            inputs={"input": [-math.inf], "target": [0.0]},
+            auto=[0.0],
+            autograd=[math.nan],
+        ),
+        EngineDifference(
+            where="without `log_input`, `input` + `eps` 0, `target` 0",
+            inputs={"input": [0.0], "target": [0.0]},
+            options={"log_input": False, "eps": 0.0},
+            auto=[0.0],
+            autograd=[math.nan],
+        ),
+    ),
     source="torch.nn.functional.poisson_nll_loss",
 )
 def poisson_nll_loss(

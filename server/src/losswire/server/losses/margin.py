@@ -1,10 +1,13 @@
 """Losses over scores and a target of 1 or -1."""
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from losswire.server.declare import (
     SIGNS,
+    EngineDifference,
     Input,
     Option,
     Terms,
@@ -97,6 +100,21 @@ def _soft_margin_loss(input: Tensor, target: Tensor) -> Terms:
     },
     result_inputs=("input",),
     formula=_soft_margin_loss,
+    differences=(
+        EngineDifference(
+            where="`target` x `input` below -88 (below -709 in float64)",
+            inputs={"input": [-100.0], "target": [1.0]},
+            auto=[100.0],
+            autograd=[math.inf],
+        ),
+        EngineDifference(
+            where="`target` x `input` below -88 (below -709 in float64)",
+            result="gradient of input",
+            inputs={"input": [-100.0], "target": [1.0]},
+            auto=[-1.0],
+            autograd=[math.nan],
+        ),
+    ),
     source="torch.nn.functional.soft_margin_loss",
 )
 def soft_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "none") -> Terms:

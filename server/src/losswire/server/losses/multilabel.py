@@ -1,5 +1,7 @@
 """Margin losses over class scores, and losses with several labels for each row."""
 
+import math
+
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +13,7 @@ from losswire.server.declare import (
     ClassLists,
     Context,
     Cost,
+    EngineDifference,
     Input,
     Option,
     Range,
@@ -155,6 +158,14 @@ def _multilabel_soft_margin_loss(
     },
     cost=Cost(buffers=6.0, buffers_with_gradients=12.0),
     formula=_multilabel_soft_margin_loss,
+    differences=(
+        EngineDifference(
+            where="`input` inf, `target` 1; `input` -inf, `target` 0",
+            inputs={"input": [[math.inf, -math.inf]], "target": [[1.0, 0.0]]},
+            auto=[0.0],
+            autograd=[math.nan],
+        ),
+    ),
     source="torch.nn.functional.multilabel_soft_margin_loss",
 )
 def multilabel_soft_margin_loss(

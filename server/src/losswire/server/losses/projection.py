@@ -14,6 +14,7 @@ from losswire.server.declare import (
     ClassIndices,
     Context,
     Cost,
+    EngineDifference,
     Input,
     Option,
     Range,
@@ -133,6 +134,19 @@ def _filled(options: Options) -> Options:
     denominators={"batched": Denominators(inputs=("target", "weight"), terms=_denominators)},
     counted=dict.fromkeys(("batched", "unbatched"), _counted),
     cost=Cost(scratch=_logits, steps=_products),
+    differences=(
+        EngineDifference(
+            where="an ignored row with NaN",
+            result="gradient of linear_weight",
+            inputs={
+                "input": [[math.nan], [1.0]],
+                "linear_weight": [[0.0], [0.0]],
+                "target": [-100, 0],
+            },
+            auto=[[-0.5], [0.5]],
+            autograd=[[math.nan], [math.nan]],
+        ),
+    ),
     source="torch.nn.functional.linear_cross_entropy",
 )
 def linear_cross_entropy(

@@ -8,7 +8,16 @@ from torch import Tensor
 from losswire.server.catalogue.closed_form import Denominators
 from losswire.server.compute.closed_forms import elementwise
 from losswire.server.compute.native import elementwise as native
-from losswire.server.declare import Input, Option, Range, Terms, floats, layout, loss
+from losswire.server.declare import (
+    EngineDifference,
+    Input,
+    Option,
+    Range,
+    Terms,
+    floats,
+    layout,
+    loss,
+)
 
 _PAIR = layout("elementwise", input=floats("*S"), target=floats("*S"), values="*S")
 _WEIGHTED = layout(
@@ -79,6 +88,16 @@ def _smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0) -> Terms:
     },
     closed_forms={"elementwise": elementwise.closed_form(elementwise.smooth_l1, native.SMOOTH_L1)},
     formula=_smooth_l1_loss,
+    differences=(
+        EngineDifference(
+            where="a `beta` that is 0 in the type computed in, `input` = `target`",
+            result="gradient of input",
+            inputs={"input": [0.0], "target": [0.0]},
+            options={"beta": 1e-46},
+            auto=[0.0],
+            autograd=[-1.0],
+        ),
+    ),
     source="torch.nn.functional.smooth_l1_loss",
 )
 def smooth_l1_loss(

@@ -43,7 +43,7 @@ def bce_with_logits(block: Block) -> Tensor:
         values.mul_((positive - 1) * target + 1)
     values.add_(torch.sub(1.0, target, out=block.scratch("other", inputs)).mul_(inputs))
     if _has_nan(values):
-        clear_agreeing(values, inputs, target)
+        set_limits(values, inputs, target, positive)
     if weight is not None:
         values.mul_(weight)
     gradient = block.gradients.get("input")
@@ -58,9 +58,12 @@ def bce_with_logits(block: Block) -> Tensor:
     return values
 
 
-def clear_agreeing(values: Tensor, inputs: Tensor, target: Tensor) -> None:
-    """Write 0 where an infinite logit has the target that it stands for."""
-    values.masked_fill_(inputs.isinf() & (target == (inputs > 0)), 0)
+def set_limits(values: Tensor, inputs: Tensor, target: Tensor, pos_weight: Tensor | None) -> None:
+    """Write the values of infinite logits: 0 if the target is the one that it stands for."""
+    yes = target if pos_weight is None else target * pos_weight
+    share = torch.where(inputs > 0, 1 - target, yes)
+    limit = (share * math.inf).masked_fill_(share == 0, 0)
+    values.copy_(torch.where(inputs.isinf(), limit, values))
 
 
 def _has_nan(values: Tensor) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from losswire.server.catalogue.closed_form import Block, Options
 from losswire.server.catalogue.value_rules import Array
-from losswire.server.compute.closed_forms.bernoulli import clear_agreeing
+from losswire.server.compute.closed_forms.bernoulli import set_limits
 
 _NONE = 0
 """torch's number for the reduction `none`."""
@@ -66,10 +66,10 @@ def bce_with_logits(block: Block) -> Tensor:
         if weight is not None:
             gradient.mul_(weight)
     values = F.binary_cross_entropy_with_logits(
-        inputs, target, weight, reduction="none", pos_weight=positive
+        inputs, target, reduction="none", pos_weight=positive
     )
-    clear_agreeing(values, inputs, target)
-    return values
+    set_limits(values, inputs, target, positive)
+    return values if weight is None else values.mul_(weight)
 
 
 def _nll(block: Block, inputs: Tensor, gradient: Tensor | None) -> Tensor:
