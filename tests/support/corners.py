@@ -30,19 +30,31 @@ class Corner:
     inputs: dict[str, npt.ArrayLike]
     expected: npt.ArrayLike
     gradients: dict[str, npt.ArrayLike] = field(default_factory=dict)
+    auto: npt.ArrayLike | None = None
+    """The result with `engine = auto`, where that takes a limit."""
+    auto_gradients: dict[str, npt.ArrayLike] = field(default_factory=dict)
     options: dict[str, OptionScalar] = field(default_factory=dict)
     reduction: Reduction = MEAN
 
-    def ask(self) -> Ask:
+    def results(self, engine: str) -> tuple[npt.ArrayLike, dict[str, npt.ArrayLike]]:
+        """Return the expected loss and gradients by an engine."""
+        if engine == "autograd":
+            return self.expected, self.gradients
+        expected = self.expected if self.auto is None else self.auto
+        return expected, self.gradients | self.auto_gradients
+
+    def ask(self, engine: str) -> Ask:
         """Return it as an evaluation; an unreduced loss is differentiated as its sum."""
-        unreduced = bool(self.gradients) and self.reduction is NONE
+        _, gradients = self.results(engine)
+        unreduced = bool(gradients) and self.reduction is NONE
         return Ask(
             loss=self.loss,
             inputs={name: as_array(values) for name, values in self.inputs.items()},
             options=self.options,
             reduction=self.reduction,
-            gradients_for=tuple(self.gradients),
+            gradients_for=tuple(gradients),
             grad_output=np.ones(np.shape(self.expected)) if unreduced else None,
+            engine=engine,
         )
 
 
@@ -93,6 +105,7 @@ CORNERS = [
         loss="cross_entropy",
         inputs={"input": [[-INF, 0.0]], "target": [[0.0, 1.0]]},
         expected=NAN,
+        auto=0.0,
     ),
     Corner(
         name="label smoothing over a logit of -inf",
@@ -152,6 +165,7 @@ CORNERS = [
         inputs={"input": [INF, INF, -INF, -INF], "target": [1.0, 0.0, 0.0, 1.0]},
         reduction=NONE,
         expected=[NAN, INF, NAN, NAN],
+        auto=[0.0, INF, 0.0, INF],
     ),
     Corner(
         name="target 0",
@@ -159,6 +173,7 @@ CORNERS = [
         inputs={"input": [-1.0, -INF], "target": [0.0, 0.0]},
         reduction=NONE,
         expected=[0.0, NAN],
+        auto=[0.0, 0.0],
     ),
     Corner(
         name="the slope at target 0",
@@ -167,6 +182,7 @@ CORNERS = [
         reduction=SUM,
         expected=0.0,
         gradients={"input": [0.0], "target": [NAN]},
+        auto_gradients={"target": [-INF]},
     ),
     Corner(
         name="a negative target",
@@ -182,6 +198,7 @@ CORNERS = [
         options={"log_target": True},
         reduction=SUM,
         expected=NAN,
+        auto=0.0,
     ),
     Corner(
         name="rows without elements",
@@ -204,6 +221,8 @@ CORNERS = [
         reduction=NONE,
         expected=[INF, np.log1p(np.exp(-1.0))],
         gradients={"input": [NAN, -1 / (1 + np.exp(1.0))]},
+        auto=[89.0, np.log1p(np.exp(-1.0))],
+        auto_gradients={"input": [-1.0, -1 / (1 + np.exp(1.0))]},
     ),
     Corner(
         name="exponentials overflow later in float64",
@@ -211,6 +230,7 @@ CORNERS = [
         inputs={"input": np.array([-700.0, -710.0]), "target": np.ones(2)},
         reduction=NONE,
         expected=[700.0, INF],
+        auto=[700.0, 710.0],
     ),
     Corner(
         name="Stirling's term begins above 1",
@@ -219,6 +239,41 @@ CORNERS = [
         options={"full": True},
         reduction=NONE,
         expected=[1.0, 1.0 + 2 * np.log(2) - 2 + 0.5 * np.log(4 * np.pi)],
+    ),
+    Corner(
+        name="the slope of Stirling's term",
+        loss="poisson_nll_loss",
+        inputs={"input": [0.5, 0.5], "target": [0.0, 2.0]},
+        options={"full": True},
+        reduction=SUM,
+        expected=2 * np.exp(0.5) - 1.0 + 2 * np.log(2) - 2 + 0.5 * np.log(4 * np.pi),
+        gradients={"target": [NAN, 0.4431472]},
+        auto_gradients={"target": [-0.5, 0.4431472]},
+    ),
+    Corner(
+        name="a masked class of probability 0",
+        loss="cross_entropy",
+        inputs={
+            "input": [[1.0, 0.5, -INF], [0.25, 2.0, 1.0]],
+            "target": [[0.25, 0.75, 0.0], [0.5, 0.0, 0.5]],
+        },
+        expected=NAN,
+        auto=(
+            np.log(np.exp(1.0) + np.exp(0.5))
+            - 0.625
+            + np.log(np.exp(0.25) + np.exp(2.0) + np.exp(1.0))
+            - 0.625
+        )
+        / 2,
+    ),
+    Corner(
+        name="a beta that float32 does not have",
+        loss="smooth_l1_loss",
+        inputs={"input": [3.0, 0.0], "target": [1.0, 0.0]},
+        options={"beta": 1e-46},
+        reduction=SUM,
+        expected=2.0,
+        auto_gradients={"input": [1.0, 0.0]},
     ),
     Corner(
         name="a negative rate, and an infinite one",

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from losswire.server.catalogue.engine_difference import EngineDifference
 from losswire.server.catalogue.record import Kind, LossRecord, Reduction
 from losswire.server.losses import builtin_registry
 from losswire.wire import OptionScalar
@@ -29,13 +30,54 @@ NEVER_EMPTY = ("ctc_loss",)
 """Losses that refuse an empty batch, because torch has no result for it."""
 
 
+@pytest.mark.parametrize("engine", ["autograd", "auto"])
 @pytest.mark.parametrize("corner", CORNERS, ids=lambda corner: f"{corner.loss}: {corner.name}")
-def test_corner(caller: Caller, corner: Corner) -> None:
-    """Where a formula has a corner, loss and gradient are the ones that torch documents or has."""
-    result = caller.evaluate(corner.ask())
-    np.testing.assert_allclose(result.loss, np.asarray(corner.expected), rtol=1e-6)
-    for name, expected in corner.gradients.items():
+def test_corner(caller: Caller, corner: Corner, engine: str) -> None:
+    """Where a formula has a corner, the result is torch's, or with `auto` the formula's limit."""
+    result = caller.evaluate(corner.ask(engine))
+    loss, gradients = corner.results(engine)
+    np.testing.assert_allclose(result.loss, np.asarray(loss), rtol=1e-6)
+    for name, expected in gradients.items():
         np.testing.assert_allclose(result.gradients[name], np.asarray(expected), rtol=1e-6)
+
+
+_DIFFERENCES = [(record, each) for record in LOSSES.values() for each in record.differences]
+
+
+@pytest.mark.parametrize("engine", ["autograd", "auto"])
+@pytest.mark.parametrize(
+    ("record", "difference"),
+    _DIFFERENCES,
+    ids=[f"{record.name}: {each.where}, {each.result}" for record, each in _DIFFERENCES],
+)
+@pytest.mark.parametrize("rows", [1, 5000])
+def test_where_the_engines_differ(
+    caller: Caller, record: LossRecord, difference: EngineDifference, engine: str, rows: int
+) -> None:
+    """The examples in the documentation are what the engines give, small and large."""
+    inputs = difference.arrays()
+    kind, _, name = difference.result.rpartition(" ")
+    count = len(inputs["input"])
+    cut = {name for name, each in inputs.items() if len(each) == count}
+    if record.name == "linear_cross_entropy":
+        cut, rows = {"input", "target"}, 1
+    ask = Ask(
+        loss=record.name,
+        inputs={
+            name: np.tile(each, (rows, *(1 for _ in each.shape[1:]))) if name in cut else each
+            for name, each in inputs.items()
+        },
+        options=difference.options,
+        reduction=NONE,
+        grad_output=np.ones(count * rows) if kind else None,
+        gradients_for=(name,) if kind else (),
+        engine=engine,
+    )
+    result = caller.evaluate(ask)
+    expected = as_array(difference.auto if engine == "auto" else difference.autograd)
+    found = result.gradients[name] if kind else result.loss
+    expected = np.tile(expected, (rows, *(1 for _ in expected.shape[1:])))
+    np.testing.assert_array_equal(found, expected)
 
 
 def _empty(record: LossRecord) -> list[Ask]:

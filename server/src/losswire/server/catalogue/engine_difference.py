@@ -42,8 +42,8 @@ def as_array(numbers: Numbers) -> npt.NDArray[Any]:
 
 
 def text_of(numbers: Numbers) -> str:
-    """Return numbers as text, such as `0`, `-inf` or `[0.5, nan]`."""
+    """Return numbers as text, such as `[0.5, nan]`; one number, such as `-inf`, if all are equal."""
     array = np.asarray(numbers, np.float64)
-    if not array.ndim:
-        return f"{float(array):g}"
+    if len(distinct := np.unique(array)) == 1:
+        return f"{float(distinct[0]):g}"
     return f"[{', '.join(text_of(each) for each in array)}]"

@@ -92,10 +92,11 @@ def _smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0) -> Terms:
         EngineDifference(
             where="a `beta` that is 0 in the type computed in, `input` = `target`",
             result="gradient of input",
-            inputs={"input": [0.0], "target": [0.0]},
+            # torch gives 0 to the elements that do not fill a register.
+            inputs={"input": [0.0] * 64, "target": [0.0] * 64},
             options={"beta": 1e-46},
-            auto=[0.0],
-            autograd=[-1.0],
+            auto=[0.0] * 64,
+            autograd=[-1.0] * 64,
         ),
     ),
     source="torch.nn.functional.smooth_l1_loss",
