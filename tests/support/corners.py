@@ -1,67 +1,15 @@
 """The corners of torch's losses, and the expected result of each."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import numpy.typing as npt
 
 from losswire.server.catalogue.record import Reduction
-from losswire.wire import OptionScalar
-from tests.support.caller import Array, Ask
-
-NAN, INF = float("nan"), float("inf")
-MEAN, SUM, NONE = Reduction.MEAN, Reduction.SUM, Reduction.NONE
-
-
-def as_array(values: npt.ArrayLike) -> Array:
-    """Convert floats to float32 and integers to int64; arrays stay as they are."""
-    if isinstance(values, np.ndarray):
-        return values
-    array = np.asarray(values)
-    return array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Corner:
-    """One evaluation and its expected result, to float32's precision."""
-
-    name: str
-    loss: str
-    inputs: dict[str, npt.ArrayLike]
-    expected: npt.ArrayLike
-    gradients: dict[str, npt.ArrayLike] = field(default_factory=dict)
-    auto: npt.ArrayLike | None = None
-    """The result with `engine = auto`, where that takes a limit."""
-    auto_gradients: dict[str, npt.ArrayLike] = field(default_factory=dict)
-    options: dict[str, OptionScalar] = field(default_factory=dict)
-    reduction: Reduction = MEAN
-
-    def results(self, engine: str) -> tuple[npt.ArrayLike, dict[str, npt.ArrayLike]]:
-        """Return the expected loss and gradients by an engine."""
-        if engine == "autograd":
-            return self.expected, self.gradients
-        expected = self.expected if self.auto is None else self.auto
-        return expected, self.gradients | self.auto_gradients
-
-    def ask(self, engine: str) -> Ask:
-        """Return it as an evaluation; an unreduced loss is differentiated as its sum."""
-        _, gradients = self.results(engine)
-        unreduced = bool(gradients) and self.reduction is NONE
-        return Ask(
-            loss=self.loss,
-            inputs={name: as_array(values) for name, values in self.inputs.items()},
-            options=self.options,
-            reduction=self.reduction,
-            gradients_for=tuple(gradients),
-            grad_output=np.ones(np.shape(self.expected)) if unreduced else None,
-            engine=engine,
-        )
-
+from tests.support.corner import INF, MEAN, NAN, NONE, SUM, Corner
+from tests.support.corners_of_rows import CORNERS_OF_ROWS
 
 _LOGITS = [[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]]
 _ZEROS = [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
 _IGNORED: dict[str, npt.ArrayLike] = {"input": _LOGITS, "target": [-100, -100]}
-_SIX_FRAMES = np.log(np.full((6, 1, 3), 1 / 3, np.float32))
 
 CORNERS = [
     *(
@@ -290,131 +238,5 @@ CORNERS = [
         reduction=NONE,
         expected=[INF],
     ),
-    Corner(
-        name="the gradient of a variance below eps is that at eps",
-        loss="gaussian_nll_loss",
-        inputs={"input": [0.0], "target": [1.0], "var": [0.0]},
-        reduction=NONE,
-        expected=[0.5 * (np.log(1e-6) + 1e6)],
-        gradients={"var": [0.5 * (1e6 - 1e12)]},
-    ),
-    Corner(
-        name="the zero vector",
-        loss="cosine_embedding_loss",
-        inputs={"input1": [[0.0, 0.0]], "input2": [[1.0, 1.0]], "target": [1]},
-        reduction=NONE,
-        expected=[1.0],
-        gradients={"input1": [[-np.sqrt(0.5e12), -np.sqrt(0.5e12)]]},
-    ),
-    Corner(
-        name="a target that is neither 1 nor -1 contributes 0",
-        loss="cosine_embedding_loss",
-        inputs={"input1": [[1.0, 0.0]], "input2": [[0.0, 1.0]], "target": [0]},
-        reduction=NONE,
-        expected=[0.0],
-    ),
-    Corner(
-        name="a target that is neither 1 nor -1 adds both branches",
-        loss="hinge_embedding_loss",
-        inputs={"input": [0.25], "target": [0]},
-        reduction=NONE,
-        expected=[1.0],
-    ),
-    Corner(
-        name="identical rows without eps",
-        loss="triplet_margin_loss",
-        inputs={"anchor": [[1.0, 2.0]], "positive": [[1.0, 2.0]], "negative": [[1.0, 2.0]]},
-        options={"eps": 0.0},
-        expected=1.0,
-        gradients={"anchor": [[0.0, 0.0]]},
-    ),
-    Corner(
-        name="too few frames",
-        loss="ctc_loss",
-        inputs={
-            "log_probs": _SIX_FRAMES[:1],
-            "targets": [[1, 2]],
-            "input_lengths": [1],
-            "target_lengths": [2],
-        },
-        expected=INF,
-        gradients={"log_probs": np.full((1, 1, 3), NAN)},
-    ),
-    Corner(
-        name="too few frames, zero_infinity",
-        loss="ctc_loss",
-        inputs={
-            "log_probs": _SIX_FRAMES[:1],
-            "targets": [[1, 2]],
-            "input_lengths": [1],
-            "target_lengths": [2],
-        },
-        options={"zero_infinity": True},
-        expected=0.0,
-        gradients={"log_probs": np.zeros((1, 1, 3))},
-    ),
-    Corner(
-        name="no frames at all",
-        loss="ctc_loss",
-        inputs={
-            "log_probs": _SIX_FRAMES,
-            "targets": [[1]],
-            "input_lengths": [0],
-            "target_lengths": [1],
-        },
-        expected=INF,
-    ),
-    Corner(
-        name="padding holds anything",
-        loss="ctc_loss",
-        inputs={
-            "log_probs": _SIX_FRAMES[:1],
-            "targets": [[1, 999999999, -5]],
-            "input_lengths": [1],
-            "target_lengths": [1],
-        },
-        expected=np.log(3.0),
-    ),
-    Corner(
-        name="the slope of an absolute value at 0",
-        loss="l1_loss",
-        inputs={"input": [0.0], "target": [0.0]},
-        expected=0.0,
-        gradients={"input": [0.0]},
-    ),
-    Corner(
-        name="beta 0 is l1_loss",
-        loss="smooth_l1_loss",
-        inputs={"input": [3.0, 0.0], "target": [1.0, 0.0]},
-        options={"beta": 0.0},
-        expected=1.0,
-        gradients={"input": [0.5, 0.0]},
-    ),
-    Corner(
-        name="the weighted mean divides by the weights",
-        loss="mse_loss",
-        inputs={"input": [2.0, 1.0], "target": [0.0, 0.0], "weight": [3.0, 1.0]},
-        expected=13.0 / 4,
-    ),
-    Corner(
-        name="the weighted mean divides by the number of values",
-        loss="huber_loss",
-        inputs={"input": [2.0, 1.0], "target": [0.0, 0.0], "weight": [3.0, 1.0]},
-        expected=(3 * 1.5 + 0.5) / 2,
-    ),
-    Corner(
-        name="a row is infinitely unlikely",
-        loss="softmax",
-        inputs={"input": [[-INF, -INF], [INF, 0.0], [-INF, 0.0]]},
-        options={"dim": 1},
-        reduction=NONE,
-        expected=[[NAN, NAN], [NAN, NAN], [0.0, 1.0]],
-    ),
-    Corner(
-        name="large numbers",
-        loss="logsigmoid",
-        inputs={"input": [-1000.0, 1000.0]},
-        reduction=NONE,
-        expected=[-1000.0, 0.0],
-    ),
+    *CORNERS_OF_ROWS,
 ]

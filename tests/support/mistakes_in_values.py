@@ -213,9 +213,14 @@ DATA_TYPES = (
         (_TARGET + ".data_type", "is int64; expected float16"),
     ),
     mistake(
-        "huber_loss with a target of another type",
-        _pair("huber_loss", np.array([0.0, 1.0])),
-        (_TARGET + ".data_type", "is float64; it must be float32, as input is"),
+        "the gradient of huber_loss with a target of another type",
+        evaluation(
+            "huber_loss", {"input": _V, "target": np.array([0.0, 1.0])}, gradients_for=["input"]
+        ),
+        (
+            _TARGET + ".data_type",
+            "is float64; it must be float32 for the gradient of input, as input is",
+        ),
     ),
     mistake(
         "sigmoid of truth values",

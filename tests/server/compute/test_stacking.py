@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from losswire.server.catalogue.record import LossRecord, Reduction
+from losswire.server.compute.autograd import compute_autograd
 from losswire.server.compute.dispatch import Outcome, compute, compute_together
 from losswire.server.compute.paths import Path, path_of, stackable, stacked_form
 from losswire.server.compute.reduce import Computed
@@ -107,8 +108,8 @@ def test_stacked_operators_have_the_bits_of_autograd(
             continue
         taken += 1
         [found] = _stack([work])
-        exact = compute(_work(replace(ask, engine="autograd"), forms), _CPU)
-        assert exact.engine == "autograd"
+        # With the reduction of the server, which torch's own differs from in the last place.
+        exact = compute_autograd(work, _CPU)
         assert found.count == exact.count
         assert found.mean_denominator == exact.mean_denominator
         assert found.sum == pytest.approx(exact.sum, rel=1e-14, nan_ok=True)
@@ -214,7 +215,7 @@ def test_a_weight_without_an_axis_is_not_concatenated() -> None:
     assert path_of(work, "cuda")[0] is Path.STACKED
     assert not stackable(work)
     [found] = _stack([work])
-    exact = compute(_work(replace(ask, engine="autograd"), ValidationCache()), _CPU)
+    exact = compute_autograd(work, _CPU)
     assert same_bits(found.gradients["input"], exact.gradients["input"])
 
 

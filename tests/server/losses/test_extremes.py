@@ -11,7 +11,8 @@ from losswire.server.catalogue.record import Kind, LossRecord, Reduction
 from losswire.server.losses import builtin_registry
 from losswire.wire import OptionScalar
 from tests.support.caller import Array, Ask, Caller, floats
-from tests.support.corners import CORNERS, Corner, as_array
+from tests.support.corner import Corner, as_array
+from tests.support.corners import CORNERS
 from tests.support.exact import same_bits
 from tests.support.sampling import (
     Ground,

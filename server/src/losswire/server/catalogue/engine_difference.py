@@ -42,7 +42,7 @@ def as_array(numbers: Numbers) -> npt.NDArray[Any]:
 
 
 def text_of(numbers: Numbers) -> str:
-    """Return numbers as text, such as `[0.5, nan]`; one number, such as `-inf`, if all are equal."""
+    """Return numbers as text, such as `[0.5, nan]`; only one number if all are equal."""
     array = np.asarray(numbers, np.float64)
     if len(distinct := np.unique(array)) == 1:
         return f"{float(distinct[0]):g}"
