@@ -16,7 +16,8 @@ def row_axis(axes: Axes, ground: Ground, shape: Shape) -> int | None:
     if not values_shape:
         return None
     if axes.broadcasts:
-        return 0 if shape == values_shape else None
+        has_rows = len(shape) == len(values_shape) and shape[0] == values_shape[0]
+        return 0 if has_rows else None
     tokens = ground.layout.values.tokens
     first = next(token for token in tokens if Axes(token).resolve(ground.bindings))
     if first not in axes.tokens:
@@ -35,11 +36,9 @@ def batchmean_denominator(ground: Ground, arrays: Mapping[str, Array]) -> dict[s
 
 
 def broadcasts_over_rows(ground: Ground, arrays: Mapping[str, Array]) -> bool:
-    """Return whether an input broadcasts over a part of the values, so that rows cannot be cut."""
-    return any(
-        ground.layout.inputs[name].axes.broadcasts and array.shape != ground.values_shape
-        for name, array in arrays.items()
-    )
+    """Return whether an input broadcasts over rows, so that these cannot be cut from it."""
+    found = batchmean_denominator(ground, arrays)
+    return any(ground.layout.inputs[name].axes.broadcasts and name not in found for name in arrays)
 
 
 def take_rows(ground: Ground, ask: Ask, rows: Array) -> Ask:

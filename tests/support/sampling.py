@@ -243,6 +243,9 @@ def _draw_shape(axes: Axes, bindings: Bindings, rng: np.random.Generator) -> Sha
     shape = axes.resolve(bindings)
     if not axes.broadcasts:
         return shape
+    if axes.text.startswith("#1"):
+        one = int(rng.integers(0, len(shape) + 1))
+        return tuple(1 if place == one else length for place, length in enumerate(shape))
     kept = shape[int(rng.integers(0, len(shape) + 1)) :]
     return tuple(length if rng.random() < 0.7 else 1 for length in kept)
 

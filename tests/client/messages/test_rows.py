@@ -46,6 +46,11 @@ _SHAPES: Mapping[str, tuple[str, Mapping[str, Array], list[str]]] = {
         {"input": _LOGITS, "target": _LOGITS, "var": _LOGITS[:, 0]},
         ["input", "target", "var"],
     ),
+    "a target for all rows": (
+        "gaussian_nll_loss",
+        {"input": _LOGITS, "target": _LOGITS[:1], "var": _LOGITS[:, :1]},
+        ["input", "var"],
+    ),
     "a weight for all rows": (
         "binary_cross_entropy",
         {"input": _LOGITS, "target": _LOGITS, "weight": _LOGITS[0]},

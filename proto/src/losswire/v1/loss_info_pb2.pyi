@@ -359,7 +359,9 @@ class LayoutInfo(_message.Message):
     """One accepted combination of shapes. A shape is a list of axes separated by
     spaces: a letter is an axis whose length is the same wherever the letter
     stands; `*S` is any number of axes, likewise the same everywhere; `#*S`
-    is anything that torch can broadcast to `*S`; an empty text is a scalar.
+    is anything that torch can broadcast to `*S`; `#1 ` in front of a shape
+    means that one of its axes may have length 1 instead of its own, and
+    broadcasts; an empty text is a scalar.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -32,6 +32,7 @@ describes the messages of an evaluation.
 | `N`, `C`, ... | one axis, of the same length wherever the letter occurs |
 | `*S` | any number of axes, also none, the same wherever it occurs |
 | `#*S` | any shape that broadcasts to `*S` |
+| `#1 *S`, `#1 *S K` | the shape behind `#1`, where one axis may have length 1 and broadcasts |
 | `2` | an axis of that length |
 | scalar | no axes |
 | - | the input is not accepted in this layout |

@@ -71,7 +71,8 @@ class LayoutInfo:
     """One accepted combination of shapes, each a list of axes separated by spaces.
 
     A letter is an axis of the same length everywhere, `*S` any number of axes,
-    `#*S` anything that torch can broadcast to `*S`; an empty text is a scalar.
+    `#*S` anything that torch can broadcast to `*S`; behind `#1 ` one axis may have length 1 and
+    broadcasts; an empty text is a scalar.
     """
 
     name: str

@@ -1,13 +1,16 @@
 """The inputs of an evaluation that have rows, and so can stream."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy.typing as npt
 
 from losswire.client._messages.catalogue import LayoutInfo, LossInfo
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+_ONE: Final = "#1 "
+"""The mark in front of a shape of which one axis may have length 1."""
 
 
 def row_inputs(loss: LossInfo | None, arrays: Arrays) -> list[str]:
@@ -34,25 +37,27 @@ def _rows_in(layout: LayoutInfo, arrays: Arrays) -> list[str] | None:
         text = layout.inputs.get(name)
         if text is None or array.dtype.name not in layout.dtypes.get(name, ()):
             return None
-        if not text.startswith("#") and not _fits(text.split(), array.ndim, groups):
+        # Behind the mark all axes are there, though one may have length 1.
+        exact = text.removeprefix(_ONE)
+        if not exact.startswith("#") and not _fits(exact.split(), array.ndim, groups):
             return None
     first = _first(layout.values.split(), groups)
     rank = sum(groups.get(each[1:], 0) if each[0] == "*" else 1 for each in layout.values.split())
-    rows = [
+    rows = {
         name
         for name in arrays
         if first is not None and _first(layout.inputs[name].split(), groups) == first
-    ]
-    length = len(arrays[rows[0]]) if rows else 0
-    broadcast = [
+    }
+    length = next((len(arrays[name]) for name in arrays if name in rows), 0)
+    broadcast = {
         name
         for name, array in arrays.items()
         if rows
         and layout.inputs[name].startswith("#")
         and array.ndim == rank
         and len(array) == length
-    ]
-    return rows + broadcast
+    }
+    return [name for name in arrays if name in rows | broadcast]
 
 
 def _fits(tokens: Sequence[str], rank: int, groups: dict[str, int]) -> bool:

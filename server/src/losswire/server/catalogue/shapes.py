@@ -2,13 +2,19 @@
 
 A shape is a list of axes separated by spaces. `N` is an axis of the same length in all inputs;
 `*D` is any number of axes, also the same in all inputs; `#*S` is any shape that broadcasts to
-`*S`; a number is that length; the empty text is a scalar. The notation is jaxtyping's.
+`*S`; a number is that length; the empty text is a scalar. The notation is jaxtyping's, with one
+addition: behind `#1`, as in `#1 *S K`, one axis may have length 1 instead of its own, and
+broadcasts.
 """
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 Shape = tuple[int, ...]
+
+_ONE: Final = "#1"
+"""The mark in front of a shape of which one axis may have length 1."""
 
 
 @dataclass(slots=True)
@@ -29,8 +35,14 @@ class Axes:
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:
-        """The axes, outermost first."""
-        return tuple(self.text.split())
+        """The axes, outermost first, without the mark `#1`."""
+        tokens = tuple(self.text.split())
+        return tokens[1:] if tokens[:1] == (_ONE,) else tokens
+
+    @property
+    def _allows_one(self) -> bool:
+        """Whether this is a `#1 ...`: one of its axes may have length 1."""
+        return self.text.startswith(_ONE)
 
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
@@ -42,12 +54,17 @@ class Axes:
 
     @property
     def broadcasts(self) -> bool:
-        """Whether this is a `#*S`: any shape that broadcasts to `*S`."""
+        """Whether other shapes fit that broadcast to this one: it is a `#*S` or a `#1 ...`."""
         return self.text.startswith("#")
 
     def match(self, shape: Shape, bindings: Bindings) -> bool:
-        """Return whether a shape fits, and if so bind the axes that were free."""
-        if self.broadcasts:
+        """Return whether a shape fits, and if so bind the axes that were free.
+
+        A shape that may broadcast binds none, unless no other array has bound them before.
+        """
+        if self._allows_one and self._is_bound(bindings):
+            return _differs_by_a_one(shape, self.resolve(bindings))
+        if self.broadcasts and not self._allows_one:
             return _broadcasts_to(shape, bindings.groups.get(self.text[2:], ()))
         before, group, behind = self._split
         middle = len(shape) - len(before) - len(behind)
@@ -68,8 +85,16 @@ class Axes:
         bindings.axes.update(found)
         return True
 
+    def _is_bound(self, bindings: Bindings) -> bool:
+        """Return whether the length of every axis is known."""
+        return all(
+            token[1:] in bindings.groups if token.startswith("*") else token in bindings.axes
+            for token in self.tokens
+            if not token.isdigit()
+        )
+
     def resolve(self, bindings: Bindings) -> Shape:
-        """Return the lengths; every axis must be bound. A `#*S` resolves to `*S`."""
+        """Return the lengths; every axis must be bound. Shapes that broadcast resolve to theirs."""
         lengths: list[int] = []
         for token in self.tokens:
             if token.startswith(("*", "#")):
@@ -90,15 +115,20 @@ class Axes:
                 parts.extend([f"{token[1:]}..."] if lengths is None else map(str, lengths))
             else:
                 parts.append(str(bindings.axes.get(token, token)))
-        return f"[{', '.join(parts)}]"
+        text = f"[{', '.join(parts)}]"
+        if self._allows_one and parts:
+            return f"{text}, of which one axis may be 1 and none may be left out"
+        return text
 
     def has_rows(self, values: "Axes", shape: Shape, bindings: Bindings) -> bool:
         """Return whether an array of this shape is cut along its first axis, as `values` are."""
-        if self.broadcasts:
+        if self.broadcasts and not self._allows_one:
             wanted = values.resolve(bindings)
             return bool(wanted) and len(shape) == len(wanted) and shape[0] == wanted[0]
         first = values.first(bindings)
-        return first is not None and self.first(bindings) == first
+        if first is None or self.first(bindings) != first:
+            return False
+        return not self._allows_one or shape[0] == self.resolve(bindings)[0]
 
     def first(self, bindings: Bindings) -> str | None:
         """Return the token of the outermost axis; None for a scalar."""
@@ -109,22 +139,26 @@ class Axes:
 
         Over values `N *D` of shape (8, 5), an input `N C *D` of shape (8, 3, 5) has the broadcast
         shape (8, 1, 5) and shares nothing; an input `N F` of shape (8, 2) has (8, 1) and is shared
-        along axis 1; a class weight `C` has (1,) and is shared along both. Axes that both have are
-        in the same order.
+        along axis 1; a class weight `C` has (1,) and is shared along both; a `#1 N *D` of shape
+        (1, 5) has that shape and is shared along axis 0. Axes that both have are in the same order.
         """
-        if self.broadcasts:
+        if self.broadcasts and not self._allows_one:
             return _broadcast_shape(values.resolve(bindings), shape)
+        own: dict[str, Shape] = {}
+        lengths: list[int] = []
+        start = 0
+        for token in self.tokens:
+            stop = start + len(Axes(token).resolve(bindings))
+            own[token] = shape[start:stop]
+            lengths.extend(own[token] if token in values.tokens else (1,) * (stop - start))
+            start = stop
         shared: list[int] = []
         rank = 0
         for token in values.tokens:
-            behind = rank + len(Axes(token).resolve(bindings))
-            if token not in self.tokens:
-                shared.extend(range(rank, behind))
-            rank = behind
-        lengths: list[int] = []
-        for token in self.tokens:
-            own = Axes(token).resolve(bindings)
-            lengths.extend(own if token in values.tokens else (1 for _ in own))
+            wanted = Axes(token).resolve(bindings)
+            differs = [token not in own or own[token][i] != each for i, each in enumerate(wanted)]
+            shared.extend(rank + i for i, each in enumerate(differs) if each)
+            rank += len(wanted)
         return Broadcast(tuple(shared), tuple(lengths))
 
 
@@ -156,3 +190,11 @@ def _broadcasts_to(shape: Shape, target: Shape) -> bool:
         return False
     inner = target[len(target) - len(shape) :]
     return all(length in (1, wanted) for length, wanted in zip(shape, inner, strict=True))
+
+
+def _differs_by_a_one(shape: Shape, target: Shape) -> bool:
+    """Return whether a shape is `target`, or that with one axis of 1."""
+    if len(shape) != len(target):
+        return False
+    different = [length for length, wanted in zip(shape, target, strict=True) if length != wanted]
+    return different in ([], [1])

@@ -22,7 +22,7 @@ from losswire.server.declare import (
 )
 
 _VARIANCES = Within(low=0.0, high=float("inf"), meaning="variances", nan=True)
-_PER_ROW = ("full", "last_axis", "per_row")
+_OWN_VARIANCES = ("full", "per_row")
 
 
 def _poisson_nll_loss(
@@ -125,29 +125,39 @@ def poisson_nll_loss(
 
 @loss(
     layouts=(
-        layout("full", input=floats("*S"), target=floats("*S"), var=floats("*S"), values="*S"),
         layout(
-            "last_axis",
-            input=floats("*S K"),
-            target=floats("*S K"),
-            var=floats("*S 1"),
-            values="*S K",
+            "full",
+            input=floats("*S"),
+            target=floats("#1 *S"),
+            var=floats("#1 *S"),
+            values="*S",
         ),
         layout(
             "per_row",
             input=floats("*S K"),
-            target=floats("*S K"),
+            target=floats("#1 *S K"),
             var=floats("*S"),
             values="*S K",
         ),
-        layout("constant", input=floats("*S"), target=floats("*S"), var=floats(""), values="*S"),
+        layout(
+            "constant",
+            input=floats("*S"),
+            target=floats("#1 *S"),
+            var=floats(""),
+            values="*S",
+        ),
     ),
     inputs={
         "input": Input(meaning="The expected value.", differentiable=True),
-        "target": Input(meaning="The observed value.", differentiable=True, promotes=True),
+        "target": Input(
+            meaning="The observed value; one axis may be 1 and broadcasts.",
+            differentiable=True,
+            promotes=True,
+        ),
         "var": Input(
-            meaning="The variance: of each element, of each row, or one for all.",
-            differentiable=_PER_ROW,
+            meaning="The variance: of each element, where one axis may be 1 and broadcasts; of "
+            "each row; or one for all.",
+            differentiable=_OWN_VARIANCES,
             promotes=True,
             values=(_VARIANCES,),
         ),
