@@ -47,7 +47,7 @@ def test_the_loss_is_listed_and_validated_by_its_record(client: Client) -> None:
     [info] = [each for each in client.losses() if each.name == "log_cosh_loss"]
     assert [each.name for each in info.inputs] == ["input", "target"]
     assert [(each.name, each.default, each.range) for each in info.options] == [
-        ("scale", 1.0, "(0, inf)")
+        ("scale", 1.0, "(0, inf]")
     ]
     with pytest.raises(InvalidArgumentError) as caught:
         client.evaluate(

@@ -263,7 +263,7 @@ OPTIONS = (
         mistake(
             f"beta {value}",
             _pair("smooth_l1_loss", _V, beta=value),
-            ('options["beta"]', "is not in [0, inf)"),
+            ('options["beta"]', "is not in [0, inf]"),
         )
         for value in (-0.5, -_INF, _NAN)
     ),
@@ -271,7 +271,7 @@ OPTIONS = (
         mistake(
             f"delta {value}",
             _pair("huber_loss", _V, delta=value),
-            ('options["delta"]', "is not in (0, inf)"),
+            ('options["delta"]', "is not in (0, inf]"),
         )
         for value in (0.0, -0.0, -1.0, -_INF, _NAN)
     ),

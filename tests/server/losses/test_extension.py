@@ -93,7 +93,7 @@ def test_added_loss_is_listed(extended: Caller) -> None:
     assert not info.inputs[1].differentiable_in
     [option] = info.options
     assert (option.name, decode_option(option.default_value)) == ("scale", 1.0)
-    assert option.range == "(0, inf)"
+    assert option.range == "(0, inf]"
     assert info.default_reduction == evaluation_pb2.REDUCTION_MEAN
     assert (info.layouts[0].inputs["input"], info.layouts[0].values) == ("N *D", "N *D")
 
@@ -104,7 +104,7 @@ def test_added_loss_is_described(record: LossRecord) -> None:
     assert "cauchy_loss" not in render(builtin_registry())
     _, _, section = text.partition("\n## cauchy_loss\n")
     section = section.partition("\n## ")[0]
-    for part in ("The logarithm of 1 plus", "What the difference is divided by.", "(0, inf)"):
+    for part in ("The logarithm of 1 plus", "What the difference is divided by.", "(0, inf]"):
         assert part in section
 
 

@@ -95,7 +95,7 @@ def test_it_is_listed_from_its_record(client: Client) -> None:
     [info] = [each for each in client.losses() if each.name == "sigmoid_focal_loss"]
     assert [each.name for each in info.inputs] == ["input", "target"]
     assert [(each.name, each.default, each.range) for each in info.options] == [
-        ("alpha", 0.25, "(-inf, 1]"),
+        ("alpha", 0.25, "[-inf, 1]"),
         ("gamma", 2.0, "[0, inf)"),
     ]
     assert info.source == "torchvision.ops.sigmoid_focal_loss"

@@ -322,8 +322,10 @@ class OptionInfo(_message.Message):
     required: _builtins.bool
     """Whether an evaluation must have it."""
     range: _builtins.str
-    """The accepted range in words, such as `[0, 1]` or `(0, inf)`; empty when
-    every value of the type is accepted.
+    """The accepted range in words, such as `[0, 1]` or `(0, inf]`: a square
+    bracket includes the bound, also an infinite one, a round one excludes it,
+    and NaN is in no range. Empty when every value of the type is accepted, NaN
+    and infinity too.
     """
     @_builtins.property
     def default_value(self) -> _evaluation_pb2.OptionValue:

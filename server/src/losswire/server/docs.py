@@ -48,6 +48,10 @@ int16, int32 and int64.
 **Values are meant to be** says what the formula is for: others are accepted, with the results that
 they have in torch.
 
+**Accepted** is the range of an option. A square bracket includes the bound, also an infinite one; a
+round bracket excludes it; NaN is in no range. With "-", every value of the type is accepted, NaN
+and infinity too.
+
 All inputs have one floating type, except those marked as of any floating type, which torch
 promotes. A scalar does not promote the arrays beside it. The loss has the type to which all inputs
 promote, or those that are named under "Type of the loss"; in place of half precision it has

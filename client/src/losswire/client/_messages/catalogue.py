@@ -61,7 +61,8 @@ class OptionInfo:
     required: bool
     """Whether an evaluation must have it."""
     range: str
-    """The accepted range in words, such as `[0, 1]`; empty when every value is accepted."""
+    """The accepted range in words, such as `[0, 1]` or `(0, inf]`, which includes infinity; NaN is
+    in none. Empty when every value is accepted."""
     choices: tuple[str, ...]
     """The accepted values of an option that is text."""
 

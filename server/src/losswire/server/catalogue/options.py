@@ -31,7 +31,10 @@ class OptionRule(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """An interval; the default is all numbers."""
+    """An interval with both bounds unless these are open; the default is all numbers but NaN.
+
+    A bound may be infinite: it is accepted like any other, unless it is open.
+    """
 
     low: float = -float("inf")
     high: float = float("inf")
@@ -40,9 +43,9 @@ class Range:
 
     @property
     def rule(self) -> str:
-        """The interval in mathematical notation."""
-        left = "(" if self.open_low or self.low == -float("inf") else "["
-        right = ")" if self.open_high or self.high == float("inf") else "]"
+        """The interval in mathematical notation: `[0, inf]` has infinity, `[0, inf)` has not."""
+        left = "(" if self.open_low else "["
+        right = ")" if self.open_high else "]"
         return f"{left}{self.low:g}, {self.high:g}{right}"
 
     def violation(self, value: float, context: OptionContext) -> str | None:
