@@ -38,7 +38,10 @@ class _ReductionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reduction.V
     REDUCTION_SUM: _Reduction.ValueType  # 3
     """The sum of the values."""
     REDUCTION_BATCHMEAN: _Reduction.ValueType  # 4
-    """The sum of the values over the length of the first axis (kl_div only)."""
+    """The sum of the values over the number of rows, which is the length of the
+    first axis (1 for a scalar): 0 where there are rows without values.
+    kl_div only.
+    """
 
 class Reduction(_Reduction, metaclass=_ReductionEnumTypeWrapper):
     """How the per-element values of a loss become its result."""
@@ -54,7 +57,10 @@ denominators are is the loss's own affair and stands in docs/losses.md.
 REDUCTION_SUM: Reduction.ValueType  # 3
 """The sum of the values."""
 REDUCTION_BATCHMEAN: Reduction.ValueType  # 4
-"""The sum of the values over the length of the first axis (kl_div only)."""
+"""The sum of the values over the number of rows, which is the length of the
+first axis (1 for a scalar): 0 where there are rows without values.
+kl_div only.
+"""
 Global___Reduction: _TypeAlias = Reduction  # noqa: Y015
 
 class _GradientForm:
@@ -418,7 +424,8 @@ class EvaluationResult(_message.Message):
     """The sum of the mean's numerators, in float64. 0 for activations."""
     mean_denominator: _builtins.float
     """The sum of the mean's denominators, in float64: the normalizer where one
-    was given. With MEAN, loss = mean_numerator / mean_denominator; shards
+    was given. With BATCHMEAN, the sum over rows of the mean of the
+    denominators in a row, 1 for a row without values. With MEAN, loss = mean_numerator / mean_denominator; shards
     merge by adding numerators and denominators. 0 for activations.
     """
     count: _builtins.int
