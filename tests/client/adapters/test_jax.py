@@ -224,3 +224,24 @@ def test_what_there_is_no_derivative_of(client: Client) -> None:
         jax.jvp(lambda each: loss(each, y), (x,), (x,))
     with pytest.raises(ValueError, match="Pure callbacks do not support JVP"):
         jax.grad(lambda each: (jax.grad(loss)(each, y) ** 2).sum())(x)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("mask", [[True, False], [1, 0], jnp.array([True, False])])
+def test_masks_and_lists_are_weights(
+    client: Client, mask: list[int] | jax.Array, dtype: str, *, compiled: bool
+) -> None:
+    """A mask removes rows, and a list of class weights has the type of the input."""
+    loss = remote_loss(client, "cross_entropy")
+    logits = jnp.array([[0.0, 1.0], [jnp.nan, 0.0]], dtype)
+    expected = float(jax.nn.logsumexp(jnp.array([0.0, 1.0])) - 1.0)
+    for weight in ([1, 2], [0.1, 0.25], jnp.array([1, 2])):
+
+        def masked(logits: jax.Array, weight: Any = weight) -> jax.Array:  # noqa: ANN401 (any kind)
+            return loss(logits, jnp.array([1, 0]), weight=weight, sample_weight=mask)
+
+        both = jax.value_and_grad(masked)
+        value, gradient = (jax.jit(both) if compiled else both)(logits)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+        assert gradient[1].tolist() == [0.0, 0.0]

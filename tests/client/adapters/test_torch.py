@@ -248,3 +248,25 @@ def test_mistakes(client: Client) -> None:
         'inputs["target"].shape',
         'options["beta"]',
     }
+
+
+@pytest.mark.parametrize("mask", [[True, False], [1, 0], torch.tensor([True, False])])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_masks_and_lists_are_weights(
+    client: Client, mask: list[int] | Tensor, dtype: torch.dtype
+) -> None:
+    """A mask removes rows, and a list of class weights has the type of the input."""
+    x = torch.tensor([[0.0, 1.0], [torch.nan, 0.0]], dtype=dtype, requires_grad=True)
+    y, weight = torch.tensor([1, 0]), torch.tensor([1, 2], dtype=dtype)
+    expected = F.cross_entropy(x[:1].float(), y[:1], weight.float())
+    fixed = RemoteLoss(client, "cross_entropy", weight=[1, 2])
+    assert repr(fixed) == "RemoteLoss(cross_entropy, weight=...)"
+    given = RemoteLoss(client, "cross_entropy")
+    for loss in (
+        fixed(x, y, sample_weight=mask),
+        given(x, y, weight=[1.0, 2.0], sample_weight=mask),
+        given(x, y, weight=torch.tensor([1, 2]), sample_weight=mask),
+    ):
+        torch.testing.assert_close(loss.detach().float(), expected.detach(), rtol=1e-6, atol=0)
+        [gradient] = torch.autograd.grad(loss, x)
+        assert gradient[1].tolist() == [0.0, 0.0]

@@ -345,3 +345,34 @@ def test_what_is_too_large_is_said(
     ran = losswire("eval", "sigmoid", "--input", str(tmp_path / "large.npy"))
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.startswith("losswire: streamed_inputs: sigmoid ")
+
+
+@pytest.mark.parametrize("mask", ["[true, false]", "[1, 0]", "bools.npy", "integers.npy"])
+@pytest.mark.parametrize("weight", ["[1, 2]", "[0.1, 0.25]", "weight.npy", "weight.csv"])
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_masks_and_class_weights_may_be_integers(
+    losswire: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    mask: str,
+    weight: str,
+    dtype: str,
+) -> None:
+    """A mask removes rows, and numbers of a weight have the type of the input beside them."""
+    monkeypatch.chdir(tmp_path)
+    np.save("bools.npy", np.array([True, False]))
+    np.save("integers.npy", np.array([1, 0]))
+    np.save("weight.npy", np.array([1, 2]))
+    Path("weight.csv").write_text("1\n2\n")
+    np.save("logits.npy", np.array([[0.0, 1.0], [np.nan, 0.0]], dtype))
+    batch = ("--input", "logits.npy", "--target", "[1, 0]", "--weight", weight)
+    ran = losswire(*CROSS_ENTROPY, *batch, "--sample-weight", mask, "--grad", "input")
+    assert (ran.status, ran.err) == (0, "")
+    facts = json.loads(ran.out)
+    assert facts["count"] == 1
+    assert facts["loss"] == pytest.approx(math.log(1 + math.e) - 1, rel=1e-6)
+    assert facts["gradients"]["input"][1] == [0.0, 0.0]
+    np.save("logits.npy", np.array([[0.0, 1.0], [2.0, 0.0]], dtype))
+    ran = losswire("check-gradient", "cross_entropy", *batch, "--sample-weight", mask)
+    assert (ran.status, ran.err) == (0, "")

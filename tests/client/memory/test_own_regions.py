@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from losswire.client import (
+    ArrayInput,
     AsyncClient,
     CancelledError,
     Client,
@@ -22,6 +23,7 @@ from tests.client.memory.conftest import (
     CLASSES,
     LOGITS,
     ROWS,
+    WIDTH,
     evaluate,
     same,
 )
@@ -204,3 +206,16 @@ def test_a_closed_client_shares_nothing(sharing: Child) -> None:
         region.array(1)
     with pytest.raises((RuntimeError, CancelledError)):
         client.region(1)
+
+
+def test_a_mask_in_a_region_is_a_weight(sharing: Child) -> None:
+    """It is converted and sent, beside arrays that are used in place, however often."""
+    with Client(sharing.address) as client, client.region(LOGITS.nbytes + 8192) as region:
+        logits, mask = region.array(LOGITS.shape), region.array(ROWS, np.int32)
+        logits[...] = LOGITS
+        weight: ArrayInput = [1, 2] * (WIDTH // 2)
+        inputs = {"input": logits, "target": CLASSES, "weight": weight}
+        for kept in (0, 10, 20):
+            mask[...] = np.arange(ROWS) < kept
+            result = client.evaluate("cross_entropy", inputs, sample_weight=mask)
+            assert (result.transport, result.count) == ("region", kept)

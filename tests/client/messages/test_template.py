@@ -31,6 +31,7 @@ from losswire.client._messages.thresholds import (
     SURE_MESSAGE_BYTES,
     TEMPLATE_BYTES,
 )
+from losswire.client._messages.weights import with_float_weights
 from losswire.v1 import loss_service_pb2
 from losswire.wire import DATA_TYPES
 
@@ -46,9 +47,9 @@ def forget() -> Iterator[None]:
 
 
 def ordinary(evaluation: Evaluation) -> bytes:
-    """Compose a request field by field, by protobuf alone."""
+    """Compose a request field by field, by protobuf alone; weights are floats before that."""
     message = loss_service_pb2.EvaluateRequest()
-    fill_evaluation(message.evaluation, evaluation)
+    fill_evaluation(message.evaluation, with_float_weights(evaluation))
     return message.SerializeToString()
 
 

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from losswire.client import Client, LayoutInfo, LossInfo, NotFoundError
+from losswire.client._messages.arrays import is_python_numbers
 from losswire.client._messages.evaluation import DTypeInput, EngineName, ReductionName
+from losswire.client._messages.weights import WEIGHTS, float_weight
 from losswire.wire import OptionScalar
 
 __all__ = ["remote_loss"]
@@ -35,9 +37,9 @@ def remote_loss(
 ) -> Callable[..., jax.Array]:
     """Make a function that a server evaluates, to be used like any other of JAX.
 
-    The function takes the loss's inputs, in torch's order or by name, and `sample_weight` and
-    `normalizer` by name. `jax.grad`, `jax.value_and_grad` and `jax.vjp` take the server's gradient;
-    there is none with respect to the last two, no forward mode, and no gradient of a gradient.
+    The function takes the loss's inputs, in torch's order or by name, and by name `sample_weight`
+    (or a mask) and `normalizer`. `jax.grad`, `jax.value_and_grad` and `jax.vjp` take the server's
+    gradient; there is none with respect to the last two, no forward mode, and no second derivative.
     Under `jax.jit` the server is called each time that the compiled function runs. `jax.vmap` makes
     one call for each element, one after the other: a loss over a batch is one call, so prefer that.
 
@@ -96,7 +98,20 @@ def _by_name(info: LossInfo, inputs: Sequence[Any], named: _Arrays) -> _Arrays:
         message = f"{info.name} got {', '.join(sorted(twice))} twice"
         raise TypeError(message)
     arrays = {**placed, **named}
-    return {name: jnp.asarray(each) for name, each in arrays.items() if each is not None}
+    return {
+        name: jnp.asarray(_typed(info, arrays, name) if name in WEIGHTS else each)
+        for name, each in arrays.items()
+        if each is not None
+    }
+
+
+def _typed(info: LossInfo, arrays: _Arrays, name: str) -> Any:
+    """Return a weight; Python numbers in the floating type that they have beside the input."""
+    weight, beside = arrays[name], arrays.get("input")
+    if not is_python_numbers(weight):
+        return weight
+    dtype = None if beside is None else jnp.asarray(beside).dtype
+    return float_weight(weight, name, info.name, dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

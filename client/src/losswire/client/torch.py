@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -59,12 +60,13 @@ class RemoteLoss(nn.Module):
         compute_dtype: DTypeInput | None = None,
         engine: EngineName = "auto",
         timeout: float | None = None,
-        **settings: OptionScalar | Tensor | None,
+        **settings: OptionScalar | Tensor | list[Any] | tuple[Any, ...] | npt.NDArray[Any] | None,
     ) -> None:
         """Store the loss and its options, such as `label_smoothing=0.1`.
 
         A tensor is an input that stays the same, such as the `weight` of torch's modules; it
-        becomes a buffer, which `to` moves along. None leaves an option or input out. The other
+        becomes a buffer, which `to` moves along. So is a list or a numpy array, without a buffer:
+        `weight=[1, 2]` takes the type of the input. None leaves an option or input out. The other
         arguments are those of `Client.evaluate`.
         """
         super().__init__()
@@ -72,10 +74,15 @@ class RemoteLoss(nn.Module):
         self.loss = loss
         self.reduction = reduction
         self._options: dict[str, OptionScalar] = {}
-        self._fixed = [name for name, each in settings.items() if isinstance(each, Tensor)]
+        self._fixed: list[str] = []
+        self._arrays: dict[str, Any] = {}
         for name, setting in settings.items():
             if isinstance(setting, Tensor):
+                self._fixed.append(name)
                 self.register_buffer(_buffer(name), setting)
+            elif isinstance(setting, (list, tuple, np.ndarray)):
+                self._fixed.append(name)
+                self._arrays[name] = setting
             elif setting is not None:
                 self._options[name] = setting
         self._settings = {"compute_dtype": compute_dtype, "engine": engine, "timeout": timeout}
@@ -90,9 +97,10 @@ class RemoteLoss(nn.Module):
     ) -> Tensor:
         """Return the loss: of shape () when reduced, else of the shape of the values.
 
-        `sample_weight` has the shape of the values or (N); `normalizer` is finite and greater than
-        0. Raises as `Client.evaluate` does; NotFoundError when there is no such loss, TypeError
-        for misplaced inputs, ValueError for a `sample_weight` that requires a gradient.
+        `sample_weight` has the shape of the values or (N), and may be a mask of bools or integers;
+        `normalizer` is finite and greater than 0. Raises as `Client.evaluate` does; NotFoundError
+        when there is no such loss, TypeError for misplaced inputs, ValueError for a
+        `sample_weight` that requires a gradient.
         """
         if isinstance(sample_weight, Tensor) and sample_weight.requires_grad:
             raise ValueError("sample_weight: there is no gradient with respect to it; detach it")
@@ -141,7 +149,9 @@ class RemoteLoss(nn.Module):
         if twice := values.keys() & named.keys() | named.keys() & set(self._fixed):
             message = f"{self.loss} got {', '.join(sorted(twice))} twice"
             raise TypeError(message)
-        return {**values, **named, **{name: getattr(self, _buffer(name)) for name in self._fixed}}
+        buffers = [name for name in self._fixed if name not in self._arrays]
+        fixed = {name: getattr(self, _buffer(name)) for name in buffers}
+        return {**values, **named, **self._arrays, **fixed}
 
     def _described(self) -> LossInfo:
         """Return the loss's description; the server is asked once."""

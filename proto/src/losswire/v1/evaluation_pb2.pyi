@@ -320,8 +320,10 @@ class Evaluation(_message.Message):
     def sample_weight(self) -> _tensor_pb2.Tensor:
         """A weight for each value: the shape of the values, or (N), their first
         axis; any floating type. It multiplies the numerator and the denominator.
-        A weight of 0 removes a value from loss and gradient, whatever it is,
-        NaN and infinity included. Default 1. Not for activations.
+        A weight of 0 removes a value: it is exactly 0 in loss and gradient and is
+        not counted, whatever it is, NaN and infinity included. A 0 in a loss's own
+        input `weight` multiplies instead, as in torch: 0 x infinity is NaN.
+        Default 1. Not for activations.
         """
 
     @_builtins.property

@@ -27,6 +27,7 @@ from losswire.client._messages.request import (
 from losswire.client._messages.resident import StoredTensor
 from losswire.client._messages.response import EvaluationResult
 from losswire.client._messages.rows import row_inputs
+from losswire.client._messages.weights import with_float_weights
 from losswire.v1 import loss_service_pb2
 from losswire.wire import DATA_TYPES, Packing, TensorSpec, wire_type_of
 
@@ -38,6 +39,7 @@ class Batch:
 
     def __init__(self, evaluation: Evaluation, out: Mapping[str, Array] | None) -> None:
         """Convert the arrays; TypeError and ValueError for values that cannot be sent."""
+        evaluation = with_float_weights(evaluation)
         inputs = {
             name: _array_or_resident(value, f'inputs["{name}"]')
             for name, value in items_of(evaluation.inputs, "", "inputs")

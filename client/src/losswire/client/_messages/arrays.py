@@ -106,6 +106,13 @@ def _checked(array: npt.NDArray[Any], value: object) -> npt.NDArray[Any]:
     return array
 
 
+def is_python_numbers(value: object) -> bool:
+    """Return whether a value is a Python number, or nested lists of nothing else."""
+    if isinstance(value, (list, tuple)):
+        return _leaf_types(value) <= _PYTHON_SCALARS
+    return type(value) in _PYTHON_SCALARS
+
+
 def _with_torch_defaults(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Convert an array of Python numbers to torch's default dtype for them."""
     match array.dtype.kind:

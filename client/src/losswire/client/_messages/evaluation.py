@@ -29,6 +29,13 @@ class Evaluation:
     `__array__`, Python numbers, and nested lists of these. Arrays keep their dtype; Python
     numbers take torch's defaults: float becomes float32, int becomes int64, bool stays bool.
 
+    Weights are floats for the server, and may be given as other numbers: integers and bools in
+    `sample_weight` and in the inputs `weight` and `pos_weight` become floats that hold them
+    exactly, of the type of `input` for these inputs, else float32, else float64; ValueError when
+    none does.
+    Python floats in `weight` and `pos_weight` take the type of `input`, too; float16 or bfloat16
+    only where the loss takes no other. A resident tensor is sent as it was put.
+
     Nothing is checked before it is sent: `evaluate` raises TypeError and ValueError for arguments
     that cannot be sent, and InvalidArgumentError with `violations` for those that the server
     refuses.
@@ -43,6 +50,19 @@ class Evaluation:
         >>> [result] = client.evaluate_many([evaluation])
         >>> result.gradients["input"].shape
         (2, 4)
+
+        A mask removes rows; a class weight of 0 multiplies:
+
+        >>> logits = np.array([[0.0, 0.0], [np.nan, 0.0], [0.0, 0.0]])
+        >>> masked = Evaluation(
+        ...     "cross_entropy",
+        ...     {"input": logits, "target": [1, 0, 0], "weight": [1, 2]},
+        ...     sample_weight=[True, False, True],
+        ...     gradients=["input"],
+        ... )
+        >>> [result] = client.evaluate_many([masked])
+        >>> round(float(result.loss), 4), result.count, result.gradients["input"][1].tolist()
+        (0.6931, 2, [0.0, 0.0])
     """
 
     loss: str
@@ -62,9 +82,11 @@ class Evaluation:
     None: 1. Required when gradients are wanted and `reduction` is `"none"`.
     """
     sample_weight: ArrayInput | None
-    """A weight for each value: the shape of the values, or (N). None: 1.
+    """A weight for each value: the shape of the values, or (N); or a mask. None: 1.
 
-    It multiplies numerator and denominator of a mean; 0 removes a value entirely.
+    It multiplies numerator and denominator of a mean. 0 or False removes a value: it is exactly 0
+    in the loss and in gradients, NaN or infinite as it may be, and is not counted. A 0 in an input
+    `weight` multiplies instead, as in torch: 0 times infinity is NaN.
     """
     normalizer: float | None
     """Replaces the denominator of a mean; finite and greater than 0."""

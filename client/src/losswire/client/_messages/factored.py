@@ -21,6 +21,7 @@ from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.request import float_type
 from losswire.client._messages.resident import StoredTensor
 from losswire.client._messages.response import EvaluationResult
+from losswire.client._messages.weights import with_float_weights
 from losswire.v1 import tensor_pb2
 from losswire.wire import DATA_TYPES, TensorSpec
 
@@ -319,7 +320,8 @@ def complete(
     factors = result.factored_gradients.get(_LOGITS)
     if factors is None or _LOGITS in result.gradients:
         return
-    arrays = {name: _array_of(value) for name, value in evaluation.inputs.items()}
+    inputs = with_float_weights(evaluation).inputs
+    arrays = {name: _array_of(value) for name, value in inputs.items()}
     rebuild = rebuild_of(evaluation, arrays)
     if rebuild is None:
         return

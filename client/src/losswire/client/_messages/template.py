@@ -17,6 +17,7 @@ import numpy.typing as npt
 from losswire.client._messages import thresholds
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.request import fill_evaluation, joined, serialize
+from losswire.client._messages.weights import with_float_weights
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from losswire.wire import BoundedCache, Template, Value, delimited_tag, fields, read_varint, varint
 
@@ -97,6 +98,12 @@ class RequestTemplates:
         """
         keyed = key_of(evaluation)
         template = self._find(keyed)
+        if template is None:
+            # No template has weights that are converted: their types depend on their values.
+            floats = with_float_weights(evaluation, prefix)
+            if floats is not evaluation:
+                evaluation, keyed = floats, key_of(floats)
+                template = self._find(keyed)
         if keyed is not None and template is not None:
             return template.fill(tag, keyed[1])
         message = loss_service_pb2.EvaluateRequest()

@@ -39,7 +39,9 @@ class Wanted:
     indices: bool = False
     """Whether numbers that are all written as integers stay integers."""
     floating: np.dtype[Any] | None = None
-    """The type of all floating numbers; None: float32 for text, files keep theirs."""
+    """The type of all floating numbers; None: `number` for text, files keep theirs."""
+    number: np.dtype[Any] = BY_NAME["float32"].numpy
+    """The type of numbers in text, where `floating` is None."""
 
 
 def read(text: str, wanted: Wanted) -> Array:
@@ -98,7 +100,7 @@ def _from_text(array: Array, wanted: Wanted) -> Array:
         return array
     if array.dtype.kind not in "iuf":
         raise ValueError("it holds something else than numbers that fit int64 or float64")
-    return cast(array, wanted.floating or BY_NAME["float32"].numpy)
+    return cast(array, wanted.floating or wanted.number)
 
 
 def _from_file(text: str, wanted: Wanted) -> Array:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from losswire.client import Client, Evaluation, EvaluationResult, LossInfo
+from losswire.client._messages.weights import WEIGHTS, number_dtype
 from losswire.client.cli._arrays import Array, Wanted, cast, dtype_named, read
 from losswire.client.cli._common import Parser, UsageError, add_connection, refusals
 from losswire.wire import OptionScalar
@@ -21,8 +22,9 @@ VALUES_HELP = """\
 A VALUE is a file (.npy, .npz, .csv) or JSON: a number or nested lists, such as [[2.0, 1.0]]. Of an
 .npz file the array with the input's name is taken, or the only one, or KEY in file.npz:KEY. In a
 .csv file commas separate numbers; one number a line makes a vector, else lines are rows. Numbers in
-text become float32 (see --dtype), or int64 where the loss wants indices and all are written as
-integers: 1 is an index, 1.0 a probability. JSON may hold NaN, Infinity and -Infinity.
+text become float32 (see --dtype), those of a weight the type of its input, or int64 where the loss
+wants indices and all are written as integers: 1 is an index, 1.0 a probability. JSON may hold NaN,
+Infinity and -Infinity. Weights may be masks of bools or integers.
 """
 
 _INPUT = "input:{}"
@@ -41,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser, loss: LossInfo | None) -> Non
         metavar="NAME=VALUE",
         help="an input whose name is also an option here",
     )
-    inputs.add_argument("--sample-weight", metavar="VALUE", help="a weight for each value or row")
+    inputs.add_argument(
+        "--sample-weight",
+        metavar="VALUE",
+        help="a weight for each value or row; 0 or false removes it",
+    )
     add_connection(parser)
     taken = set(parser._option_string_actions)  # noqa: SLF001 (argparse has no other way to ask)
     for name in [each.name for each in loss.inputs] if loss else ():
@@ -100,7 +106,11 @@ def inputs_of(arguments: argparse.Namespace, loss: LossInfo, dtypes: "DTypes") -
         text = texts[info.name]
         if text is not None:
             indices = not info.dtypes[0].startswith(("float", "bfloat"))
-            array = read(text, Wanted(info.name, indices, dtypes.floating))
+            wanted = Wanted(info.name, indices, dtypes.floating)
+            if info.name in WEIGHTS and "input" in arrays:
+                number = number_dtype(loss.name, arrays["input"].dtype)
+                wanted = dataclasses.replace(wanted, number=number)
+            array = read(text, wanted)
             own = dtypes.own.get(info.name)
             arrays[info.name] = array if own is None else cast(array, own)
     return arrays
