@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,7 +112,8 @@ def test_fifty_steps_end_at_torchs_parameters(
     draws = (_drawn(name, layout, f"{reduction} {turn}") for turn in range(50))
     start = next(each for each in draws if _moves(name, each))
     options, reference = start.options, REFERENCES[name]
-    remote = RemoteLoss(client, name, reduction=reduction, engine="autograd", **options)
+    settings: Any = {**options, "reduction": reduction, "engine": "autograd"}
+    remote = RemoteLoss(client, name, **settings)
     expected = _train(name, lambda each: reference.call(each, options, reduction), start)
     found = _train(name, lambda each: remote(**each), start)
     for key, parameter in expected.items():

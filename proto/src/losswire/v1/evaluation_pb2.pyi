@@ -286,7 +286,9 @@ class Evaluation(_message.Message):
     compute_data_type: _tensor_pb2.DataType.ValueType
     """The floating type to compute in and to return the loss in: the inputs'
     own type or a wider one. Default: float32 for float16 and bfloat16
-    inputs, the inputs' own otherwise.
+    inputs, the inputs' own otherwise. Of mixed types it is the one that torch
+    promotes them to, where a scalar does not promote arrays, and the loss has
+    that of LossInfo.result_inputs.
     """
     engine: Global___Engine.ValueType
     """The path to compute by. Default AUTO."""
@@ -312,8 +314,8 @@ class Evaluation(_message.Message):
     @_builtins.property
     def grad_output(self) -> _tensor_pb2.Tensor:
         """The gradient of the caller's objective with respect to `loss`, of the
-        same shape as `loss`, any floating type. Default 1 for a reduced loss;
-        required when gradients are wanted and `reduction` is NONE.
+        same shape as `loss`, any floating type. Default 1 where the loss is a
+        scalar; required when gradients are wanted and it is not.
         """
 
     @_builtins.property
@@ -509,7 +511,8 @@ class FactoredGradient(_message.Message):
     Where scale_i is 0, q need not be formed, and where it cannot be (an
     ignored target, weights of 0), scale_i is 0: the gradient is
     0 x exp(x_ij - lse_i). Where lse_i is +infinity the value was removed by a
-    sample weight of 0, and its gradient is exactly 0, whatever x holds. Where
+    sample weight of 0 or is ignored, and its gradient is exactly 0, whatever x
+    holds. Where
     torch's gradient is NaN because x holds NaN or +infinity, or nothing but
     -infinity, lse_i is NaN.
 

@@ -79,7 +79,7 @@ class Evaluation:
     grad_output: ArrayInput | None
     """The gradient of the caller's objective with respect to the loss, in the loss's shape.
 
-    None: 1. Required when gradients are wanted and `reduction` is `"none"`.
+    None: 1. Required when gradients are wanted and the loss is no scalar (`reduction="none"`).
     """
     sample_weight: ArrayInput | None
     """A weight for each value: the shape of the values, or (N); or a mask. None: 1.
@@ -98,7 +98,13 @@ class Evaluation:
     None: float32 for float16 and bfloat16 inputs, the inputs' own otherwise.
     """
     engine: EngineName
-    """`"auto"`: the fastest exact path; `"autograd"`: always torch's own, bit for bit."""
+    """The path: `"auto"`, or `"autograd"`.
+
+    `"auto"` gives what the formula says, limits taken, by the fastest path that is never further
+    from float64 than torch. `"autograd"` is torch's own function with torch's own reduction, bit
+    for bit in loss and gradients at the same number of threads. `LossInfo.engine_differences`
+    lists where they differ.
+    """
     gradient_form: GradientFormName
     """`"dense"`: arrays of the inputs' shapes; `"factored"`: a few numbers a row.
 
