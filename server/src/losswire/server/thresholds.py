@@ -192,6 +192,21 @@ BLOCK_BYTES: Final = 2 << 20
 """Bytes of the largest input in one block of a closed form in torch: enough to hide the cost of a
 call, few enough to stay in the cache from one pass to the next. Measured: docs/decisions/0008."""
 
+LOGITS_TILE_BYTES: Final = 16 << 20
+"""Bytes of the logits that are made twice, in one tile."""
+
+HEAD_TILE_BYTES: Final = 32 << 20
+"""Bytes of the rows of a projection head that are converted at a time."""
+
+KEPT_LOGITS_BYTES: Final = 64 << 20
+"""Bytes of logits up to which they are kept between the two passes."""
+
+KEPT_MIN_ROWS: Final = 256
+"""Rows whose logits have to fit at least to be kept."""
+
+TILE_MIN_CLASSES: Final = 256
+"""Classes of one tile at least, whatever its bytes."""
+
 THREAD_BYTES: Final = 1 << 20
 """Bytes of the inputs that one thread of native rows gets at least; with fewer, starting it costs
 more than it gains. Not measured: no figure is on record."""

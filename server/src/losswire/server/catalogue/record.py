@@ -15,7 +15,7 @@ from typing import Any, Final, get_args, get_type_hints
 import torch
 from torch import Tensor
 
-from losswire.server.catalogue.closed_form import ClosedForm, Denominators
+from losswire.server.catalogue.closed_form import ClosedForm, Denominators, TiledForm
 from losswire.server.catalogue.layouts import (
     FLOATS,
     INTEGERS,
@@ -161,6 +161,7 @@ class LossRecord:
     source: str
     denominators: Mapping[str, Denominators]
     closed_forms: Mapping[str, ClosedForm]
+    tiled_forms: Mapping[str, TiledForm]
     option_fields: Mapping[str, OptionField] = field(default_factory=dict)
     required_inputs: frozenset[str] = frozenset()
 
@@ -218,6 +219,7 @@ def loss(
     cost: Cost = Cost(),
     denominators: Mapping[str, Denominators] | None = None,
     closed_forms: Mapping[str, ClosedForm] | None = None,
+    tiled_forms: Mapping[str, TiledForm] | None = None,
     source: str,
 ) -> Callable[[Callable[..., Terms]], LossRecord]:
     """Turn a function of tensors into the record of a loss.
@@ -231,6 +233,8 @@ def loss(
     follow from some inputs alone; without it a chunked mean with gradients needs a
     normalizer.
     `closed_forms`: for some layouts, by name, how to compute without autograd.
+    `tiled_forms`: the same, for losses whose intermediate results are much larger than their
+    inputs.
     Raises RecordError when decorator and signature disagree.
     """
     return _decorator(
@@ -245,6 +249,7 @@ def loss(
         cost=cost,
         denominators=denominators or {},
         closed_forms=closed_forms or {},
+        tiled_forms=tiled_forms or {},
         source=source,
     )
 
@@ -274,6 +279,7 @@ def activation(
         cost=Cost(),
         denominators={},
         closed_forms={},
+        tiled_forms={},
         source=source,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.catalogue.closed_form import Denominators, Options, Rows
+from losswire.server.catalogue.closed_form import Denominators, Options, Rows, TiledForm
 from losswire.server.catalogue.record import (
     AbsentIn,
     Cost,
@@ -20,7 +20,7 @@ from losswire.server.catalogue.record import (
     loss,
 )
 from losswire.server.catalogue.value_rules import DISTRIBUTION, ClassIndices, Context
-from losswire.server.compute.closed_forms import softmax
+from losswire.server.compute.closed_forms import projection, softmax
 from losswire.server.losses.classification import index_terms
 
 _PROBABILITIES = ("probabilities", "unbatched_probabilities")
@@ -41,9 +41,31 @@ def _products(context: Context) -> int:
 
 def _denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
     """Return each row's class weight (1 without weights), and 0 where the row is ignored."""
+    return softmax.index_denominators(inputs, _ignoring(options))
+
+
+def _counted(inputs: Mapping[str, Rows], options: Options) -> Rows:
+    """Return which rows are not ignored."""
+    return softmax.index_counted(inputs, _ignoring(options))
+
+
+def _ignoring(options: Options) -> Options:
     given = options["ignore_index"]
-    ignored = {"ignore_index": _IGNORED if given is None else given}
-    return softmax.index_denominators(inputs, ignored)
+    return {"ignore_index": _IGNORED if given is None else given}
+
+
+_DENOMINATORS = Denominators(inputs=("target", "weight"), terms=_denominators)
+_WITH_INDICES = TiledForm(
+    compute=projection.linear_cross_entropy,
+    scratch_bytes=projection.scratch_bytes,
+    gradients=("input", "linear_weight", "linear_bias"),
+    counted=_counted,
+)
+_WITH_PROBABILITIES = TiledForm(
+    compute=projection.linear_cross_entropy,
+    scratch_bytes=projection.scratch_bytes,
+    gradients=("input", "linear_weight", "linear_bias", "target", "weight"),
+)
 
 
 @loss(
@@ -115,7 +137,12 @@ def _denominators(inputs: Mapping[str, Rows], options: Options) -> Rows:
     },
     mean_denominator="class indices: the sum of weight[target] over the rows that are not ignored "
     "(their number without a weight); probabilities: the number of rows",
-    denominators={"batched": Denominators(inputs=("target", "weight"), terms=_denominators)},
+    denominators={"unbatched": _DENOMINATORS, "batched": _DENOMINATORS},
+    tiled_forms={
+        "unbatched": _WITH_INDICES,
+        "batched": _WITH_INDICES,
+        **dict.fromkeys(_PROBABILITIES, _WITH_PROBABILITIES),
+    },
     cost=Cost(scratch=_logits, steps=_products),
     source="torch.nn.functional.linear_cross_entropy",
 )
