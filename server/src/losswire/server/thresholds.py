@@ -106,6 +106,17 @@ server should hold little (0007)."""
 MAX_STEPS: Final = 10_000_000_000
 """Steps of one call. Not measured: about ten seconds, during which no other call is served."""
 
+MAX_TILED_STEPS: Final = 500_000_000_000
+"""Steps of one call whose evaluation goes by tiles. Not measured: some minutes, in which others are
+served between two tiles, and which end when the caller has gone."""
+
+BRIEF_BYTES: Final = 64 * _MIB
+"""Bytes of all inputs up to which an evaluation is computed between two tiles of another. Not
+measured: it takes about as long as a tile."""
+
+BRIEF_STEPS: Final = 1_000_000_000
+"""Steps up to which it is. Not measured, for the same reason."""
+
 MEMORY_RETRY_MS: Final = 200
 """Milliseconds before a retry when the system has no memory. Not measured: a few evaluations."""
 

@@ -156,6 +156,15 @@ class Tiled:
     which ends the evaluation."""
 
 
+class TiledCost(NamedTuple):
+    """The memory and work of a tiled evaluation."""
+
+    scratch_bytes: int
+    """The bytes of all buffers, beside the inputs and the gradients that are returned."""
+    steps: int
+    """The work, in steps of about a nanosecond on a CPU."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TiledForm:
     """How to compute a loss, in one of its layouts, without its large intermediate results.
@@ -165,10 +174,9 @@ class TiledForm:
 
     compute: Callable[[Tiled], Tensor]
     """Computes an evaluation: returns its values in float64 and fills its gradients."""
-    scratch_bytes: Callable[[Mapping[str, Any], Mapping[str, int], int], int]
-    """Returns the bytes of all buffers that `compute` allocates, from inputs (of which it looks at
-    dtypes and shapes only), the bytes of a number of each gradient, and those of the compute
-    dtype."""
+    cost: Callable[[Mapping[str, Array], Mapping[str, int], int], TiledCost]
+    """Returns the cost of inputs (of which it looks at dtypes and shapes only), from the bytes of
+    a number of each gradient and of one of the compute dtype."""
     gradients: tuple[str, ...]
     """The inputs it can differentiate; others take autograd."""
     counted: SideTerm = _nothing

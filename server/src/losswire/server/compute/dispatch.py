@@ -22,6 +22,9 @@ from losswire.server.compute.stacking.stack import compute_stack
 from losswire.server.compute.work import Work
 from losswire.server.memory.regions.places import Destination
 
+Pause = Callable[[], None]
+"""Called between two tiles of a long evaluation; see `Tiled.pause`."""
+
 _THREADED_PARTS: Final = (Path.TILED, Path.AUTOGRAD)
 """The paths that take longer for a part of a chunked call than the next one needs to arrive."""
 
@@ -48,13 +51,11 @@ class Outcome:
     """The gradients that are where the caller wants them."""
 
 
-def _continue() -> None:
+def no_pause() -> None:
     """Go on without a pause."""
 
 
-def compute(
-    work: Work, device: torch.device, pause: Callable[[], None] = _continue
-) -> Outcome:
+def compute(work: Work, device: torch.device, pause: Pause = no_pause) -> Outcome:
     """Compute an evaluation by its path.
 
     A long one calls `pause` now and then, on this thread, and ends with what that raises.
@@ -64,7 +65,7 @@ def compute(
 
 
 def compute_together(
-    works: Sequence[Work], device: torch.device, pause: Callable[[], None] = _continue
+    works: Sequence[Work], device: torch.device, pause: Pause = no_pause
 ) -> list[Outcome]:
     """Compute works of one skeleton, which have to be `stackable` where there are several."""
     start = time.perf_counter_ns()
@@ -84,7 +85,7 @@ def _computed(
     form: ClosedForm | TiledForm | None,
     works: Sequence[Work],
     device: torch.device,
-    pause: Callable[[], None],
+    pause: Pause,
 ) -> list[Computed]:
     """Compute works by a path."""
     match path, form:

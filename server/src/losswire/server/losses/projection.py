@@ -57,13 +57,13 @@ def _ignoring(options: Options) -> Options:
 _DENOMINATORS = Denominators(inputs=("target", "weight"), terms=_denominators)
 _WITH_INDICES = TiledForm(
     compute=projection.linear_cross_entropy,
-    scratch_bytes=projection.scratch_bytes,
+    cost=projection.cost,
     gradients=("input", "linear_weight", "linear_bias"),
     counted=_counted,
 )
 _WITH_PROBABILITIES = TiledForm(
     compute=projection.linear_cross_entropy,
-    scratch_bytes=projection.scratch_bytes,
+    cost=projection.cost,
     gradients=("input", "linear_weight", "linear_bias", "target", "weight"),
 )
 

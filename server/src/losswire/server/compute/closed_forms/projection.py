@@ -1,23 +1,25 @@
 """Cross entropy of a linear function in tiles: logits are made, used and overwritten.
 
-With `z` the logits of a row and `a` its coefficients (target distribution times class weights), the
-value is `sum(a * (lse - z))` and its gradient `sum(a) * exp(z - lse) - a`. A first pass over the
-classes finds each row's `lse` and value, a second one the gradients. Between the two, logits are kept
-if some rows of all classes fit into a tile; otherwise the second pass makes them again.
+With `z` the logits of a row and `a` its coefficients (target distribution times class weights),
+the value is `sum(a * (lse - z))` and its gradient `sum(a) * exp(z - lse) - a`. A first pass over
+the classes finds each row's `lse` and value, a second one the gradients. Between the two, logits
+are kept if those of enough rows fit into a tile; otherwise the second pass makes them again.
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from losswire.server import thresholds
-from losswire.server.catalogue.closed_form import Tiled
+from losswire.server.catalogue.closed_form import Tiled, TiledCost
+from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.closed_forms.blocks import Buffers
 from losswire.server.compute.closed_forms.projection_rows import Coefficients, Rows
 
+_MULTIPLICATIONS_A_STEP: Final = 25
 _FLOAT64_BYTES: Final = 8
 _SLAB_COPIES: Final = 6
 """The most temporaries of a slab at a time, in its dtype: two of them are float64."""
@@ -82,30 +84,36 @@ class Sizes(NamedTuple):
         slab = max(thresholds.BLOCK_BYTES, cut.tile_classes * item)
         return size + _SLAB_COPIES * min(slab, cut.tile_rows * cut.tile_classes * item)
 
+    def steps(self) -> int:
+        """Return the nanoseconds of the matrix products on a CPU."""
+        products = 1 + len({"input", "linear_weight"} & self.gradients.keys())
+        if self.gradients and not self.cut().is_kept:
+            products += 1
+        multiplications = self.rows * self.heads * self.classes * self.features * products
+        return multiplications // _MULTIPLICATIONS_A_STEP
+
 
 def sizes_of(
-    shapes: Mapping[str, tuple[int, ...]], item_sizes: Mapping[str, int], gradients: Mapping[str, int], item_size: int
+    inputs: Mapping[str, Array | Tensor], gradients: Mapping[str, int], item_size: int
 ) -> Sizes:
-    """Return the sizes of an evaluation; item sizes are bytes of a number of each input's dtype."""
-    classes, *positions, features = shapes["linear_weight"]
+    """Return the sizes of an evaluation, from the item sizes of gradients and compute dtype."""
+    head = inputs["linear_weight"]
+    classes, *positions, features = head.shape
     return Sizes(
-        rows=math.prod(shapes["input"][:-1]),
+        rows=math.prod(inputs["input"].shape[:-1]),
         heads=math.prod(positions),
         classes=classes,
         features=features,
         item_size=item_size,
         gradients={name: size != item_size for name, size in gradients.items()},
-        is_converted=item_sizes["linear_weight"] != item_size,
+        is_converted=head.dtype.itemsize != item_size,
     )
 
 
-def scratch_bytes(
-    inputs: Mapping[str, Any], gradients: Mapping[str, int], item_size: int
-) -> int:
-    """Return the bytes of buffers that `linear_cross_entropy` allocates."""
-    shapes = {name: tuple(each.shape) for name, each in inputs.items()}
-    items = {name: each.dtype.itemsize for name, each in inputs.items()}
-    return sizes_of(shapes, items, gradients, item_size).scratch_bytes()
+def cost(inputs: Mapping[str, Array], gradients: Mapping[str, int], item_size: int) -> TiledCost:
+    """Return the cost of `linear_cross_entropy`."""
+    sizes = sizes_of(inputs, gradients, item_size)
+    return TiledCost(sizes.scratch_bytes(), sizes.steps())
 
 
 def linear_cross_entropy(tiled: Tiled) -> Tensor:
@@ -129,10 +137,8 @@ class _Projection:
         rows, heads = self.features.shape[0], self.head.shape[1]
         self.coefficients = Coefficients(tiled, rows, heads, classes)
         self.removed = None if tiled.removed is None else tiled.removed.view(rows, heads)
-        given = {name: each.dtype.itemsize for name, each in inputs.items()}
         wanted = {name: each.dtype.itemsize for name, each in tiled.gradients.items()}
-        shapes = {name: tuple(each.shape) for name, each in inputs.items()}
-        self.sizes = sizes_of(shapes, given, wanted, self.dtype.itemsize)
+        self.sizes = sizes_of(inputs, wanted, self.dtype.itemsize)
         self.cut = self.sizes.cut()
         self.buffers = Buffers()
         self.makes_products = bool({"input", "linear_weight", "linear_bias"} & wanted.keys())

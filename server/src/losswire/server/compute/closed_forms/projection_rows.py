@@ -64,17 +64,21 @@ class Coefficients:
         if not self.smoothing or self.chosen is None:
             return None
         if weight is None:
-            return self.chosen.new_full((), self.even, dtype=self.dtype).expand(1, _width(tile))
-        return (weight * self.even).unsqueeze(0)
+            even = torch.full((), self.even, dtype=self.dtype, device=self.chosen.device)
+            return even.expand(1, _width(tile))
+        evenly: Tensor = weight * self.even
+        return evenly.unsqueeze(0)
 
     def _probabilities(self, rows: slice, tile: slice, head: int) -> Tensor | None:
         """Return a new tensor of smoothed probabilities, 0 in removed rows."""
         if self.distribution is None:
             return None
-        given = self.distribution[rows, tile, head].to(self.dtype, copy=True)
+        given: Tensor = self.distribution[rows, tile, head].to(self.dtype, copy=True)
         if self.removed is not None:
             given.masked_fill_(self.removed[rows, head].unsqueeze(1), 0.0)
-        return given.mul_(1.0 - self.smoothing).add_(self.even) if self.smoothing else given
+        if self.smoothing:
+            given.mul_(1.0 - self.smoothing).add_(self.even)
+        return given
 
     def differentiate(self, rows: "Rows", logits: Tensor, slab: slice, tile: slice) -> None:
         """Fill the gradients with respect to target and class weights, of some logits."""
@@ -83,8 +87,8 @@ class Coefficients:
         whole = slice(rows.group.start + slab.start, rows.group.start + slab.stop)
         scale = rows.scale[slab].unsqueeze(1)
         below = (rows.reference[slab] + rows.log_total[slab]).unsqueeze(1) - logits
-        if self.weight_gradient is not None:
-            given = self._probabilities(whole, tile, rows.head)
+        given = self._probabilities(whole, tile, rows.head)
+        if self.weight_gradient is not None and given is not None:
             self.weight_sums[tile] += select_product(below, scale * given).sum(0)
         if self.target_gradient is not None:
             factor = scale * (1.0 - self.smoothing)
@@ -100,7 +104,7 @@ class Coefficients:
 
 
 class Rows:
-    """Some rows of one head. All numbers are float64; they are found a tile of classes at a time."""
+    """Some rows of one head, observed a tile of classes at a time. All numbers are float64."""
 
     def __init__(
         self, coefficients: Coefficients, group: slice, head: int, dtype: torch.dtype
@@ -136,9 +140,7 @@ class Rows:
         higher = torch.maximum(highest, logits.amax(1).double())
         reference = higher.where(higher != -math.inf, 0.0)
         moved = reference - self.reference[slab]
-        below = torch.sub(
-            self._in(reference), logits, out=buffers("below", logits)
-        )
+        below = torch.sub(self._in(reference), logits, out=buffers("below", logits))
         dense = self._dense(slab, tile)
         if dense is not None:
             self.dense_terms[slab] += self.dense_total[slab] * moved

@@ -16,7 +16,7 @@ from losswire.server.pipeline.chunked.accumulate import Accumulator, held_bytes
 from losswire.server.pipeline.chunked.plan import Plan, make_plan
 from losswire.server.pipeline.chunked.read_ahead import read_ahead
 from losswire.server.pipeline.resolve import FindResident
-from losswire.server.pipeline.worker import ComputeWorker
+from losswire.server.pipeline.worker import ComputeWorker, is_brief
 from losswire.server.settings import Settings
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import Violation
@@ -51,7 +51,7 @@ class ChunkedEvaluator:
         Raises what is wrong with the header or a part.
         """
         plan = await self._plan(parts)
-        accumulator = Accumulator(plan, self.worker.device)
+        accumulator = Accumulator(plan, self.worker.device, self.worker.pause)
         with self.budget.reservation() as reservation:
             first = min(plan.count, self._preferred_rows(plan))
             self._reserve(reservation, plan, first)
@@ -61,6 +61,7 @@ class ChunkedEvaluator:
             async def computing() -> AsyncGenerator[Computing]:
                 done = 0
                 held = first
+                brief = is_brief(plan.sized(first))
                 async for payload in _payloads(parts):
                     rows = _count_rows(plan, done, payload)
                     if not rows:
@@ -68,7 +69,9 @@ class ChunkedEvaluator:
                     if rows > held:
                         self._reserve(reservation, plan, rows)
                         held = rows
-                    part = self.worker.start_task(partial(accumulator.add, payload, done), deadline)
+                        brief = is_brief(plan.sized(rows))
+                    add = partial(accumulator.add, payload, done)
+                    part = self.worker.start_task(add, deadline, is_brief=brief)
                     under_way.add(part)
                     part.add_done_callback(under_way.discard)
                     yield part
