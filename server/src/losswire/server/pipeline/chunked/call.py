@@ -8,6 +8,7 @@ from functools import partial
 
 from losswire.server import thresholds
 from losswire.server.catalogue.registry import Registry
+from losswire.server.compute.paths import tiled_form
 from losswire.server.errors import ExpiredError, InvalidEvaluationError
 from losswire.server.memory.budget import Budget, Reservation
 from losswire.server.memory.regions.places import MapRegion
@@ -61,7 +62,8 @@ class ChunkedEvaluator:
             async def computing() -> AsyncGenerator[Computing]:
                 done = 0
                 held = first
-                brief = is_brief(plan.sized(first))
+                # The same for all parts, none of which may overtake another or run in its pauses.
+                brief = tiled_form(plan.whole) is None and is_brief(plan.sized(first))
                 async for payload in _payloads(parts):
                     rows = _count_rows(plan, done, payload)
                     if not rows:
@@ -69,7 +71,6 @@ class ChunkedEvaluator:
                     if rows > held:
                         self._reserve(reservation, plan, rows)
                         held = rows
-                        brief = is_brief(plan.sized(rows))
                     add = partial(accumulator.add, payload, done)
                     part = self.worker.start_task(add, deadline, is_brief=brief)
                     under_way.add(part)
