@@ -142,8 +142,11 @@ class Batch:
         other bits for the elements of vectors at a cut.
         """
         info = catalogue.losses.get(self.evaluation.loss)
+        rows = row_inputs(info, self._inputs)
         return (
             info is not None
+            # The gradient of what all rows share would be formed and added up for each chunk.
+            and all(name in rows for name in self.evaluation.gradients)
             and info.kind == "loss"
             and info.separable
             and self._sent_bytes >= thresholds.CHUNKED_BYTES
