@@ -76,12 +76,13 @@ class Sizes(NamedTuple):
         width = self.classes if cut.is_kept else cut.tile_classes
         logits = cut.tile_rows * width * item
         head = cut.tile_classes * self.features * item
-        # The features, their gradient before it is rounded, and the tiles of head and gradient.
-        size = logits + 2 * cut.group_rows * self.features * item
+        # A copy of the features, in which removed rows are 0, and the gradients to be rounded.
+        copies = 1 + self.gradients.get("input", False)
+        size = logits + copies * cut.group_rows * self.features * item
         size += head * (self.is_converted + self.gradients.get("linear_weight", False))
         size += self.classes * self.heads * 2 * _FLOAT64_BYTES
         size += cut.group_rows * 16 * _FLOAT64_BYTES
-        slab = max(thresholds.BLOCK_BYTES, cut.tile_classes * item)
+        slab = max(thresholds.LOGITS_TILE_BYTES, cut.tile_classes * item)
         return size + _SLAB_COPIES * min(slab, cut.tile_rows * cut.tile_classes * item)
 
     def steps(self) -> int:
@@ -222,10 +223,9 @@ class _Projection:
         return _slices(len(features), self.cut.tile_rows)
 
     def _slabs(self, block: slice, logits: Tensor) -> Iterator[slice]:
-        """Yield the rows of a tile that stay in the cache; on a GPU all of them."""
-        step = block.stop - block.start
-        if logits.is_cpu:
-            step = max(1, thresholds.BLOCK_BYTES // (logits.shape[1] * logits.itemsize))
+        """Yield the rows of a tile that stay in the cache; on a GPU more, to hide the calls."""
+        size = thresholds.BLOCK_BYTES if logits.is_cpu else thresholds.LOGITS_TILE_BYTES
+        step = max(1, size // (logits.shape[1] * logits.itemsize))
         for each in _slices(block.stop - block.start, step):
             yield slice(block.start + each.start, block.start + each.stop)
 
