@@ -209,8 +209,8 @@ LOGITS_TILE_BYTES: Final = 8 * _MIB
 tiles of 4 and 8 MiB, 0.85 s of 16 and 0.90 s of 32 (0022)."""
 
 HEAD_TILE_BYTES: Final = 16 * _MIB
-"""Bytes of the rows of a projection head that are converted at a time, and of their gradient: chosen
-with the setting above (0022)."""
+"""Bytes of the rows of a projection head that are converted at a time, and of their gradient:
+chosen with the setting above (0022)."""
 
 KEPT_LOGITS_BYTES: Final = 64 * _MIB
 """Bytes of the logits that are kept for the second pass. 520 rows against a float32 head of 32,000
