@@ -1,128 +1,40 @@
 """linear_cross_entropy in tiles: torch's numbers, by each of the ways to cut the logits."""
 
-import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
-import ml_dtypes
 import numpy as np
 import pytest
 import torch
 
-from losswire.server import thresholds
 from losswire.server.catalogue.record import Reduction
 from losswire.server.compute.closed_forms.projection import sizes_of
 from losswire.server.compute.dispatch import Outcome, compute
-from losswire.server.compute.work import Work
 from losswire.server.errors import OverLimitError
-from losswire.server.losses import builtin_registry
 from losswire.server.memory.regions.places import Place
 from losswire.server.pipeline.admit import demand, peak_bytes, reply_bytes
-from losswire.server.pipeline.decode import decode
-from losswire.server.pipeline.encode import Encoded
-from losswire.server.pipeline.validate import validate
-from losswire.server.pipeline.worker import ComputeWorker
 from losswire.v1 import evaluation_pb2
 from tests.support.caller import Array, Ask
-from tests.support.inside import CLOSED, Gate, numbered, running_evaluator, until
+from tests.support.inside import Gate, running_evaluator
+from tests.support.projection import CLASSES, DTYPES, ROWS, WAYS, ask_for, take, work_of
 from tests.support.rounding import STATISTICAL_MARGIN, in_double, rms
 from tests.support.sampling import generator
 
-_RECORD = builtin_registry().find("linear_cross_entropy")
 _CPU = torch.device("cpu")
-_ROWS, _CLASSES, _FEATURES = 60, 150, 16
-_DTYPES = {
-    "float32": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-}
-_WAYS = {
-    "whole": {},
-    "rows": {
-        "KEPT_LOGITS_BYTES": 4 * 20 * _CLASSES,
-        "KEPT_MIN_ROWS": 8,
-        "LOGITS_TILE_BYTES": 4 * 20 * 40,
-        "HEAD_TILE_BYTES": 4 * 40 * _FEATURES,
-        "TILE_MIN_CLASSES": 40,
-        "BLOCK_BYTES": 4 * 40 * 7,
-    },
-    "classes": {
-        "KEPT_LOGITS_BYTES": 0,
-        "LOGITS_TILE_BYTES": 4 * 20 * 40,
-        "HEAD_TILE_BYTES": 0,
-        "TILE_MIN_CLASSES": 40,
-        "BLOCK_BYTES": 4 * 40 * 7,
-    },
-}
-"""Limits that make one tile of everything, tiles of rows, and tiles of rows and classes."""
 _LAYOUTS = ("unbatched", "batched", "unbatched_probabilities", "probabilities")
 _HEADS = {"unbatched": ((),), "unbatched_probabilities": ((),)}
 _NEVER = float("inf")
 
 
-@pytest.fixture(params=_WAYS)
+@pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The logits are cut in one of the ways."""
-    _take(request.param, monkeypatch)
+    take(request.param, monkeypatch)
     return str(request.param)
 
 
-def _take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in _WAYS[way].items():
-        monkeypatch.setattr(thresholds, name, value)
-
-
-def _ask(
-    layout: str,
-    dtype: str = "float32",
-    *,
-    heads: tuple[int, ...] = (),
-    classes: int = _CLASSES,
-    weight: bool = True,
-    bias: bool = True,
-    smoothing: float = 0.0,
-) -> Ask:
-    """Draw an evaluation in one layout, with all its gradients."""
-    rng = generator("tiles", layout, dtype, str(heads))
-    rows = () if layout.startswith("unbatched") else (_ROWS,)
-    inputs: dict[str, Array] = {
-        "input": rng.standard_normal((*rows, _FEATURES)),
-        "linear_weight": rng.standard_normal((classes, *heads, _FEATURES)) / 2,
-    }
-    options: dict[str, int | float] = {"label_smoothing": smoothing}
-    if layout.endswith("probabilities"):
-        drawn = rng.random((*rows, classes, *heads))
-        inputs["target"] = drawn / drawn.sum(len(rows), keepdims=True)
-    else:
-        inputs["target"] = rng.integers(0, classes, (*rows, *heads))
-        options["ignore_index"] = 7
-        if rows:
-            inputs["target"][::5] = 7
-    if bias:
-        inputs["linear_bias"] = rng.standard_normal((classes, *heads))
-    if weight:
-        inputs["weight"] = rng.uniform(0.5, 2.0, classes)
-    own = _DTYPES[dtype]
-    return Ask(
-        loss=_RECORD.name,
-        inputs={
-            name: each if each.dtype.kind == "i" else each.astype(own)
-            for name, each in inputs.items()
-        },
-        options=options,
-        gradients_for=tuple(name for name in inputs if layout in _RECORD.differentiable_in(name)),
-        engine="auto",
-    )
-
-
-def _work(ask: Ask) -> Work:
-    return validate(decode(ask.message()), _RECORD)
-
-
 def _evaluate(ask: Ask) -> Outcome:
-    return compute(_work(ask), _CPU)
+    return compute(work_of(ask), _CPU)
 
 
 def _exactly(ask: Ask) -> Outcome:
@@ -134,9 +46,9 @@ def _exactly(ask: Ask) -> Outcome:
 def _variants(layout: str, dtype: str) -> Iterator[Ask]:
     """Draw every option, reduction and way to weight values, not all of them together."""
     for heads in _HEADS.get(layout, ((), (3,), (2, 2))):
-        plain = _ask(layout, dtype, heads=heads, weight=False, bias=False)
-        ask = _ask(layout, dtype, heads=heads)
-        smooth = _ask(layout, dtype, heads=heads, smoothing=0.1, bias=False)
+        plain = ask_for(layout, dtype, heads=heads, weight=False, bias=False)
+        ask = ask_for(layout, dtype, heads=heads)
+        smooth = ask_for(layout, dtype, heads=heads, smoothing=0.1, bias=False)
         rng = generator("variants", layout, dtype)
         shape = np.shape(_evaluate(replace(ask, reduction=Reduction.NONE, gradients_for=())).loss)
         weight = np.asarray(rng.uniform(0.5, 2.0, shape[:1])).astype(np.float32)
@@ -150,12 +62,12 @@ def _variants(layout: str, dtype: str) -> Iterator[Ask]:
         )
         yield replace(ask, sample_weight=weight)
         yield replace(smooth, normalizer=3.0)
-        yield replace(_ask(layout, dtype, heads=heads, weight=False, smoothing=1.0))
+        yield replace(ask_for(layout, dtype, heads=heads, weight=False, smoothing=1.0))
         yield replace(ask, gradients_for=())
 
 
 @pytest.mark.parametrize("layout", _LAYOUTS)
-@pytest.mark.parametrize("dtype", _DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_results_are_torchs(way: str, layout: str, dtype: str) -> None:
     """Loss, sums and gradients are those of torch in float64, whatever is asked for."""
     del way
@@ -185,7 +97,7 @@ def test_errors_are_no_larger_than_torchs(way: str, layout: str, dtype: str) -> 
     squares: dict[str, list[tuple[float, float]]] = {}
     for classes in (150, 155, 161, 170):
         for smoothing in (0.0, 0.1):
-            ask = _ask(layout, dtype, classes=classes, smoothing=smoothing)
+            ask = ask_for(layout, dtype, classes=classes, smoothing=smoothing)
             kind = None if dtype == "float32" else "float32"
             ask = replace(ask, gradient_dtype=kind)
             values = replace(ask, reduction=Reduction.NONE, gradients_for=())
@@ -214,8 +126,8 @@ def test_removed_rows_are_exactly_zero(
 ) -> None:
     """A row of weight 0 or an ignored one gives 0 whatever it holds; the others keep their bits."""
     del way
-    ask = _ask(layout, heads=heads)
-    weight = np.ones(_ROWS, np.float32)
+    ask = ask_for(layout, heads=heads)
+    weight = np.ones(ROWS, np.float32)
     weight[1::5] = 0
     removed = weight == 0
     if layout == "batched":
@@ -236,10 +148,10 @@ def test_removed_rows_are_exactly_zero(
 def test_a_removed_row_is_zero_beside_a_head_that_is_not_finite(way: str, layout: str) -> None:
     """0 times NaN is NaN: gradients of removed rows are selected, not multiplied."""
     del way
-    ask = _ask(layout, bias=False)
+    ask = ask_for(layout, bias=False)
     head = ask.inputs["linear_weight"].copy()
     head[100, 3] = np.nan
-    weight = np.zeros(_ROWS, np.float32)
+    weight = np.zeros(ROWS, np.float32)
     ask = replace(
         ask,
         inputs={**ask.inputs, "linear_weight": head},
@@ -258,8 +170,8 @@ def test_a_removed_row_is_zero_beside_a_head_that_is_not_finite(way: str, layout
 def test_masked_classes_add_nothing(way: str, layout: str, dtype: str, masked: slice) -> None:
     """A bias of -inf takes classes out: the result is that of the head without them."""
     del way
-    ask = _ask(layout, dtype, weight=False)
-    kept = np.ones(_CLASSES, bool)
+    ask = ask_for(layout, dtype, weight=False)
+    kept = np.ones(CLASSES, bool)
     kept[masked] = False
     inputs = {name: each.copy() for name, each in ask.inputs.items()}
     inputs["linear_bias"][~kept] = -np.inf
@@ -290,7 +202,7 @@ def test_a_class_of_weight_0_adds_nothing(way: str) -> None:
     """Its logit may be -inf, with indices that name it, smoothing, and probabilities."""
     del way
     for layout in ("batched", "probabilities"):
-        ask = _ask(layout, smoothing=0.1)
+        ask = ask_for(layout, smoothing=0.1)
         ask = replace(ask, reduction=Reduction.SUM)
         inputs = {name: each.copy() for name, each in ask.inputs.items()}
         inputs["weight"][:3] = 0
@@ -308,8 +220,8 @@ def test_gradients_are_written_to_their_destinations(way: str) -> None:
     """Also those of a rounded dtype, and without an array of their own."""
     del way
     for dtype in ("float32", "bfloat16"):
-        ask = _ask("batched", dtype, heads=(2,))
-        work = _work(ask)
+        ask = ask_for("batched", dtype, heads=(2,))
+        work = work_of(ask)
         arrays = {name: np.full_like(work.inputs[name], np.nan) for name in work.gradients_for}
         outcome = compute(
             work.written_to({name: Place(each) for name, each in arrays.items()}), _CPU
@@ -321,28 +233,28 @@ def test_gradients_are_written_to_their_destinations(way: str) -> None:
 
 def test_each_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits of these tests lead to different cuts."""
-    inputs = _ask("batched", bias=False).inputs
+    inputs = ask_for("batched", bias=False).inputs
     cuts = []
-    for way in _WAYS:
+    for way in WAYS:
         with monkeypatch.context() as patch:
-            _take(way, patch)
+            take(way, patch)
             cuts.append(sizes_of(inputs, {"input": 4, "linear_weight": 4}, 4).cut())
     assert [(each.is_kept, each.group_rows, each.tile_classes) for each in cuts] == [
-        (True, _ROWS, _CLASSES),
-        (True, 20, _CLASSES),
-        (False, _ROWS, 40),
+        (True, ROWS, CLASSES),
+        (True, 20, CLASSES),
+        (False, ROWS, 40),
     ]
 
 
 def test_the_price_is_that_of_tiles() -> None:
     """A head of 1 GB with both gradients fits into 4 GiB; by autograd it does not."""
     shapes = {"input": (2048, 4096), "linear_weight": (128_256, 4096)}
-    own = _DTYPES["bfloat16"]
+    own = DTYPES["bfloat16"]
     # No memory is taken: all rows are the same bytes.
     inputs = {name: np.broadcast_to(np.zeros((), own), shape) for name, shape in shapes.items()}
     inputs["target"] = np.zeros(2048, np.int64)
-    small = _work(
-        replace(_ask("batched", "bfloat16", bias=False, weight=False), inputs=_small(inputs))
+    small = work_of(
+        replace(ask_for("batched", "bfloat16", bias=False, weight=False), inputs=_small(inputs))
     )
     head = inputs["linear_weight"].nbytes
     works = []
@@ -367,80 +279,3 @@ def test_the_price_is_that_of_tiles() -> None:
 
 def _small(inputs: dict[str, Array]) -> dict[str, Array]:
     return {name: each[:2, :8] if each.ndim > 1 else each[:2] for name, each in inputs.items()}
-
-
-async def _answers(worker: ComputeWorker, items: Mapping[str, Work]) -> list[str]:
-    """Let a worker compute what was queued before it started; returns the order of the answers."""
-    answered: list[str] = []
-
-    def note(name: str, _: object) -> None:
-        answered.append(name)
-
-    futures = []
-    for name, item in items.items():
-        future = worker.submit([item], _NEVER)
-        assert not isinstance(future, list)
-        future.add_done_callback(partial(note, name))
-        futures.append(future)
-    worker.start()
-    await asyncio.gather(*futures)
-    assert all(isinstance(each.result()[0], Encoded) for each in futures)
-    return answered
-
-
-def test_brief_evaluations_are_served_between_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that came later is answered first; another long one keeps its turn."""
-    _take("classes", monkeypatch)
-    monkeypatch.setattr(thresholds, "BRIEF_STEPS", 10)
-    long = _work(_ask("batched"))
-    brief = validate(decode(numbered(1.0)), Gate().record)
-    worker = ComputeWorker(_CPU, 1)
-    items = {"long": long, "longer": long, "brief": brief, "also": brief}
-    assert asyncio.run(_answers(worker, items)) == ["brief", "also", "long", "longer"]
-    worker.stop()
-
-
-def test_gradients_in_shared_memory_keep_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A brief evaluation with a destination is not computed before an earlier one."""
-    _take("classes", monkeypatch)
-    monkeypatch.setattr(thresholds, "BRIEF_STEPS", 10)
-    brief = validate(decode(numbered(1.0)), Gate().record)
-    place = Place(np.zeros(1, np.float32))
-    placed = replace(brief, gradients_for=("input",)).written_to({"input": place})
-    worker = ComputeWorker(_CPU, 1)
-    items = {"long": _work(_ask("batched")), "placed": placed, "brief": brief}
-    assert asyncio.run(_answers(worker, items)) == ["brief", "long", "placed"]
-    assert place.array == 1
-    worker.stop()
-
-
-def test_a_long_evaluation_ends_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cancelled between two tiles, it computes no further one, and the next is served."""
-    _take("classes", monkeypatch)
-    worker, gate = ComputeWorker(_CPU, 1), Gate()
-    pauses, pause = [0], worker.pause
-
-    def counted() -> None:
-        pauses[0] += 1
-        pause()
-
-    monkeypatch.setattr(worker, "pause", counted)
-
-    async def run() -> None:
-        long = worker.submit([_work(_ask("batched"))], _NEVER)
-        # It is computed in the first pause, and blocks the thread there.
-        brief = worker.submit([validate(decode(numbered(CLOSED)), gate.record)], _NEVER)
-        assert not isinstance(long, list)
-        assert not isinstance(brief, list)
-        worker.start()
-        await until(gate.reached.is_set)
-        long.cancel()
-        await asyncio.sleep(0)
-        gate.open.set()
-        await brief
-        await until(lambda: worker.is_idle)
-
-    asyncio.run(run())
-    worker.stop()
-    stopped_in_the_second = 2
-    assert pauses == [stopped_in_the_second]
