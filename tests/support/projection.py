@@ -28,14 +28,12 @@ WAYS = {
         "LOGITS_TILE_BYTES": 4 * 20 * 40,
         "HEAD_TILE_BYTES": 4 * 40 * FEATURES,
         "TILE_MIN_CLASSES": 40,
-        "BLOCK_BYTES": 4 * 40 * 7,
     },
     "classes": {
         "KEPT_LOGITS_BYTES": 0,
         "LOGITS_TILE_BYTES": 4 * 20 * 40,
         "HEAD_TILE_BYTES": 0,
         "TILE_MIN_CLASSES": 40,
-        "BLOCK_BYTES": 4 * 40 * 7,
     },
 }
 """Limits that make one tile of everything, tiles of rows, and tiles of rows and classes."""

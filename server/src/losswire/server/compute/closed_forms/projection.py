@@ -223,9 +223,8 @@ class _Projection:
         return _slices(len(features), self.cut.tile_rows)
 
     def _slabs(self, block: slice, logits: Tensor) -> Iterator[slice]:
-        """Yield the rows of a tile that stay in the cache; on a GPU more, to hide the calls."""
-        size = thresholds.BLOCK_BYTES if logits.is_cpu else thresholds.LOGITS_TILE_BYTES
-        step = max(1, size // (logits.shape[1] * logits.itemsize))
+        """Yield some rows of a tile at a time, which bounds temporaries of large tiles."""
+        step = max(1, thresholds.LOGITS_TILE_BYTES // (logits.shape[1] * logits.itemsize))
         for each in _slices(block.stop - block.start, step):
             yield slice(block.start + each.start, block.start + each.stop)
 
