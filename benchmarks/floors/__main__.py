@@ -5,7 +5,7 @@ from importlib import import_module
 
 from benchmarks.floors.kept_blocks import keep
 
-PROGRAMS = ("memcpy", "echo_client", "echo_server", "torch_here")
+PROGRAMS = ("memcpy", "echo_client", "echo_server", "torch_here", "projection_here")
 
 
 def main() -> int:

@@ -132,8 +132,10 @@ def test_a_resident_head_gives_exact_gradients(small: str, dtype: str) -> None:
     with Client(small) as client:
         handle = client.put(head)
         inputs: dict[str, ArrayInput] = {"input": hidden, "linear_weight": handle, "target": target}
-        only = client.evaluate("linear_cross_entropy", inputs, gradients=["input"])
-        both = client.evaluate("linear_cross_entropy", inputs, gradients=["input", "linear_weight"])
+        only, both = (
+            client.evaluate("linear_cross_entropy", inputs, gradients=names, engine="autograd")
+            for names in (["input"], ["input", "linear_weight"])
+        )
     assert list(only.gradients) == ["input"]
     np.testing.assert_array_equal(only.gradients["input"], both.gradients["input"])
     for name, gradient in zip(("input", "linear_weight"), expected, strict=True):

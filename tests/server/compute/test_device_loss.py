@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from losswire.server import app
 from losswire.server.compute.devices.cuda import is_lost
-from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.compute.dispatch import Outcome, Pause, compute
 from losswire.server.compute.work import Work
 from losswire.server.losses import builtin_registry
 from losswire.server.pipeline import worker as worker_module
@@ -129,10 +129,10 @@ def test_a_full_device_is_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused allocation is told with a time to come back, and the next call is answered."""
     errors = [torch.OutOfMemoryError("CUDA out of memory.")]
 
-    def once(work: Work, device: torch.device) -> Outcome:
+    def once(work: Work, device: torch.device, pause: Pause) -> Outcome:
         if errors:
             raise errors.pop()
-        return compute(work, device)
+        return compute(work, device, pause)
 
     monkeypatch.setattr(worker_module, "compute", once)
     item = evaluation("mse_loss", {"input": f32(1, 2), "target": f32(3, 4)})

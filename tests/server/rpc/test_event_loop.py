@@ -11,7 +11,7 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.compute.dispatch import Outcome, Pause, compute
 from losswire.server.compute.native.binding import AVAILABLE
 from losswire.server.compute.work import Work
 from losswire.server.pipeline import worker
@@ -89,9 +89,9 @@ def test_only_a_few_small_evaluations_run_on_the_event_loop(
     """Those that native rows compute; the worker's thread computes all others."""
     threads: set[int] = set()
 
-    def spy(work: Work, device: torch.device) -> Outcome:
+    def spy(work: Work, device: torch.device, pause: Pause) -> Outcome:
         threads.add(threading.get_ident())
-        return compute(work, device)
+        return compute(work, device, pause)
 
     async def run(stub: AsyncStub) -> None:
         calls.seen.clear()  # the server has checked itself before

@@ -106,6 +106,18 @@ server should hold little (0007)."""
 MAX_STEPS: Final = 10_000_000_000
 """Steps of one call. Not measured: about ten seconds, during which no other call is served."""
 
+MAX_TILED_STEPS: Final = 500_000_000_000
+"""Steps of one call whose evaluation goes by tiles, of which the largest head that was tried (2,048
+rows of 4,096 features, 128,256 classes) takes 172 billion, in 50 to 70 s. Brief evaluations are
+served meanwhile, and it ends when its caller has gone (0022)."""
+
+BRIEF_BYTES: Final = 64 * _MIB
+"""Bytes of all inputs up to which an evaluation is computed between two tiles of another. Not
+measured: it takes about as long as a tile."""
+
+BRIEF_STEPS: Final = 1_000_000_000
+"""Steps up to which it is. Not measured, for the same reason."""
+
 MEMORY_RETRY_MS: Final = 200
 """Milliseconds before a retry when the system has no memory. Not measured: a few evaluations."""
 
@@ -191,6 +203,26 @@ less. Measured: docs/decisions/0008."""
 BLOCK_BYTES: Final = 2 << 20
 """Bytes of the largest input in one block of a closed form in torch: enough to hide the cost of a
 call, few enough to stay in the cache from one pass to the next. Measured: docs/decisions/0008."""
+
+LOGITS_TILE_BYTES: Final = 8 * _MIB
+"""Bytes of one tile of logits that are made twice: 512 rows against 16,000 classes took 0.84 s with
+tiles of 4 and 8 MiB, 0.85 s of 16 and 0.90 s of 32 (0022)."""
+
+HEAD_TILE_BYTES: Final = 16 * _MIB
+"""Bytes of the rows of a projection head that are converted at a time, and of their gradient:
+chosen with the setting above (0022)."""
+
+KEPT_LOGITS_BYTES: Final = 64 * _MIB
+"""Bytes of the logits that are kept for the second pass. 520 rows against a float32 head of 32,000
+classes took 2.46 s in 32 MiB, 2.89 s in 16 and 3.57 s in 8; made twice 3.18 s (0022)."""
+
+KEPT_MIN_ROWS: Final = 192
+"""Rows whose logits have to fit at least to be kept. With a head in bfloat16, which is converted
+for each group of rows, 260 took 2.18 s, 130 took 3.01 s, and making logits twice 2.53 s (0022)."""
+
+TILE_MIN_CLASSES: Final = 256
+"""Classes of one tile at least, whatever its bytes. Not measured: products of fewer rows or columns
+are slower for each multiplication."""
 
 THREAD_BYTES: Final = 1 << 20
 """Bytes of the inputs that one thread of native rows gets at least; with fewer, starting it costs

@@ -150,6 +150,8 @@ class Batch:
         """
         return (
             loss is not None
+            # The gradient of what all rows share would be formed and added up for each chunk.
+            and set(self.evaluation.gradients) <= set(row_inputs(loss, self._inputs))
             and loss.kind == "loss"
             and loss.separable
             and self._sent_bytes >= thresholds.CHUNKED_BYTES

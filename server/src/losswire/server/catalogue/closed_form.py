@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from losswire.server.catalogue.value_rules import Array
@@ -127,3 +128,50 @@ class ClosedForm:
     single: str | None = None
     """The layout of one row without its batch axis, if there is one. Factors of it are
     computed as those of a batch of one row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiled:
+    """A whole evaluation, on one device, whose closed form makes large intermediate results."""
+
+    inputs: Mapping[str, Tensor]
+    """Each in its own dtype."""
+    options: Options
+    dtype: torch.dtype
+    """The compute dtype."""
+    coefficients: Tensor | None
+    """The gradient with respect to each value, in the values' shape and in float64, 0 where the
+    value is removed; None: loss only."""
+    removed: Tensor | None
+    """Which values contribute nothing, whatever their rows hold; None: none."""
+    gradients: Mapping[str, Tensor]
+    """Where to write the gradients asked for, each in the shape of its input and in the dtype
+    that is returned. Never read before they are written."""
+    pause: Callable[[], None]
+    """To be called after each tile: other work may be done meanwhile. It may raise an exception,
+    which ends the evaluation."""
+
+
+class TiledCost(NamedTuple):
+    """The memory and work of a tiled evaluation."""
+
+    scratch_bytes: int
+    """The bytes of all buffers, beside the inputs and the gradients that are returned."""
+    steps: int
+    """The work, in steps of about a nanosecond on a CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiledForm:
+    """How to compute a loss, in one of its layouts, without its large intermediate results.
+
+    They are made in tiles, on any device and for evaluations of any size.
+    """
+
+    compute: Callable[[Tiled], Tensor]
+    """Computes an evaluation: returns its values in float64 and fills its gradients."""
+    cost: Callable[[Mapping[str, Array], Mapping[str, int], int], TiledCost]
+    """Returns the cost of inputs (of which it looks at dtypes and shapes only), from the bytes of
+    a number of each gradient and of one of the compute dtype."""
+    gradients: tuple[str, ...]
+    """The inputs it can differentiate; others take autograd."""

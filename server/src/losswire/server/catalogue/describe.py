@@ -48,7 +48,7 @@ def describe(record: LossRecord) -> loss_info_pb2.LossInfo:
         default_reduction=_REDUCTIONS[record.default_reduction],
         mean_denominator=record.mean_denominator,
         separable=record.separable,
-        closed_form=bool(record.closed_forms),
+        closed_form=bool(record.closed_forms or record.tiled_forms),
         source=record.source,
         engine_differences=[
             loss_info_pb2.EngineDifference(

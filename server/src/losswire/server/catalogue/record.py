@@ -15,7 +15,12 @@ from typing import Any, Final, get_args, get_type_hints
 import torch
 from torch import Tensor
 
-from losswire.server.catalogue.closed_form import ClosedForm, Denominators, PerValueTerms
+from losswire.server.catalogue.closed_form import (
+    ClosedForm,
+    Denominators,
+    PerValueTerms,
+    TiledForm,
+)
 from losswire.server.catalogue.engine_difference import EngineDifference
 from losswire.server.catalogue.layouts import Layout
 from losswire.server.catalogue.options import Option, OptionField
@@ -118,6 +123,7 @@ class LossRecord:
     denominators: Mapping[str, Denominators]
     counted: Mapping[str, PerValueTerms]
     closed_forms: Mapping[str, ClosedForm]
+    tiled_forms: Mapping[str, TiledForm]
     formula: Callable[..., Terms] | None
     differences: tuple[EngineDifference, ...]
     option_fields: Mapping[str, OptionField] = field(default_factory=dict)
@@ -181,6 +187,7 @@ def loss(
     denominators: Mapping[str, Denominators] | None = None,
     counted: Mapping[str, PerValueTerms] | None = None,
     closed_forms: Mapping[str, ClosedForm] | None = None,
+    tiled_forms: Mapping[str, TiledForm] | None = None,
     formula: Callable[..., Terms] | None = None,
     differences: Sequence[EngineDifference] = (),
     source: str,
@@ -202,6 +209,8 @@ def loss(
     `counted`: for the layouts, by name, in which torch ignores some rows, how to tell
     which values count.
     `closed_forms`: for some layouts, by name, how to compute without autograd.
+    `tiled_forms`: the same, for losses whose intermediate results are much larger than their
+    inputs.
     `formula`: a function of the same parameters that takes the limits which torch's function
     does not (0 log 0 is 0), or does not overflow where that does; autograd differentiates it
     wherever `engine = auto` takes no closed form. None: torch's function has all limits.
@@ -222,6 +231,7 @@ def loss(
         denominators=denominators or {},
         counted=counted or {},
         closed_forms=closed_forms or {},
+        tiled_forms=tiled_forms or {},
         formula=formula,
         differences=tuple(differences),
         source=source,
@@ -255,6 +265,7 @@ def activation(
         denominators={},
         counted={},
         closed_forms={},
+        tiled_forms={},
         formula=None,
         differences=(),
         source=source,

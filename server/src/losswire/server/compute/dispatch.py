@@ -1,17 +1,19 @@
 """Compute evaluations, each by the path that is chosen for it, and stacks of them together."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 
-from losswire.server.catalogue.closed_form import ClosedForm
+from losswire.server.catalogue.closed_form import ClosedForm, TiledForm
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.autograd import compute_autograd
 from losswire.server.compute.closed_forms.blocks import compute_closed
 from losswire.server.compute.closed_forms.factored import compute_factored, factor_arrays
+from losswire.server.compute.closed_forms.tiled import compute_tiled
 from losswire.server.compute.devices.transfers import transfers_for
 from losswire.server.compute.native.rows import compute_rows
 from losswire.server.compute.paths import Path, is_small, path_of
@@ -19,6 +21,12 @@ from losswire.server.compute.reduce import Computed
 from losswire.server.compute.stacking.stack import compute_stack
 from losswire.server.compute.work import Work
 from losswire.server.memory.regions.places import Destination
+
+Pause = Callable[[], None]
+"""Called between two tiles of a long evaluation; see `Tiled.pause`."""
+
+_THREADED_PARTS: Final = (Path.TILED, Path.AUTOGRAD)
+"""The paths that take longer for a part of a chunked call than the next one needs to arrive."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,19 +51,28 @@ class Outcome:
     """The gradients that are where the caller wants them."""
 
 
-def compute(work: Work, device: torch.device) -> Outcome:
-    """Compute an evaluation by its path."""
-    [outcome] = compute_together([work], device)
+def no_pause() -> None:
+    """Go on without a pause."""
+
+
+def compute(work: Work, device: torch.device, pause: Pause = no_pause) -> Outcome:
+    """Compute an evaluation by its path.
+
+    A long one calls `pause` now and then, on this thread, and ends with what that raises.
+    """
+    [outcome] = compute_together([work], device, pause)
     return outcome
 
 
-def compute_together(works: Sequence[Work], device: torch.device) -> list[Outcome]:
+def compute_together(
+    works: Sequence[Work], device: torch.device, pause: Pause = no_pause
+) -> list[Outcome]:
     """Compute works of one skeleton, which have to be `stackable` where there are several."""
     start = time.perf_counter_ns()
     path, form = path_of(works[0], device.type)
     engine = "autograd" if path is Path.AUTOGRAD else "closed_form"
-    with _threads_for(works[0], engine), transfers_for(device):
-        found = _computed(path, form, works, device)
+    with _threads_for(works[0], path), transfers_for(device):
+        found = _computed(path, form, works, device, pause)
     share = (time.perf_counter_ns() - start) // len(works)
     return [
         _outcome(work, each, share, str(device), engine)
@@ -64,7 +81,11 @@ def compute_together(works: Sequence[Work], device: torch.device) -> list[Outcom
 
 
 def _computed(
-    path: Path, form: ClosedForm | None, works: Sequence[Work], device: torch.device
+    path: Path,
+    form: ClosedForm | TiledForm | None,
+    works: Sequence[Work],
+    device: torch.device,
+    pause: Pause,
 ) -> list[Computed]:
     """Compute works by a path."""
     match path, form:
@@ -77,6 +98,8 @@ def _computed(
             return compute_stack(form, works, device)
         case Path.BLOCKS, ClosedForm():
             return [compute_closed(form, work) for work in works]
+        case Path.TILED, TiledForm():
+            return [compute_tiled(form, work, device, pause) for work in works]
         case _:
             return [compute_autograd(work, device) for work in works]
 
@@ -103,13 +126,13 @@ def _outcome(work: Work, computed: Computed, nanoseconds: int, device: str, engi
 
 
 @contextmanager
-def _threads_for(work: Work, engine: str) -> Iterator[None]:
+def _threads_for(work: Work, path: Path) -> Iterator[None]:
     """Limit torch to one thread for small evaluations and closed forms of parts of chunked calls.
 
     A part is computed faster than the next one arrives, and the other processors are busy
     moving it: waiting for them takes longer than the work that they could take over.
     """
-    single = is_small(work) or (work.whole is not None and engine == "closed_form")
+    single = is_small(work) or (work.whole is not None and path not in _THREADED_PARTS)
     threads = torch.get_num_threads()
     if not single or threads == 1:
         yield

@@ -4,11 +4,12 @@ It depends on nothing but the skeleton of the evaluation and the kind of device,
 result depends on other evaluations. How a chunked call is cut makes no difference either.
 """
 
+from collections.abc import Collection
 from enum import Enum, auto
 from typing import Final
 
 from losswire.server import thresholds
-from losswire.server.catalogue.closed_form import ClosedForm
+from losswire.server.catalogue.closed_form import ClosedForm, TiledForm
 from losswire.server.compute.work import COMPUTED_IN, Work, of_skeleton
 from losswire.v1 import evaluation_pb2
 
@@ -26,11 +27,13 @@ class Path(Enum):
     """Small evaluations together, on a GPU."""
     BLOCKS = auto()
     """Closed forms in torch that walk blocks of rows, on a CPU."""
+    TILED = auto()
+    """Closed forms in torch that make large intermediate results in tiles."""
     AUTOGRAD = auto()
     """The record's function and torch's autograd."""
 
 
-def path_of(work: Work, device_type: str) -> tuple[Path, ClosedForm | None]:
+def path_of(work: Work, device_type: str) -> tuple[Path, ClosedForm | TiledForm | None]:
     """Return the path of an evaluation on a kind of device, and the closed form it takes."""
     on_cpu = device_type == "cpu"
     if on_cpu and (form := native_form(work)):
@@ -41,6 +44,8 @@ def path_of(work: Work, device_type: str) -> tuple[Path, ClosedForm | None]:
         return Path.STACKED, form
     if on_cpu and (form := block_form(work)):
         return Path.BLOCKS, form
+    if tiled := tiled_form(work):
+        return Path.TILED, tiled
     return Path.AUTOGRAD, None
 
 
@@ -56,8 +61,8 @@ def stackable(work: Work) -> bool:
 
 def remember(work: Work) -> None:
     """Compute the cached properties that all evaluations of a skeleton will share."""
-    _ = native_form(work), stacked_form(work), block_form(work), _only_has_rows(work)
-    _ = work.input_bytes
+    _ = native_form(work), stacked_form(work), block_form(work), tiled_form(work)
+    _ = _only_has_rows(work), work.input_bytes
 
 
 @of_skeleton
@@ -105,6 +110,15 @@ def block_form(work: Work) -> ClosedForm | None:
 
 
 @of_skeleton
+def tiled_form(work: Work) -> TiledForm | None:
+    """Return the closed form by whose tiles it is computed; None: none fits."""
+    if work.whole is not None:
+        return tiled_form(work.whole)
+    form = work.record.tiled_forms.get(work.layout.name)
+    return form if form is not None and _fits(work, form.gradients) else None
+
+
+@of_skeleton
 def _only_has_rows(work: Work) -> bool:
     return work.row_inputs == work.inputs.keys()
 
@@ -113,17 +127,20 @@ def _only_has_rows(work: Work) -> bool:
 def _form_of_any_size(work: Work) -> ClosedForm | None:
     """Return the closed form of its layout, where that can compute it; its size aside."""
     form = work.record.closed_forms.get(work.layout.name)
-    if (
-        form is None
-        or work.engine == evaluation_pb2.ENGINE_AUTOGRAD
-        or work.compute_dtype not in COMPUTED_IN
-        or work.loss_dtype != work.compute_dtype
-        or not work.values_shape
-        or not set(work.gradients_for) <= set(form.gradients)
-        or any(array.size == 0 for array in work.inputs.values())
-    ):
+    if form is None or not work.values_shape or not _fits(work, form.gradients):
         return None
     return form
+
+
+def _fits(work: Work, gradients: Collection[str]) -> bool:
+    """Return whether a closed form with these gradients may compute an evaluation."""
+    return (
+        work.engine != evaluation_pb2.ENGINE_AUTOGRAD
+        and work.compute_dtype in COMPUTED_IN
+        and work.loss_dtype == work.compute_dtype
+        and set(work.gradients_for) <= set(gradients)
+        and all(array.size for array in work.inputs.values())
+    )
 
 
 def _natural_type(work: Work, name: str) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from losswire.server.catalogue.closed_form import Denominators, Options, Rows
-from losswire.server.compute.closed_forms import softmax
+from losswire.server.catalogue.closed_form import Denominators, Options, Rows, TiledForm
+from losswire.server.compute.closed_forms import projection, softmax
 from losswire.server.declare import (
     DISTRIBUTION,
     AbsentIn,
@@ -56,6 +56,19 @@ def _filled(options: Options) -> Options:
     """Return the options with the class that is ignored."""
     given = options["ignore_index"]
     return {"ignore_index": _IGNORED if given is None else given}
+
+
+_DENOMINATORS = Denominators(inputs=("target", "weight"), terms=_denominators)
+_WITH_INDICES = TiledForm(
+    compute=projection.linear_cross_entropy,
+    cost=projection.cost,
+    gradients=("input", "linear_weight", "linear_bias"),
+)
+_WITH_PROBABILITIES = TiledForm(
+    compute=projection.linear_cross_entropy,
+    cost=projection.cost,
+    gradients=("input", "linear_weight", "linear_bias", "target", "weight"),
+)
 
 
 @loss(
@@ -131,8 +144,13 @@ def _filled(options: Options) -> Options:
     },
     mean_denominator="class indices: the sum of weight[target] over the rows that are not ignored "
     "(their number without a weight); probabilities: the number of rows",
-    denominators={"batched": Denominators(inputs=("target", "weight"), terms=_denominators)},
+    denominators={"unbatched": _DENOMINATORS, "batched": _DENOMINATORS},
     counted=dict.fromkeys(("batched", "unbatched"), _counted),
+    tiled_forms={
+        "unbatched": _WITH_INDICES,
+        "batched": _WITH_INDICES,
+        **dict.fromkeys(_PROBABILITIES, _WITH_PROBABILITIES),
+    },
     cost=Cost(scratch=_logits, steps=_products),
     differences=(
         EngineDifference(

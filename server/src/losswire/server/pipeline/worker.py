@@ -5,6 +5,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from losswire.server.compute.stacking.stacks import stacks
 from losswire.server.compute.work import Work
 from losswire.server.errors import DeviceLostError, ExpiredError, OverloadedError
 from losswire.server.memory.allocator import return_freed_memory
+from losswire.server.pipeline.admit import step_count
 from losswire.server.pipeline.encode import Encoded, encode_detached
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,8 @@ class _Job:
     """On the monotonic clock."""
     queued: int
     """When it arrived, on the performance counter."""
+    is_brief: bool = False
+    """Whether all parts take a moment only and may be computed before others."""
     answers: list[Any] = field(init=False)
     _missing: int = field(init=False)
     """The number of answers that are still missing."""
@@ -97,8 +101,12 @@ class ComputeWorker:
         self._on_lost: Callable[[], object] = _ignore
         self._submitted = 0
         self._finished = 0
-        """The number of jobs that were submitted to the thread, and that it has finished."""
+        """The number of parts that were submitted to the thread, and that it has finished."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._drawn: deque[list[tuple[_Job, int]]] = deque()
+        """What was taken from the queue and not computed yet: parts to be computed together."""
+        self._current: tuple[_Job, int] | None = None
+        """The part whose computation may be paused. Both belong to the thread."""
         self._thread = threading.Thread(target=self._run, name="losswire-worker", daemon=True)
 
     def start(self, on_lost: Callable[[], object] = _ignore) -> None:
@@ -141,23 +149,27 @@ class ComputeWorker:
             if time.monotonic() >= deadline:
                 return _Computed([_expired() for _ in works])
             return _Computed([self._answer(work, 0) for work in works])
-        return self._submit(list(works), deadline)
+        return self._submit(list(works), deadline, is_brief=all(map(is_brief, works)))
 
-    async def run(self, task: Callable[[int], ResultT], deadline: float) -> ResultT:
+    async def run(
+        self, task: Callable[[int], ResultT], deadline: float, *, is_brief: bool = False
+    ) -> ResultT:
         """Run a function on the worker's thread, with the nanoseconds that it waited.
 
-        Raises the errors of the function, and ExpiredError when it had not begun by the deadline.
+        `is_brief` is that of `start_task`. Raises the errors of the function, and ExpiredError when
+        it had not begun by the deadline.
         """
-        return await self.answer_of(self.start_task(task, deadline))
+        return await self.answer_of(self.start_task(task, deadline, is_brief=is_brief))
 
     def start_task(
-        self, task: Callable[[int], ResultT], deadline: float
+        self, task: Callable[[int], ResultT], deadline: float, *, is_brief: bool = False
     ) -> asyncio.Future[list[ResultT]]:
         """Queue a function for the worker's thread; `answer_of` awaits its result.
 
-        A future that is cancelled before the function began prevents it from running.
+        A future that is cancelled before the function began prevents it from running. One that
+        `is_brief` may run between two tiles of a long evaluation.
         """
-        return self._submit([task], deadline)
+        return self._submit([task], deadline, is_brief=is_brief)
 
     async def answer_of(self, started: asyncio.Future[list[ResultT]]) -> ResultT:
         """Return the result of a queued function; raises its error."""
@@ -166,24 +178,57 @@ class ComputeWorker:
             raise answer
         return answer
 
-    def _submit(self, parts: list[Work | Task], deadline: float) -> asyncio.Future[list[Any]]:
+    def _submit(
+        self, parts: list[Work | Task], deadline: float, *, is_brief: bool
+    ) -> asyncio.Future[list[Any]]:
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        job = _Job(parts=parts, future=future, deadline=deadline, queued=time.perf_counter_ns())
+        job = _Job(
+            parts=parts,
+            future=future,
+            deadline=deadline,
+            queued=time.perf_counter_ns(),
+            is_brief=is_brief,
+        )
         future.add_done_callback(lambda done: job.parts.clear() if done.cancelled() else None)
-        self._submitted += 1
+        self._submitted += len(parts)
         self._jobs.put(job)
         return future
 
     def _run(self) -> None:
         torch.set_num_threads(self.threads)
-        while (job := self._next()) is not None:
-            jobs = [job, *self._waiting()]
-            # No other reference to a job is kept, so that cancelling it frees its memory at once.
-            del job
-            for entries in self._stacks(jobs):
-                self._settle(entries)
-            self._finished += len(jobs)
-            del jobs, entries
+        while self._drawn or self._draw_next():
+            self._settle(self._drawn.popleft())
+
+    def _draw_next(self) -> bool:
+        """Wait for a job and draw all that are in the queue; False: the thread ends."""
+        job = self._next()
+        if job is None:
+            return False
+        # No other reference to a job is kept, so that cancelling it frees its memory at once.
+        self._drawn.extend(self._stacks([job, *self._waiting()]))
+        return True
+
+    def pause(self) -> None:
+        """Let a long evaluation make room for brief ones, on the thread, between two of its tiles.
+
+        Raises ExpiredError when nobody waits for its result any more.
+        """
+        if self._current is None:
+            return
+        job, position = self._current
+        if job.part(position) is None or time.monotonic() >= job.deadline:
+            raise _expired()
+        # On a GPU, evaluations take less long, and the copies of two must not overlap.
+        if self.copies_inputs:
+            return
+        self._drawn.extend(self._stacks(self._waiting()))
+        for _ in range(len(self._drawn)):
+            entries = self._drawn.popleft()
+            if all(each.is_brief for each, _ in entries):
+                self._settle(entries, is_pausable=False)
+            else:
+                self._drawn.append(entries)
+        self._current = job, position
 
     def _next(self) -> _Job | None:
         """Wait for a job; freed memory returns to the system when none comes for a while."""
@@ -213,7 +258,7 @@ class ComputeWorker:
         works = [part if isinstance(part := job.part(i), Work) else None for job, i in entries]
         return [[entries[each] for each in stack] for stack in stacks(works, self.device.type)]
 
-    def _settle(self, entries: Sequence[tuple[_Job, int]]) -> None:
+    def _settle(self, entries: Sequence[tuple[_Job, int]], *, is_pausable: bool = True) -> None:
         """Compute together the parts that were not cancelled and have not expired."""
         live = []
         for job, position in entries:
@@ -224,6 +269,7 @@ class ComputeWorker:
                 job.settle(position, _expired())
             else:
                 live.append((job, position, part))
+        self._current = live[0][:2] if is_pausable and len(live) == 1 else None
         now = time.perf_counter_ns()
         waited = [now - job.queued for job, _, _ in live]
         works: list[Work] = []
@@ -237,6 +283,8 @@ class ComputeWorker:
             answers = self._compute_together(works, waited)
         for (job, position, _), answer in zip(live, answers, strict=True):
             job.settle(position, answer)
+        self._current = None
+        self._finished += len(entries)
 
     def _compute_together(self, works: Sequence[Work], waited: Sequence[int]) -> list[Answer]:
         """Compute evaluations that differ in their elements only."""
@@ -255,7 +303,7 @@ class ComputeWorker:
         """Compute one evaluation."""
 
         def task(waited: int) -> Answer:
-            return encode_detached(compute(work, self.device), waited)
+            return encode_detached(compute(work, self.device, self.pause), waited)
 
         answer: Answer = self._attempt(task, waited)
         return answer
@@ -283,6 +331,18 @@ class ComputeWorker:
 def _is_small(work: Work) -> bool:
     """Return whether an evaluation takes microseconds."""
     return native_form(work) is not None and is_small(work)
+
+
+def is_brief(work: Work) -> bool:
+    """Return whether an evaluation may be computed between two tiles of another.
+
+    Those with destinations keep their turns: a gradient must not be overwritten by an earlier one.
+    """
+    return (
+        not work.destinations
+        and work.input_bytes <= thresholds.BRIEF_BYTES
+        and step_count(work) <= thresholds.BRIEF_STEPS
+    )
 
 
 def _expired() -> ExpiredError:

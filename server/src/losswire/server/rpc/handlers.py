@@ -113,7 +113,7 @@ class EvaluateHandlers:
         with self.evaluator.budget.hold(prepared.peak_bytes):
             task, worker = partial(prepared.large_answer_of, sent), self.evaluator.worker
             if not prepared.writes_regions:
-                return await worker.run(task, deadline)
+                return await worker.run(task, deadline, is_brief=True)
             async with self.evaluator.write_order:
                 started = worker.start_task(task, deadline)
             return await worker.answer_of(started)

@@ -8,7 +8,7 @@ import torch
 
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.value_rules import Array
-from losswire.server.compute.dispatch import Outcome, compute
+from losswire.server.compute.dispatch import Outcome, Pause, compute
 from losswire.server.compute.paths import native_form
 from losswire.server.compute.reduce import MEANS, Sums, denominator_ahead, loss_of
 from losswire.server.compute.tensors import numpy_type, to_array
@@ -42,8 +42,9 @@ def held_bytes(plan: Plan) -> int:
 class Accumulator:
     """The sums of one chunked call so far. All but the constructor runs on the worker's thread."""
 
-    def __init__(self, plan: Plan, device: torch.device) -> None:
+    def __init__(self, plan: Plan, device: torch.device, pause: Pause) -> None:
         self._plan = plan
+        self._pause = pause
         self._device = device
         self._sums = Sums()
         self._denominator = 0.0
@@ -97,7 +98,7 @@ class Accumulator:
         if self._direct:
             message, places = self._reserve_message(part)
             part = part.written_to(places)
-        outcome = compute(part, self._device)
+        outcome = compute(part, self._device, self._pause)
         self._failed = False
         stop = start + part.values_shape[0]
         self._sums.total += outcome.sum

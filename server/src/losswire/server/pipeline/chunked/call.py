@@ -8,6 +8,7 @@ from functools import partial
 
 from losswire.server import thresholds
 from losswire.server.catalogue.registry import Registry
+from losswire.server.compute.paths import tiled_form
 from losswire.server.errors import ExpiredError, InvalidEvaluationError
 from losswire.server.memory.budget import Budget, Reservation
 from losswire.server.memory.regions.places import MapRegion
@@ -16,7 +17,7 @@ from losswire.server.pipeline.chunked.accumulate import Accumulator, held_bytes
 from losswire.server.pipeline.chunked.plan import Plan, make_plan
 from losswire.server.pipeline.chunked.read_ahead import read_ahead
 from losswire.server.pipeline.resolve import FindResident
-from losswire.server.pipeline.worker import ComputeWorker
+from losswire.server.pipeline.worker import ComputeWorker, is_brief
 from losswire.server.settings import Settings
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import Violation
@@ -51,7 +52,7 @@ class ChunkedEvaluator:
         Raises the error of the header or of a part.
         """
         plan = await self._plan(parts)
-        accumulator = Accumulator(plan, self.worker.device)
+        accumulator = Accumulator(plan, self.worker.device, self.worker.pause)
         with self.budget.reservation() as reservation:
             first = min(plan.count, self._preferred_rows(plan))
             self._reserve(reservation, plan, first)
@@ -61,6 +62,8 @@ class ChunkedEvaluator:
             async def computing() -> AsyncGenerator[Computing]:
                 done = 0
                 held = first
+                # The same for all parts, none of which may overtake another or run in its pauses.
+                brief = tiled_form(plan.whole) is None and is_brief(plan.sized(first))
                 async for payload in _payloads(parts):
                     rows = _count_rows(plan, done, payload)
                     if not rows:
@@ -68,7 +71,8 @@ class ChunkedEvaluator:
                     if rows > held:
                         self._reserve(reservation, plan, rows)
                         held = rows
-                    part = self.worker.start_task(partial(accumulator.add, payload, done), deadline)
+                    add = partial(accumulator.add, payload, done)
+                    part = self.worker.start_task(add, deadline, is_brief=brief)
                     under_way.add(part)
                     part.add_done_callback(under_way.discard)
                     yield part
