@@ -197,23 +197,19 @@ def loss(
     The function's parameters are the inputs (annotated `Tensor`, or
     `Tensor | None = None` when optional) and then the options (annotated `bool`,
     `int`, `float` or `str`, with torch's default). It returns unreduced `Terms`.
-    A last parameter `reduction: str = "none"` is passed on to torch's function: with
-    `engine = autograd` the loss and its gradients are those of torch's own reduction,
-    which `Terms.values` holds then. Without it the server reduces in all engines.
+    A last parameter `reduction: str = "none"` is passed on to torch's function, so that
+    `Terms.values` holds the reduced loss; without it the server reduces in both engines.
     `promotes_integers`: whether integer inputs are computed in float32 without
     being asked to, as torch does for some functions.
     `result_inputs`: the inputs to whose promoted type torch rounds the loss; without it, all.
     `denominators`: for the layouts, by name, whose terms have denominators, how these
     follow from some inputs alone; without it a chunked mean with gradients needs a
     normalizer.
-    `counted`: for the layouts, by name, in which torch ignores some rows, how to tell
-    which values count.
+    `counted`: for the layouts, by name, that have ignored rows, which values count.
     `closed_forms`: for some layouts, by name, how to compute without autograd.
-    `tiled_forms`: the same, for losses whose intermediate results are much larger than their
-    inputs.
-    `formula`: a function of the same parameters that takes the limits which torch's function
-    does not (0 log 0 is 0), or does not overflow where that does; autograd differentiates it
-    wherever `engine = auto` takes no closed form. None: torch's function has all limits.
+    `tiled_forms`: the same, where intermediate results are much larger than the inputs.
+    `formula`: a function of the same parameters with the limits that torch's lacks (0 log 0),
+    for `engine = auto` where no closed form is taken. None: torch's function has all.
     `differences`: where `engine = auto` and torch give different numbers.
     Raises RecordError when decorator and signature disagree.
     """
