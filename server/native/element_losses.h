@@ -8,6 +8,7 @@
 // must be added to it.
 #pragma once
 
+#include "exponentials.h"
 #include "logarithms.h"
 #include "vectors.h"
 
@@ -16,7 +17,16 @@ namespace losswire {
 template <class V>
 struct Found {
   V value;
-  V derivative;
+  V derivative;    // over kFactor; with kDivides its numerator
+  V divisor = {};  // with kDivides
+};
+
+// What a loss has unless it says otherwise.
+struct Plain {
+  static constexpr bool kHasPosWeight = false, kDivides = false;
+  // Whether the derivative in float is yet to be bounded by the option, and divided by it.
+  static constexpr bool kBounded = false, kOverBound = false;
+  static constexpr int kFactor = 1;
 };
 
 // The inputs of a loss.
@@ -28,20 +38,18 @@ struct Given {
   V option;    // beta or delta
 };
 
-struct Mse {
-  static constexpr bool kHasPosWeight = false;
+struct Mse : Plain {
+  static constexpr int kFactor = 2;
 
   // (x - y)^2
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
     const V difference = given.input - given.target;
-    return {difference * difference, difference + difference};
+    return {difference * difference, difference};
   }
 };
 
-struct L1 {
-  static constexpr bool kHasPosWeight = false;
-
+struct L1 : Plain {
   // |x - y|, whose derivative is 0 at 0 and at NaN.
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
@@ -50,8 +58,8 @@ struct L1 {
   }
 };
 
-struct SmoothL1 {
-  static constexpr bool kHasPosWeight = false;
+struct SmoothL1 : Plain {
+  static constexpr bool kBounded = true, kOverBound = true;
 
   // (x - y)^2 / (2 beta) near 0, |x - y| - beta / 2 elsewhere
   template <class T, int B, class V>
@@ -59,14 +67,15 @@ struct SmoothL1 {
     const V difference = given.input - given.target, one = splat<V>(T(1));
     const V size = absolute_of<B>(difference), beta = given.option;
     const V square = T(0.5) * size * size / beta, line = size - T(0.5) * beta;
+    const V value = size < beta ? square : line;
+    if constexpr (sizeof(T) == sizeof(float)) return {value, difference};
     const V near = difference / beta;
-    return {size < beta ? square : line,
-            difference <= -beta ? -one : difference >= beta ? one : near};
+    return {value, difference <= -beta ? -one : difference >= beta ? one : near};
   }
 };
 
-struct Huber {
-  static constexpr bool kHasPosWeight = false;
+struct Huber : Plain {
+  static constexpr bool kBounded = true;
 
   // (x - y)^2 / 2 near 0, delta (|x - y| - delta / 2) elsewhere
   template <class T, int B, class V>
@@ -74,8 +83,9 @@ struct Huber {
     const V difference = given.input - given.target, delta = given.option;
     const V size = absolute_of<B>(difference);
     const V square = T(0.5) * size * size, line = delta * (size - T(0.5) * delta);
-    return {size <= delta ? square : line,
-            difference <= -delta ? -delta : difference >= delta ? delta : difference};
+    const V value = size <= delta ? square : line;
+    if constexpr (sizeof(T) == sizeof(float)) return {value, difference};
+    return {value, difference <= -delta ? -delta : difference >= delta ? delta : difference};
   }
 };
 
@@ -87,7 +97,7 @@ struct Huber {
 //
 // with l = 1 - y + p y. So no terms as large as x cancel.
 template <bool kWeighted>
-struct BceWithLogits {
+struct BceWithLogits : Plain {
   static constexpr bool kHasPosWeight = kWeighted;
 
   template <class T, int B, class V>
@@ -116,8 +126,8 @@ struct BceWithLogits {
 
 // Binary cross entropy of probabilities. Logarithms are at least -100, and x (1 - x) at least 1e-12
 // in the derivative.
-struct Bce {
-  static constexpr bool kHasPosWeight = false;
+struct Bce : Plain {
+  static constexpr bool kDivides = true;
 
   // -y log(x) - (1 - y) log(1 - x)
   template <class T, int B, class V>
@@ -128,7 +138,7 @@ struct Bce {
     const Log<V> other = bounded<T>(log_below_1<T, B>(share), rest);
     const V spread = rest * share;
     return {-((yes * log.large + no * other.large) + (yes * log.small + no * other.small)),
-            (share - yes) / (spread < least ? least : spread)};
+            share - yes, spread < least ? least : spread};
   }
 
  private:
@@ -140,9 +150,7 @@ struct Bce {
   }
 };
 
-struct KlDiv {
-  static constexpr bool kHasPosWeight = false;
-
+struct KlDiv : Plain {
   // y log(y) - y x, which is 0 where y is 0, also for an infinite x
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
@@ -159,25 +167,15 @@ struct KlDiv {
   }
 };
 
-struct KlDivLog {
-  static constexpr bool kHasPosWeight = false;
-
+struct KlDivLog : Plain {
   // exp(y) (y - x), which is 0 where y is -infinity
   template <class T, int B, class V>
   ALWAYS_INLINE Found<V> of(const Given<V>& given) {
     const V zero = V{}, infinite = splat<V>(T(INFINITY));
-    const V share = exp_of<T, B>(given.target), difference = given.target - given.input;
+    const V share = exp_of<B>(given.target), difference = given.target - given.input;
     // A share that underflows is more than 0.
     const V value = absolute_of<B>(difference) == infinite ? difference : share * difference;
     return {given.target == -infinite ? zero : value, -share};
-  }
-
- private:
-  // Clamped above the range: the result overflows to infinity in any case.
-  template <class T, int B, class V>
-  ALWAYS_INLINE V exp_of(V x) {
-    const V most = splat<V>(T(sizeof(T) == sizeof(double) ? 710 : 89));
-    return exp_below_0<B>(x > most ? most : x);
   }
 };
 

@@ -1,7 +1,7 @@
 // Losses of single elements, such as mse_loss: values and gradients.
 //
 // An element's value is w f(x, y), its gradient c w f'(x, y), where c is the gradient with respect
-// to the value. Every element is read once and its gradient written once. No element depends on
+// to the value: a coefficient over the divisor that all have. Every element is read once and its gradient written once. No element depends on
 // another or on its position: the remainder at the end is computed as a whole step, too.
 #include "calls.h"
 #include "element_losses.h"
@@ -35,6 +35,7 @@ struct Elements {
   const void* removed;         // (count) of bytes: not 0 gives 0; or null
   const void* coefficients;    // double, one for each element or one for all; null: no gradient
   int64_t coefficient_step;    // from one element to the next: 1 or 0
+  double divisor;              // of all coefficients
   void* input_gradient;        // (count) of gradient_type, or null
   void* target_gradient;       // as input_gradient
   void* values;                // (count) of the type computed in, or null
@@ -63,13 +64,71 @@ struct Piece {
   const void* weight;        // or null
   const void* pos_weight;    // or null
   const void* removed;       // of T: not 0 gives 0; or null
-  const void* coefficients;  // of T; null: all are `coefficient`
+  const void* coefficients;  // of T; null: all are `coefficient` / `divisor`
   void* input_gradient;      // or null
   void* target_gradient;     // or null
   void* values;              // or null
-  T coefficient;
+  double coefficient;
+  double divisor;
   T option;
+  double bound;              // the option before it is rounded
 };
+
+template <class V>
+ALWAYS_INLINE V bounded(V number, V most) {
+  return number <= -most ? -most : number >= most ? most : number;
+}
+
+template <int B>
+ALWAYS_INLINE Widened<B> product(const Widened<B>& a, const Widened<B>& b) {
+  return {a.low * b.low, a.high * b.high};
+}
+
+// Returns kFactor * number * coefficient * weight / divisor, of a number within the bounds that the
+// loss has, in double and rounded once; in float where that gives the same. A mean's factor
+// multiplies its coefficient, as in torch: twice the number may overflow.
+template <class F, int B>
+ALWAYS_INLINE Vector<float, B> times_factors(const Piece<float>& piece, int64_t at,
+                                             Vector<float, B> number) {
+  typedef Vector<float, B> V;
+  typedef Stored<float> Memory;
+  const bool alone = !piece.weight && !piece.coefficients;
+  const double shared = piece.coefficient / piece.divisor * (alone ? F::kFactor : 1) /
+                        (F::kOverBound ? piece.bound : 1.0);
+  const float near = static_cast<float>(shared), bound = piece.option;
+  if (!alone) number *= F::kFactor;
+  if (!F::kBounded || bound == piece.bound) {
+    if (F::kBounded) number = bounded(number, splat<V>(bound));
+    if (alone && near == shared) return number * near;
+    if (!alone && shared == 1.0 && !(piece.weight && piece.coefficients)) {
+      const void* factors = piece.weight ? piece.weight : piece.coefficients;
+      return number * Memory::load<B>(factors, at);
+    }
+  }
+  Widened<B> wide = widened<B>(number);
+  if (F::kBounded) {
+    const Vector<double, B> most = splat<Vector<double, B>>(piece.bound);
+    wide = {bounded(wide.low, most), bounded(wide.high, most)};
+  }
+  wide = {wide.low * shared, wide.high * shared};
+  if (piece.weight) wide = product(wide, widened<B>(Memory::load<B>(piece.weight, at)));
+  if (piece.coefficients) wide = product(wide, widened<B>(Memory::load<B>(piece.coefficients, at)));
+  return narrowed<B>(wide);
+}
+
+// As above, each step rounded, of a number that is within its bounds.
+template <class F, int B>
+ALWAYS_INLINE Vector<double, B> times_factors(const Piece<double>& piece, int64_t at,
+                                              Vector<double, B> number) {
+  typedef Vector<double, B> V;
+  typedef Stored<double> Memory;
+  const bool alone = !piece.weight && !piece.coefficients;
+  if (!alone) number *= F::kFactor;
+  V found = number * (piece.coefficients ? Memory::load<B>(piece.coefficients, at)
+                                         : splat<V>(piece.coefficient * (alone ? F::kFactor : 1)));
+  if (piece.weight) found *= Memory::load<B>(piece.weight, at);
+  return piece.divisor == 1.0 ? found : found / piece.divisor;
+}
 
 template <class V>
 ALWAYS_INLINE void add_exactly(V& sum, V& tail, V number) {
@@ -119,10 +178,9 @@ ALWAYS_INLINE Vector<T, B> compute_register(const Piece<T>& piece, int64_t at) {
   if (piece.removed) value = removed == zero ? value : zero;
   if (piece.values) Memory::template store<B>(piece.values, at, value);
   if (!piece.input_gradient && !piece.target_gradient) return value;
-  V coefficient = piece.coefficients ? Memory::template load<B>(piece.coefficients, at)
-                                     : splat<V>(piece.coefficient);
-  if (piece.weight) coefficient *= weight;
-  V derivative = found.derivative * coefficient, opposite = -derivative;
+  V derivative = times_factors<F, B>(piece, at, found.derivative);
+  if (F::kDivides) derivative /= found.divisor;
+  V opposite = -derivative;
   if (piece.removed) {
     derivative = removed == zero ? derivative : zero;
     opposite = removed == zero ? opposite : zero;
@@ -193,6 +251,10 @@ struct Buffers {
   T removed[kBlock], input_gradient[kBlock], target_gradient[kBlock], values[kBlock];
 };
 
+ALWAYS_INLINE double coefficient_at(const Elements& call, int64_t i) {
+  return read<double>(call.coefficients, i) / call.divisor;
+}
+
 // Fills a buffer with converted elements, and with 0 up to a whole step.
 template <class S, class T, int B>
 ALWAYS_INLINE void fill(T* buffer, const void* base, int64_t at, int64_t count, int64_t whole) {
@@ -249,7 +311,7 @@ ALWAYS_INLINE void compute_block(const Elements& call, int64_t at, int64_t phase
   if (call.coefficients && call.coefficient_step) {
     for (int64_t i = 0; i < whole; i++) {
       const bool there = i < count;
-      buffers.coefficients[i] = there ? static_cast<T>(read<double>(call.coefficients, at + i)) : 0;
+      buffers.coefficients[i] = there ? static_cast<T>(coefficient_at(call, at + i)) : 0;
     }
     piece.coefficients = buffers.coefficients;
   }
@@ -333,8 +395,15 @@ ALWAYS_INLINE int32_t run(Elements& given, Types<S, T, G>, Width<B>) {
   Sums sums = {};
   Piece<T> piece = {};
   piece.option = static_cast<T>(call.option);
+  piece.bound = call.option;
+  piece.coefficient = 1.0;
+  piece.divisor = 1.0;
   if (call.coefficients && !call.coefficient_step) {
-    piece.coefficient = static_cast<T>(read<double>(call.coefficients, 0));
+    // A quotient by a power of 2 is exact.
+    int exponent;
+    const bool exact = frexp(call.divisor, &exponent) == 0.5;
+    piece.coefficient = read<double>(call.coefficients, 0) / (exact ? call.divisor : 1.0);
+    if (!exact) piece.divisor = call.divisor;
   }
   for (int64_t start = 0; start < call.count; start += call.line) {
     const int64_t left = call.count - start;

@@ -50,8 +50,9 @@ template <class T, class Call>
 int32_t write_answer(const Answer& layout, Call& call, bool gradient, int64_t count, int64_t start,
                     char* answer) {
   const double denominator = layout.has_denominator ? layout.denominator : static_cast<double>(count);
-  const double coefficient = layout.mean ? 1.0 / denominator : 1.0;
-  call.coefficients = gradient ? &coefficient : nullptr;
+  const double one = 1.0;
+  call.coefficients = gradient ? &one : nullptr;
+  call.divisor = layout.mean ? denominator : 1.0;
   const int32_t result = run_here(call);
   if (result != kDone) return result;
   const double loss = layout.mean ? call.total / denominator : call.total;

@@ -27,6 +27,7 @@ struct SoftmaxRows {
   const void* removed;        // (rows) of bytes: not 0 counts as ignored; or null
   const void* coefficients;   // double, one for each row or one for all; null: no gradient
   int64_t coefficient_step;   // from one row to the next: 1 or 0
+  double divisor;             // of all coefficients
   void* gradient;             // (rows, classes) of gradient_type, or null
   void* values;               // (rows) of the type computed in, or null
   void* factors;              // 3 x (rows) of double, `factor_step` apart: lse, scale, lse_tail
@@ -159,6 +160,10 @@ ALWAYS_INLINE void write_factors(
   write<double>(call.factors, 2 * call.factor_step + row, tail);
 }
 
+ALWAYS_INLINE double coefficient_of(const SoftmaxRows& call, int64_t row) {
+  return read<double>(call.coefficients, row * call.coefficient_step) / call.divisor;
+}
+
 // Numbers shared by all rows of a call.
 struct Common {
   double share;    // of the target itself: 1 - e
@@ -215,7 +220,7 @@ ALWAYS_INLINE T compute_row(
     value += (spread + log.value * common.weights) * common.even;
   }
   if (call.coefficients) {
-    coefficient = read<double>(call.coefficients, row * call.coefficient_step);
+    coefficient = coefficient_of(call, row);
     scale = coefficient * (on_target + common.even * common.weights);
   }
   if (call.factors) {
@@ -234,7 +239,11 @@ ALWAYS_INLINE T compute_row(
     write_gradient<T, G, B, false>(place.gradient, classes, place.kept, each, 0, nullptr);
   }
   double derivative = scale * (power / sum) - coefficient * on_target;
-  if (smooth) derivative -= evenly * (call.weight ? read<T>(call.weight, target) : T(1));
+  if (smooth) {
+    // What is subtracted here and evenly at the other classes adds up to the scale.
+    const double own = call.weight ? static_cast<double>(read<T>(call.weight, target)) : 1.0;
+    derivative = scale * (power / sum - 1.0) + evenly * (common.weights - own);
+  }
   write_one<T, G>(place.gradient, target, static_cast<T>(derivative));
   return static_cast<T>(value);
 }
@@ -246,7 +255,7 @@ ALWAYS_INLINE T compute_likelihood(
   if (place.gradient) memset(place.gradient, 0, call.classes * sizeof(G));
   const double weight = call.weight ? static_cast<double>(read<T>(call.weight, target)) : 1.0;
   if (place.gradient) {
-    const double coefficient = read<double>(call.coefficients, row * call.coefficient_step);
+    const double coefficient = coefficient_of(call, row);
     write_one<T, G>(place.gradient, target, static_cast<T>(-coefficient * weight));
   }
   return static_cast<T>(-weight * Stored<S>::one(place.logits, target));

@@ -252,6 +252,31 @@ ALWAYS_INLINE Vector<double, B> absolute_of(Vector<double, B> x) {
   return (Vector<double, B>)((Vector<uint64_t, B>)x & 0x7FFFFFFFFFFFFFFFu);
 }
 
+// -- float as double, and back.
+
+template <int B>
+struct Widened {
+  Vector<double, B> low;
+  Vector<double, B> high;
+};
+
+template <int B>
+ALWAYS_INLINE Widened<B> widened(Vector<float, B> v) {
+  Vector<float, B / 2> halves[2];
+  memcpy(halves, &v, sizeof v);
+  return {__builtin_convertvector(halves[0], Vector<double, B>),
+          __builtin_convertvector(halves[1], Vector<double, B>)};
+}
+
+template <int B>
+ALWAYS_INLINE Vector<float, B> narrowed(const Widened<B>& wide) {
+  const Vector<float, B / 2> halves[2] = {__builtin_convertvector(wide.low, Vector<float, B / 2>),
+                                          __builtin_convertvector(wide.high, Vector<float, B / 2>)};
+  Vector<float, B> v;
+  memcpy(&v, halves, sizeof v);
+  return v;
+}
+
 // -- Sums are formed in double, of every eighth number, and these in a fixed order.
 
 template <int B>
@@ -261,10 +286,9 @@ struct Sum {
 
   // Adds the numbers of a register, which is number `part` of the step.
   ALWAYS_INLINE void add(Sum& sum, int part, Vector<float, B> v) {
-    Vector<float, B / 2> halves[2];
-    memcpy(halves, &v, sizeof v);
-    sum.parts[2 * part % kParts] += __builtin_convertvector(halves[0], Vector<double, B>);
-    sum.parts[(2 * part + 1) % kParts] += __builtin_convertvector(halves[1], Vector<double, B>);
+    const Widened<B> wide = widened<B>(v);
+    sum.parts[2 * part % kParts] += wide.low;
+    sum.parts[(2 * part + 1) % kParts] += wide.high;
   }
 
   ALWAYS_INLINE void add(Sum& sum, int part, Vector<double, B> v) { sum.parts[part] += v; }

@@ -46,6 +46,9 @@ class Block:
     """Where to write the factored gradient; None: it is not asked for."""
     scratch: Callable[[str, Tensor], Tensor]
     """Returns a reused buffer of this name, in the shape and dtype of a tensor."""
+    quotient: tuple[float, float] | None = None
+    """Numerator and divisor of the coefficient that all values share, where it is a mean's: a
+    gradient that is divided at the end lacks the rounding of the quotient."""
 
 
 Rows = Any
@@ -71,8 +74,8 @@ class RowBlock:
     """The rows of the inputs that have rows, and the whole of those that do not."""
     options: Options
     coefficients: Array | None
-    """The gradient with respect to each value, or the one that all share (shape ()), in
-    float64; None: loss only."""
+    """The gradient with respect to each value times the divisor, or the one that all share
+    (shape ()), in float64; None: loss only."""
     removed: Array | None
     """Which rows contribute nothing, as bytes; None: none."""
     gradients: Mapping[str, Array]
@@ -83,6 +86,9 @@ class RowBlock:
     """Where to write the values, in the compute dtype; None: nowhere."""
     small: bool
     """Whether this takes a moment only, so that the interpreter's lock may be kept."""
+    divisor: float = 1.0
+    """The divisor of all coefficients, such as the mean's denominator: a quotient that is rounded
+    before it multiplies a derivative would add an error to each gradient."""
 
 
 class Native(Protocol):

@@ -1,5 +1,6 @@
 """Arrays of a request as torch tensors, and back; dtypes by name and by number."""
 
+import math
 import warnings
 from typing import Any
 
@@ -45,3 +46,16 @@ def to_array(tensor: Tensor) -> Array:
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(_BFLOAT16)
     return tensor.numpy()
+
+
+def sum_of(array: Array) -> float:
+    """Return the sum in float64, of numbers of float64 to about the last place.
+
+    Their upper halves add up without rounding, unless they are of very different sizes.
+    """
+    if array.dtype != np.float64:
+        return float(array.sum(dtype=float))
+    with np.errstate(over="ignore", invalid="ignore"):
+        upper = array.astype(np.float32).astype(float)
+        total = float(upper.sum())
+        return total + float((array - upper).sum()) if math.isfinite(total) else float(array.sum())

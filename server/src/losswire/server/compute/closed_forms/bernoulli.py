@@ -23,9 +23,12 @@ def bce(block: Block) -> Tensor:
     _aten.binary_cross_entropy.out(inputs, target, weight, _NONE, out=values)
     gradient = block.gradients.get("input")
     if gradient is not None and block.coefficients is not None:
+        coefficients, divisor = _coefficients(block, values)
         _aten.binary_cross_entropy_backward.grad_input(
-            block.coefficients.to(values.dtype), inputs, target, weight, _NONE, grad_input=gradient
+            coefficients, inputs, target, weight, _NONE, grad_input=gradient
         )
+        if divisor != 1:
+            gradient.div_(divisor)
     return values
 
 
@@ -54,7 +57,12 @@ def bce_with_logits(block: Block) -> Tensor:
         else:
             shared = positive * target
             gradient.mul_(shared + 1 - target).sub_(shared)
-        _scale(gradient, block.coefficients, weight)
+        coefficients, divisor = _coefficients(block, values)
+        gradient.mul_(coefficients)
+        if weight is not None:
+            gradient.mul_(weight)
+        if divisor != 1:
+            gradient.div_(divisor)
     return values
 
 
@@ -93,12 +101,17 @@ def kl_div(block: Block) -> Tensor:
     gradient = block.gradients.get("input")
     if gradient is not None and block.coefficients is not None:
         torch.neg(probability, out=gradient)
-        _scale(gradient, block.coefficients, None)
+        gradient.mul_(block.coefficients.to(gradient.dtype))
     return values
 
 
-def _scale(gradient: Tensor, coefficients: Tensor, weight: Tensor | None) -> None:
-    """Multiply a derivative by the coefficients and the weight, in place."""
-    gradient.mul_(coefficients.to(gradient.dtype))
-    if weight is not None:
-        gradient.mul_(weight)
+def _coefficients(block: Block, values: Tensor) -> tuple[Tensor, float]:
+    """Return the coefficients in the dtype of the values, and their divisor.
+
+    torch divides these gradients at the end, too.
+    """
+    if block.quotient is None:
+        assert block.coefficients is not None  # noqa: S101 (for the type checker)
+        return block.coefficients.to(values.dtype), 1.0
+    numerator, divisor = block.quotient
+    return values.new_tensor(numerator).expand(values.shape), divisor

@@ -75,6 +75,7 @@ class _Walk:
                 self.shared[name] = tensor.to(self.dtype)
         self.placed = {name: tensor.to(device) for name, tensor in self.shared.items()}
         self.gradients: dict[str, Tensor] = {}
+        self.quotient: tuple[float, float] | None = None
         self.factors: Factors | None = None
         if work.factored:
             self.factors = no_factors(self.shape).each(lambda each: each.to(device))
@@ -92,6 +93,7 @@ class _Walk:
         """Compute all blocks."""
         work = self.work
         denominator = denominator_of(work, self.weighting, self._denominators())
+        self.quotient = self._shared_quotient(denominator)
         gradient = self._value_gradients(denominator)
         totals = Sums()
         unreduced = work.reduction is Reduction.NONE
@@ -137,6 +139,13 @@ class _Walk:
         gradient = value_gradients(work, grad_output_of(work, self.device), denominator)
         return gradient.reshape(self.shape) if gradient.ndim else gradient
 
+    def _shared_quotient(self, denominator: float) -> tuple[float, float] | None:
+        """Return numerator and divisor of a mean's coefficient, if no weights are beside it."""
+        work = self.work
+        if work.reduction not in MEANS or self.weighting.weight is not None:
+            return None
+        return 1.0 if work.grad_output is None else float(work.grad_output), denominator
+
     def _blocks(self) -> list[tuple[int, int]]:
         """Cut the rows so that a block of the largest input has about `BLOCK_BYTES`."""
         count = self.shape[0]
@@ -165,6 +174,7 @@ class _Walk:
             gradients=gradients,
             factors=self.factors.each(lambda each: each[start:stop]) if self.factors else None,
             scratch=self.buffers,
+            quotient=self.quotient,
         )
 
     def _converted(self, name: str, rows: Tensor) -> Tensor:

@@ -73,6 +73,7 @@ class ElementLoss:
         if block.coefficients is not None:
             call.coefficients = block.coefficients.ctypes.data
             call.coefficient_step = min(block.coefficients.ndim, 1)
+            call.divisor = block.divisor
         if "input" in block.gradients:
             call.input_gradient = block.gradients["input"].ctypes.data
         if "target" in block.gradients:
@@ -159,8 +160,8 @@ def _always(loss: LossNumber) -> _Choose:
 def _smooth_l1(inputs: Mapping[str, Array], options: Options) -> tuple[LossNumber, float]:
     dtype = np.float64 if inputs["input"].dtype == np.float64 else np.float32
     with np.errstate(all="ignore"):
-        beta = float(dtype(options["beta"]))
-    return (LossNumber.SMOOTH_L1 if beta else LossNumber.L1), beta
+        rounded = dtype(options["beta"])
+    return (LossNumber.SMOOTH_L1 if rounded else LossNumber.L1), options["beta"]
 
 
 def _huber(inputs: Mapping[str, Array], options: Options) -> tuple[LossNumber, float]:

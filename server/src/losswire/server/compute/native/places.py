@@ -9,6 +9,7 @@ import numpy as np
 
 from losswire.server.catalogue.record import Reduction
 from losswire.server.compute.native.binding import Answer, Message, message_function
+from losswire.server.compute.tensors import sum_of
 from losswire.server.compute.work import Work
 from losswire.v1.tensor_pb2 import Region
 
@@ -79,7 +80,7 @@ def evaluate_by(call: Message, places: MessageOffsets) -> InMessage:
             return False
         if terms is not None:
             # Adding up in another order would give other bits than the first evaluation had.
-            call.answer.denominator = float(terms.sum(dtype=float))
+            call.answer.denominator = sum_of(terms)
             call.answer.has_denominator = True
         return evaluate(message, start, answer, waited)
 

@@ -23,9 +23,8 @@ from losswire.server.compute.reduce import (
     counted_values,
     denominator_terms,
     loss_of,
-    quotient,
 )
-from losswire.server.compute.tensors import numpy_type
+from losswire.server.compute.tensors import numpy_type, sum_of
 from losswire.server.compute.work import Work
 
 _FACTORS: Final = len(Factors._fields)
@@ -91,11 +90,11 @@ def _sum_of(terms: Array | None, work: Work) -> float:
     weight, count = work.sample_weight, float(math.prod(work.values_shape))
     if terms is None:
         # Broadcast to the values, each weight occurs equally often.
-        return count if weight is None else float(weight.sum(dtype=float)) * (count / weight.size)
+        return count if weight is None else sum_of(weight) * (count / weight.size)
     if weight is None:
-        return float(np.count_nonzero(terms) if terms.dtype == bool else terms.sum(dtype=float))
+        return float(np.count_nonzero(terms)) if terms.dtype == bool else sum_of(terms)
     weight = weight.astype(float)
-    return float(np.where(weight == 0, 0.0, terms * weight).sum())
+    return sum_of(np.where(weight == 0, 0.0, terms * weight))
 
 
 def _count(counted: Array | None, work: Work) -> int:
@@ -126,7 +125,8 @@ class _Rows:
         if work.sample_weight is not None:
             self._weight = np.broadcast_to(work.sample_weight, work.values_shape)
             self._weight = self._weight.reshape(self.shape)
-        self._grad_output = _grad_output_of(work, denominator, self.shape) if wanted else None
+        self._grad_output = _grad_output_of(work, self.shape) if wanted else None
+        self._divisor = denominator if work.reduction in MEANS else 1.0
         self._asked: dict[str, Array] = {}
         if not work.factored:
             self._asked = {name: _place(work, name, dtype) for name in work.gradients_for}
@@ -179,13 +179,14 @@ class _Rows:
                 factors=None if self._factors is None else self._factors[:, part],
                 values=values,
                 small=self.small,
+                divisor=self._divisor,
             )
         )
         if weight is None or values is None:
             return total
         weighted = np.where(weight == 0, 0.0, values * weight)
         values[...] = weighted
-        return float(weighted.sum())
+        return sum_of(weighted)
 
     def gradients_asked_for(self) -> dict[str, Array]:
         """Return the gradients in the dtypes asked for."""
@@ -210,17 +211,16 @@ def _flattened(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: array.reshape(-1) for name, array in arrays.items()}
 
 
-def _grad_output_of(work: Work, denominator: float, shape: tuple[int, ...]) -> Array:
-    """Return the gradient with respect to each value before its weight, or one number for all."""
+def _grad_output_of(work: Work, shape: tuple[int, ...]) -> Array:
+    """Return the gradient with respect to each value, or one number for all.
+
+    Before its weight, and before the division by the mean's denominator.
+    """
     if work.grad_output is None:
-        return np.array(quotient(1.0, denominator) if work.reduction in MEANS else 1.0)
+        return np.array(1.0)
     if work.reduction is Reduction.NONE:
         return work.grad_output.reshape(shape)
-    grad_output = work.grad_output.astype(np.float64)
-    # Python's numbers would raise on a division by 0.
-    return np.asarray(
-        grad_output / np.float64(denominator) if work.reduction in MEANS else grad_output
-    )
+    return np.asarray(work.grad_output.astype(np.float64))
 
 
 def _place(work: Work, name: str, dtype: np.dtype[np.generic]) -> Array:

@@ -97,6 +97,7 @@ def _compute(block: RowBlock, most_vector_bytes: int, *, likelihood: bool) -> fl
     if coefficients is not None:
         call.coefficients = coefficients.ctypes.data
         call.coefficient_step = coefficients.ndim
+        call.divisor = block.divisor
     if gradient is not None:
         call.gradient = gradient.ctypes.data
     if block.values is not None:
