@@ -4,6 +4,7 @@
 // to the value: a coefficient over the divisor that all have. Every element is read once and its gradient written once. No element depends on
 // another or on its position: the remainder at the end is computed as a whole step, too.
 #include "calls.h"
+#include "element_factors.h"
 #include "element_losses.h"
 #include "exact.h"
 
@@ -55,81 +56,6 @@ struct Sums {
   double tails[8];
 };
 
-// Elements of the type computed in, in whole steps.
-template <class T>
-struct Piece {
-  int64_t count;
-  const void* input;
-  const void* target;
-  const void* weight;        // or null
-  const void* pos_weight;    // or null
-  const void* removed;       // of T: not 0 gives 0; or null
-  const void* coefficients;  // of T; null: all are `coefficient` / `divisor`
-  void* input_gradient;      // or null
-  void* target_gradient;     // or null
-  void* values;              // or null
-  double coefficient;
-  double divisor;
-  T option;
-  double bound;              // the option before it is rounded
-};
-
-template <class V>
-ALWAYS_INLINE V bounded(V number, V most) {
-  return number <= -most ? -most : number >= most ? most : number;
-}
-
-template <int B>
-ALWAYS_INLINE Widened<B> product(const Widened<B>& a, const Widened<B>& b) {
-  return {a.low * b.low, a.high * b.high};
-}
-
-// Returns kFactor * number * coefficient * weight / divisor, of a number within the bounds that the
-// loss has, in double and rounded once; in float where that gives the same. A mean's factor
-// multiplies its coefficient, as in torch: twice the number may overflow.
-template <class F, int B>
-ALWAYS_INLINE Vector<float, B> times_factors(const Piece<float>& piece, int64_t at,
-                                             Vector<float, B> number) {
-  typedef Vector<float, B> V;
-  typedef Stored<float> Memory;
-  const bool alone = !piece.weight && !piece.coefficients;
-  const double shared = piece.coefficient / piece.divisor * (alone ? F::kFactor : 1) /
-                        (F::kOverBound ? piece.bound : 1.0);
-  const float near = static_cast<float>(shared), bound = piece.option;
-  if (!alone) number *= F::kFactor;
-  if (!F::kBounded || bound == piece.bound) {
-    if (F::kBounded) number = bounded(number, splat<V>(bound));
-    if (alone && near == shared) return number * near;
-    if (!alone && shared == 1.0 && !(piece.weight && piece.coefficients)) {
-      const void* factors = piece.weight ? piece.weight : piece.coefficients;
-      return number * Memory::load<B>(factors, at);
-    }
-  }
-  Widened<B> wide = widened<B>(number);
-  if (F::kBounded) {
-    const Vector<double, B> most = splat<Vector<double, B>>(piece.bound);
-    wide = {bounded(wide.low, most), bounded(wide.high, most)};
-  }
-  wide = {wide.low * shared, wide.high * shared};
-  if (piece.weight) wide = product(wide, widened<B>(Memory::load<B>(piece.weight, at)));
-  if (piece.coefficients) wide = product(wide, widened<B>(Memory::load<B>(piece.coefficients, at)));
-  return narrowed<B>(wide);
-}
-
-// As above, each step rounded, of a number that is within its bounds.
-template <class F, int B>
-ALWAYS_INLINE Vector<double, B> times_factors(const Piece<double>& piece, int64_t at,
-                                              Vector<double, B> number) {
-  typedef Vector<double, B> V;
-  typedef Stored<double> Memory;
-  const bool alone = !piece.weight && !piece.coefficients;
-  if (!alone) number *= F::kFactor;
-  V found = number * (piece.coefficients ? Memory::load<B>(piece.coefficients, at)
-                                         : splat<V>(piece.coefficient * (alone ? F::kFactor : 1)));
-  if (piece.weight) found *= Memory::load<B>(piece.weight, at);
-  return piece.divisor == 1.0 ? found : found / piece.divisor;
-}
-
 template <class V>
 ALWAYS_INLINE void add_exactly(V& sum, V& tail, V number) {
   const V whole = sum + number;
@@ -161,7 +87,7 @@ ALWAYS_INLINE double total_of(const Sums& sums) {
 }
 
 // Computes one register of elements: returns their values and writes what has a pointer.
-template <class F, class T, int B>
+template <class F, class T, int B, bool kPlain>
 ALWAYS_INLINE Vector<T, B> compute_register(const Piece<T>& piece, int64_t at) {
   typedef Vector<T, B> V;
   typedef Stored<T> Memory;
@@ -178,7 +104,7 @@ ALWAYS_INLINE Vector<T, B> compute_register(const Piece<T>& piece, int64_t at) {
   if (piece.removed) value = removed == zero ? value : zero;
   if (piece.values) Memory::template store<B>(piece.values, at, value);
   if (!piece.input_gradient && !piece.target_gradient) return value;
-  V derivative = times_factors<F, B>(piece, at, found.derivative);
+  V derivative = times_factors<F, B, kPlain>(piece, at, found.derivative);
   if (F::kDivides) derivative /= found.divisor;
   V opposite = -derivative;
   if (piece.removed) {
@@ -190,8 +116,8 @@ ALWAYS_INLINE Vector<T, B> compute_register(const Piece<T>& piece, int64_t at) {
   return value;
 }
 
-template <class F, class T, int B>
-ALWAYS_INLINE void compute_elements(const Piece<T>& piece, Sums& sums) {
+template <class F, class T, int B, bool kPlain>
+ALWAYS_INLINE void compute_all(const Piece<T>& piece, Sums& sums) {
   constexpr int lanes = lanes_of<T, B>, step = lanes_of<T, kStepBytes>;
   // The sum of a few floats is exact in double.
   constexpr int64_t together = sizeof(T) == sizeof(double) ? step : 16 * step;
@@ -201,11 +127,17 @@ ALWAYS_INLINE void compute_elements(const Piece<T>& piece, Sums& sums) {
     Sum<B> sum;
     for (; i < stop; i += step) {
       UNROLL for (int part = 0; part < kStepBytes / B; part++) {
-        Sum<B>::add(sum, part, compute_register<F, T, B>(piece, i + part * lanes));
+        Sum<B>::add(sum, part, compute_register<F, T, B, kPlain>(piece, i + part * lanes));
       }
     }
     add_sum<B>(sums, sum);
   }
+}
+
+template <class F, class T, int B>
+ALWAYS_INLINE void compute_elements(const Piece<T>& piece, Sums& sums) {
+  if (is_plain_product<F>(piece)) return compute_all<F, T, B, true>(piece, sums);
+  compute_all<F, T, B, false>(piece, sums);
 }
 
 template <class T, int B>
