@@ -90,10 +90,10 @@ ALWAYS_INLINE Vector<double, B> times_factors(const Piece<double>& piece, int64_
   typedef Vector<double, B> V;
   typedef Stored<double> Memory;
   const bool alone = !piece.weight && !piece.coefficients;
-  if (!alone) number *= F::kFactor;
-  V found = number * (piece.coefficients ? Memory::load<B>(piece.coefficients, at)
-                                         : splat<V>(piece.coefficient * (alone ? F::kFactor : 1)));
-  if (piece.weight) found *= Memory::load<B>(piece.weight, at);
+  V factor = piece.coefficients ? Memory::load<B>(piece.coefficients, at)
+                                : splat<V>(piece.coefficient * (alone ? F::kFactor : 1));
+  if (piece.weight) factor *= Memory::load<B>(piece.weight, at);
+  const V found = (alone ? number : number * F::kFactor) * factor;
   return piece.divisor == 1.0 ? found : found / piece.divisor;
 }
 
