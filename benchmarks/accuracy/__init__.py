@@ -1,0 +1,1 @@
+"""Errors of closed forms beside those of torch, both against wider arithmetic."""
