@@ -21,7 +21,7 @@ _INTRODUCTION: Final = """\
 
 Every loss and activation of the server. This page is generated from the same records that
 `ListLosses` answers from (`make docs`); do not edit it. [protocol.md](protocol.md)
-describes the messages of an evaluation.
+describes the messages of an evaluation, [accuracy.md](accuracy.md) the rounding errors of results.
 
 ## How to read the tables
 

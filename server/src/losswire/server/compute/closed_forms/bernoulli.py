@@ -23,7 +23,7 @@ def bce(block: Block) -> Tensor:
     _aten.binary_cross_entropy.out(inputs, target, weight, _NONE, out=values)
     gradient = block.gradients.get("input")
     if gradient is not None and block.coefficients is not None:
-        coefficients, divisor = _coefficients(block, values)
+        coefficients, divisor = _coefficients(block, block.coefficients, values)
         _aten.binary_cross_entropy_backward.grad_input(
             coefficients, inputs, target, weight, _NONE, grad_input=gradient
         )
@@ -57,7 +57,7 @@ def bce_with_logits(block: Block) -> Tensor:
         else:
             shared = positive * target
             gradient.mul_(shared + 1 - target).sub_(shared)
-        coefficients, divisor = _coefficients(block, values)
+        coefficients, divisor = _coefficients(block, block.coefficients, values)
         gradient.mul_(coefficients)
         if weight is not None:
             gradient.mul_(weight)
@@ -105,13 +105,12 @@ def kl_div(block: Block) -> Tensor:
     return values
 
 
-def _coefficients(block: Block, values: Tensor) -> tuple[Tensor, float]:
+def _coefficients(block: Block, coefficients: Tensor, values: Tensor) -> tuple[Tensor, float]:
     """Return the coefficients in the dtype of the values, and their divisor.
 
     torch divides these gradients at the end, too.
     """
     if block.quotient is None:
-        assert block.coefficients is not None  # noqa: S101 (for the type checker)
-        return block.coefficients.to(values.dtype), 1.0
+        return coefficients.to(values.dtype), 1.0
     numerator, divisor = block.quotient
     return values.new_tensor(numerator).expand(values.shape), divisor
