@@ -29,7 +29,8 @@ def _classes(ask: Ask) -> Mapping[str, Array]:
 def _bce_with_logits(ask: Ask) -> Mapping[str, Array]:
     """An infinite logit has the loss 0 if the target is the one that it stands for."""
     logits, target = ask.inputs["input"], ask.inputs["target"]
-    agrees = np.isinf(logits) & (target == (logits > 0))
+    # As float64: bfloat16 warns of NaN in comparisons.
+    agrees = np.isinf(logits) & (target == (logits.astype(np.float64) > 0))
     return {"input": np.where(agrees, np.copysign(_FAR, logits), logits).astype(logits.dtype)}
 
 

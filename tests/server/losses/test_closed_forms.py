@@ -13,6 +13,7 @@ from losswire.server.losses import builtin_registry
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validate import validate
 from tests.support.caller import Array, Ask, Caller
+from tests.support.limits import without_limits
 from tests.support.rounding import STATISTICAL_MARGIN, in_double, rms
 from tests.support.sampling import draw_ground, draw_inputs, generator, option_variants
 
@@ -190,7 +191,7 @@ def test_extreme_logits_give_torchs_results(smoothing: float, *, weighted: bool)
         grad_output=np.ones(20000, np.float32),
         engine="auto",
     )
-    closed, autograd = _evaluate(ask), _evaluate(replace(ask, engine="autograd"))
+    closed, autograd = _evaluate(ask), _evaluate(without_limits(replace(ask, engine="autograd")))
     assert (closed.engine, autograd.engine) == ("closed_form", "autograd")
     np.testing.assert_allclose(closed.loss, autograd.loss, 1e-5, 1e-6)
     np.testing.assert_allclose(closed.gradients["input"], autograd.gradients["input"], 1e-5, 1e-6)

@@ -192,6 +192,11 @@ def _cells(loss: str, dtype: str) -> Iterator[Ask]:
         given, target = (convert(each.copy(), dtype) for each in pairs.T)
     if loss in PROBABILITIES:
         target = _probabilities(target)
+    if loss == "mse_loss":
+        # Twice the largest would overflow in torch, which doubles before it divides.
+        with np.errstate(over="ignore"):
+            most = np.array(3e37, np.float64).astype(given.dtype)
+        given, target = (np.where(np.isfinite(x), np.minimum(x, most), x) for x in (given, target))
     if loss == "binary_cross_entropy":
         given = _probabilities(given)
     shape = (len(_SPECIALS), len(_SPECIALS))

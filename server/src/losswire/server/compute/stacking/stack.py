@@ -5,7 +5,7 @@ on the host with Python's numbers.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from losswire.server.compute.reduce import (
     counted_values,
     denominator_terms,
     loss_of,
-    quotient,
     sum64,
 )
 from losswire.server.compute.tensors import numpy_type, to_array, to_tensor
@@ -65,13 +64,14 @@ class _Stack:
         block = Block(
             inputs=inputs,
             options=first.options,
-            coefficients=self._coefficients(denominators) if gradients else None,
+            coefficients=self._coefficients() if gradients else None,
             gradients=gradients,
             factors=None,
             scratch=_new,
         )
         values = self.compute(block)
         counts = [self.values] * len(self.works) if counted is None else self._each(counted)
+        self._divide(gradients, denominators)
         if counted is not None and not counted.all():
             # torch gives an ignored row of NaN the gradient NaN.
             ignored = to_tensor(~counted.astype(bool)).to(self.device)
@@ -118,8 +118,19 @@ class _Stack:
             return [batchmean_denominator(first, float(self.values))] * len(self.works)
         return [batchmean_denominator(first, each) for each in self._each(terms)]
 
-    def _coefficients(self, denominators: Sequence[float]) -> Tensor:
-        """Return the gradient with respect to each value, in the compute dtype."""
+    def _divide(self, gradients: Mapping[str, Tensor], denominators: Sequence[float]) -> None:
+        """Divide gradients by the mean's denominators, at the end as `compute.autograd` does."""
+        if self.first.reduction not in MEANS:
+            return
+        divisors = torch.tensor(denominators, dtype=self.dtype, device=self.device).unsqueeze(1)
+        for gradient in gradients.values():
+            gradient.view(len(self.works), -1).div_(divisors)
+
+    def _coefficients(self) -> Tensor:
+        """Return the gradient with respect to each value, in the compute dtype.
+
+        That of a mean is not divided yet.
+        """
         first = self.first
         shape = (len(self.works) * first.values_shape[0], *first.values_shape[1:])
         dtype = numpy_type(first.compute_dtype)
@@ -130,9 +141,6 @@ class _Stack:
             grad_outputs = [
                 1.0 if work.grad_output is None else float(work.grad_output) for work in self.works
             ]
-            if first.reduction in MEANS:
-                grad_outputs = list(map(quotient, grad_outputs, denominators))
-            # Rounded from float64 once, after the division.
             found = np.empty((len(grad_outputs), self.values), dtype)
             found[...] = np.array(grad_outputs)[:, np.newaxis]
             found = found.reshape(shape)
