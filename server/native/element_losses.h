@@ -114,8 +114,9 @@ struct BceWithLogits : Plain {
       share *= both;
     }
     const V zero = V{}, factor = logit < zero ? yes : no;
-    // A share of 0 adds 0, also where the logit is infinite.
-    const V rest = factor == zero ? zero : factor * size;
+    // A probability of 0 adds 0, also where the logit is infinite; a weight of 0 multiplies.
+    const V probability = logit < zero ? given.target : no;
+    const V rest = probability == zero ? zero : factor * size;
     // The rounding error of the sum is as large as that of its terms, so it is added back.
     const V sum = rest + log.large, second = sum - rest;
     const V tail = (rest - (sum - second)) + (log.large - second);
@@ -175,7 +176,8 @@ struct KlDivLog : Plain {
     const V share = exp_of<B>(given.target), difference = given.target - given.input;
     // A share that underflows is more than 0.
     const V value = absolute_of<B>(difference) == infinite ? difference : share * difference;
-    return {given.target == -infinite ? zero : value, -share};
+    const V none = given.input == given.input ? zero : given.input;  // NaN stays
+    return {given.target == -infinite ? none : value, -share};
   }
 };
 

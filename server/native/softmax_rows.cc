@@ -213,7 +213,11 @@ ALWAYS_INLINE T compute_row(
   const double on_target = call.weight ? common.share * read<T>(call.weight, target) : common.share;
   const Exact below = sum_of(highest, -static_cast<double>(Stored<S>::one(place.logits, target)));
   const Exact whole = sum_of(below.value, log.value);
-  double value = Exact::rounded({whole.value, whole.tail + below.tail + log.tail}) * on_target;
+  // With a smoothing of 1 nothing is left of the target itself, not even of an infinite loss.
+  double value = 0.0;
+  if (common.share != 0.0) {
+    value = Exact::rounded({whole.value, whole.tail + below.tail + log.tail}) * on_target;
+  }
   double scale = 0.0, coefficient = 0.0;
   if (smooth) {
     const double spread = spread_of<S, T, B>(place.logits, classes, call.weight, highest);

@@ -1,12 +1,90 @@
 """The corners of the losses of rows and sequences, and of functions that are steep or flat."""
 
 import numpy as np
+import numpy.typing as npt
 
+from losswire.wire import OptionScalar
 from tests.support.corner import INF, NAN, NONE, Corner
 
 _SIX_FRAMES = np.log(np.full((6, 1, 3), 1 / 3, np.float32))
 
+_Inputs = dict[str, npt.ArrayLike]
+_MASKED: tuple[tuple[str, _Inputs], ...] = (
+    ("cross_entropy", {"input": [[-INF, 1.0, 2.0]]}),
+    (
+        "linear_cross_entropy",
+        {
+            "input": [[0.0]],
+            "linear_weight": [[0.0], [0.0], [0.0]],
+            "linear_bias": [-INF, 1.0, 2.0],
+        },
+    ),
+)
+_WITH_WEIGHT_0: tuple[tuple[str, npt.ArrayLike, dict[str, OptionScalar]], ...] = (
+    ("the target's", [0], {}),
+    ("spread evenly", [1], {"label_smoothing": 0.1}),
+    ("of a probability", [[0.5, 0.5, 0.0]], {}),
+)
+
 CORNERS_OF_ROWS = [
+    *(
+        Corner(
+            name=f"a class weight of 0 multiplies an infinite loss, {kind}",
+            loss=loss,
+            inputs=inputs,
+            options=options,
+            reduction=NONE,
+            expected=[NAN],
+        )
+        for loss, logits in _MASKED
+        for kind, target, options in _WITH_WEIGHT_0
+        for inputs in ({**logits, "target": target, "weight": [0.0, 1.0, 1.0]},)
+    ),
+    Corner(
+        name="what one head removes adds nothing to the features",
+        loss="linear_cross_entropy",
+        inputs={
+            "input": [[1.0]],
+            "linear_weight": [[[0.0], [NAN]], [[0.0], [NAN]]],
+            "target": [[1, -100]],
+        },
+        reduction=NONE,
+        expected=[[np.log(2.0), 0.0]],
+        auto_gradients={"input": [[0.0]]},
+    ),
+    Corner(
+        name="a pos_weight of 0 multiplies an infinite loss",
+        loss="binary_cross_entropy_with_logits",
+        inputs={"input": [-INF], "target": [1.0], "pos_weight": [0.0]},
+        reduction=NONE,
+        expected=[NAN],
+    ),
+    Corner(
+        name="NaN stays beside the limits",
+        loss="kl_div",
+        inputs={"input": [-INF, NAN], "target": [NAN, 0.0]},
+        reduction=NONE,
+        expected=[NAN, NAN],
+        gradients={"target": [NAN, NAN]},
+    ),
+    Corner(
+        name="NaN stays beside the limits, log_target",
+        loss="kl_div",
+        inputs={"input": [NAN, -1.0], "target": [-INF, NAN]},
+        options={"log_target": True},
+        reduction=NONE,
+        expected=[NAN, NAN],
+        gradients={"target": [NAN, NAN]},
+    ),
+    Corner(
+        name="NaN stays beside the limits",
+        loss="poisson_nll_loss",
+        inputs={"input": [NAN], "target": [0.0]},
+        options={"log_input": False},
+        reduction=NONE,
+        expected=[NAN],
+        gradients={"input": [NAN]},
+    ),
     Corner(
         name="the gradient of a variance below eps is that at eps",
         loss="gaussian_nll_loss",

@@ -49,13 +49,16 @@ def test_training_ends_where_it_does_with_a_local_loss(client: Client) -> None:
     assert max(way) > 0.1
 
 
-def test_training_is_the_same_bit_for_bit_by_autograd(client: Client) -> None:
+@pytest.mark.parametrize("scale", [1.0, 65536.0, 3.7, 1 / 3])
+def test_training_is_the_same_bit_for_bit_by_autograd(client: Client, scale: float) -> None:
     """With engine="autograd" and one thread, not one bit of a parameter differs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    here = nn.CrossEntropyLoss(label_smoothing=0.1)
+    there = RemoteLoss(client, "cross_entropy", engine="autograd", label_smoothing=0.1)
     try:
-        local = _train(nn.CrossEntropyLoss(), 10)
-        remote = _train(RemoteLoss(client, "cross_entropy", engine="autograd"), 10)
+        local = _train(lambda *each: here(*each) * scale, 10)
+        remote = _train(lambda *each: there(*each) * scale, 10)
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(remote, local, strict=True))

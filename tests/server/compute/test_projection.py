@@ -198,22 +198,25 @@ def test_masked_classes_add_nothing(way: str, layout: str, dtype: str, masked: s
         np.testing.assert_allclose(gradient, exact.gradients[name], rounding, 1e-5 * largest)
 
 
-def test_a_class_of_weight_0_adds_nothing(way: str) -> None:
-    """Its logit may be -inf, with indices that name it, smoothing, and probabilities."""
+def test_a_class_of_probability_0_adds_nothing(way: str) -> None:
+    """Its logit may be -inf; a class weight of 0 would multiply, as in torch."""
     del way
     for layout in ("batched", "probabilities"):
-        ask = ask_for(layout, smoothing=0.1)
-        ask = replace(ask, reduction=Reduction.SUM)
+        ask = replace(ask_for(layout, smoothing=0.0), reduction=Reduction.SUM)
         inputs = {name: each.copy() for name, each in ask.inputs.items()}
-        inputs["weight"][:3] = 0
         inputs["linear_bias"][:3] = -np.inf
         if layout == "batched":
-            inputs["target"][1:3] = 1
+            inputs["target"][inputs["target"] < 3] = 3
+        else:
+            inputs["target"][:, :3] = 0
         found = _evaluate(replace(ask, inputs=inputs))
         assert np.isfinite(found.sum)
         for name in ask.gradients_for:
-            others = found.gradients[name][3:] if name == "weight" else found.gradients[name]
-            assert np.isfinite(others[..., 3:] if name == "target" else others).all(), name
+            gradient = found.gradients[name]
+            if name == "target":
+                assert np.isposinf(gradient[gradient != 0].reshape(-1)).any()
+                gradient = gradient[:, 3:]
+            assert np.isfinite(gradient).all(), name
 
 
 def test_gradients_are_written_to_their_destinations(way: str) -> None:

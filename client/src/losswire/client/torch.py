@@ -4,6 +4,7 @@ criterion = RemoteLoss(client, "cross_entropy", label_smoothing=0.1)
 criterion(logits, labels).backward()
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,9 @@ class RemoteLoss(nn.Module):
 
     A reduced loss is one call, which brings the gradients along when they may be needed;
     `backward` multiplies them by the gradient that it is given. With `reduction="none"`, `backward`
-    is a second call, because a gradient then depends on the operations after the loss. There is no
+    is a second call, because a gradient then depends on the operations after the loss; with
+    `engine="autograd"` it is one, too, where the loss is scaled by anything but a power of 2, so
+    that gradients have torch's bits. There is no
     gradient of a gradient, and none with respect to `sample_weight`. Within `torch.no_grad` no
     gradient is asked for.
 
@@ -207,7 +210,7 @@ class _Call:
         self, tensors: Sequence[Tensor], known: Sequence[Tensor], grad_output: Tensor
     ) -> list[Tensor | None]:
         """Return the gradient of each tensor, from those of the loss where these are known."""
-        if self.unreduced:
+        if self.unreduced or self._rounds(grad_output):
             result = self.run(tensors, gradients=True, grad_output=grad_output)
             found = {name: _tensor(result.gradients[name]) for name in self.wanted}
         else:
@@ -217,6 +220,15 @@ class _Call:
             found[name].to(device=each.device, dtype=each.dtype) if name in found else None
             for name, each in self._named(tensors)
         ]
+
+    def _rounds(self, grad_output: Tensor) -> bool:
+        """Return whether gradients that are multiplied afterwards lack torch's bits.
+
+        torch carries the gradient of the loss through its own operations. Multiplying by a power
+        of 2 afterwards is exact.
+        """
+        mantissa = math.frexp(float(grad_output))[0]
+        return self.fields["engine"] == "autograd" and abs(mantissa) not in (0.0, 0.5)
 
     def _named(self, tensors: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
         return zip(self.names, tensors, strict=True)

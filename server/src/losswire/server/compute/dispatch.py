@@ -21,6 +21,7 @@ from losswire.server.compute.reduce import Computed
 from losswire.server.compute.stacking.stack import compute_stack
 from losswire.server.compute.work import Work
 from losswire.server.memory.regions.places import Destination
+from losswire.v1.evaluation_pb2 import ENGINE_AUTOGRAD
 
 Pause = Callable[[], None]
 """Called between two tiles of a long evaluation; see `Tiled.pause`."""
@@ -132,7 +133,10 @@ def _threads_for(work: Work, path: Path) -> Iterator[None]:
     A part is computed faster than the next one arrives, and the other processors are busy
     moving it: waiting for them takes longer than the work that they could take over.
     """
-    single = is_small(work) or (work.whole is not None and path not in _THREADED_PARTS)
+    # torch's own function has other bits with another number of threads.
+    single = work.engine != ENGINE_AUTOGRAD and (
+        is_small(work) or (work.whole is not None and path not in _THREADED_PARTS)
+    )
     threads = torch.get_num_threads()
     if not single or threads == 1:
         yield

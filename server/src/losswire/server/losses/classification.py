@@ -1,6 +1,7 @@
 """Losses over class scores."""
 
 import math
+from dataclasses import replace
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,9 +46,17 @@ def _cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Terms:
     """Compute cross_entropy with its limits: a class of probability 0 adds 0."""
-    if not target.is_floating_point():
-        return cross_entropy.function(input, target, weight, ignore_index, label_smoothing)
     axis = min(input.dim() - 1, 1)
+    if not target.is_floating_point():
+        found = cross_entropy.function(input, target, weight, ignore_index, label_smoothing)
+        if label_smoothing < 1 or found.counted is None:
+            return found
+        # Of the target itself nothing is left, which must not multiply an infinite loss.
+        evenly = F.log_softmax(input, axis)
+        if weight is not None:
+            evenly = evenly * softmax.laid(input, weight)
+        values = (-evenly.mean(axis)).where(found.counted, 0.0)
+        return replace(found, values=values)
     if label_smoothing:
         target = target * (1 - label_smoothing) + label_smoothing / input.shape[axis]
     terms = limits.product(target, F.log_softmax(input, axis))
@@ -134,6 +143,13 @@ def _cross_entropy(
             where="`input` -inf where the probability is 0",
             inputs={"input": [[-math.inf, 0.5]], "target": [[0.0, 1.0]]},
             auto=[0.0],
+            autograd=[math.nan],
+        ),
+        EngineDifference(
+            where="`label_smoothing` 1, `input` -inf at the target",
+            inputs={"input": [[-math.inf, 0.5]], "target": [0]},
+            options={"label_smoothing": 1.0},
+            auto=[math.inf],
             autograd=[math.nan],
         ),
     ),

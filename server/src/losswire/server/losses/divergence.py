@@ -37,12 +37,14 @@ def _kl_div(input: Tensor, target: Tensor, log_target: bool = False) -> Terms:
             # A share that underflows is more than 0.
             values = (share * difference).where(difference.isfinite(), difference)
             slope = values + share
-            none = target.isneginf()
+            none = target.isneginf() & ~input.isnan()
             values, slope = values.masked_fill(none, 0), slope.masked_fill(none, 0)
         else:
             share = target
             values = torch.xlogy(target, target).sub_(limits.times(target, input))
-            slope = target.log().add_(1).sub_(input).where(~input.isneginf(), -input)
+            slope = target.log().add_(1).sub_(input)
+            # Between any probability and none, an impossible input adds an infinite loss.
+            slope.masked_fill_((target == 0) & input.isneginf(), math.inf)
     return Terms(limits.differentiated(values, {input: -share, target: slope}))
 
 
@@ -70,10 +72,10 @@ def _kl_div(input: Tensor, target: Tensor, log_target: bool = False) -> Terms:
     formula=_kl_div,
     differences=(
         EngineDifference(
-            where="`target` 0, `input` -inf",
-            inputs={"input": [-math.inf], "target": [0.0]},
-            auto=[0.0],
-            autograd=[math.nan],
+            where="`target` 0, `input` infinite",
+            inputs={"input": [-math.inf, math.inf], "target": [0.0, 0.0]},
+            auto=[0.0, 0.0],
+            autograd=[math.nan, math.nan],
         ),
         EngineDifference(
             where="`target` 0",

@@ -39,7 +39,9 @@ def _poisson_nll_loss(
             by_input = expected - target
         else:
             expected, logarithm = input, (input + eps).log()
-            by_input = 1 - (target / (input + eps)).masked_fill_(target == 0, 0)
+            shifted = input + eps
+            none = (target == 0) & (shifted == 0)
+            by_input = 1 - (target / shifted).masked_fill_(none, 0)
         values, by_target = expected - limits.times(target, logarithm), -logarithm
         if full:
             own = target.log()
@@ -86,10 +88,10 @@ def _poisson_nll_loss(
             autograd=[math.nan],
         ),
         EngineDifference(
-            where="`input` -inf, `target` 0",
-            inputs={"input": [-math.inf], "target": [0.0]},
-            auto=[0.0],
-            autograd=[math.nan],
+            where="`input` -inf and inf, `target` 0",
+            inputs={"input": [-math.inf, math.inf], "target": [0.0, 0.0]},
+            auto=[0.0, math.inf],
+            autograd=[math.nan, math.nan],
         ),
         EngineDifference(
             where="without `log_input`, `input` + `eps` 0, `target` 0",

@@ -67,10 +67,15 @@ def bce_with_logits(block: Block) -> Tensor:
 
 
 def set_limits(values: Tensor, inputs: Tensor, target: Tensor, pos_weight: Tensor | None) -> None:
-    """Write the values of infinite logits: 0 if the target is the one that it stands for."""
-    yes = target if pos_weight is None else target * pos_weight
-    share = torch.where(inputs > 0, 1 - target, yes)
-    limit = (share * math.inf).masked_fill_(share == 0, 0)
+    """Write the values of infinite logits: 0 if the target is the one that it stands for.
+
+    A `pos_weight` of 0 multiplies, as in torch.
+    """
+    share = torch.where(inputs > 0, 1 - target, target)
+    limit = share * math.inf
+    if pos_weight is not None:
+        limit = torch.where(inputs > 0, limit, limit * pos_weight)
+    limit.masked_fill_(share == 0, 0)
     values.copy_(torch.where(inputs.isinf(), limit, values))
 
 
@@ -90,7 +95,7 @@ def kl_div(block: Block) -> Tensor:
             difference = target - inputs
             # A probability that underflows is more than 0.
             values.copy_(values.where(difference.isfinite(), difference))
-            values.masked_fill_(target.isneginf(), 0)
+            values.masked_fill_(target.isneginf() & ~inputs.isnan(), 0)
     else:
         probability = target
         values = torch.xlogy(target, target, out=block.scratch("values", inputs))

@@ -206,13 +206,24 @@ class _Projection:
                             self.bias_gradient[tile, rows.head] += sums
                 if gradient is not None:
                     is_first = not tile.start and not rows.head
-                    _add_product(gradient[block], logits, head, is_first=is_first)
+                    removed = self._removed_here(rows, block)
+                    _add_product(gradient[block], logits, head, removed, is_first=is_first)
                 if total is not None:
                     is_first = not block.start and not (direct and rows.group.start)
                     _add_product(total, logits.t(), features[block], is_first=is_first)
                 self.tiled.pause()
             if total is not None and not direct and self.head_gradient is not None:
                 self.head_gradient[tile, rows.head].copy_(total)
+
+    def _removed_here(self, rows: Rows, block: slice) -> Tensor | None:
+        """Return which rows of a block one of several heads removes; None: none.
+
+        Rows that every head removes are cleared in the end.
+        """
+        if self.sizes.heads == 1 or rows.removed is None:
+            return None
+        removed = rows.removed[block]
+        return removed if bool(removed.any()) else None
 
     def _tiles(self) -> Iterator[slice]:
         """Yield the classes of each tile."""
@@ -298,9 +309,19 @@ class _Projection:
         self.coefficients.store()
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor, *, is_first: bool) -> None:
-    """Add a product of matrices; the first one replaces what is there."""
-    if is_first:
+def _add_product(
+    total: Tensor,
+    left: Tensor,
+    right: Tensor,
+    removed: Tensor | None = None,
+    *,
+    is_first: bool,
+) -> None:
+    """Add a product of matrices, exactly 0 in removed rows; the first replaces what is there."""
+    if removed is not None:
+        product = torch.mm(left, right).masked_fill_(removed.unsqueeze(1), 0.0)
+        total.copy_(product if is_first else total + product)
+    elif is_first:
         torch.mm(left, right, out=total)
     else:
         total.addmm_(left, right)

@@ -55,12 +55,23 @@ class Coefficients:
             return torch.full_like(chosen, kept, dtype=torch.float64)
         return self.weight.double()[chosen] * kept
 
-    def dense(self, rows: slice, tile: slice, head: int) -> Tensor | None:
-        """Return the dense coefficients of a tile, (rows or 1, classes); None: all are 0."""
+    def dense(self, rows: slice, tile: slice, head: int) -> tuple[Tensor | None, Tensor | None]:
+        """Return the dense coefficients of a tile, (rows or 1, classes); None: all are 0.
+
+        And where the probability is 0, so that an infinite distance adds 0; None: nowhere. A class
+        weight of 0 multiplies, as in torch.
+        """
         probabilities = self._probabilities(rows, tile, head)
-        weight = None if self.weight is None else self.weight[tile]
         if probabilities is not None:
-            return probabilities if weight is None else probabilities.mul_(weight)
+            impossible = probabilities == 0
+            if self.weight is not None:
+                probabilities.mul_(self.weight[tile])
+            return probabilities, impossible
+        return self._evenly(tile), None
+
+    def _evenly(self, tile: slice) -> Tensor | None:
+        """Return what label smoothing adds to each class beside a target class."""
+        weight = None if self.weight is None else self.weight[tile]
         if not self.smoothing or self.chosen is None:
             return None
         if weight is None:
@@ -94,7 +105,7 @@ class Coefficients:
             factor = scale * (1.0 - self.smoothing)
             if self.weight is not None:
                 factor = factor * self.weight[tile]
-            found = select_product(below, factor)
+            found = (below * factor).masked_fill_(scale == 0, 0.0)
             self.target_gradient[whole, tile, rows.head].copy_(found)
 
     def store(self) -> None:
@@ -141,10 +152,13 @@ class Rows:
         reference = higher.where(higher != -math.inf, 0.0)
         moved = reference - self.reference[slab]
         below = torch.sub(self._in(reference), logits, out=buffers("below", logits))
-        dense = self._dense(slab, tile)
+        dense, impossible = self._dense(slab, tile)
         if dense is not None:
+            terms = below * dense
+            if impossible is not None:
+                terms.masked_fill_(impossible & below.isposinf(), 0.0)
             self.dense_terms[slab] += self.dense_total[slab] * moved
-            self.dense_terms[slab] += select_product(below, dense).sum(1, dtype=torch.float64)
+            self.dense_terms[slab] += terms.sum(1, dtype=torch.float64)
             self.dense_total[slab] += dense.sum(1, dtype=torch.float64)
         if self.chosen is not None:
             inside, index = self._inside(slab, tile)
@@ -162,7 +176,8 @@ class Rows:
         found = self.dense_terms + self.dense_total * self.log_total
         if self.share is not None:
             below = self.reference - self.picked + self.log_total
-            found = found + select_product(below, self.share)
+            # With a smoothing of 1 the probability of the target itself is 0.
+            found = found + below * self.share if self.coefficients.smoothing < 1 else found
         return found if self.removed is None else found.masked_fill(self.removed, 0.0)
 
     def prepare_gradients(self) -> None:
@@ -179,7 +194,7 @@ class Rows:
         logits.sub_(self._in(self.reference[slab])).mul_(_LOG2_E)
         torch.exp2(logits, out=logits).mul_(self._in(self.factor[slab]))
         scale = self.scale[slab]
-        dense = self._dense(slab, tile)
+        dense, _ = self._dense(slab, tile)
         if dense is not None:
             logits.sub_(dense * self._in(scale))
         if self.chosen is not None and self.share is not None:
@@ -189,7 +204,7 @@ class Rows:
         if self.removed is not None:
             logits.masked_fill_(self.removed[slab].unsqueeze(1), 0.0)
 
-    def _dense(self, slab: slice, tile: slice) -> Tensor | None:
+    def _dense(self, slab: slice, tile: slice) -> tuple[Tensor | None, Tensor | None]:
         start = self.group.start
         rows = slice(start + slab.start, start + slab.stop)
         return self.coefficients.dense(rows, tile, self.head)

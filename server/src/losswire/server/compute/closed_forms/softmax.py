@@ -53,7 +53,7 @@ def cross_entropy_with_indices(block: Block) -> Tensor:
     even = smoothing / logits.shape[_CLASSES]
     if block.coefficients is None:
         below = _below(block, logits)
-        values = below.gather(_CLASSES, chosen) * share
+        values = _of_target(below.gather(_CLASSES, chosen), share, smoothing)
         if smoothing:
             values = values + _summed(below, weight) * even
         return _in(logits, _clear(values.neg(), counted)).squeeze(_CLASSES)
@@ -61,7 +61,7 @@ def cross_entropy_with_indices(block: Block) -> Tensor:
         softmax, highest, log_sum = _softmax(block, logits)
     else:
         highest, log_sum, rest = _log_sum(block, logits)
-    values = (highest - logits.gather(_CLASSES, chosen) + log_sum) * share
+    values = _of_target(highest - logits.gather(_CLASSES, chosen) + log_sum, share, smoothing)
     if smoothing:
         values += _spread_loss(block, logits, highest, log_sum, weight) * even
     coefficients = _clear(block.coefficients.unsqueeze(_CLASSES), counted)
@@ -91,16 +91,18 @@ def cross_entropy_with_probabilities(block: Block) -> Tensor:
     given = target
     if smoothing:
         target = target * (1 - smoothing) + smoothing / logits.shape[_CLASSES]
+    shares = target
     if weight is not None:
         target = target * laid(logits, weight)
     if block.coefficients is None:
-        return _summed_over_classes(_below(block, logits), target).neg_()
+        return _summed_over_classes(_below(block, logits), target, logits, shares).neg_()
     if block.factors is None:
         softmax, highest, log_sum = _softmax(block, logits)
     else:
         highest, log_sum, rest = _log_sum(block, logits)
     terms = torch.sub(highest, logits, out=block.scratch("terms", logits))
-    values = _summed_over_classes(terms.add_(_in(logits, log_sum)), target)
+    terms.add_(_in(logits, log_sum))
+    values = _summed_over_classes(terms, target, logits, shares)
     coefficients = block.coefficients.unsqueeze(_CLASSES)
     if block.factors is not None:
         refuse_negative(given, "target", coefficients != 0)
@@ -112,11 +114,16 @@ def cross_entropy_with_probabilities(block: Block) -> Tensor:
     return values
 
 
-def _summed_over_classes(terms: Tensor, target: Tensor) -> Tensor:
-    """Return the sum of the terms times the target. A target of 0 adds 0. Overwrites the terms."""
+def _summed_over_classes(terms: Tensor, target: Tensor, logits: Tensor, shares: Tensor) -> Tensor:
+    """Return the sum of the terms times the target. Overwrites the terms.
+
+    A class whose logit is -inf adds 0 where its share, the target without class weights, is 0.
+    """
     values = terms.mul_(target).sum(_CLASSES)
     if bool(values.isnan().any()):
-        values = terms.masked_fill_(terms.isnan() & (target == 0), 0).sum(_CLASSES)
+        finite = logits.amax(_CLASSES, keepdim=True).isfinite()
+        terms.masked_fill_(logits.isneginf() & (shares == 0) & finite, 0)
+        values = terms.sum(_CLASSES)
     return values
 
 
@@ -167,6 +174,11 @@ def _clear(rows: Tensor, counted: Tensor | None) -> Tensor:
 
 def _read(block: Block) -> tuple[Tensor, Tensor, Tensor | None]:
     return block.inputs["input"], block.inputs["target"], block.inputs.get("weight")
+
+
+def _of_target(terms: Tensor, share: Tensor | float, smoothing: float) -> Tensor:
+    """Return the share of the targets themselves, which is 0 if all of it is spread evenly."""
+    return torch.zeros_like(terms) if smoothing == 1 else terms * share
 
 
 def _below(block: Block, logits: Tensor) -> Tensor:
