@@ -160,13 +160,13 @@ class _Evaluation:
         # Some options leave an input out of torch's graph (triplet_margin_loss
         # with p = 0 counts differences): its gradient is 0.
         found = torch.autograd.grad(outputs, leaves, coefficients, materialize_grads=True)
-        divisor = denominator if self._divides_last() else 1.0
+        divisor = denominator if self._divides_last(denominator) else 1.0
         return {
             name: self._finish(name, gradient if divisor == 1 else gradient / divisor)
             for name, gradient in zip(work.gradients_for, found, strict=True)
         }
 
-    def _divides_last(self) -> bool:
+    def _divides_last(self, denominator: float) -> bool:
         """Return whether gradients of a mean are divided by its denominator at the end.
 
         Several of torch's functions do so. A quotient that is rounded before it multiplies every
@@ -178,6 +178,7 @@ class _Evaluation:
             not self.torch_reduces
             and work.engine != ENGINE_AUTOGRAD
             and work.reduction in MEANS
+            and denominator != 0  # the gradient of no value is 0
             and self.dtype in _UNCONVERTED
             and self.weighting.weight is None
             and terms.numerator_scale is None
@@ -190,7 +191,7 @@ class _Evaluation:
         """Return what is differentiated, unreduced, and the gradient with respect to it."""
         work, terms = self.work, self.terms
         outputs = [terms.values]
-        divisor = 1.0 if self._divides_last() else denominator
+        divisor = 1.0 if self._divides_last(denominator) else denominator
         wanted = value_gradients(work, grad_output, divisor, terms.numerator_scale)
         coefficients = [self._weighted(terms.values, wanted)]
         denominators = terms.denominators
