@@ -210,7 +210,7 @@ class _Projection:
                     _add_product(gradient[block], logits, head, removed, is_first=is_first)
                 if total is not None:
                     is_first = not block.start and not (direct and rows.group.start)
-                    _add_product(total, logits.t(), features[block], is_first=is_first)
+                    _add_rows(total, logits, features[block], is_first=is_first)
                 self.tiled.pause()
             if total is not None and not direct and self.head_gradient is not None:
                 self.head_gradient[tile, rows.head].copy_(total)
@@ -325,6 +325,15 @@ def _add_product(
         torch.mm(left, right, out=total)
     else:
         total.addmm_(left, right)
+
+
+def _add_rows(total: Tensor, logits: Tensor, features: Tensor, *, is_first: bool) -> None:
+    """Add the product over rows. Of few classes it is added up in parts, which loses less."""
+    rows, classes = logits.shape
+    step = thresholds.SUMMED_ROWS if classes < thresholds.FEW_CLASSES else max(rows, 1)
+    for part in _slices(rows, step):
+        first = is_first and not part.start
+        _add_product(total, logits[part].t(), features[part], is_first=first)
 
 
 def _slices(count: int, step: int) -> Iterator[slice]:
