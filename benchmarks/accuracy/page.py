@@ -9,9 +9,9 @@ from benchmarks.accuracy.measure import SIZES, Errors, Key, above, joined, sizes
 _INTRODUCTION: Final = """\
 # Accuracy
 
-With `engine = auto` a result is never further from exact arithmetic than torch's own. This page
-shows the root-mean-square (rms) errors of every closed form beside torch's. One command measures
-them and writes the page:
+With `engine = auto` results err no more than torch's: the root-mean-square (rms) error of every
+closed form is no larger than that of torch's function, though a single result may happen to be
+nearer in either. This page shows both. One command measures them and writes the page:
 
 ```sh
 python -m benchmarks.accuracy

@@ -104,8 +104,8 @@ class _EngineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Engine.ValueTy
     ENGINE_UNSPECIFIED: _Engine.ValueType  # 0
     """The same as ENGINE_AUTO."""
     ENGINE_AUTO: _Engine.ValueType  # 1
-    """What the formula says, by the fastest path that is never further from
-    float64 than torch. Limits are taken: 0 log 0 is 0, a class of probability
+    """What the formula says, by the fastest path whose rms error is never larger
+    than torch's. Limits are taken: 0 log 0 is 0, a class of probability
     0 adds 0 beside a logit of -infinity, and an ignored row or one of sample
     weight 0 adds exactly 0 to loss and gradients, whatever it holds. The
     receipt names the path that was taken.
@@ -127,8 +127,8 @@ class Engine(_Engine, metaclass=_EngineEnumTypeWrapper):
 ENGINE_UNSPECIFIED: Engine.ValueType  # 0
 """The same as ENGINE_AUTO."""
 ENGINE_AUTO: Engine.ValueType  # 1
-"""What the formula says, by the fastest path that is never further from
-float64 than torch. Limits are taken: 0 log 0 is 0, a class of probability
+"""What the formula says, by the fastest path whose rms error is never larger
+than torch's. Limits are taken: 0 log 0 is 0, a class of probability
 0 adds 0 beside a logit of -infinity, and an ignored row or one of sample
 weight 0 adds exactly 0 to loss and gradients, whatever it holds. The
 receipt names the path that was taken.

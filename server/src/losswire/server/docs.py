@@ -59,14 +59,16 @@ float32, and with `compute_data_type` that type.
 
 ## The two engines
 
-`ENGINE_AUTO` gives what the formula says, and is never further from float64 than torch. Limits are
+`ENGINE_AUTO` gives what the formula says, and its rms errors are never larger than torch's, which
+[accuracy.md](accuracy.md) shows; a single result may happen to be nearer in either. Limits are
 taken: 0 log 0 is 0; a class of probability 0 adds 0, beside a logit of -inf, too; an ignored row,
 and one whose sample weight is 0, adds exactly 0 to the loss *and* to every gradient, whatever it
 holds.
 
 `ENGINE_AUTOGRAD` is torch's own function with torch's own reduction: the same bits in loss and
-gradients at the same number of threads, NaN included. Training with it ends at the parameters that
-torch's module ends at. Where a request asks for something that torch does not have
+gradients with the same torch on the same kind of processor and the same number of threads, NaN
+included. Training with it ends at the parameters that torch's module ends at. Class indices in
+other types become int64 first. Where a request asks for something that torch does not have
 (`sample_weight`, `normalizer`, another type to compute in, a chunked call), torch's function gives
 the values and the server reduces them in float64. Half precision is computed in float32 by both
 engines unless `compute_data_type` asks for it.

@@ -100,8 +100,8 @@ class Evaluation:
     engine: EngineName
     """The path: `"auto"`, or `"autograd"`.
 
-    `"auto"` gives what the formula says, limits taken, by the fastest path that is never further
-    from float64 than torch. `"autograd"` is torch's own function with torch's own reduction, bit
+    `"auto"` gives what the formula says, limits taken, by the fastest path whose rms error is
+    never larger than torch's. `"autograd"` is torch's own function with torch's own reduction, bit
     for bit in loss and gradients at the same number of threads. `LossInfo.engine_differences`
     lists where they differ.
     """

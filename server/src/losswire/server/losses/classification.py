@@ -167,8 +167,8 @@ def cross_entropy(
     """Cross entropy between logits and classes or class probabilities.
 
     With class indices, the value of a row is `-weight[y] * log_softmax(input)[y]`;
-    with probabilities, `-sum(weight * target * log_softmax(input))`. Whether the
-    target holds indices or probabilities follows from its shape.
+    with probabilities, `-sum(weight * target * log_softmax(input))`. A target of
+    integers holds classes, one of floats probabilities.
     """
     if not target.is_floating_point():
         target = target.long()  # torch lacks uint8 for a target of several axes

@@ -90,7 +90,7 @@ def _smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0) -> Terms:
     formula=_smooth_l1_loss,
     differences=(
         EngineDifference(
-            where="a `beta` that is 0 in the type computed in, `input` = `target`",
+            where="a `beta` above 0 that rounds to 0, `input` = `target`, in whole registers",
             result="gradient of input",
             # torch gives 0 to the elements that do not fill a register.
             inputs={"input": [0.0] * 64, "target": [0.0] * 64},
