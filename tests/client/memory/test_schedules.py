@@ -25,6 +25,8 @@ def test_no_end_of_anything_changes_what_is_shared(part: int, tmp_path: Path) ->
     # Half of them fork a process that uses gRPC's asyncio, which only goes without its own
     # support of forks.
     forking = {"GRPC_ENABLE_FORK_SUPPORT": "0"} if part % 2 else {}
+    # A child that crashes says where.
+    forking["PYTHONFAULTHANDLER"] = "1"
     numbers = (_SEED, part * _COUNT, _COUNT)
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.schedules", *map(str, numbers), str(tmp_path)],
@@ -36,6 +38,6 @@ def test_no_end_of_anything_changes_what_is_shared(part: int, tmp_path: Path) ->
     )
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     wrong = [each for each in reports if each.get("problems") or each.get("leaked", 0) > 0]
-    assert not wrong, f"seed {_SEED}: {len(wrong)} schedules of {_COUNT}: {wrong}"
+    assert not wrong, f"seed {_SEED}: {len(wrong)} of {_COUNT}: {wrong}\n{done.stderr[-4000:]}"
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(reports) == _COUNT + 1
