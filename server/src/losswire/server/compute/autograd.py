@@ -152,8 +152,10 @@ class _Evaluation:
         """Return the gradients of the loss with respect to the inputs asked for."""
         work = self.work
         grad_output = grad_output_of(work, self.device)
-        if self.torch_reduces:
-            outputs, coefficients = [loss], [grad_output.to(loss.dtype)]
+        as_torch = self._differentiates_as_torch()
+        if self.torch_reduces or as_torch:
+            reduced = self._reduced() if as_torch else loss
+            outputs, coefficients = [reduced], [grad_output.to(reduced.dtype)]
         else:
             outputs, coefficients = self._values(grad_output, totals, denominator)
         leaves = [self.inputs[name] for name in work.gradients_for]
@@ -166,6 +168,18 @@ class _Evaluation:
             for name, gradient in zip(work.gradients_for, found, strict=True)
         }
 
+    def _differentiates_as_torch(self) -> bool:
+        """Return whether `auto` has the gradients of torch's own reduction.
+
+        With label smoothing, dividing last errs by 4% more than torch does in float64.
+        """
+        work = self.work
+        return (
+            not self.torch_reduces
+            and bool(work.options.get("label_smoothing"))
+            and _asks_for_no_more_than_torch(work)
+        )
+
     def _divides_last(self, denominator: float) -> bool:
         """Return whether gradients of a mean are divided by its denominator at the end.
 
@@ -176,6 +190,7 @@ class _Evaluation:
         denominators = terms.denominators
         return (
             not self.torch_reduces
+            and not self._differentiates_as_torch()
             and work.engine != ENGINE_AUTOGRAD
             and work.reduction in MEANS
             and denominator != 0  # the gradient of no value is 0
@@ -223,10 +238,14 @@ class _Evaluation:
 
 
 def _torch_reduces(work: Work) -> bool:
-    """Return whether the loss is that of torch's own reduction: nothing more was asked for."""
+    """Return whether the loss is that of torch's own reduction."""
+    return work.engine == ENGINE_AUTOGRAD and _asks_for_no_more_than_torch(work)
+
+
+def _asks_for_no_more_than_torch(work: Work) -> bool:
+    """Return whether torch's own reduction has all that is asked for."""
     return (
-        work.engine == ENGINE_AUTOGRAD
-        and work.record.reduces
+        work.record.reduces
         and work.reduction is not Reduction.NONE
         and work.whole is None
         and work.sample_weight is None
