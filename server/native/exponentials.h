@@ -49,18 +49,7 @@ ALWAYS_INLINE Vector<double, B> exp_of(Vector<double, B> x) {
   const V n = shifted - 6755399441055744.0;
   const V reduced = x - n * 0.693147180369123816490, second = n * 1.90821492927058770002e-10;
   const V r = reduced - second, tail = (reduced - r) - second;
-  // Taylor's series: |r|^14 / 14! is below 2^-57.
-  V p = splat<V>(1.0 / 6227020800.0);
-  p = p * r + 1.0 / 479001600.0;
-  p = p * r + 1.0 / 39916800.0;
-  p = p * r + 1.0 / 3628800.0;
-  p = p * r + 1.0 / 362880.0;
-  p = p * r + 1.0 / 40320.0;
-  p = p * r + 1.0 / 5040.0;
-  p = p * r + 1.0 / 720.0;
-  p = p * r + 1.0 / 120.0;
-  p = p * r + 1.0 / 24.0;
-  p = p * r + 1.0 / 6.0;
+  const V p = exp_series<B>(r);
   const V near = (V)((Words)r & 0xFFFFFFFFF8000000u), half_square = 0.5 * near * near;
   const V small = p * (r * r * r) + ((r - near) * (r + near) * 0.5 + (tail + r * tail));
   const V first = r + 1.0, sum = first + half_square;

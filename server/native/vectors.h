@@ -215,16 +215,10 @@ ALWAYS_INLINE Vector<float, B> exp_below_0(Vector<float, B> x) {
   return times_power<B>(p * (r * r) + r + 1.0f, power);
 }
 
+// Returns the series of (exp(r) - 1 - r - r^2 / 2) / r^3 by Taylor: |r|^14 / 14! is below 2^-57.
 template <int B>
-ALWAYS_INLINE Vector<double, B> exp_below_0(Vector<double, B> x) {
-  typedef Vector<double, B> V;
-  const V least = splat<V>(-746.0);
-  x = x < least ? least : x;
-  const V shifted = x * 1.4426950408889634 + 6755399441055744.0;
-  const V n = shifted - 6755399441055744.0;
-  const V r = x - n * 0.693147180369123816490 - n * 1.90821492927058770002e-10;
-  // Taylor's series: |r|^14 / 14! is below 2^-57.
-  V p = splat<V>(1.0 / 6227020800.0);
+ALWAYS_INLINE Vector<double, B> exp_series(Vector<double, B> r) {
+  Vector<double, B> p = splat<Vector<double, B>>(1.0 / 6227020800.0);
   p = p * r + 1.0 / 479001600.0;
   p = p * r + 1.0 / 39916800.0;
   p = p * r + 1.0 / 3628800.0;
@@ -235,6 +229,18 @@ ALWAYS_INLINE Vector<double, B> exp_below_0(Vector<double, B> x) {
   p = p * r + 1.0 / 120.0;
   p = p * r + 1.0 / 24.0;
   p = p * r + 1.0 / 6.0;
+  return p;
+}
+
+template <int B>
+ALWAYS_INLINE Vector<double, B> exp_below_0(Vector<double, B> x) {
+  typedef Vector<double, B> V;
+  const V least = splat<V>(-746.0);
+  x = x < least ? least : x;
+  const V shifted = x * 1.4426950408889634 + 6755399441055744.0;
+  const V n = shifted - 6755399441055744.0;
+  const V r = x - n * 0.693147180369123816490 - n * 1.90821492927058770002e-10;
+  V p = exp_series<B>(r);
   p = p * r + 0.5;
   const Vector<uint64_t, B> power = (Vector<uint64_t, B>)shifted - (0x4338000000000000u - 2046u);
   return times_power<B>(p * (r * r) + r + 1.0, power);

@@ -49,12 +49,15 @@ class _Evaluation:
         self.transfers = transfers_for(device)
         self.dtype: torch.dtype = getattr(torch, work.compute_dtype)
         self.weighting = Weighting(work, device, work.values_shape)
-        self.torch_reduces = _torch_reduces(work)
+        self.torch_reduces = work.engine == ENGINE_AUTOGRAD and _asks_for_no_more_than_torch(work)
+        """Whether the loss is that of torch's own reduction."""
+        self.as_torch = self.torch_reduces or _smooths_as_torch(work)
+        """Whether the gradients are those of torch's own reduction."""
         self.inputs = {name: self._input(name, array) for name, array in work.inputs.items()}
         function = work.record.function
         if work.engine != ENGINE_AUTOGRAD and work.record.formula is not None:
             function = work.record.formula
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.torch_reduces):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.as_torch):
             self.terms: Terms = function(**self.inputs, **work.options)
         self._check_denominator_known()
 
@@ -152,9 +155,8 @@ class _Evaluation:
         """Return the gradients of the loss with respect to the inputs asked for."""
         work = self.work
         grad_output = grad_output_of(work, self.device)
-        as_torch = self._differentiates_as_torch()
-        if self.torch_reduces or as_torch:
-            reduced = self._reduced() if as_torch else loss
+        if self.as_torch:
+            reduced = loss if self.torch_reduces else self._reduced()
             outputs, coefficients = [reduced], [grad_output.to(reduced.dtype)]
         else:
             outputs, coefficients = self._values(grad_output, totals, denominator)
@@ -168,18 +170,6 @@ class _Evaluation:
             for name, gradient in zip(work.gradients_for, found, strict=True)
         }
 
-    def _differentiates_as_torch(self) -> bool:
-        """Return whether `auto` has the gradients of torch's own reduction.
-
-        With label smoothing, dividing last errs by 4% more than torch does in float64.
-        """
-        work = self.work
-        return (
-            not self.torch_reduces
-            and bool(work.options.get("label_smoothing"))
-            and _asks_for_no_more_than_torch(work)
-        )
-
     def _divides_last(self, denominator: float) -> bool:
         """Return whether gradients of a mean are divided by its denominator at the end.
 
@@ -189,8 +179,7 @@ class _Evaluation:
         work, terms = self.work, self.terms
         denominators = terms.denominators
         return (
-            not self.torch_reduces
-            and not self._differentiates_as_torch()
+            not self.as_torch
             and work.engine != ENGINE_AUTOGRAD
             and work.reduction in MEANS
             and denominator != 0  # the gradient of no value is 0
@@ -237,9 +226,12 @@ class _Evaluation:
         )
 
 
-def _torch_reduces(work: Work) -> bool:
-    """Return whether the loss is that of torch's own reduction."""
-    return work.engine == ENGINE_AUTOGRAD and _asks_for_no_more_than_torch(work)
+def _smooths_as_torch(work: Work) -> bool:
+    """Return whether gradients are torch's because of label smoothing, with `auto`, too.
+
+    Dividing them last errs by 4% more than torch does in float64.
+    """
+    return bool(work.options.get("label_smoothing")) and _asks_for_no_more_than_torch(work)
 
 
 def _asks_for_no_more_than_torch(work: Work) -> bool:
