@@ -1,8 +1,9 @@
-"""Counts the regions that a process has mapped, as the kernel sees them."""
+"""What a process has mapped and open, as the kernel sees it."""
 
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -16,6 +17,17 @@ def mapped_regions() -> int:
 def descriptors(process: int) -> int:
     """Count the open descriptors of a process."""
     return sum(1 for _ in Path(f"/proc/{process}/fd").iterdir())
+
+
+def open_files(process: int | str = "self") -> Iterator[tuple[Path, str]]:
+    """Yield each open descriptor of a process and what it refers to.
+
+    Other threads of that process open and close descriptors meanwhile: one that is gone before
+    it was read is not open.
+    """
+    for each in tuple(Path(f"/proc/{process}/fd").iterdir()):
+        with suppress(OSError):
+            yield each, str(each.readlink())
 
 
 def eventually(condition: Callable[[], bool]) -> bool:

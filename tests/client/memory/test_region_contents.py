@@ -29,6 +29,7 @@ from losswire.client import (
     Region,
 )
 from tests.support.harness import Child
+from tests.support.mapped import open_files
 
 Array = npt.NDArray[Any]
 
@@ -58,9 +59,7 @@ def _stopped(child: Child) -> Iterator[None]:
 
 def _regions(process: int) -> int:
     """Count the regions of a process, by its descriptors."""
-    found = Path(f"/proc/{process}/fd")
-    links = [each.readlink() for each in found.iterdir() if each.is_symlink()]
-    return sum("losswire-region" in str(each) for each in links)
+    return sum("losswire-region" in target for _, target in open_files(process))
 
 
 def _eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
@@ -74,8 +73,8 @@ def _eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
 
 def _empty_all_regions(child: Child) -> None:
     """Do what a server must not: punch the pages out of all its regions."""
-    for each in tuple(Path(f"/proc/{child.process.pid}/fd").iterdir()):
-        if each.is_symlink() and "losswire-region" in str(each.readlink()):
+    for each, target in open_files(child.process.pid):
+        if "losswire-region" in target:
             descriptor = os.open(each, os.O_RDWR)
             with mmap.mmap(descriptor, os.fstat(descriptor).st_size) as memory:
                 memory.madvise(mmap.MADV_REMOVE)
@@ -320,14 +319,14 @@ def _calls(client: Client, region: Region, way: str) -> None:
 def test_memory_is_back_without_the_garbage_collector(child: Child, way: str) -> None:
     """A closed client leaves no cycle of references that would keep a region."""
     gc.collect()
-    assert _eventually(lambda: not _regions(child.process.pid), 3.0)
+    assert _eventually(lambda: not _regions(child.process.pid))
     gc.disable()
     try:
         with Client(child.address) as client, client.region(_BYTES) as region:
             _calls(client, region, way)
         del client, region
         # What was made for a call that was given up, and never fetched, stays for two seconds.
-        assert _eventually(lambda: not _regions(child.process.pid), 3.0)
+        assert _eventually(lambda: not _regions(child.process.pid))
     finally:
         gc.enable()
 
@@ -345,7 +344,7 @@ def test_an_error_that_is_kept_keeps_no_region(child: Child) -> None:
             del caught
     gc.collect()
     assert len(errors) == 6
-    assert _eventually(lambda: not _regions(child.process.pid), 3.0)
+    assert _eventually(lambda: not _regions(child.process.pid))
 
 
 # A socket that an exception left behind is closed with the last reference to it.
@@ -370,7 +369,7 @@ def test_a_signal_in_the_handshake_leaves_no_descriptor(child: Child) -> None:
         signal.signal(signal.SIGALRM, before)
     gc.collect()
     assert not _regions(os.getpid())
-    assert _eventually(lambda: not _regions(child.process.pid), 4.0)
+    assert _eventually(lambda: not _regions(child.process.pid))
 
 
 class _Interruption(BaseException):

@@ -14,10 +14,10 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.support.mapped import open_files
 from tests.support.schedules.asynchronous import run_asyncio
 from tests.support.schedules.blocking import run_blocking
 from tests.support.schedules.processes import run_killed, run_outlived
@@ -80,11 +80,7 @@ def _give_up(schedule: Schedule) -> None:
 
 
 def _sockets() -> int:
-    count = 0
-    for each in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            count += str(each.readlink()).startswith(("socket:", "/memfd:"))
-    return count
+    return sum(target.startswith(("socket:", "/memfd:")) for _, target in open_files())
 
 
 def main(seed: int, first: int, count: int, folder: Path) -> None:

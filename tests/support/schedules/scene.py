@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from losswire.client import Client, LosswireError, Region, RetryPolicy
 from tests.support.harness import Child
+from tests.support.mapped import open_files
 
 Array = npt.NDArray[np.float32]
 
@@ -131,9 +132,9 @@ class Server:
         still have the descriptor that would be handed out: three in all.
         """
         found: Counter[int] = Counter()
-        for each in Path(f"/proc/{self.child.process.pid}/fd").iterdir():
+        for each, target in open_files(self.child.process.pid):
             with suppress(OSError):
-                if "losswire-region" in str(each.readlink()):
+                if "losswire-region" in target:
                     found[each.stat().st_ino] += 1
         return sum(count < _UNFETCHED_DESCRIPTORS for count in found.values())
 
