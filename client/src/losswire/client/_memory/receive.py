@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 import threading
-import weakref
 from typing import Any, Final
 
 import numpy as np
@@ -89,6 +88,7 @@ class _Mapping:
     def __init__(self, descriptor: int, size: int, *, inherited: bool) -> None:
         self._addresses: list[int] = []
         self._size = size
+        self._only_in = None if inherited else os.getpid()
         # None as the address and 0 as the offset: the system chooses, and all of it.
         arguments = (None, size, _PROT_READ_WRITE, _MAP_SHARED_POPULATED, descriptor, 0)
         with _forking:
@@ -98,7 +98,6 @@ class _Mapping:
                 number = ctypes.get_errno()
                 raise OSError(number, os.strerror(number))
             if not inherited:
-                _private.add(self)
                 _system.madvise(self._addresses[0], size, _MADV_DONTFORK)
 
     def array(self) -> npt.NDArray[np.uint8]:
@@ -107,11 +106,11 @@ class _Mapping:
         memory.mapping = self  # type: ignore[attr-defined]
         return np.frombuffer(memoryview(memory), np.uint8)
 
-    def leave_to_parent(self) -> None:
-        """Forget, in a forked child, the addresses: other memory of the child may be there."""
-        self._addresses.clear()
-
     def __del__(self) -> None:
+        # In a forked child other memory may be at these addresses. A hook that runs after the fork
+        # could not prevent this: before all hooks, Python releases what other threads held.
+        if self._only_in not in (None, os.getpid()):
+            return
         for each in self._addresses:
             _system.munmap(each, self._size)
 
@@ -119,18 +118,10 @@ class _Mapping:
 _forking = threading.RLock()
 """Held while something is mapped, and while a process forks: no child has a half-made mapping."""
 
-_private: "weakref.WeakSet[_Mapping]" = weakref.WeakSet()
-
-
-def _leave_to_parent() -> None:
-    _forking.release()
-    for each in tuple(_private):
-        each.leave_to_parent()
-
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_forking.acquire,
         after_in_parent=_forking.release,
-        after_in_child=_leave_to_parent,
+        after_in_child=_forking.release,
     )
