@@ -456,65 +456,106 @@ Global___SummarizeLossesRequest: _TypeAlias = SummarizeLossesRequest  # noqa: Y0
 
 @_typing.final
 class SummarizeLossesResponse(_message.Message):
-    """A summary of all batches so far."""
+    """One part of the answer to a SummarizeLosses."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class SlicesEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.int
-        @_builtins.property
-        def value(self) -> _summary_pb2.LossSummary: ...
-        def __init__(
-            self,
-            *,
-            key: _builtins.int = ...,
-            value: _summary_pb2.LossSummary | None = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    TOTAL_FIELD_NUMBER: _builtins.int
-    SLICES_FIELD_NUMBER: _builtins.int
-    BATCHES_FIELD_NUMBER: _builtins.int
-    FINAL_FIELD_NUMBER: _builtins.int
-    RECEIPT_FIELD_NUMBER: _builtins.int
-    batches: _builtins.int
-    """How many batches it covers."""
-    final: _builtins.bool
-    """Whether this is the last one and covers everything that was sent."""
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def total(self) -> _summary_pb2.LossSummary:
-        """All values."""
+    def progress(self) -> Global___SummaryProgress:
+        """How far it is. After each batch, or after some at once."""
 
     @_builtins.property
-    def slices(self) -> _containers.MessageMap[_builtins.int, _summary_pb2.LossSummary]:
-        """The values of each slice."""
-
-    @_builtins.property
-    def receipt(self) -> _evaluation_pb2.Receipt:
-        """How and by what this was computed."""
+    def report(self) -> Global___SummaryReport:
+        """All rows so far."""
 
     def __init__(
         self,
         *,
-        total: _summary_pb2.LossSummary | None = ...,
-        slices: _abc.Mapping[_builtins.int, _summary_pb2.LossSummary] | None = ...,
-        batches: _builtins.int = ...,
-        final: _builtins.bool = ...,
-        receipt: _evaluation_pb2.Receipt | None = ...,
+        progress: Global___SummaryProgress | None = ...,
+        report: Global___SummaryReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "progress", b"progress", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "final", b"final", "receipt", b"receipt", "slices", b"slices", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["progress", "report"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___SummarizeLossesResponse: _TypeAlias = SummarizeLossesResponse  # noqa: Y015
+
+@_typing.final
+class SummaryProgress(_message.Message):
+    """How far a summary is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    MEANS_FIELD_NUMBER: _builtins.int
+    STANDARD_ERRORS_FIELD_NUMBER: _builtins.int
+    batches: _builtins.int
+    """How many batches of this call are counted."""
+    rows: _builtins.int
+    """How many rows are counted, with those of the summary that it continues."""
+    @_builtins.property
+    def means(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The mean of each candidate so far."""
+
+    @_builtins.property
+    def standard_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The standard error of each mean, without regard to clusters."""
+
+    def __init__(
+        self,
+        *,
+        batches: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        means: _abc.Iterable[_builtins.float] | None = ...,
+        standard_errors: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "means", b"means", "rows", b"rows", "standard_errors", b"standard_errors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SummarizeLossesResponse: _TypeAlias = SummarizeLossesResponse  # noqa: Y015
+Global___SummaryProgress: _TypeAlias = SummaryProgress  # noqa: Y015
+
+@_typing.final
+class SummaryReport(_message.Message):
+    """A summary that is complete up to a batch. A call that breaks is continued from
+    the last one, with the batches behind it, on any server.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
+    batches: _builtins.int
+    """How many batches of this call it covers."""
+    final: _builtins.bool
+    """Whether it covers everything that was sent. A server that ends sends one
+    that does not, and then UNAVAILABLE.
+    """
+    @_builtins.property
+    def summary(self) -> _summary_pb2.LossSummary:
+        """The summary, with what it continues."""
+
+    def __init__(
+        self,
+        *,
+        summary: _summary_pb2.LossSummary | None = ...,
+        batches: _builtins.int = ...,
+        final: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "final", b"final", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummaryReport: _TypeAlias = SummaryReport  # noqa: Y015

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlosswire/v1/server_info.proto\x12\x0blosswire.v1\"\xd3\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x03\x12\x10\n\x08max_rank\x18\x02 \x01(\x05\x12 \n\x18max_evaluations_per_call\x18\x03 \x01(\x05\x12 \n\x18max_in_flight_per_stream\x18\x04 \x01(\x05\x12\x1b\n\x13memory_budget_bytes\x18\x05 \x01(\x03\x12\x1d\n\x15preferred_chunk_bytes\x18\x06 \x01(\x03\x12\x1c\n\x14resident_quota_bytes\x18\x07 \x01(\x03\"N\n\nTransports\x12\x0f\n\x07\x63hunked\x18\x01 \x01(\x08\x12\x18\n\x10resident_tensors\x18\x02 \x01(\x08\x12\x15\n\rregion_socket\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlosswire/v1/server_info.proto\x12\x0blosswire.v1\"\xd3\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x03\x12\x10\n\x08max_rank\x18\x02 \x01(\x05\x12 \n\x18max_evaluations_per_call\x18\x03 \x01(\x05\x12 \n\x18max_in_flight_per_stream\x18\x04 \x01(\x05\x12\x1b\n\x13memory_budget_bytes\x18\x05 \x01(\x03\x12\x1d\n\x15preferred_chunk_bytes\x18\x06 \x01(\x03\x12\x1c\n\x14resident_quota_bytes\x18\x07 \x01(\x03\"N\n\nTransports\x12\x0f\n\x07\x63hunked\x18\x01 \x01(\x08\x12\x18\n\x10resident_tensors\x18\x02 \x01(\x08\x12\x15\n\rregion_socket\x18\x03 \x01(\tB\x93\x01\n\x0eio.losswire.v1B\x0fServerInfoProtoP\x01Z:github.com/losswire/losswire/gen/go/losswire/v1;losswirev1\xf8\x01\x01\xa2\x02\x03LWX\xaa\x02\x0bLosswire.V1\xca\x02\x0bLosswire\\V1\xea\x02\x0cLosswire::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'losswire.v1.server_info_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016io.losswire.v1B\017ServerInfoProtoP\001Z:github.com/losswire/losswire/gen/go/losswire/v1;losswirev1\370\001\001\242\002\003LWX\252\002\013Losswire.V1\312\002\013Losswire\\V1\352\002\014Losswire::V1'
   _globals['_LIMITS']._serialized_start=47
   _globals['_LIMITS']._serialized_end=258
   _globals['_TRANSPORTS']._serialized_start=260

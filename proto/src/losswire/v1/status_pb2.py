@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18losswire/v1/status.proto\x12\x0blosswire.v1\"\x98\x01\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\nviolations\x18\x04 \x03(\x0b\x32\x1b.losswire.v1.FieldViolation\x12\x1b\n\x0eretry_after_ms\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_retry_after_ms\"4\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18losswire/v1/status.proto\x12\x0blosswire.v1\"\x98\x01\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\nviolations\x18\x04 \x03(\x0b\x32\x1b.losswire.v1.FieldViolation\x12\x1b\n\x0eretry_after_ms\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_retry_after_ms\"4\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x8f\x01\n\x0eio.losswire.v1B\x0bStatusProtoP\x01Z:github.com/losswire/losswire/gen/go/losswire/v1;losswirev1\xf8\x01\x01\xa2\x02\x03LWX\xaa\x02\x0bLosswire.V1\xca\x02\x0bLosswire\\V1\xea\x02\x0cLosswire::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'losswire.v1.status_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016io.losswire.v1B\013StatusProtoP\001Z:github.com/losswire/losswire/gen/go/losswire/v1;losswirev1\370\001\001\242\002\003LWX\252\002\013Losswire.V1\312\002\013Losswire\\V1\352\002\014Losswire::V1'
   _globals['_STATUS']._serialized_start=42
   _globals['_STATUS']._serialized_end=194
   _globals['_FIELDVIOLATION']._serialized_start=196

@@ -26,31 +26,76 @@ from losswire.v1 import evaluation_pb2 as losswire_dot_v1_dot_evaluation__pb2
 from losswire.v1 import tensor_pb2 as losswire_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19losswire/v1/summary.proto\x12\x0blosswire.v1\x1a\x1closswire/v1/evaluation.proto\x1a\x18losswire/v1/tensor.proto\"\x90\x01\n\rSummaryHeader\x12+\n\nevaluation\x18\x01 \x01(\x0b\x32\x17.losswire.v1.Evaluation\x12\x1c\n\x14report_every_batches\x18\x02 \x01(\x05\x12\x1e\n\x11relative_accuracy\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x14\n\x12_relative_accuracy\"\xd9\x01\n\x0cSummaryBatch\x12\x35\n\x06inputs\x18\x01 \x03(\x0b\x32%.losswire.v1.SummaryBatch.InputsEntry\x12*\n\rsample_weight\x18\x02 \x01(\x0b\x32\x13.losswire.v1.Tensor\x12\"\n\x05slice\x18\x03 \x01(\x0b\x32\x13.losswire.v1.Tensor\x1a\x42\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.losswire.v1.Tensor:\x02\x38\x01\"\x8b\x02\n\x0bLossSummary\x12\x0b\n\x03sum\x18\x01 \x01(\x01\x12\x16\n\x0emean_numerator\x18\x02 \x01(\x01\x12\x18\n\x10mean_denominator\x18\x03 \x01(\x01\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\x12\x11\n\tnan_count\x18\x05 \x01(\x03\x12\x16\n\x0einfinite_count\x18\x06 \x01(\x03\x12\x14\n\x07minimum\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\x0esum_of_squares\x18\t \x01(\x01\x12\'\n\x06sketch\x18\n \x01(\x0b\x32\x17.losswire.v1.LossSketchB\n\n\x08_minimumB\n\n\x08_maximum\"\x8f\x02\n\nLossSketch\x12\x19\n\x11relative_accuracy\x18\x01 \x01(\x01\x12\x12\n\nzero_count\x18\x02 \x01(\x03\x12\x37\n\x08positive\x18\x03 \x03(\x0b\x32%.losswire.v1.LossSketch.PositiveEntry\x12\x37\n\x08negative\x18\x04 \x03(\x0b\x32%.losswire.v1.LossSketch.NegativeEntry\x1a/\n\rPositiveEntry\x12\x0b\n\x03key\x18\x01 \x01(\x11\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a/\n\rNegativeEntry\x12\x0b\n\x03key\x18\x01 \x01(\x11\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19losswire/v1/summary.proto\x12\x0blosswire.v1\x1a\x1closswire/v1/evaluation.proto\x1a\x18losswire/v1/tensor.proto\"\xeb\x03\n\rSummaryHeader\x12+\n\nevaluation\x18\x01 \x01(\x0b\x32\x17.losswire.v1.Evaluation\x12\x31\n\ncandidates\x18\x02 \x03(\x0b\x32\x1d.losswire.v1.SummaryCandidate\x12-\n\x06tables\x18\x03 \x03(\x0b\x32\x1d.losswire.v1.SliceTableHeader\x12\x12\n\nmax_slices\x18\x04 \x01(\x05\x12\x32\n\x0eslice_overflow\x18\x05 \x01(\x0e\x32\x1a.losswire.v1.SliceOverflow\x12\x30\n\rcluster_order\x18\x06 \x01(\x0e\x32\x19.losswire.v1.ClusterOrder\x12\x19\n\x11max_open_clusters\x18\x07 \x01(\x05\x12\r\n\x05worst\x18\x08 \x01(\x05\x12\x1e\n\x11relative_accuracy\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tpartition\x18\n \x01(\t\x12\x11\n\tfirst_row\x18\x0b \x01(\x03\x12-\n\x0bresume_from\x18\x0c \x01(\x0b\x32\x18.losswire.v1.LossSummary\x12\x1c\n\x14report_every_batches\x18\r \x01(\x05\x42\x14\n\x12_relative_accuracy\"\x9f\x01\n\x10SummaryCandidate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x39\n\x06inputs\x18\x02 \x03(\x0b\x32).losswire.v1.SummaryCandidate.InputsEntry\x1a\x42\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.losswire.v1.Tensor:\x02\x38\x01\"#\n\x10SliceTableHeader\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\"\xbd\x03\n\x0cSummaryBatch\x12\x35\n\x06inputs\x18\x01 \x03(\x0b\x32%.losswire.v1.SummaryBatch.InputsEntry\x12/\n\ncandidates\x18\x02 \x03(\x0b\x32\x1b.losswire.v1.CandidateBatch\x12*\n\rsample_weight\x18\x03 \x01(\x0b\x32\x13.losswire.v1.Tensor\x12\x37\n\x07\x63olumns\x18\x04 \x03(\x0b\x32&.losswire.v1.SummaryBatch.ColumnsEntry\x12%\n\x08\x63lusters\x18\x05 \x01(\x0b\x32\x13.losswire.v1.Column\x12 \n\x03ids\x18\x06 \x01(\x0b\x32\x13.losswire.v1.Column\x12\x0e\n\x06report\x18\x07 \x01(\x08\x1a\x42\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.losswire.v1.Tensor:\x02\x38\x01\x1a\x43\n\x0c\x43olumnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.losswire.v1.Column:\x02\x38\x01\"\x8d\x01\n\x0e\x43\x61ndidateBatch\x12\x37\n\x06inputs\x18\x01 \x03(\x0b\x32\'.losswire.v1.CandidateBatch.InputsEntry\x1a\x42\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.losswire.v1.Tensor:\x02\x38\x01\"<\n\x06\x43olumn\x12\"\n\x05\x63odes\x18\x01 \x01(\x0b\x32\x13.losswire.v1.Tensor\x12\x0e\n\x06labels\x18\x02 \x03(\t\"\x8a\x03\n\x0bLossSummary\x12\x0c\n\x04loss\x18\x01 \x01(\t\x12\x36\n\x07options\x18\x02 \x03(\x0b\x32%.losswire.v1.LossSummary.OptionsEntry\x12\x12\n\ncandidates\x18\x03 \x03(\t\x12\r\n\x05scale\x18\x04 \x01(\x11\x12\r\n\x05worst\x18\x05 \x01(\x05\x12(\n\x05total\x18\x06 \x01(\x0b\x32\x19.losswire.v1.GroupSummary\x12\'\n\x06tables\x18\x07 \x03(\x0b\x32\x17.losswire.v1.SliceTable\x12+\n\x08included\x18\x08 \x03(\x0b\x32\x19.losswire.v1.IncludedRows\x12&\n\x08receipts\x18\t \x03(\x0b\x32\x14.losswire.v1.Receipt\x12\x11\n\tclustered\x18\n \x01(\x08\x1aH\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.losswire.v1.OptionValue:\x02\x38\x01\"H\n\x0cIncludedRows\x12\x11\n\tpartition\x18\x01 \x01(\t\x12%\n\x06ranges\x18\x02 \x03(\x0b\x32\x15.losswire.v1.RowRange\"&\n\x08RowRange\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\"r\n\nSliceTable\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12)\n\x06slices\x18\x02 \x03(\x0b\x32\x19.losswire.v1.GroupSummary\x12(\n\x05other\x18\x03 \x01(\x0b\x32\x19.losswire.v1.GroupSummary\"\xd1\x01\n\x0cGroupSummary\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x34\n\rdistributions\x18\x02 \x03(\x0b\x32\x1d.losswire.v1.LossDistribution\x12#\n\x05joint\x18\x03 \x01(\x0b\x32\x14.losswire.v1.Moments\x12\'\n\x05pairs\x18\x04 \x03(\x0b\x32\x18.losswire.v1.PairSummary\x12-\n\x08\x63lusters\x18\x05 \x01(\x0b\x32\x1b.losswire.v1.ClusterSummary\"\xd8\x03\n\x10LossDistribution\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x15\n\rignored_count\x18\x02 \x01(\x03\x12\x11\n\tnan_count\x18\x03 \x01(\x03\x12\x1f\n\x17positive_infinity_count\x18\x04 \x01(\x03\x12\x1f\n\x17negative_infinity_count\x18\x05 \x01(\x03\x12\x12\n\nweight_sum\x18\x06 \x01(\x01\x12\x19\n\x11weight_square_sum\x18\x07 \x01(\x01\x12\x0b\n\x03sum\x18\x08 \x01(\x01\x12\x16\n\x0emean_numerator\x18\t \x01(\x01\x12\x18\n\x10mean_denominator\x18\n \x01(\x01\x12#\n\x05terms\x18\x0b \x01(\x0b\x32\x14.losswire.v1.Moments\x12$\n\x06values\x18\x0c \x01(\x0b\x32\x14.losswire.v1.Moments\x12\x14\n\x07minimum\x18\r \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x0e \x01(\x01H\x01\x88\x01\x01\x12\'\n\x06sketch\x18\x0f \x01(\x0b\x32\x17.losswire.v1.LossSketch\x12#\n\x05worst\x18\x10 \x03(\x0b\x32\x14.losswire.v1.RowLossB\n\n\x08_minimumB\n\n\x08_maximum\"R\n\x07Moments\x12\x0e\n\x06weight\x18\x01 \x01(\x01\x12\r\n\x05means\x18\x02 \x03(\x01\x12\x16\n\x0emean_residuals\x18\x03 \x03(\x01\x12\x10\n\x08products\x18\x04 \x03(\x01\"\x98\x01\n\nLossSketch\x12\r\n\x05scale\x18\x01 \x01(\x11\x12\x13\n\x0bzero_weight\x18\x02 \x01(\x01\x12\x18\n\x10positive_indices\x18\x03 \x03(\x11\x12\x18\n\x10positive_weights\x18\x04 \x03(\x01\x12\x18\n\x10negative_indices\x18\x05 \x03(\x11\x12\x18\n\x10negative_weights\x18\x06 \x03(\x01\"\xd2\x01\n\x07RowLoss\x12\x10\n\x06number\x18\x01 \x01(\x03H\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x12\x11\n\tpartition\x18\x03 \x01(\t\x12\x0b\n\x03row\x18\x04 \x01(\x03\x12\x0e\n\x06values\x18\x05 \x03(\x01\x12\x0e\n\x06weight\x18\x06 \x01(\x01\x12\x30\n\x06labels\x18\x07 \x03(\x0b\x32 .losswire.v1.RowLoss.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x04\n\x02id\"\x90\x01\n\x0bPairSummary\x12\x0c\n\x04wins\x18\x01 \x01(\x03\x12\x0c\n\x04ties\x18\x02 \x01(\x03\x12\x0e\n\x06losses\x18\x03 \x01(\x03\x12\'\n\x06sketch\x18\x04 \x01(\x0b\x32\x17.losswire.v1.LossSketch\x12,\n\x0emost_different\x18\x05 \x03(\x0b\x32\x14.losswire.v1.RowLoss\"^\n\x0e\x43lusterSummary\x12$\n\x06\x66olded\x18\x01 \x01(\x0b\x32\x14.losswire.v1.Moments\x12&\n\x04open\x18\x02 \x03(\x0b\x32\x18.losswire.v1.OpenCluster\"D\n\x0bOpenCluster\x12\x10\n\x06number\x18\x01 \x01(\x03H\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x12\x0c\n\x04sums\x18\x03 \x03(\x01\x42\x05\n\x03key*d\n\rSliceOverflow\x12\x1e\n\x1aSLICE_OVERFLOW_UNSPECIFIED\x10\x00\x12\x19\n\x15SLICE_OVERFLOW_REFUSE\x10\x01\x12\x18\n\x14SLICE_OVERFLOW_OTHER\x10\x02*_\n\x0c\x43lusterOrder\x12\x1d\n\x19\x43LUSTER_ORDER_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43LUSTER_ORDER_ANY\x10\x01\x12\x19\n\x15\x43LUSTER_ORDER_GROUPED\x10\x02\x42\x90\x01\n\x0eio.losswire.v1B\x0cSummaryProtoP\x01Z:github.com/losswire/losswire/gen/go/losswire/v1;losswirev1\xf8\x01\x01\xa2\x02\x03LWX\xaa\x02\x0bLosswire.V1\xca\x02\x0bLosswire\\V1\xea\x02\x0cLosswire::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'losswire.v1.summary_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016io.losswire.v1B\014SummaryProtoP\001Z:github.com/losswire/losswire/gen/go/losswire/v1;losswirev1\370\001\001\242\002\003LWX\252\002\013Losswire.V1\312\002\013Losswire\\V1\352\002\014Losswire::V1'
+  _globals['_SUMMARYCANDIDATE_INPUTSENTRY']._loaded_options = None
+  _globals['_SUMMARYCANDIDATE_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_SUMMARYBATCH_INPUTSENTRY']._loaded_options = None
   _globals['_SUMMARYBATCH_INPUTSENTRY']._serialized_options = b'8\001'
-  _globals['_LOSSSKETCH_POSITIVEENTRY']._loaded_options = None
-  _globals['_LOSSSKETCH_POSITIVEENTRY']._serialized_options = b'8\001'
-  _globals['_LOSSSKETCH_NEGATIVEENTRY']._loaded_options = None
-  _globals['_LOSSSKETCH_NEGATIVEENTRY']._serialized_options = b'8\001'
+  _globals['_SUMMARYBATCH_COLUMNSENTRY']._loaded_options = None
+  _globals['_SUMMARYBATCH_COLUMNSENTRY']._serialized_options = b'8\001'
+  _globals['_CANDIDATEBATCH_INPUTSENTRY']._loaded_options = None
+  _globals['_CANDIDATEBATCH_INPUTSENTRY']._serialized_options = b'8\001'
+  _globals['_LOSSSUMMARY_OPTIONSENTRY']._loaded_options = None
+  _globals['_LOSSSUMMARY_OPTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_ROWLOSS_LABELSENTRY']._loaded_options = None
+  _globals['_ROWLOSS_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_SLICEOVERFLOW']._serialized_start=3524
+  _globals['_SLICEOVERFLOW']._serialized_end=3624
+  _globals['_CLUSTERORDER']._serialized_start=3626
+  _globals['_CLUSTERORDER']._serialized_end=3721
   _globals['_SUMMARYHEADER']._serialized_start=99
-  _globals['_SUMMARYHEADER']._serialized_end=243
-  _globals['_SUMMARYBATCH']._serialized_start=246
-  _globals['_SUMMARYBATCH']._serialized_end=463
-  _globals['_SUMMARYBATCH_INPUTSENTRY']._serialized_start=397
-  _globals['_SUMMARYBATCH_INPUTSENTRY']._serialized_end=463
-  _globals['_LOSSSUMMARY']._serialized_start=466
-  _globals['_LOSSSUMMARY']._serialized_end=733
-  _globals['_LOSSSKETCH']._serialized_start=736
-  _globals['_LOSSSKETCH']._serialized_end=1007
-  _globals['_LOSSSKETCH_POSITIVEENTRY']._serialized_start=911
-  _globals['_LOSSSKETCH_POSITIVEENTRY']._serialized_end=958
-  _globals['_LOSSSKETCH_NEGATIVEENTRY']._serialized_start=960
-  _globals['_LOSSSKETCH_NEGATIVEENTRY']._serialized_end=1007
+  _globals['_SUMMARYHEADER']._serialized_end=590
+  _globals['_SUMMARYCANDIDATE']._serialized_start=593
+  _globals['_SUMMARYCANDIDATE']._serialized_end=752
+  _globals['_SUMMARYCANDIDATE_INPUTSENTRY']._serialized_start=686
+  _globals['_SUMMARYCANDIDATE_INPUTSENTRY']._serialized_end=752
+  _globals['_SLICETABLEHEADER']._serialized_start=754
+  _globals['_SLICETABLEHEADER']._serialized_end=789
+  _globals['_SUMMARYBATCH']._serialized_start=792
+  _globals['_SUMMARYBATCH']._serialized_end=1237
+  _globals['_SUMMARYBATCH_INPUTSENTRY']._serialized_start=686
+  _globals['_SUMMARYBATCH_INPUTSENTRY']._serialized_end=752
+  _globals['_SUMMARYBATCH_COLUMNSENTRY']._serialized_start=1170
+  _globals['_SUMMARYBATCH_COLUMNSENTRY']._serialized_end=1237
+  _globals['_CANDIDATEBATCH']._serialized_start=1240
+  _globals['_CANDIDATEBATCH']._serialized_end=1381
+  _globals['_CANDIDATEBATCH_INPUTSENTRY']._serialized_start=686
+  _globals['_CANDIDATEBATCH_INPUTSENTRY']._serialized_end=752
+  _globals['_COLUMN']._serialized_start=1383
+  _globals['_COLUMN']._serialized_end=1443
+  _globals['_LOSSSUMMARY']._serialized_start=1446
+  _globals['_LOSSSUMMARY']._serialized_end=1840
+  _globals['_LOSSSUMMARY_OPTIONSENTRY']._serialized_start=1768
+  _globals['_LOSSSUMMARY_OPTIONSENTRY']._serialized_end=1840
+  _globals['_INCLUDEDROWS']._serialized_start=1842
+  _globals['_INCLUDEDROWS']._serialized_end=1914
+  _globals['_ROWRANGE']._serialized_start=1916
+  _globals['_ROWRANGE']._serialized_end=1954
+  _globals['_SLICETABLE']._serialized_start=1956
+  _globals['_SLICETABLE']._serialized_end=2070
+  _globals['_GROUPSUMMARY']._serialized_start=2073
+  _globals['_GROUPSUMMARY']._serialized_end=2282
+  _globals['_LOSSDISTRIBUTION']._serialized_start=2285
+  _globals['_LOSSDISTRIBUTION']._serialized_end=2757
+  _globals['_MOMENTS']._serialized_start=2759
+  _globals['_MOMENTS']._serialized_end=2841
+  _globals['_LOSSSKETCH']._serialized_start=2844
+  _globals['_LOSSSKETCH']._serialized_end=2996
+  _globals['_ROWLOSS']._serialized_start=2999
+  _globals['_ROWLOSS']._serialized_end=3209
+  _globals['_ROWLOSS_LABELSENTRY']._serialized_start=3158
+  _globals['_ROWLOSS_LABELSENTRY']._serialized_end=3203
+  _globals['_PAIRSUMMARY']._serialized_start=3212
+  _globals['_PAIRSUMMARY']._serialized_end=3356
+  _globals['_CLUSTERSUMMARY']._serialized_start=3358
+  _globals['_CLUSTERSUMMARY']._serialized_end=3452
+  _globals['_OPENCLUSTER']._serialized_start=3454
+  _globals['_OPENCLUSTER']._serialized_end=3522
 # @@protoc_insertion_point(module_scope)

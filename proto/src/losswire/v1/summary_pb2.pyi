@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from losswire.v1 import evaluation_pb2 as _evaluation_pb2
 from losswire.v1 import tensor_pb2 as _tensor_pb2
 import builtins as _builtins
@@ -20,36 +21,158 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SliceOverflow:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SliceOverflowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SliceOverflow.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SLICE_OVERFLOW_UNSPECIFIED: _SliceOverflow.ValueType  # 0
+    """The same as SLICE_OVERFLOW_REFUSE."""
+    SLICE_OVERFLOW_REFUSE: _SliceOverflow.ValueType  # 1
+    """The batch is refused with RESOURCE_EXHAUSTED, and nothing of it is counted."""
+    SLICE_OVERFLOW_OTHER: _SliceOverflow.ValueType  # 2
+    """Rows of further slices are counted in one slice, SliceTable.other. Which
+    slices are named then depends on the order of the rows.
+    """
+
+class SliceOverflow(_SliceOverflow, metaclass=_SliceOverflowEnumTypeWrapper):
+    """What happens when a table would get more slices than it may have."""
+
+SLICE_OVERFLOW_UNSPECIFIED: SliceOverflow.ValueType  # 0
+"""The same as SLICE_OVERFLOW_REFUSE."""
+SLICE_OVERFLOW_REFUSE: SliceOverflow.ValueType  # 1
+"""The batch is refused with RESOURCE_EXHAUSTED, and nothing of it is counted."""
+SLICE_OVERFLOW_OTHER: SliceOverflow.ValueType  # 2
+"""Rows of further slices are counted in one slice, SliceTable.other. Which
+slices are named then depends on the order of the rows.
+"""
+Global___SliceOverflow: _TypeAlias = SliceOverflow  # noqa: Y015
+
+class _ClusterOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ClusterOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ClusterOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CLUSTER_ORDER_UNSPECIFIED: _ClusterOrder.ValueType  # 0
+    """The same as CLUSTER_ORDER_ANY."""
+    CLUSTER_ORDER_ANY: _ClusterOrder.ValueType  # 1
+    """In any order. Every cluster stays open: the state grows with their number."""
+    CLUSTER_ORDER_GROUPED: _ClusterOrder.ValueType  # 2
+    """The rows of a cluster are neighbours, in each partition. A cluster is folded
+    into the moments once the next one begins; the first and the last of a
+    partition stay open, because a neighbouring partition may continue them.
+    """
+
+class ClusterOrder(_ClusterOrder, metaclass=_ClusterOrderEnumTypeWrapper):
+    """How the rows of a cluster lie."""
+
+CLUSTER_ORDER_UNSPECIFIED: ClusterOrder.ValueType  # 0
+"""The same as CLUSTER_ORDER_ANY."""
+CLUSTER_ORDER_ANY: ClusterOrder.ValueType  # 1
+"""In any order. Every cluster stays open: the state grows with their number."""
+CLUSTER_ORDER_GROUPED: ClusterOrder.ValueType  # 2
+"""The rows of a cluster are neighbours, in each partition. A cluster is folded
+into the moments once the next one begins; the first and the last of a
+partition stay open, because a neighbouring partition may continue them.
+"""
+Global___ClusterOrder: _TypeAlias = ClusterOrder  # noqa: Y015
+
 @_typing.final
 class SummaryHeader(_message.Message):
-    """The first part of a SummarizeLosses: what every batch has in common."""
+    """The first part of a SummarizeLosses: what all batches have in common."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVALUATION_FIELD_NUMBER: _builtins.int
-    REPORT_EVERY_BATCHES_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
+    MAX_SLICES_FIELD_NUMBER: _builtins.int
+    SLICE_OVERFLOW_FIELD_NUMBER: _builtins.int
+    CLUSTER_ORDER_FIELD_NUMBER: _builtins.int
+    MAX_OPEN_CLUSTERS_FIELD_NUMBER: _builtins.int
+    WORST_FIELD_NUMBER: _builtins.int
     RELATIVE_ACCURACY_FIELD_NUMBER: _builtins.int
-    report_every_batches: _builtins.int
-    """Send a summary of all so far after this many batches. 0: only the last."""
+    PARTITION_FIELD_NUMBER: _builtins.int
+    FIRST_ROW_FIELD_NUMBER: _builtins.int
+    RESUME_FROM_FIELD_NUMBER: _builtins.int
+    REPORT_EVERY_BATCHES_FIELD_NUMBER: _builtins.int
+    max_slices: _builtins.int
+    """How many slices a table may have, 1 to 4096. Default 4096."""
+    slice_overflow: Global___SliceOverflow.ValueType
+    """What happens when it would have more. Default REFUSE."""
+    cluster_order: Global___ClusterOrder.ValueType
+    """How the rows of a cluster lie. Default ANY."""
+    max_open_clusters: _builtins.int
+    """How many clusters may be open, over all slices, 1 to 1048576. Default
+    262144. Beyond, a batch is refused with RESOURCE_EXHAUSTED.
+    """
+    worst: _builtins.int
+    """How many of the worst rows are kept, 0 to 1000, of each candidate and of
+    each pair; of the whole, not of slices.
+    """
     relative_accuracy: _builtins.float
-    """The relative accuracy of the quantiles, in (0, 0.5]. Default 0.01."""
+    """The relative accuracy of quantiles, in [0.0014, 0.5]. Default 0.01. The
+    sketch has the coarsest scale that is not worse.
+    """
+    partition: _builtins.str
+    """The key of the part of the data that these rows are, such as the name of a
+    file; at most 1024 bytes. Summaries merge only if their rows are others.
+    """
+    first_row: _builtins.int
+    """The number of the first row in that part."""
+    report_every_batches: _builtins.int
+    """Report after this many batches, and at the end. 0: at the end, and where a
+    batch asks for it.
+    """
     @_builtins.property
     def evaluation(self) -> _evaluation_pb2.Evaluation:
-        """The loss, its options, the inputs shared by all batches (a class weight),
-        compute type and engine. Reduction, gradients, grad_output, sample_weight
-        and normalizer must not be set.
+        """The loss, its options, the inputs that all batches share (class weights, a
+        projection head), compute type and engine. The reduction is MEAN, the
+        default, or BATCHMEAN where the loss has it: then the value of a row is the
+        sum of its values. Gradients, grad_output, sample_weight and normalizer
+        must not be set. Not for activations.
+        """
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___SummaryCandidate]:
+        """What is compared over the same rows, 2 to 8 of them with different names.
+        None: a summary of one, without a name.
+        """
+
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceTableHeader]:
+        """The tables of slices, at most 16. Each row belongs to one slice of each
+        table.
+        """
+
+    @_builtins.property
+    def resume_from(self) -> Global___LossSummary:
+        """The summary to continue: what another call reported last, perhaps of
+        another server. It must be of the same header.
         """
 
     def __init__(
         self,
         *,
         evaluation: _evaluation_pb2.Evaluation | None = ...,
-        report_every_batches: _builtins.int = ...,
+        candidates: _abc.Iterable[Global___SummaryCandidate] | None = ...,
+        tables: _abc.Iterable[Global___SliceTableHeader] | None = ...,
+        max_slices: _builtins.int = ...,
+        slice_overflow: Global___SliceOverflow.ValueType = ...,
+        cluster_order: Global___ClusterOrder.ValueType = ...,
+        max_open_clusters: _builtins.int = ...,
+        worst: _builtins.int = ...,
         relative_accuracy: _builtins.float | None = ...,
+        partition: _builtins.str = ...,
+        first_row: _builtins.int = ...,
+        resume_from: Global___LossSummary | None = ...,
+        report_every_batches: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_relative_accuracy", b"_relative_accuracy", "evaluation", b"evaluation", "relative_accuracy", b"relative_accuracy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_relative_accuracy", b"_relative_accuracy", "evaluation", b"evaluation", "relative_accuracy", b"relative_accuracy", "resume_from", b"resume_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_accuracy", b"_relative_accuracy", "evaluation", b"evaluation", "relative_accuracy", b"relative_accuracy", "report_every_batches", b"report_every_batches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_accuracy", b"_relative_accuracy", "candidates", b"candidates", "cluster_order", b"cluster_order", "evaluation", b"evaluation", "first_row", b"first_row", "max_open_clusters", b"max_open_clusters", "max_slices", b"max_slices", "partition", b"partition", "relative_accuracy", b"relative_accuracy", "report_every_batches", b"report_every_batches", "resume_from", b"resume_from", "slice_overflow", b"slice_overflow", "tables", b"tables", "worst", b"worst"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__relative_accuracy: _TypeAlias = _typing.Literal["relative_accuracy"]  # noqa: Y015
     _WhichOneofArgType__relative_accuracy: _TypeAlias = _typing.Literal["_relative_accuracy", b"_relative_accuracy"]  # noqa: Y015
@@ -58,8 +181,187 @@ class SummaryHeader(_message.Message):
 Global___SummaryHeader: _TypeAlias = SummaryHeader  # noqa: Y015
 
 @_typing.final
+class SummaryCandidate(_message.Message):
+    """One of several models that are compared over the same rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _tensor_pb2.Tensor: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _tensor_pb2.Tensor | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, 1 to 128 bytes."""
+    @_builtins.property
+    def inputs(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Tensor]:
+        """Its own inputs that all batches share."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        inputs: _abc.Mapping[_builtins.str, _tensor_pb2.Tensor] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummaryCandidate: _TypeAlias = SummaryCandidate  # noqa: Y015
+
+@_typing.final
+class SliceTableHeader(_message.Message):
+    """One table of slices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The columns whose values make a slice: one, or several for their cross."""
+
+    def __init__(
+        self,
+        *,
+        columns: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SliceTableHeader: _TypeAlias = SliceTableHeader  # noqa: Y015
+
+@_typing.final
 class SummaryBatch(_message.Message):
-    """One batch of a SummarizeLosses."""
+    """One batch of a SummarizeLosses: N rows, which are neighbours in the partition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _tensor_pb2.Tensor: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _tensor_pb2.Tensor | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ColumnsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Column: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Column | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INPUTS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    SAMPLE_WEIGHT_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    CLUSTERS_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    report: _builtins.bool
+    """Report after this batch."""
+    @_builtins.property
+    def inputs(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Tensor]:
+        """The inputs of these rows, which all candidates share."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___CandidateBatch]:
+        """The own inputs of each candidate, in the order of the header. None where
+        there are no candidates.
+        """
+
+    @_builtins.property
+    def sample_weight(self) -> _tensor_pb2.Tensor:
+        """A weight for each row, of shape (N), or for each value, finite and not
+        negative. A row of weight 0 does not take part. Default 1.
+        """
+
+    @_builtins.property
+    def columns(self) -> _containers.MessageMap[_builtins.str, Global___Column]:
+        """The columns that the tables name."""
+
+    @_builtins.property
+    def clusters(self) -> Global___Column:
+        """The cluster of each row, such as its document or user. In all batches or
+        in none.
+        """
+
+    @_builtins.property
+    def ids(self) -> Global___Column:
+        """An id for each row. Absent: its number in the partition."""
+
+    def __init__(
+        self,
+        *,
+        inputs: _abc.Mapping[_builtins.str, _tensor_pb2.Tensor] | None = ...,
+        candidates: _abc.Iterable[Global___CandidateBatch] | None = ...,
+        sample_weight: _tensor_pb2.Tensor | None = ...,
+        columns: _abc.Mapping[_builtins.str, Global___Column] | None = ...,
+        clusters: Global___Column | None = ...,
+        ids: Global___Column | None = ...,
+        report: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters", "ids", b"ids", "sample_weight", b"sample_weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "clusters", b"clusters", "columns", b"columns", "ids", b"ids", "inputs", b"inputs", "report", b"report", "sample_weight", b"sample_weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummaryBatch: _TypeAlias = SummaryBatch  # noqa: Y015
+
+@_typing.final
+class CandidateBatch(_message.Message):
+    """The own inputs of one candidate in a batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -85,95 +387,383 @@ class SummaryBatch(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     INPUTS_FIELD_NUMBER: _builtins.int
-    SAMPLE_WEIGHT_FIELD_NUMBER: _builtins.int
-    SLICE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def inputs(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Tensor]:
-        """The inputs that differ between batches."""
-
-    @_builtins.property
-    def sample_weight(self) -> _tensor_pb2.Tensor:
-        """A weight for each value, as in Evaluation."""
-
-    @_builtins.property
-    def slice(self) -> _tensor_pb2.Tensor:
-        """The slice that each row belongs to: int64 of shape (N). Absent: no
-        slices.
-        """
+        """By name."""
 
     def __init__(
         self,
         *,
         inputs: _abc.Mapping[_builtins.str, _tensor_pb2.Tensor] | None = ...,
-        sample_weight: _tensor_pb2.Tensor | None = ...,
-        slice: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sample_weight", b"sample_weight", "slice", b"slice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "sample_weight", b"sample_weight", "slice", b"slice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SummaryBatch: _TypeAlias = SummaryBatch  # noqa: Y015
+Global___CandidateBatch: _TypeAlias = CandidateBatch  # noqa: Y015
 
 @_typing.final
-class LossSummary(_message.Message):
-    """The distribution of the values of a loss over a data set, or a part of it.
-    Two of them merge by adding all counts and sums and taking the smaller
-    minimum and the larger maximum.
-    """
+class Column(_message.Message):
+    """A value of each row: a number, or a text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SUM_FIELD_NUMBER: _builtins.int
-    MEAN_NUMERATOR_FIELD_NUMBER: _builtins.int
-    MEAN_DENOMINATOR_FIELD_NUMBER: _builtins.int
-    COUNT_FIELD_NUMBER: _builtins.int
-    NAN_COUNT_FIELD_NUMBER: _builtins.int
-    INFINITE_COUNT_FIELD_NUMBER: _builtins.int
-    MINIMUM_FIELD_NUMBER: _builtins.int
-    MAXIMUM_FIELD_NUMBER: _builtins.int
-    SUM_OF_SQUARES_FIELD_NUMBER: _builtins.int
-    SKETCH_FIELD_NUMBER: _builtins.int
-    sum: _builtins.float
-    """The weighted sum of the values."""
-    mean_numerator: _builtins.float
-    """The sum of the mean's numerators."""
-    mean_denominator: _builtins.float
-    """The sum of the mean's denominators."""
-    count: _builtins.int
-    """How many values took part, finite or not."""
-    nan_count: _builtins.int
-    """How many of them were NaN."""
-    infinite_count: _builtins.int
-    """How many of them were infinite."""
-    minimum: _builtins.float
-    """The smallest finite value. Absent when there is none."""
-    maximum: _builtins.float
-    """The largest finite value. Absent when there is none."""
-    sum_of_squares: _builtins.float
-    """The sum of the squares of the finite values."""
+    CODES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def sketch(self) -> Global___LossSketch:
-        """The finite values, counted in buckets."""
+    def codes(self) -> _tensor_pb2.Tensor:
+        """An integer for each row, of shape (N)."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The text of each code, from 0 on: at most one for each row, each at most
+        1024 bytes. Empty: the numbers themselves.
+        """
 
     def __init__(
         self,
         *,
+        codes: _tensor_pb2.Tensor | None = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["codes", b"codes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codes", b"codes", "labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Column: _TypeAlias = Column  # noqa: Y015
+
+@_typing.final
+class LossSummary(_message.Message):
+    """The losses of the rows of a data set, or of a part of it: a state that can be
+    continued and merged. Two of them merge in any order to the same counts,
+    buckets, extremes and rows; sums differ in the last bits only.
+
+    The value of a row is its loss, unreduced; where a row has several (of an
+    elementwise loss, of the tokens of a sequence), their mean, weighted by
+    sample_weight. Its numerator and denominator are its shares in those of the
+    mean: mean = sum of numerators / sum of denominators. A row takes part if it
+    is neither ignored by the loss nor of weight 0.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _evaluation_pb2.OptionValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _evaluation_pb2.OptionValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LOSS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    WORST_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
+    INCLUDED_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    CLUSTERED_FIELD_NUMBER: _builtins.int
+    loss: _builtins.str
+    """The loss."""
+    scale: _builtins.int
+    """The scale of the sketches: of the accuracy that was asked for."""
+    worst: _builtins.int
+    """How many of the worst rows are kept."""
+    clustered: _builtins.bool
+    """Whether rows have clusters."""
+    @_builtins.property
+    def options(self) -> _containers.MessageMap[_builtins.str, _evaluation_pb2.OptionValue]:
+        """The options, each that was given."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the candidates; none for a summary of one."""
+
+    @_builtins.property
+    def total(self) -> Global___GroupSummary:
+        """All rows."""
+
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceTable]:
+        """The tables of slices, in the order of the header."""
+
+    @_builtins.property
+    def included(self) -> _containers.RepeatedCompositeFieldContainer[Global___IncludedRows]:
+        """Which rows it covers, by key."""
+
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Receipt]:
+        """How and by what this was computed; each receipt once."""
+
+    def __init__(
+        self,
+        *,
+        loss: _builtins.str = ...,
+        options: _abc.Mapping[_builtins.str, _evaluation_pb2.OptionValue] | None = ...,
+        candidates: _abc.Iterable[_builtins.str] | None = ...,
+        scale: _builtins.int = ...,
+        worst: _builtins.int = ...,
+        total: Global___GroupSummary | None = ...,
+        tables: _abc.Iterable[Global___SliceTable] | None = ...,
+        included: _abc.Iterable[Global___IncludedRows] | None = ...,
+        receipts: _abc.Iterable[_evaluation_pb2.Receipt] | None = ...,
+        clustered: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "clustered", b"clustered", "included", b"included", "loss", b"loss", "options", b"options", "receipts", b"receipts", "scale", b"scale", "tables", b"tables", "total", b"total", "worst", b"worst"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LossSummary: _TypeAlias = LossSummary  # noqa: Y015
+
+@_typing.final
+class IncludedRows(_message.Message):
+    """Rows of a partition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    RANGES_FIELD_NUMBER: _builtins.int
+    partition: _builtins.str
+    """The partition's key."""
+    @_builtins.property
+    def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowRange]:
+        """Which of its rows: in ascending order, neither touching nor overlapping."""
+
+    def __init__(
+        self,
+        *,
+        partition: _builtins.str = ...,
+        ranges: _abc.Iterable[Global___RowRange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "ranges", b"ranges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IncludedRows: _TypeAlias = IncludedRows  # noqa: Y015
+
+@_typing.final
+class RowRange(_message.Message):
+    """Rows from `begin` up to and without `end`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    begin: _builtins.int
+    """The first row."""
+    end: _builtins.int
+    """The row after the last one."""
+    def __init__(
+        self,
+        *,
+        begin: _builtins.int = ...,
+        end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowRange: _TypeAlias = RowRange  # noqa: Y015
+
+@_typing.final
+class SliceTable(_message.Message):
+    """A table of slices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The columns whose values make a slice."""
+
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupSummary]:
+        """The slices, by their labels in ascending order."""
+
+    @_builtins.property
+    def other(self) -> Global___GroupSummary:
+        """The rows of all other slices, if there were too many."""
+
+    def __init__(
+        self,
+        *,
+        columns: _abc.Iterable[_builtins.str] | None = ...,
+        slices: _abc.Iterable[Global___GroupSummary] | None = ...,
+        other: Global___GroupSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["other", b"other"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "other", b"other", "slices", b"slices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SliceTable: _TypeAlias = SliceTable  # noqa: Y015
+
+@_typing.final
+class GroupSummary(_message.Message):
+    """The rows of one slice, or of all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    DISTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    JOINT_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    CLUSTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The value of each column; a number in decimal. Empty for all rows."""
+
+    @_builtins.property
+    def distributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___LossDistribution]:
+        """The losses of each candidate."""
+
+    @_builtins.property
+    def joint(self) -> Global___Moments:
+        """Moments of the numerator and the denominator of each candidate, 2 for
+        each, over the rows that are finite in all candidates. Only where there
+        are candidates.
+        """
+
+    @_builtins.property
+    def pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairSummary]:
+        """Each pair of candidates: 0 and 1, 0 and 2, ..., 1 and 2, ..."""
+
+    @_builtins.property
+    def clusters(self) -> Global___ClusterSummary:
+        """The rows by cluster. Absent where rows have none."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        distributions: _abc.Iterable[Global___LossDistribution] | None = ...,
+        joint: Global___Moments | None = ...,
+        pairs: _abc.Iterable[Global___PairSummary] | None = ...,
+        clusters: Global___ClusterSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters", "joint", b"joint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters", "distributions", b"distributions", "joint", b"joint", "labels", b"labels", "pairs", b"pairs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupSummary: _TypeAlias = GroupSummary  # noqa: Y015
+
+@_typing.final
+class LossDistribution(_message.Message):
+    """The losses of one candidate in some rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    IGNORED_COUNT_FIELD_NUMBER: _builtins.int
+    NAN_COUNT_FIELD_NUMBER: _builtins.int
+    POSITIVE_INFINITY_COUNT_FIELD_NUMBER: _builtins.int
+    NEGATIVE_INFINITY_COUNT_FIELD_NUMBER: _builtins.int
+    WEIGHT_SUM_FIELD_NUMBER: _builtins.int
+    WEIGHT_SQUARE_SUM_FIELD_NUMBER: _builtins.int
+    SUM_FIELD_NUMBER: _builtins.int
+    MEAN_NUMERATOR_FIELD_NUMBER: _builtins.int
+    MEAN_DENOMINATOR_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    SKETCH_FIELD_NUMBER: _builtins.int
+    WORST_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many rows take part, finite or not."""
+    ignored_count: _builtins.int
+    """How many rows do not: ignored by the loss, or of weight 0."""
+    nan_count: _builtins.int
+    """How many that take part have the loss NaN."""
+    positive_infinity_count: _builtins.int
+    """How many have the loss +infinity."""
+    negative_infinity_count: _builtins.int
+    """How many have the loss -infinity."""
+    weight_sum: _builtins.float
+    """The sum of the weights of the finite rows; this and all below are of these."""
+    weight_square_sum: _builtins.float
+    """The sum of the squares of their weights."""
+    sum: _builtins.float
+    """The sum of the values, each times its weight."""
+    mean_numerator: _builtins.float
+    """The sum of the mean's numerators."""
+    mean_denominator: _builtins.float
+    """The sum of the mean's denominators."""
+    minimum: _builtins.float
+    """The smallest value. Absent when there is none."""
+    maximum: _builtins.float
+    """The largest value. Absent when there is none."""
+    @_builtins.property
+    def terms(self) -> Global___Moments:
+        """Moments of the numerator and the denominator of a row, each row once."""
+
+    @_builtins.property
+    def values(self) -> Global___Moments:
+        """Moments of the value, each row as often as its weight says."""
+
+    @_builtins.property
+    def sketch(self) -> Global___LossSketch:
+        """The values in buckets, by weight."""
+
+    @_builtins.property
+    def worst(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowLoss]:
+        """The rows with the largest values, NaN before all others, the worst first;
+        of equal ones those with the smaller id.
+        """
+
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        ignored_count: _builtins.int = ...,
+        nan_count: _builtins.int = ...,
+        positive_infinity_count: _builtins.int = ...,
+        negative_infinity_count: _builtins.int = ...,
+        weight_sum: _builtins.float = ...,
+        weight_square_sum: _builtins.float = ...,
         sum: _builtins.float = ...,
         mean_numerator: _builtins.float = ...,
         mean_denominator: _builtins.float = ...,
-        count: _builtins.int = ...,
-        nan_count: _builtins.int = ...,
-        infinite_count: _builtins.int = ...,
+        terms: Global___Moments | None = ...,
+        values: Global___Moments | None = ...,
         minimum: _builtins.float | None = ...,
         maximum: _builtins.float | None = ...,
-        sum_of_squares: _builtins.float = ...,
         sketch: Global___LossSketch | None = ...,
+        worst: _abc.Iterable[Global___RowLoss] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum", "sketch", b"sketch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum", "sketch", b"sketch", "terms", b"terms", "values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "count", b"count", "infinite_count", b"infinite_count", "maximum", b"maximum", "mean_denominator", b"mean_denominator", "mean_numerator", b"mean_numerator", "minimum", b"minimum", "nan_count", b"nan_count", "sketch", b"sketch", "sum", b"sum", "sum_of_squares", b"sum_of_squares"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "count", b"count", "ignored_count", b"ignored_count", "maximum", b"maximum", "mean_denominator", b"mean_denominator", "mean_numerator", b"mean_numerator", "minimum", b"minimum", "nan_count", b"nan_count", "negative_infinity_count", b"negative_infinity_count", "positive_infinity_count", b"positive_infinity_count", "sketch", b"sketch", "sum", b"sum", "terms", b"terms", "values", b"values", "weight_square_sum", b"weight_square_sum", "weight_sum", b"weight_sum", "worst", b"worst"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
@@ -184,85 +774,285 @@ class LossSummary(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
 
-Global___LossSummary: _TypeAlias = LossSummary  # noqa: Y015
+Global___LossDistribution: _TypeAlias = LossDistribution  # noqa: Y015
 
 @_typing.final
-class LossSketch(_message.Message):
-    """Counts of finite values in logarithmic buckets: bucket i holds the values
-    whose magnitude lies in (g^(i-1), g^i], where g = (1 + a) / (1 - a) and a is
-    the relative accuracy. Any quantile is known within a factor of 1 +- a.
-    """
+class Moments(_message.Message):
+    """Centred first and second moments of some numbers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class PositiveEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.int
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.int = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class NegativeEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.int
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.int = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    RELATIVE_ACCURACY_FIELD_NUMBER: _builtins.int
-    ZERO_COUNT_FIELD_NUMBER: _builtins.int
-    POSITIVE_FIELD_NUMBER: _builtins.int
-    NEGATIVE_FIELD_NUMBER: _builtins.int
-    relative_accuracy: _builtins.float
-    """The relative accuracy a."""
-    zero_count: _builtins.int
-    """How many values were 0."""
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    MEANS_FIELD_NUMBER: _builtins.int
+    MEAN_RESIDUALS_FIELD_NUMBER: _builtins.int
+    PRODUCTS_FIELD_NUMBER: _builtins.int
+    weight: _builtins.float
+    """How many rows there are, or the sum of their weights."""
     @_builtins.property
-    def positive(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
-        """Counts of positive values by bucket."""
+    def means(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The mean of each number."""
 
     @_builtins.property
-    def negative(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
-        """Counts of negative values by bucket of their magnitude."""
+    def mean_residuals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What rounding to float64 took from each mean."""
+
+    @_builtins.property
+    def products(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The sum of the products of each two numbers' distances from their means,
+        lower triangle by rows: 00, 10, 11, 20, 21, 22, ...
+        """
 
     def __init__(
         self,
         *,
-        relative_accuracy: _builtins.float = ...,
-        zero_count: _builtins.int = ...,
-        positive: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
-        negative: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        weight: _builtins.float = ...,
+        means: _abc.Iterable[_builtins.float] | None = ...,
+        mean_residuals: _abc.Iterable[_builtins.float] | None = ...,
+        products: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["negative", b"negative", "positive", b"positive", "relative_accuracy", b"relative_accuracy", "zero_count", b"zero_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean_residuals", b"mean_residuals", "means", b"means", "products", b"products", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Moments: _TypeAlias = Moments  # noqa: Y015
+
+@_typing.final
+class LossSketch(_message.Message):
+    """Counts of finite values in logarithmic buckets, those of OpenTelemetry's
+    exponential histograms and of Prometheus' native ones: bucket i of scale s
+    has the magnitudes in (b^i, b^(i+1)], where b = 2^(2^-s). A magnitude is known
+    within a factor of (b - 1) / (b + 1). The index follows from the bits of the
+    value, see docs/protocol.md.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    ZERO_WEIGHT_FIELD_NUMBER: _builtins.int
+    POSITIVE_INDICES_FIELD_NUMBER: _builtins.int
+    POSITIVE_WEIGHTS_FIELD_NUMBER: _builtins.int
+    NEGATIVE_INDICES_FIELD_NUMBER: _builtins.int
+    NEGATIVE_WEIGHTS_FIELD_NUMBER: _builtins.int
+    scale: _builtins.int
+    """The scale, -4 to 8. It is lowered by one, which joins two neighbours each,
+    while there are more than 8192 buckets.
+    """
+    zero_weight: _builtins.float
+    """The weight of the values 0."""
+    @_builtins.property
+    def positive_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The buckets of positive values that are not empty, in ascending order."""
+
+    @_builtins.property
+    def positive_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The weight in each of them."""
+
+    @_builtins.property
+    def negative_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The buckets of negative values, by magnitude."""
+
+    @_builtins.property
+    def negative_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The weight in each of them."""
+
+    def __init__(
+        self,
+        *,
+        scale: _builtins.int = ...,
+        zero_weight: _builtins.float = ...,
+        positive_indices: _abc.Iterable[_builtins.int] | None = ...,
+        positive_weights: _abc.Iterable[_builtins.float] | None = ...,
+        negative_indices: _abc.Iterable[_builtins.int] | None = ...,
+        negative_weights: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["negative_indices", b"negative_indices", "negative_weights", b"negative_weights", "positive_indices", b"positive_indices", "positive_weights", b"positive_weights", "scale", b"scale", "zero_weight", b"zero_weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LossSketch: _TypeAlias = LossSketch  # noqa: Y015
+
+@_typing.final
+class RowLoss(_message.Message):
+    """The loss of one row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """A number."""
+    name: _builtins.str
+    """A text."""
+    partition: _builtins.str
+    """The partition that it is in."""
+    row: _builtins.int
+    """Its number in the partition."""
+    weight: _builtins.float
+    """Its weight: the mean of those of its values."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Its loss, for each candidate."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Its value in each column of the tables, by name."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        name: _builtins.str = ...,
+        partition: _builtins.str = ...,
+        row: _builtins.int = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+        weight: _builtins.float = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "number", b"number"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "labels", b"labels", "name", b"name", "number", b"number", "partition", b"partition", "row", b"row", "values", b"values", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_id: _TypeAlias = _typing.Literal["number", "name"]  # noqa: Y015
+    _WhichOneofArgType_id: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_id) -> _WhichOneofReturnType_id | None: ...
+
+Global___RowLoss: _TypeAlias = RowLoss  # noqa: Y015
+
+@_typing.final
+class PairSummary(_message.Message):
+    """How the losses of two candidates differ, a row each, over the rows that are
+    finite in both. A difference is the first's loss minus the second's.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINS_FIELD_NUMBER: _builtins.int
+    TIES_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    SKETCH_FIELD_NUMBER: _builtins.int
+    MOST_DIFFERENT_FIELD_NUMBER: _builtins.int
+    wins: _builtins.int
+    """How many rows have a smaller loss with the first."""
+    ties: _builtins.int
+    """How many have equal losses."""
+    losses: _builtins.int
+    """How many have a larger loss with the first."""
+    @_builtins.property
+    def sketch(self) -> Global___LossSketch:
+        """The differences in buckets, by weight."""
+
+    @_builtins.property
+    def most_different(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowLoss]:
+        """The rows with the largest magnitude of difference, the largest first."""
+
+    def __init__(
+        self,
+        *,
+        wins: _builtins.int = ...,
+        ties: _builtins.int = ...,
+        losses: _builtins.int = ...,
+        sketch: Global___LossSketch | None = ...,
+        most_different: _abc.Iterable[Global___RowLoss] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sketch", b"sketch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses", "most_different", b"most_different", "sketch", b"sketch", "ties", b"ties", "wins", b"wins"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairSummary: _TypeAlias = PairSummary  # noqa: Y015
+
+@_typing.final
+class ClusterSummary(_message.Message):
+    """Sums by cluster of the numerator and the denominator of each candidate, over
+    the rows that are finite in all candidates.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLDED_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def folded(self) -> Global___Moments:
+        """Moments of the sums of clusters that are complete, 2 for each candidate."""
+
+    @_builtins.property
+    def open(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenCluster]:
+        """The clusters that may continue, by key in ascending order, numbers first."""
+
+    def __init__(
+        self,
+        *,
+        folded: Global___Moments | None = ...,
+        open: _abc.Iterable[Global___OpenCluster] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["folded", b"folded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folded", b"folded", "open", b"open"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterSummary: _TypeAlias = ClusterSummary  # noqa: Y015
+
+@_typing.final
+class OpenCluster(_message.Message):
+    """A cluster that may continue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SUMS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """A number."""
+    name: _builtins.str
+    """A text."""
+    @_builtins.property
+    def sums(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The sums so far, 2 for each candidate."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        name: _builtins.str = ...,
+        sums: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "name", b"name", "number", b"number"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "name", b"name", "number", b"number", "sums", b"sums"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_key: _TypeAlias = _typing.Literal["number", "name"]  # noqa: Y015
+    _WhichOneofArgType_key: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_key) -> _WhichOneofReturnType_key | None: ...
+
+Global___OpenCluster: _TypeAlias = OpenCluster  # noqa: Y015
