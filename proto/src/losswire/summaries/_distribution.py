@@ -1,0 +1,239 @@
+"""The losses of one candidate in each of some groups of rows."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from losswire.summaries._moments import MomentsTable, sums_by_group
+from losswire.summaries._rows import Rows
+from losswire.summaries._sketch import SketchTable
+from losswire.v1 import summary_pb2
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+_COUNTS: Final = (
+    "count",
+    "ignored_count",
+    "nan_count",
+    "positive_infinity_count",
+    "negative_infinity_count",
+)
+_SUMS: Final = (
+    "weight_sum",
+    "weight_square_sum",
+    "sum",
+    "mean_numerator",
+    "mean_denominator",
+)
+
+
+@dataclass(frozen=True)
+class CandidateRows:
+    """The rows of one candidate, of which the finite ones are selected once for all tables."""
+
+    rows: Rows
+    candidate: int
+
+    @cached_property
+    def all_values(self) -> Floats:
+        """The value of each row, (N)."""
+        values: Floats = self.rows.values[self.candidate]
+        return values
+
+    @cached_property
+    def counted(self) -> Flags | None:
+        """Which rows take part, (N); None: all."""
+        return None if self.rows.counted is None else self.rows.counted[self.candidate]
+
+    @cached_property
+    def finite(self) -> Flags:
+        """Which rows take part and are finite, (N)."""
+        finite = np.isfinite(self.all_values)
+        return finite if self.counted is None else finite & self.counted
+
+    @cached_property
+    def which(self) -> Flags | None:
+        """The same; None: all."""
+        return None if self.finite.all() else self.finite
+
+    @cached_property
+    def values(self) -> Floats:
+        """The values of the finite rows."""
+        return self.select(self.all_values)
+
+    @cached_property
+    def weights(self) -> Floats | None:
+        """Their weights; None: 1 each."""
+        return None if self.rows.weights is None else self.select(self.rows.weights)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether a row's numerator is its value and its denominator 1."""
+        parts = (self.rows.weights, self.rows.numerators, self.rows.denominators)
+        return all(each is None for each in parts)
+
+    @cached_property
+    def numerators(self) -> Floats:
+        """The numerators of the finite rows."""
+        if self.rows.numerators is not None:
+            return self.select(self.rows.numerators[self.candidate])
+        return self.values if self.weights is None else self.values * self.weights
+
+    @cached_property
+    def denominators(self) -> Floats:
+        """The denominators of the finite rows."""
+        if self.rows.denominators is not None:
+            return self.select(self.rows.denominators[self.candidate])
+        return np.ones(len(self.values)) if self.weights is None else self.weights
+
+    def select(self, array: Floats) -> Floats:
+        """Return the finite rows of an array."""
+        return array if self.which is None else array[self.which]
+
+
+class DistributionTable:
+    """The losses of one candidate, for each of some groups."""
+
+    def __init__(self, groups: int, scale: int) -> None:
+        """Start without rows; `scale` is that of the sketches."""
+        self.counts: dict[str, Integers] = {name: np.zeros(groups, np.int64) for name in _COUNTS}
+        self.sums: dict[str, Floats] = {name: np.zeros(groups) for name in _SUMS}
+        self.minimum: Floats = np.full(groups, np.inf)
+        self.maximum: Floats = np.full(groups, -np.inf)
+        self.terms = MomentsTable(groups, 2)
+        self.values = MomentsTable(groups, 1)
+        self.sketch = SketchTable(groups, scale)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the table, in bytes."""
+        own = sum(each.nbytes for each in (*self.counts.values(), *self.sums.values()))
+        own += self.minimum.nbytes + self.maximum.nbytes
+        return own + self.terms.nbytes + self.values.nbytes + self.sketch.nbytes
+
+    def grow(self, groups: int) -> None:
+        """Add groups without rows."""
+        missing = groups - len(self.minimum)
+        for counts in (self.counts, self.sums):
+            for name, array in counts.items():
+                counts[name] = np.concatenate([array, np.zeros(missing, array.dtype)])
+        self.minimum = np.concatenate([self.minimum, np.full(missing, np.inf)])
+        self.maximum = np.concatenate([self.maximum, np.full(missing, -np.inf)])
+        for part in (self.terms, self.values, self.sketch):
+            part.grow(groups)
+
+    def add(self, found: CandidateRows, group: Integers | None) -> None:
+        """Add rows; `group` is the group of each, (N); None: there is one."""
+        groups = len(self.minimum)
+        self._add_counts(found, group)
+        values, weights = found.values, found.weights
+        if not len(values):
+            return
+        ours = None if group is None else group if found.which is None else group[found.which]
+        moments = MomentsTable.of_rows([values], ours, groups, weights)
+        totals = self._sums_of(found, ours, groups)
+        for name, each in totals.items():
+            self.sums[name] += each
+        self.terms.merge(self._terms_of(found, ours, groups, moments))
+        self.values.merge(moments)
+        if ours is None:
+            self.minimum = np.minimum(self.minimum, values.min())
+            self.maximum = np.maximum(self.maximum, values.max())
+        else:
+            np.minimum.at(self.minimum, ours, values)
+            np.maximum.at(self.maximum, ours, values)
+        self.sketch.add(values, ours, weights)
+
+    def _add_counts(self, found: CandidateRows, group: Integers | None) -> None:
+        self.counts["count"] += _count(found.counted, group, len(self.minimum), len(found.finite))
+        if found.which is None:
+            return
+        values, counted = found.all_values, found.counted
+        kinds = {
+            "nan_count": np.isnan(values),
+            "positive_infinity_count": values == np.inf,
+            "negative_infinity_count": values == -np.inf,
+        }
+        if counted is not None:
+            kinds = {name: each & counted for name, each in kinds.items()}
+            kinds["ignored_count"] = ~counted
+        for name, each in kinds.items():
+            if each.any():
+                self.counts[name] += _count(each, group, len(self.minimum), 0)
+
+    @staticmethod
+    def _sums_of(found: CandidateRows, group: Integers | None, groups: int) -> dict[str, Floats]:
+        values, weights = found.values, found.weights
+        rows = len(values)
+        total = sums_by_group(weights, group, groups, rows)
+        weighted = values if weights is None else values * weights
+        squares = total if weights is None else sums_by_group(weights * weights, group, groups)
+        added = sums_by_group(weighted, group, groups)
+        if found.is_plain:
+            return dict(zip(_SUMS, (total, total, added, added, total), strict=True))
+        above = sums_by_group(found.numerators, group, groups)
+        below = sums_by_group(found.denominators, group, groups)
+        return dict(zip(_SUMS, (total, squares, added, above, below), strict=True))
+
+    @staticmethod
+    def _terms_of(
+        found: CandidateRows, group: Integers | None, groups: int, values: MomentsTable
+    ) -> MomentsTable:
+        """Return the moments of numerators and denominators, given those of the values."""
+        if not found.is_plain:
+            numbers = [found.numerators, found.denominators]
+            return MomentsTable.of_rows(numbers, group, groups)
+        table = MomentsTable(groups, 2)
+        table.weight = values.weight.copy()
+        table.means[:, 0], table.means[:, 1] = values.means[:, 0], values.weight > 0
+        table.residuals[:, 0] = values.residuals[:, 0]
+        table.products[:, 0] = values.products[:, 0]
+        return table
+
+    def merge(self, other: "DistributionTable", into: Integers) -> None:
+        """Add the rows of another table; `into` says which group each of its groups goes to."""
+        for name, counts in other.counts.items():
+            self.counts[name][into] += counts
+        for name, sums in other.sums.items():
+            self.sums[name][into] += sums
+        self.minimum[into] = np.minimum(self.minimum[into], other.minimum)
+        self.maximum[into] = np.maximum(self.maximum[into], other.maximum)
+        self.terms.merge(other.terms, into)
+        self.values.merge(other.values, into)
+        self.sketch.merge(other.sketch, into)
+
+    def write(self, group: int, message: summary_pb2.LossDistribution) -> None:
+        """Write one group to a message, apart from the worst rows."""
+        for name, counts in self.counts.items():
+            setattr(message, name, int(counts[group]))
+        for name, sums in self.sums.items():
+            setattr(message, name, float(sums[group]))
+        self.terms.write(group, message.terms)
+        self.values.write(group, message.values)
+        if self.minimum[group] <= self.maximum[group]:
+            message.minimum, message.maximum = self.minimum[group], self.maximum[group]
+        self.sketch.write(group, message.sketch)
+
+    def read(self, group: int, message: summary_pb2.LossDistribution) -> None:
+        """Read one group from a message."""
+        for name, counts in self.counts.items():
+            counts[group] = getattr(message, name)
+        for name, sums in self.sums.items():
+            sums[group] = getattr(message, name)
+        self.terms.read(group, message.terms)
+        self.values.read(group, message.values)
+        if message.HasField("minimum"):
+            self.minimum[group], self.maximum[group] = message.minimum, message.maximum
+        self.sketch.read(group, message.sketch)
+
+
+def _count(flags: Flags | None, group: Integers | None, groups: int, rows: int) -> Integers:
+    """Count rows by group; None: all of `rows`."""
+    if group is None:
+        return np.array([rows if flags is None else np.count_nonzero(flags)])
+    return np.bincount(group if flags is None else group[flags], minlength=groups)

@@ -1,0 +1,141 @@
+"""Centred moments of groups of rows, merged pairwise (Chan, Golub and LeVeque 1983).
+
+A mean is kept as the sum of two float64. The products are of the order of the variance, which may
+be 18 orders of magnitude below the square of the mean: rounding a mean would be seen in them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from losswire.v1 import summary_pb2
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+class MomentsTable:
+    """Moments of `dimension` numbers of each row, for each of some groups."""
+
+    def __init__(self, groups: int, dimension: int) -> None:
+        """Start without rows."""
+        self.dimension = dimension
+        self.weight: Floats = np.zeros(groups)
+        self.means: Floats = np.zeros((groups, dimension))
+        self.residuals: Floats = np.zeros((groups, dimension))
+        self.products: Floats = np.zeros((groups, dimension * (dimension + 1) // 2))
+
+    @classmethod
+    def of_rows(
+        cls,
+        numbers: Sequence[Floats],
+        group: Integers | None,
+        groups: int,
+        weights: Floats | None = None,
+    ) -> "MomentsTable":
+        """Return the moments of some rows.
+
+        `numbers` are arrays of shape (rows), `group` the group of each row (None: there is one),
+        `weights` their weights (None: 1 each).
+        """
+        table = cls(groups, len(numbers))
+        table.weight = sums_by_group(weights, group, groups, len(numbers[0]))
+        weight = np.where(table.weight == 0, 1.0, table.weight)
+        deviations = []
+        for position, each in enumerate(numbers):
+            mean = sums_by_group(_times(each, weights), group, groups) / weight
+            deviation = each - (mean[0] if group is None else mean[group])
+            residual = sums_by_group(_times(deviation, weights), group, groups) / weight
+            table.means[:, position], table.residuals[:, position] = mean, residual
+            deviations.append(deviation)
+        for position, (row, column) in enumerate(_triangle(len(numbers))):
+            left = _times(deviations[row], weights)
+            # The deviations are from the rounded mean: what that adds is taken away again.
+            excess = table.residuals[:, row] * table.residuals[:, column] * table.weight
+            total = _products(left, deviations[column], group, groups)
+            table.products[:, position] = total - excess
+        table._normalize(slice(None))
+        return table
+
+    def grow(self, groups: int) -> None:
+        """Add groups without rows."""
+        missing = groups - len(self.weight)
+        self.weight = np.concatenate([self.weight, np.zeros(missing)])
+        for name in ("means", "residuals", "products"):
+            array = getattr(self, name)
+            empty = np.zeros((missing, array.shape[1]))
+            setattr(self, name, np.concatenate([array, empty]))
+
+    def merge(self, other: "MomentsTable", into: Integers | slice = slice(None)) -> None:
+        """Add the rows of another table; `into` says which group each of its groups goes to."""
+        ours, theirs = self.weight[into], other.weight
+        total = ours + theirs
+        safe = np.where(total == 0, 1.0, total)
+        delta = (other.means - self.means[into]) + (other.residuals - self.residuals[into])
+        share = theirs / safe
+        # Where this table has no rows, the other's are taken over as they are.
+        empty = ours == 0
+        factor = np.where(empty, 0.0, ours * share)
+        for position, (row, column) in enumerate(_triangle(self.dimension)):
+            step = other.products[:, position] + delta[:, row] * delta[:, column] * factor
+            self.products[into, position] += step
+        moved = self.residuals[into] + delta * share[:, None]
+        none = empty[:, None]
+        self.residuals[into] = np.where(none, other.residuals, moved)
+        self.means[into] = np.where(none, other.means, self.means[into])
+        self.weight[into] = total
+        self._normalize(into)
+
+    def _normalize(self, which: Integers | slice) -> None:
+        """Let each residual be what rounding took from its mean."""
+        high, low = self.means[which], self.residuals[which]
+        mean = high + low
+        self.residuals[which] = low - (mean - high)
+        self.means[which] = mean
+
+    def write(self, group: int, message: summary_pb2.Moments) -> None:
+        """Write the moments of one group to a message."""
+        message.weight = self.weight[group]
+        message.means[:] = self.means[group].tolist()
+        message.mean_residuals[:] = self.residuals[group].tolist()
+        message.products[:] = self.products[group].tolist()
+
+    def read(self, group: int, message: summary_pb2.Moments) -> None:
+        """Read the moments of one group from a message; one that was never written is empty."""
+        self.weight[group] = message.weight
+        if message.means:
+            self.means[group] = message.means
+            self.residuals[group] = message.mean_residuals
+            self.products[group] = message.products
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the table, in bytes."""
+        arrays = (self.weight, self.means, self.residuals, self.products)
+        return sum(each.nbytes for each in arrays)
+
+
+def _triangle(dimension: int) -> list[tuple[int, int]]:
+    """List the positions of a lower triangle, by rows."""
+    return [(row, column) for row in range(dimension) for column in range(row + 1)]
+
+
+def _times(numbers: Floats, weights: Floats | None) -> Floats:
+    return numbers if weights is None else numbers * weights
+
+
+def _products(left: Floats, right: Floats, group: Integers | None, groups: int) -> Floats:
+    if group is None:
+        # Not a dot product: BLAS wakes threads for it, and adds up less exactly.
+        return np.array([(left * right).sum()])
+    return sums_by_group(left * right, group, groups)
+
+
+def sums_by_group(
+    numbers: Floats | None, group: Integers | None, groups: int, rows: int = 0
+) -> Floats:
+    """Add up numbers of rows by group (None: there is one group); None: 1 for each of `rows`."""
+    if group is None:
+        return np.array([float(rows) if numbers is None else numbers.sum()])
+    return np.asarray(np.bincount(group, numbers, minlength=groups), np.float64)

@@ -1,0 +1,187 @@
+"""Sketches of the values of groups of rows: dense counts in logarithmic buckets."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from losswire.summaries._buckets import MIN_SCALE, bucket_indices
+from losswire.v1 import summary_pb2
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+MAX_BUCKETS: Final = 8192
+"""The most buckets of one sketch, as the contract says."""
+_MAX_CELLS: Final = 1 << 23
+"""The most buckets of all groups of a table together, empty ones included: 64 MiB."""
+_MARGIN: Final = 64
+"""How many buckets are added on either side when a table grows, so that it seldom does."""
+
+
+class SketchTable:
+    """Weights by bucket, for each of some groups. All groups have the same scale."""
+
+    def __init__(self, groups: int, scale: int) -> None:
+        """Start without values, at the scale of the accuracy that was asked for."""
+        self.scale = scale
+        self.zero: Floats = np.zeros(groups)
+        self._first = 0
+        """The index of the first bucket."""
+        self._weights: Floats = np.zeros((groups, 1, 0))
+        """By group, sign (positive first; the second only once there are negative values) and
+        bucket."""
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the table, in bytes."""
+        return self.zero.nbytes + self._weights.nbytes
+
+    def add(self, values: Floats, group: Integers | None, weights: Floats | None) -> None:
+        """Add finite values of shape (rows), each with its group (None: there is one) and weight.
+
+        `weights`: None: 1 each.
+        """
+        nonzero = values != 0
+        if not nonzero.all():
+            at = None if group is None else group[~nonzero]
+            ours = None if weights is None else weights[~nonzero]
+            self._add_zeros(len(values) - int(nonzero.sum()), at, ours)
+            values = values[nonzero]
+            group = None if group is None else group[nonzero]
+            weights = None if weights is None else weights[nonzero]
+        if not len(values):
+            return
+        negative = values < 0
+        signs = negative.astype(np.int64) if negative.any() else None
+        indices = bucket_indices(np.abs(values) if signs is not None else values, self.scale)
+        self._cover(int(indices.min()), int(indices.max()), 1 if signs is None else 2)
+        if self._shrink():
+            indices = bucket_indices(np.abs(values), self.scale)
+        self._count(indices - self._first, group, signs, weights)
+        self._shrink()
+
+    def _add_zeros(self, count: int, group: Integers | None, weights: Floats | None) -> None:
+        if group is None:
+            self.zero[0] += count if weights is None else weights.sum()
+        else:
+            self.zero += np.bincount(group, weights, minlength=len(self.zero))
+
+    def _count(
+        self,
+        at: Integers,
+        group: Integers | None,
+        signs: Integers | None,
+        weights: Floats | None,
+    ) -> None:
+        """Add weights to cells; `at` is the position of each value's bucket."""
+        _, kinds, span = self._weights.shape
+        if signs is not None:
+            at = at + signs * span
+        if group is not None:
+            at = at + group * (kinds * span)
+        flat = self._weights.reshape(-1)
+        # bincount makes an array of all cells: with many groups that costs more than the values.
+        if flat.size <= 4 * len(at):
+            flat += np.bincount(at, weights, minlength=flat.size)
+        else:
+            np.add.at(flat, at, 1.0 if weights is None else weights)
+
+    def _cover(self, first: int, last: int, kinds: int) -> None:
+        """Make room for the buckets from `first` to `last`."""
+        groups, old_kinds, span = self._weights.shape
+        if span:
+            first, last = min(first, self._first), max(last, self._first + span - 1)
+        if kinds <= old_kinds and (first, last) == (self._first, self._first + span - 1):
+            return
+        if not span or first < self._first:
+            first -= _MARGIN
+        if not span or last >= self._first + span:
+            last += _MARGIN
+        grown = np.zeros((groups, max(kinds, old_kinds), last - first + 1))
+        start = self._first - first if span else 0
+        grown[:, :old_kinds, start : start + span] = self._weights
+        self._weights, self._first = grown, first
+
+    def _shrink(self) -> bool:
+        """Lower the scale while there are too many buckets; returns whether that was needed."""
+        lowered = False
+        while self.scale > MIN_SCALE and self._is_too_large():
+            self._lower()
+            lowered = True
+        return lowered
+
+    def _is_too_large(self) -> bool:
+        groups, kinds, span = self._weights.shape
+        if groups * kinds * self._extent() > _MAX_CELLS:
+            return True
+        if kinds * span <= MAX_BUCKETS:
+            return False
+        used = np.count_nonzero(self._weights, axis=(1, 2))
+        return bool(len(used)) and int(used.max()) > MAX_BUCKETS
+
+    def _extent(self) -> int:
+        """Count the buckets between the first and the last that have something, in any group."""
+        used = np.flatnonzero(self._weights.any(axis=(0, 1)))
+        return int(used[-1] - used[0]) + 1 if len(used) else 0
+
+    def _lower(self) -> None:
+        """Join each two neighbouring buckets, which is exact."""
+        groups, kinds, span = self._weights.shape
+        odd = self._first & 1
+        padded = np.zeros((groups, kinds, (span + odd + 1) // 2 * 2))
+        padded[:, :, odd : odd + span] = self._weights
+        self._weights = padded[:, :, ::2] + padded[:, :, 1::2]
+        self._first >>= 1
+        self.scale -= 1
+
+    def lower_to(self, scale: int) -> None:
+        """Lower the scale until it is not above `scale`."""
+        while self.scale > scale:
+            self._lower()
+
+    def grow(self, groups: int) -> None:
+        """Add groups without values."""
+        missing = groups - len(self.zero)
+        self.zero = np.concatenate([self.zero, np.zeros(missing)])
+        empty = np.zeros((missing, *self._weights.shape[1:]))
+        self._weights = np.concatenate([self._weights, empty])
+        self._shrink()
+
+    def merge(self, other: "SketchTable", into: Integers | slice = slice(None)) -> None:
+        """Add the values of another table, whose scale may be lowered."""
+        self.lower_to(other.scale)
+        other.lower_to(self.scale)
+        self.zero[into] += other.zero
+        _, kinds, span = other._weights.shape  # noqa: SLF001 (of the same class)
+        if not span:
+            return
+        self._cover(other._first, other._first + span - 1, kinds)  # noqa: SLF001
+        start = other._first - self._first  # noqa: SLF001
+        self._weights[into, :kinds, start : start + span] += other._weights  # noqa: SLF001
+        self._shrink()
+
+    def write(self, group: int, message: summary_pb2.LossSketch) -> None:
+        """Write the sketch of one group to a message."""
+        message.scale = self.scale
+        message.zero_weight = self.zero[group]
+        for sign, name in enumerate(("positive", "negative")[: self._weights.shape[1]]):
+            weights = self._weights[group, sign]
+            used = np.flatnonzero(weights)
+            getattr(message, f"{name}_indices").extend((used + self._first).tolist())
+            getattr(message, f"{name}_weights").extend(weights[used].tolist())
+
+    def read(self, group: int, message: summary_pb2.LossSketch) -> None:
+        """Add the values of a message to one group."""
+        other = SketchTable(1, message.scale)
+        other.zero[0] = message.zero_weight
+        parts = (
+            (message.positive_indices, message.positive_weights),
+            (message.negative_indices, message.negative_weights),
+        )
+        for sign, (indices, weights) in enumerate(parts):
+            if indices:
+                at = np.array(indices, np.int64)
+                other._cover(int(at.min()), int(at.max()), sign + 1)
+                other._weights[0, sign, at - other._first] += np.array(weights)
+        self.merge(other, np.array([group]))

@@ -1,0 +1,329 @@
+"""The state of a summary: rows are added, states are merged, messages are read and written."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from losswire.summaries._buckets import MAX_SCALE, MIN_SCALE
+from losswire.summaries._distribution import CandidateRows
+from losswire.summaries._included import Included
+from losswire.summaries._rows import MAX_OPEN_CLUSTERS, MergeError, Rows, Settings, TooManyError
+from losswire.summaries._table import Clustered, GroupTable, Prepared
+from losswire.summaries._worst import WorstRows
+from losswire.summaries.statistics import estimate_of
+from losswire.v1 import evaluation_pb2, summary_pb2
+
+Floats = npt.NDArray[np.float64]
+
+
+class SummaryState:
+    """What is kept of all rows so far. Its size does not grow with their number."""
+
+    def __init__(self, settings: Settings, *, clustered: bool | None = None) -> None:
+        """Start without rows. `clustered`: None: as the first rows are."""
+        self.settings = settings
+        self.clustered = clustered
+        self.included = Included()
+        self.receipts: dict[bytes, evaluation_pb2.Receipt] = {}
+        self._tables: list[GroupTable] = []
+        limit = settings.worst
+        self._worst = [
+            WorstRows(limit, lambda row, k=k: row.values[k])  # type: ignore[misc]
+            for k in range(settings.width)
+        ]
+        self._differing = [
+            WorstRows(limit, lambda row, a=a, b=b: abs(row.values[a] - row.values[b]))  # type: ignore[misc]
+            for a, b in settings.pairs
+        ]
+        self._first_cluster: int | str | None = None
+        self._last_cluster: int | str | None = None
+        if clustered is not None:
+            self._begin(clustered=clustered)
+
+    def _begin(self, *, clustered: bool) -> None:
+        self.clustered = clustered
+        every = ((), *self.settings.tables)
+        self._tables = [GroupTable(self.settings, each, clustered=clustered) for each in every]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it covers."""
+        return self.included.rows
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the state, in bytes, about."""
+        kept = sum(len(each.rows) for each in (*self._worst, *self._differing))
+        return sum(each.nbytes for each in self._tables) + self.included.nbytes + 500 * kept
+
+    def add(self, rows: Rows) -> None:
+        """Add rows. Raises MergeError or TooManyError before anything has changed."""
+        count = rows.values.shape[1]
+        self.included.check(rows.partition, rows.first_row, rows.first_row + count)
+        if self.clustered is None:
+            self._begin(clustered=rows.clusters is not None)
+        if self.clustered != (rows.clusters is not None):
+            raise MergeError("rows must have clusters in all batches, or in none")
+        if not count:
+            return
+        prepared = self._prepare(rows)
+        places = [each.place(rows) for each in self._tables]
+        self._check_clusters(prepared)
+        for table, place in zip(self._tables, places, strict=True):
+            table.add(prepared, place)
+        self._add_worst(prepared)
+        self.included.add(rows.partition, rows.first_row, rows.first_row + count)
+        if prepared.clustered is not None and rows.clusters is not None:
+            if self._first_cluster is None:
+                self._first_cluster = rows.clusters.key(0)
+            self._last_cluster = rows.clusters.key(count - 1)
+
+    def _prepare(self, rows: Rows) -> Prepared:
+        candidates = tuple(CandidateRows(rows, each) for each in range(self.settings.width))
+        joint = None
+        if any(each.which is not None for each in candidates):
+            joint = np.logical_and.reduce([each.finite for each in candidates])
+        return Prepared(rows, candidates, joint, self._clustered(rows))
+
+    def _clustered(self, rows: Rows) -> Clustered | None:
+        if rows.clusters is None:
+            return None
+        keys, key_of = rows.clusters.distinct()
+        if not self.settings.grouped_clusters:
+            return Clustered(keys, key_of, frozenset())
+        complete = set(keys)
+        if self._last_cluster is not None:
+            complete.add(self._last_cluster)
+        # A neighbouring partition may continue the first and the last one.
+        first = self._first_cluster if self._first_cluster is not None else rows.clusters.key(0)
+        complete -= {first, rows.clusters.key(len(key_of) - 1)}
+        return Clustered(keys, key_of, frozenset(complete))
+
+    def _check_clusters(self, prepared: Prepared) -> None:
+        clusters = prepared.clustered
+        if clusters is None:
+            return
+        limit = self.settings.max_open_clusters
+        added = open_sums = 0
+        for table in self._tables:
+            if table.clusters is not None:
+                lasting = [each for each in clusters.keys if each not in clusters.complete]
+                open_sums += table.clusters.open_count
+                added += table.clusters.new_count(lasting, len(lasting))
+        if open_sums + added > limit:
+            raise TooManyError(
+                f"more than {limit} clusters would be open over all slices; sort the rows by "
+                "cluster and say that they are grouped"
+            )
+
+    def _add_worst(self, prepared: Prepared) -> None:
+        if not self.settings.worst:
+            return
+        rows = prepared.rows
+
+        def make(row: int) -> summary_pb2.RowLoss:
+            return _row_loss(rows, row)
+
+        for worst, found in zip(self._worst, prepared.candidates, strict=True):
+            worst.add(found.all_values, rows.ids, make, found.counted)
+        for differing, (a, b) in zip(self._differing, self.settings.pairs, strict=True):
+            with np.errstate(invalid="ignore"):
+                scores = np.abs(rows.values[a] - rows.values[b])
+            differing.add(scores, rows.ids, make, prepared.joint)
+
+    def progress(self) -> tuple[list[float], list[float]]:
+        """Return the mean of each candidate so far and its standard error, clusters aside."""
+        if not self._tables:
+            nothing = [float("nan")] * self.settings.width
+            return nothing, nothing
+        means, errors = [], []
+        for table in self._tables[0].distributions:
+            message = summary_pb2.LossDistribution()
+            for name, counts in table.counts.items():
+                setattr(message, name, int(counts[0]))
+            message.mean_numerator = float(table.sums["mean_numerator"][0])
+            message.mean_denominator = float(table.sums["mean_denominator"][0])
+            table.terms.write(0, message.terms)
+            found = estimate_of(message)
+            means.append(found.mean)
+            errors.append(found.standard_error)
+        return means, errors
+
+    def note_receipt(self, receipt: evaluation_pb2.Receipt) -> None:
+        """Note how and by what rows were computed; the same again changes nothing."""
+        self.receipts.setdefault(receipt.SerializeToString(deterministic=True), receipt)
+
+    def merge(self, message: summary_pb2.LossSummary) -> None:
+        """Add the rows of a summary. Raises MergeError when it does not fit."""
+        self._check_fit(message)
+        self.included.check_all(message.included)
+        if self.clustered is None:
+            self._begin(clustered=message.clustered)
+        added = [GroupTable(self.settings, (), clustered=message.clustered)]
+        added[0].read([message.total])
+        for table in message.tables:
+            added.append(GroupTable(self.settings, table.columns, clustered=message.clustered))
+            added[-1].read(table.slices)
+            if table.HasField("other"):
+                added[-1].read_other(table.other)
+        for ours, theirs in zip(self._tables, added, strict=True):
+            ours.merge(theirs)
+        for worst, each in zip(self._worst, message.total.distributions, strict=True):
+            worst.merge(each.worst)
+        for differing, pair in zip(self._differing, message.total.pairs, strict=True):
+            differing.merge(pair.most_different)
+        self.included.add_all(message.included)
+        for receipt in message.receipts:
+            self.note_receipt(receipt)
+
+    def _check_fit(self, message: summary_pb2.LossSummary) -> None:
+        """Raise MergeError when a summary is of something else."""
+        settings = self.settings
+        pairs = (
+            ("the loss", message.loss, settings.loss),
+            ("the options", _options(message.options), _options(settings.options)),
+            ("the candidates", tuple(message.candidates), settings.candidates),
+            ("the slices", tuple(tuple(t.columns) for t in message.tables), settings.tables),
+            ("the accuracy's scale", message.scale, settings.scale),
+            ("the number of worst rows", message.worst, settings.worst),
+        )
+        for name, theirs, ours in pairs:
+            if theirs != ours:
+                raise MergeError(f"{name} differ: {theirs!r} and {ours!r}")
+        if self.clustered is not None and message.clustered != self.clustered:
+            raise MergeError("one has clusters, and the other has none")
+        check_message(message)
+
+    @classmethod
+    def resume(cls, message: summary_pb2.LossSummary, settings: Settings) -> "SummaryState":
+        """Return the state of a summary; MergeError when the settings are not its own."""
+        state = cls(settings)
+        state.merge(message)
+        return state
+
+    def message(self) -> summary_pb2.LossSummary:
+        """Return the summary of all rows so far."""
+        settings = self.settings
+        if not self._tables:
+            self._begin(clustered=False)
+        message = summary_pb2.LossSummary(
+            loss=settings.loss,
+            options=settings.options,
+            candidates=settings.candidates,
+            scale=settings.scale,
+            worst=settings.worst,
+            clustered=bool(self.clustered),
+            included=self.included.messages(),
+            receipts=[self.receipts[key] for key in sorted(self.receipts)],
+        )
+        [total] = self._tables[0].messages().values()
+        message.total.CopyFrom(total)
+        for worst, each in zip(self._worst, message.total.distributions, strict=True):
+            each.worst.extend(worst.rows)
+        for differing, pair in zip(self._differing, message.total.pairs, strict=True):
+            pair.most_different.extend(differing.rows)
+        for table in self._tables[1:]:
+            added = message.tables.add(columns=table.columns)
+            for labels, group in table.messages().items():
+                if labels is None:
+                    added.other.CopyFrom(group)
+                else:
+                    added.slices.append(group)
+        return message
+
+
+def _row_loss(rows: Rows, row: int) -> summary_pb2.RowLoss:
+    """Return the message of one row."""
+    message = summary_pb2.RowLoss(
+        partition=rows.partition,
+        row=rows.first_row + row,
+        values=rows.values[:, row].tolist(),
+        weight=1.0 if rows.weights is None else float(rows.weights[row]),
+        labels={name: each.text(row) for name, each in rows.columns.items()},
+    )
+    if rows.ids is not None:
+        key = rows.ids.key(row)
+        if isinstance(key, int):
+            message.number = key
+        else:
+            message.name = key
+    return message
+
+
+def _options(options: object) -> dict[str, bytes]:
+    found: dict[str, evaluation_pb2.OptionValue] = dict(options)  # type: ignore[call-overload]
+    return {name: each.SerializeToString(deterministic=True) for name, each in found.items()}
+
+
+def settings_of(message: summary_pb2.LossSummary) -> Settings:
+    """Return the settings of a summary, with the widest limits; MergeError when it is malformed."""
+    check_message(message)
+    return Settings(
+        loss=message.loss,
+        options=dict(message.options),
+        candidates=tuple(message.candidates),
+        tables=tuple(tuple(each.columns) for each in message.tables),
+        scale=message.scale,
+        worst=message.worst,
+        overflow_to_other=any(each.HasField("other") for each in message.tables),
+        max_open_clusters=MAX_OPEN_CLUSTERS,
+    )
+
+
+def check_message(message: summary_pb2.LossSummary) -> None:
+    """Check the form of a summary that came from outside; MergeError says what is wrong."""
+    if not message.loss:
+        raise MergeError("loss: is empty")
+    if not MIN_SCALE <= message.scale <= MAX_SCALE:
+        raise MergeError(f"scale: {message.scale} is not in [{MIN_SCALE}, {MAX_SCALE}]")
+    width = max(len(message.candidates), 1)
+    groups = [message.total, *(each for table in message.tables for each in table.slices)]
+    groups += [table.other for table in message.tables if table.HasField("other")]
+    for group in groups:
+        _check_group(group, width)
+
+
+def _check_group(group: summary_pb2.GroupSummary, width: int) -> None:
+    pairs = width * (width - 1) // 2
+    if len(group.distributions) != width or len(group.pairs) != pairs:
+        raise MergeError(f"a group has other candidates than the {width} of the summary")
+    moments = [(each.terms, 2) for each in group.distributions]
+    moments += [(each.values, 1) for each in group.distributions]
+    moments += [(group.joint, 2 * width), (group.clusters.folded, 2 * width)]
+    for each, dimension in moments:
+        lengths = (len(each.means), len(each.mean_residuals), len(each.products))
+        if lengths not in ((0, 0, 0), (dimension, dimension, dimension * (dimension + 1) // 2)):
+            raise MergeError(f"moments of {dimension} numbers have the lengths {lengths}")
+    sketches = [each.sketch for each in group.distributions]
+    sketches += [each.sketch for each in group.pairs]
+    for sketch in sketches:
+        if not MIN_SCALE <= sketch.scale <= MAX_SCALE:
+            raise MergeError(f"a sketch has the scale {sketch.scale}")
+        for indices, weights in (
+            (sketch.positive_indices, sketch.positive_weights),
+            (sketch.negative_indices, sketch.negative_weights),
+        ):
+            if len(indices) != len(weights):
+                raise MergeError("a sketch has as many weights as indices, or is malformed")
+            if indices and (max(indices) > 1 << 20 or min(indices) < -(1 << 20)):
+                raise MergeError("a sketch has a bucket beyond those of float64")
+    if any(len(each.sums) != 2 * width for each in group.clusters.open):
+        raise MergeError("an open cluster has other candidates than the summary")
+
+
+def merge(messages: Iterable[summary_pb2.LossSummary]) -> summary_pb2.LossSummary:
+    """Merge summaries of other rows of the same evaluation.
+
+    Counts, buckets, extremes and worst rows do not depend on the order; sums do in their last
+    bits. Raises MergeError where they differ in what they summarize, and where rows would be
+    counted twice, of which it says the partition; ValueError where there are none.
+    """
+    state: SummaryState | None = None
+    for each in messages:
+        if state is None:
+            state = SummaryState(settings_of(each))
+        state.merge(each)
+    if state is None:
+        raise ValueError("there is no summary to merge")
+    return state.message()

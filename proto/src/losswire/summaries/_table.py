@@ -1,0 +1,325 @@
+"""A table of slices: everything that is kept of each slice. The total is one of one slice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from losswire.summaries._clusters import ClusterTable
+from losswire.summaries._distribution import CandidateRows, DistributionTable
+from losswire.summaries._moments import MomentsTable
+from losswire.summaries._rows import Column, Key, Rows, Settings, TooManyError
+from losswire.summaries._sketch import SketchTable
+from losswire.v1 import summary_pb2
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clustered:
+    """The clusters of some rows."""
+
+    keys: Sequence[Key]
+    """The distinct clusters."""
+    key_of: Integers
+    """The position of each row's, (N)."""
+    complete: frozenset[Key]
+    """Those that have no further rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Some rows, with what all tables select of them."""
+
+    rows: Rows
+    candidates: tuple[CandidateRows, ...]
+    joint: Flags | None
+    """Which rows are finite in all candidates, (N); None: all."""
+    clustered: Clustered | None
+
+    def terms(self) -> list[Floats]:
+        """Return numerators and denominators of each candidate, of the joint rows."""
+        return [
+            self._of_joint(each, array)
+            for each in self.candidates
+            for array in (each.numerators, each.denominators)
+        ]
+
+    def values(self, candidate: int) -> Floats:
+        """Return the values of a candidate in the joint rows."""
+        each = self.candidates[candidate]
+        return self._of_joint(each, each.values)
+
+    def _of_joint(self, candidate: CandidateRows, array: Floats) -> Floats:
+        """Return the joint rows of an array of a candidate's finite rows."""
+        if self.joint is None or len(self.candidates) == 1:
+            return array
+        return array[self.joint if candidate.which is None else self.joint[candidate.which]]
+
+    def of_joint(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Return the joint rows of an array of all rows."""
+        return array if self.joint is None else array[self.joint]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where rows go in a table."""
+
+    group: Integers | None
+    """The group of each row, (N); None: there is one."""
+    labels: list[Labels | None]
+    """The slices that they need, in the order of their groups; None: the other slices."""
+
+
+class PairTable:
+    """How two candidates differ, for each of some groups."""
+
+    def __init__(self, groups: int, scale: int) -> None:
+        """Start without rows."""
+        self.outcomes: Integers = np.zeros((3, groups), np.int64)
+        """Wins, ties and losses of the first."""
+        self.sketch = SketchTable(groups, scale)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the table, in bytes."""
+        return self.outcomes.nbytes + self.sketch.nbytes
+
+    def grow(self, groups: int) -> None:
+        """Add groups without rows."""
+        missing = groups - self.outcomes.shape[1]
+        self.outcomes = np.concatenate([self.outcomes, np.zeros((3, missing), np.int64)], axis=1)
+        self.sketch.grow(groups)
+
+    def add(self, difference: Floats, group: Integers | None, weights: Floats | None) -> None:
+        """Add the difference of each row."""
+        groups = self.outcomes.shape[1]
+        for outcome, flags in enumerate((difference < 0, difference == 0, difference > 0)):
+            at = np.zeros(int(flags.sum()), np.int64) if group is None else group[flags]
+            self.outcomes[outcome] += np.bincount(at, minlength=groups)
+        self.sketch.add(difference, group, weights)
+
+    def merge(self, other: "PairTable", into: Integers) -> None:
+        """Add the rows of another table."""
+        self.outcomes[:, into] += other.outcomes
+        self.sketch.merge(other.sketch, into)
+
+    def write(self, group: int, message: summary_pb2.PairSummary) -> None:
+        """Write one group to a message, apart from its rows."""
+        message.wins, message.ties, message.losses = self.outcomes[:, group].tolist()
+        self.sketch.write(group, message.sketch)
+
+    def read(self, group: int, message: summary_pb2.PairSummary) -> None:
+        """Read one group from a message."""
+        self.outcomes[:, group] = message.wins, message.ties, message.losses
+        self.sketch.read(group, message.sketch)
+
+
+class GroupTable:
+    """The slices of one table."""
+
+    def __init__(self, settings: Settings, columns: Sequence[str], *, clustered: bool) -> None:
+        """Start without slices; a table without columns is the total, of one slice."""
+        self.columns = tuple(columns)
+        self._settings = settings
+        width, scale = settings.width, settings.scale
+        self._groups: dict[Labels | None, int] = {}
+        self.distributions = [DistributionTable(0, scale) for _ in range(width)]
+        self.joint = MomentsTable(0, 2 * width) if width > 1 else None
+        self.pairs = [PairTable(0, scale) for _ in settings.pairs]
+        self.clusters = ClusterTable(0, 2 * width) if clustered else None
+        if not columns:
+            self._grow([()])
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the table, in bytes, about."""
+        parts = [*self.distributions, *self.pairs, self.joint, self.clusters]
+        return sum(each.nbytes for each in parts if each) + 300 * len(self._groups)
+
+    def place(self, rows: Rows) -> Placement:
+        """Return where rows go, without changing anything; TooManyError for too many slices."""
+        if not self.columns:
+            return Placement(None, [()])
+        labels, group = self._labels_of([rows.columns[name] for name in self.columns])
+        named = sum(each is not None for each in self._groups)
+        room = self._settings.max_slices - named
+        chosen: list[Labels | None] = []
+        for each in labels:
+            if each in self._groups:
+                chosen.append(each)
+            elif room > 0:
+                room -= 1
+                chosen.append(each)
+            elif self._settings.overflow_to_other:
+                chosen.append(None)
+            else:
+                raise TooManyError(
+                    f"{' x '.join(self.columns)} has more than {self._settings.max_slices} slices"
+                )
+        return Placement(group, chosen)
+
+    @staticmethod
+    def _labels_of(columns: Sequence[Column]) -> tuple[list[Labels], Integers]:
+        """Return the distinct labels of rows, and the position of each row's."""
+        found = [each.distinct() for each in columns]
+        if len(found) == 1:
+            keys, at = found[0]
+            return [(str(each),) for each in keys], at
+        code = np.zeros(len(columns[0].codes), np.int64)
+        for keys, at in found:
+            code = code * max(len(keys), 1) + at
+        used, at = np.unique(code, return_inverse=True)
+        labels = []
+        for each in used.tolist():
+            parts: list[str] = []
+            rest = each
+            for keys, _ in reversed(found):
+                rest, position = divmod(rest, len(keys))
+                parts.append(str(keys[position]))
+            labels.append(tuple(reversed(parts)))
+        return labels, at
+
+    def add(self, prepared: Prepared, placement: Placement) -> None:
+        """Add rows where they were placed."""
+        self._grow(placement.labels)
+        group = placement.group
+        if group is not None:
+            group = np.array([self._groups[each] for each in placement.labels])[group]
+        for table, found in zip(self.distributions, prepared.candidates, strict=True):
+            table.add(found, group)
+        ours = None if group is None else np.asarray(prepared.of_joint(group), np.int64)
+        if self.joint is not None and len(prepared.values(0)):
+            groups = len(self._groups)
+            self.joint.merge(MomentsTable.of_rows(prepared.terms(), ours, groups))
+            weights = prepared.rows.weights
+            weights = None if weights is None else np.asarray(prepared.of_joint(weights))
+            for pair, (a, b) in zip(self.pairs, self._settings.pairs, strict=True):
+                pair.add(prepared.values(a) - prepared.values(b), ours, weights)
+        if self.clusters is not None and prepared.clustered is not None:
+            clusters = prepared.clustered
+            key_of = np.asarray(prepared.of_joint(clusters.key_of), np.int64)
+            self.clusters.add(prepared.terms(), ours, clusters.keys, key_of, clusters.complete)
+
+    def _grow(self, labels: Sequence[Labels | None]) -> None:
+        """Add the slices that are not there."""
+        before = len(self._groups)
+        for each in labels:
+            self._groups.setdefault(each, len(self._groups))
+        groups = len(self._groups)
+        if groups == before:
+            return
+        for part in (*self.distributions, *self.pairs, self.joint, self.clusters):
+            if part is not None:
+                part.grow(groups)
+
+    def merge(self, other: "GroupTable") -> None:
+        """Add the rows of another table of the same columns; TooManyError for too many slices."""
+        labels = list(other._groups)  # noqa: SLF001 (of the same class)
+        self._check_room(labels)
+        if any(each is not None and each not in self._groups for each in labels):
+            labels = self._with_room(labels)
+        self._grow(labels)
+        into = np.array([self._groups[each] for each in labels], np.int64)
+        if len(set(labels)) < len(labels):
+            self._merge_one_by_one(other, into)
+            return
+        self._merge_into(other, into)
+
+    def _check_room(self, labels: Sequence[Labels | None]) -> None:
+        named = {each for each in (*self._groups, *labels) if each is not None}
+        if len(named) > self._settings.max_slices and not self._settings.overflow_to_other:
+            raise TooManyError(
+                f"{' x '.join(self.columns)} has more than {self._settings.max_slices} slices"
+            )
+
+    def _with_room(self, labels: Sequence[Labels | None]) -> list[Labels | None]:
+        """Return where slices go, of which those beyond the limit are joined."""
+        room = self._settings.max_slices - sum(each is not None for each in self._groups)
+        chosen: list[Labels | None] = []
+        for each in labels:
+            if each is not None and each not in self._groups:
+                room -= 1
+                chosen.append(each if room >= 0 else None)
+            else:
+                chosen.append(each)
+        return chosen
+
+    def _merge_one_by_one(self, other: "GroupTable", into: Integers) -> None:
+        """Merge where several slices go to one: indexing would keep the last of them only."""
+        for position, place in enumerate(into.tolist()):
+            single = GroupTable(
+                self._settings, self.columns or ("",), clustered=self.clusters is not None
+            )
+            message = other.message_of(position)
+            single._read(message, tuple(message.labels))
+            self._merge_into(single, np.array([place], np.int64))
+
+    def _merge_into(self, other: "GroupTable", into: Integers) -> None:
+        for ours, theirs in zip(self.distributions, other.distributions, strict=True):
+            ours.merge(theirs, into)
+        for pair, added in zip(self.pairs, other.pairs, strict=True):
+            pair.merge(added, into)
+        if self.joint is not None and other.joint is not None:
+            self.joint.merge(other.joint, into)
+        if self.clusters is not None and other.clusters is not None:
+            self.clusters.merge(other.clusters, into)
+
+    def message_of(self, group: int) -> summary_pb2.GroupSummary:
+        """Return the message of one group, with its open clusters."""
+        message = self._message(group, ())
+        if self.clusters is not None:
+            every = {each: summary_pb2.ClusterSummary() for each in self._groups.values()}
+            every[group] = message.clusters
+            self.clusters.write_open(every)
+        return message
+
+    def _message(self, group: int, labels: Labels) -> summary_pb2.GroupSummary:
+        """Return the message of one group, without its open clusters."""
+        message = summary_pb2.GroupSummary(labels=labels)
+        for table in self.distributions:
+            table.write(group, message.distributions.add())
+        for pair in self.pairs:
+            pair.write(group, message.pairs.add())
+        if self.joint is not None:
+            self.joint.write(group, message.joint)
+        if self.clusters is not None:
+            self.clusters.write(group, message.clusters)
+        return message
+
+    def messages(self) -> dict[Labels | None, summary_pb2.GroupSummary]:
+        """Return the message of each slice, in the order of the labels, the other ones last."""
+        order = sorted(self._groups, key=lambda each: (each is None, each or ()))
+        found = {each: self._message(self._groups[each], each or ()) for each in order}
+        if self.clusters is not None:
+            self.clusters.write_open(
+                {self._groups[each]: message.clusters for each, message in found.items()}
+            )
+        return found
+
+    def read(self, messages: Sequence[summary_pb2.GroupSummary]) -> None:
+        """Read slices from their messages."""
+        self._grow([tuple(each.labels) for each in messages])
+        for each in messages:
+            self._read(each, tuple(each.labels))
+
+    def read_other(self, message: summary_pb2.GroupSummary) -> None:
+        """Read the other slices from their message."""
+        self._read(message, None)
+
+    def _read(self, message: summary_pb2.GroupSummary, labels: Labels | None) -> None:
+        self._grow([labels])
+        group = self._groups[labels]
+        for table, each in zip(self.distributions, message.distributions, strict=True):
+            table.read(group, each)
+        for pair, found in zip(self.pairs, message.pairs, strict=True):
+            pair.read(group, found)
+        if self.joint is not None:
+            self.joint.read(group, message.joint)
+        if self.clusters is not None:
+            self.clusters.read(group, message.clusters)
