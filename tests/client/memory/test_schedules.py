@@ -22,7 +22,7 @@ _PATIENCE = 300.0 + 2.0 * _COUNT
 @pytest.mark.parametrize("part", range(_PARTS))
 def test_no_end_of_anything_changes_what_is_shared(part: int, tmp_path: Path) -> None:
     """Contents stay, each result is right or an error, and memory is given back."""
-    # Half of them fork a process that uses gRPC's asyncio, which only goes without its own
+    # Half of them fork a process while gRPC works for it, which only goes without gRPC's own
     # support of forks.
     forking = {"GRPC_ENABLE_FORK_SUPPORT": "0"} if part % 2 else {}
     # A child that crashes says where.

@@ -23,7 +23,7 @@ from tests.support.schedules.blocking import run_blocking
 from tests.support.schedules.processes import run_killed, run_outlived
 from tests.support.schedules.scene import (
     CLIENTS,
-    FORKS_ASYNCIO,
+    FORKS_IN_CALLS,
     GIVEN_BACK_SECONDS,
     HANGS_AFTER_SECONDS,
     KINDS,
@@ -44,16 +44,16 @@ def draw(seed: int, number: int) -> Schedule:
     way = WAYS[number % len(WAYS)]
     if way in RARE and number // len(WAYS) % 8:
         way = dice.choice([each for each in WAYS if each not in RARE])
-    if FORKS_ASYNCIO and way in NEW_CLIENTS:
+    if FORKS_IN_CALLS and way in NEW_CLIENTS:
         way = "fork and exit"
     client = dice.choice(CLIENTS)
     if way == "cancel":
         client = "asyncio"
     if way in ("alarm", "interrupt", "collect"):
         client = "blocking"
-    if way.startswith("fork") and client == "asyncio" and not FORKS_ASYNCIO:
-        client = "threads"
     state = dice.choice(STATES)
+    if way.startswith("fork") and not FORKS_IN_CALLS:
+        client, state = "blocking", "before sending"
     kinds = {"sent in part": ("long",), "answered in part": ("answered",)}.get(state, KINDS)
     return Schedule(number, dice.choice(kinds), client, state, way, delay=dice.uniform(0, 0.003))
 

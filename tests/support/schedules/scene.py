@@ -56,8 +56,10 @@ WAYS = (
     "drain the server",
     "kill the server",
 )
-FORKS_ASYNCIO = os.environ.get("GRPC_ENABLE_FORK_SUPPORT") == "0"
-"""Whether a process with gRPC's asyncio may fork: else gRPC ends some of its children."""
+FORKS_IN_CALLS = os.environ.get("GRPC_ENABLE_FORK_SUPPORT") == "0"
+"""Whether a process may fork while gRPC works for it, in another thread or for its asyncio: with
+gRPC's own support of forks, its handlers end some of the children inside of `fork` ("Check failed:
+next_worker->state == KICKED", or a segmentation fault)."""
 
 NEW_CLIENTS = ("fork and outlive the parent", "kill the client")
 """Those in which a forked child makes a client of its own, which needs gRPC's support of forks."""
