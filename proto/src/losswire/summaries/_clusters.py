@@ -89,6 +89,16 @@ class ClusterTable:
         known = sum(len(self._open[each]) for each in keys if each in self._open)
         return max(pairs - known, 0)
 
+    def shift(self, deltas: Sequence[Floats]) -> None:
+        """Measure from other origins; see MomentsTable.shift."""
+        self.folded.shift(deltas)
+        if not any(each.any() for each in deltas):
+            return
+        for by_group in self._open.values():
+            for group, sums in by_group.items():
+                step = np.array([each[group] for each in deltas])
+                sums[::2] += step * sums[1::2]
+
     def merge(self, other: "ClusterTable", into: Integers) -> None:
         """Add the clusters of another table."""
         self.folded.merge(other.folded, into)

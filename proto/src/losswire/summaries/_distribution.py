@@ -91,6 +91,18 @@ class CandidateRows:
             return self.select(self.rows.denominators[self.candidate])
         return np.ones(len(self.values)) if self.weights is None else self.weights
 
+    def measured(self, origin: Floats | float) -> tuple[Floats, Floats]:
+        """Return n - origin x d and d of the finite rows; `origin` may be an array of theirs."""
+        if self.rows.numerators is not None:
+            return self.numerators - origin * self.denominators, self.denominators
+        # The difference of the values is exact, and rounding their products is not.
+        centred = self.values - origin
+        if self.rows.denominators is None:
+            return _times(centred, self.weights), self.denominators
+        above = _times(centred, self.weights)
+        spare = self.denominators - (1.0 if self.weights is None else self.weights)
+        return above - origin * spare, self.denominators
+
     def select(self, array: Floats) -> Floats:
         """Return the finite rows of an array."""
         return array if self.which is None else array[self.which]
@@ -103,6 +115,8 @@ class DistributionTable:
         """Start without rows; `scale` is that of the sketches."""
         self.counts: dict[str, Integers] = {name: np.zeros(groups, np.int64) for name in _COUNTS}
         self.sums: dict[str, Floats] = {name: np.zeros(groups) for name in _SUMS}
+        self.origin: Floats = np.zeros(groups)
+        """The value from which the moments are measured; a group has one with its first row."""
         self.minimum: Floats = np.full(groups, np.inf)
         self.maximum: Floats = np.full(groups, -np.inf)
         self.terms = MomentsTable(groups, 2)
@@ -113,7 +127,7 @@ class DistributionTable:
     def nbytes(self) -> int:
         """The memory of the table, in bytes."""
         own = sum(each.nbytes for each in (*self.counts.values(), *self.sums.values()))
-        own += self.minimum.nbytes + self.maximum.nbytes
+        own += self.origin.nbytes + self.minimum.nbytes + self.maximum.nbytes
         return own + self.terms.nbytes + self.values.nbytes + self.sketch.nbytes
 
     def grow(self, groups: int) -> None:
@@ -122,6 +136,7 @@ class DistributionTable:
         for counts in (self.counts, self.sums):
             for name, array in counts.items():
                 counts[name] = np.concatenate([array, np.zeros(missing, array.dtype)])
+        self.origin = np.concatenate([self.origin, np.zeros(missing)])
         self.minimum = np.concatenate([self.minimum, np.full(missing, np.inf)])
         self.maximum = np.concatenate([self.maximum, np.full(missing, -np.inf)])
         for part in (self.terms, self.values, self.sketch):
@@ -135,10 +150,12 @@ class DistributionTable:
         if not len(values):
             return
         ours = None if group is None else group if found.which is None else group[found.which]
-        moments = MomentsTable.of_rows([values], ours, groups, weights)
         totals = self._sums_of(found, ours, groups)
+        self._find_origins(totals)
         for name, each in totals.items():
             self.sums[name] += each
+        origin = self.origin_of_rows(ours)
+        moments = MomentsTable.of_rows([values - origin], ours, groups, weights)
         self.terms.merge(self._terms_of(found, ours, groups, moments))
         self.values.merge(moments)
         if ours is None:
@@ -148,6 +165,17 @@ class DistributionTable:
             np.minimum.at(self.minimum, ours, values)
             np.maximum.at(self.maximum, ours, values)
         self.sketch.add(values, ours, weights)
+
+    def _find_origins(self, added: dict[str, Floats]) -> None:
+        """Set the origin of groups whose first rows these are: their mean."""
+        first = (self.terms.weight == 0) & (added["mean_denominator"] != 0)
+        below = np.where(first, added["mean_denominator"], 1.0)
+        found = added["mean_numerator"] / below
+        self.origin = np.where(first & np.isfinite(found), found, self.origin)
+
+    def origin_of_rows(self, group: Integers | None) -> Floats | float:
+        """Return the origin of each row's group."""
+        return float(self.origin[0]) if group is None else self.origin[group]
 
     def _add_counts(self, found: CandidateRows, group: Integers | None) -> None:
         self.counts["count"] += _count(found.counted, group, len(self.minimum), len(found.finite))
@@ -180,23 +208,36 @@ class DistributionTable:
         below = sums_by_group(found.denominators, group, groups)
         return dict(zip(_SUMS, (total, squares, added, above, below), strict=True))
 
-    @staticmethod
     def _terms_of(
-        found: CandidateRows, group: Integers | None, groups: int, values: MomentsTable
+        self, found: CandidateRows, group: Integers | None, groups: int, values: MomentsTable
     ) -> MomentsTable:
         """Return the moments of numerators and denominators, given those of the values."""
         if not found.is_plain:
-            numbers = [found.numerators, found.denominators]
+            numbers = found.measured(self.origin_of_rows(group))
             return MomentsTable.of_rows(numbers, group, groups)
         table = MomentsTable(groups, 2)
         table.weight = values.weight.copy()
         table.means[:, 0], table.means[:, 1] = values.means[:, 0], values.weight > 0
-        table.residuals[:, 0] = values.residuals[:, 0]
         table.products[:, 0] = values.products[:, 0]
         return table
 
-    def merge(self, other: "DistributionTable", into: Integers) -> None:
-        """Add the rows of another table; `into` says which group each of its groups goes to."""
+    def deltas_to(self, other: "DistributionTable", into: Integers) -> Floats:
+        """Return the origin of each of the other's groups minus that of ours.
+
+        A group without rows takes over the other's.
+        """
+        empty = self.terms.weight[into] == 0
+        self.origin[into] = np.where(empty, other.origin, self.origin[into])
+        # Without rows there is nothing that an origin would be of.
+        return np.where(other.terms.weight == 0, 0.0, other.origin - self.origin[into])
+
+    def merge(self, other: "DistributionTable", into: Integers, delta: Floats) -> None:
+        """Add the rows of another table; `into` says which group each of its groups goes to.
+
+        `delta` is that of `deltas_to`. The other table is changed.
+        """
+        other.terms.shift([delta])
+        other.values.means[:, 0] += delta
         for name, counts in other.counts.items():
             self.counts[name][into] += counts
         for name, sums in other.sums.items():
@@ -213,6 +254,7 @@ class DistributionTable:
             setattr(message, name, int(counts[group]))
         for name, sums in self.sums.items():
             setattr(message, name, float(sums[group]))
+        message.origin = float(self.origin[group])
         self.terms.write(group, message.terms)
         self.values.write(group, message.values)
         if self.minimum[group] <= self.maximum[group]:
@@ -225,11 +267,16 @@ class DistributionTable:
             counts[group] = getattr(message, name)
         for name, sums in self.sums.items():
             sums[group] = getattr(message, name)
+        self.origin[group] = message.origin
         self.terms.read(group, message.terms)
         self.values.read(group, message.values)
         if message.HasField("minimum"):
             self.minimum[group], self.maximum[group] = message.minimum, message.maximum
         self.sketch.read(group, message.sketch)
+
+
+def _times(numbers: Floats, weights: Floats | None) -> Floats:
+    return numbers if weights is None else numbers * weights
 
 
 def _count(flags: Flags | None, group: Integers | None, groups: int, rows: int) -> Integers:

@@ -1,7 +1,7 @@
 """Centred moments of groups of rows, merged pairwise (Chan, Golub and LeVeque 1983).
 
-A mean is kept as the sum of two float64. The products are of the order of the variance, which may
-be 18 orders of magnitude below the square of the mean: rounding a mean would be seen in them.
+The numbers are measured from an origin near their mean. A variance may be 18 orders of magnitude
+below the square of the mean, so that rounding the mean of the numbers themselves would be seen.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,6 @@ class MomentsTable:
         self.dimension = dimension
         self.weight: Floats = np.zeros(groups)
         self.means: Floats = np.zeros((groups, dimension))
-        self.residuals: Floats = np.zeros((groups, dimension))
         self.products: Floats = np.zeros((groups, dimension * (dimension + 1) // 2))
 
     @classmethod
@@ -42,27 +41,45 @@ class MomentsTable:
         table = cls(groups, len(numbers))
         table.weight = sums_by_group(weights, group, groups, len(numbers[0]))
         weight = np.where(table.weight == 0, 1.0, table.weight)
-        deviations = []
+        deviations, rounded = [], []
         for position, each in enumerate(numbers):
             mean = sums_by_group(_times(each, weights), group, groups) / weight
             deviation = each - (mean[0] if group is None else mean[group])
-            residual = sums_by_group(_times(deviation, weights), group, groups) / weight
-            table.means[:, position], table.residuals[:, position] = mean, residual
+            rounded.append(sums_by_group(_times(deviation, weights), group, groups) / weight)
+            table.means[:, position] = mean + rounded[-1]
             deviations.append(deviation)
         for position, (row, column) in enumerate(_triangle(len(numbers))):
             left = _times(deviations[row], weights)
             # The deviations are from the rounded mean: what that adds is taken away again.
-            excess = table.residuals[:, row] * table.residuals[:, column] * table.weight
+            excess = rounded[row] * rounded[column] * table.weight
             total = _products(left, deviations[column], group, groups)
             table.products[:, position] = total - excess
-        table._normalize(slice(None))
         return table
+
+    def shift(self, deltas: Sequence[Floats]) -> None:
+        """Measure from other origins; the numbers are pairs of n - origin x d and d.
+
+        `deltas` has the old origin minus the new one of each pair, for each group.
+        """
+        if not any(each.any() for each in deltas):
+            return
+        change = np.zeros((len(self.weight), self.dimension, self.dimension))
+        change[:] = np.eye(self.dimension)
+        for pair, each in enumerate(deltas):
+            change[:, 2 * pair, 2 * pair + 1] = each
+        rows, columns = np.tril_indices(self.dimension)
+        whole = np.zeros_like(change)
+        whole[:, rows, columns] = self.products
+        whole[:, columns, rows] = self.products
+        whole = change @ whole @ change.transpose(0, 2, 1)
+        self.products = whole[:, rows, columns]
+        self.means = (change @ self.means[:, :, None])[:, :, 0]
 
     def grow(self, groups: int) -> None:
         """Add groups without rows."""
         missing = groups - len(self.weight)
         self.weight = np.concatenate([self.weight, np.zeros(missing)])
-        for name in ("means", "residuals", "products"):
+        for name in ("means", "products"):
             array = getattr(self, name)
             empty = np.zeros((missing, array.shape[1]))
             setattr(self, name, np.concatenate([array, empty]))
@@ -72,7 +89,7 @@ class MomentsTable:
         ours, theirs = self.weight[into], other.weight
         total = ours + theirs
         safe = np.where(total == 0, 1.0, total)
-        delta = (other.means - self.means[into]) + (other.residuals - self.residuals[into])
+        delta = other.means - self.means[into]
         share = theirs / safe
         # Where this table has no rows, the other's are taken over as they are.
         empty = ours == 0
@@ -80,25 +97,14 @@ class MomentsTable:
         for position, (row, column) in enumerate(_triangle(self.dimension)):
             step = other.products[:, position] + delta[:, row] * delta[:, column] * factor
             self.products[into, position] += step
-        moved = self.residuals[into] + delta * share[:, None]
-        none = empty[:, None]
-        self.residuals[into] = np.where(none, other.residuals, moved)
-        self.means[into] = np.where(none, other.means, self.means[into])
+        moved = self.means[into] + delta * share[:, None]
+        self.means[into] = np.where(empty[:, None], other.means, moved)
         self.weight[into] = total
-        self._normalize(into)
-
-    def _normalize(self, which: Integers | slice) -> None:
-        """Let each residual be what rounding took from its mean."""
-        high, low = self.means[which], self.residuals[which]
-        mean = high + low
-        self.residuals[which] = low - (mean - high)
-        self.means[which] = mean
 
     def write(self, group: int, message: summary_pb2.Moments) -> None:
         """Write the moments of one group to a message."""
         message.weight = self.weight[group]
         message.means[:] = self.means[group].tolist()
-        message.mean_residuals[:] = self.residuals[group].tolist()
         message.products[:] = self.products[group].tolist()
 
     def read(self, group: int, message: summary_pb2.Moments) -> None:
@@ -106,13 +112,12 @@ class MomentsTable:
         self.weight[group] = message.weight
         if message.means:
             self.means[group] = message.means
-            self.residuals[group] = message.mean_residuals
             self.products[group] = message.products
 
     @property
     def nbytes(self) -> int:
         """The memory of the table, in bytes."""
-        arrays = (self.weight, self.means, self.residuals, self.products)
+        arrays = (self.weight, self.means, self.products)
         return sum(each.nbytes for each in arrays)
 
 

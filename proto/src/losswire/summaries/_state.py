@@ -16,6 +16,9 @@ from losswire.v1 import evaluation_pb2, summary_pb2
 
 Floats = npt.NDArray[np.float64]
 
+_beyond_float64 = np.errstate(over="ignore", invalid="ignore")
+"""Squares of losses beyond 1e154 are infinite: the variance then is, or is NaN."""
+
 
 class SummaryState:
     """What is kept of all rows so far. Its size does not grow with their number."""
@@ -57,6 +60,7 @@ class SummaryState:
         kept = sum(len(each.rows) for each in (*self._worst, *self._differing))
         return sum(each.nbytes for each in self._tables) + self.included.nbytes + 500 * kept
 
+    @_beyond_float64
     def add(self, rows: Rows) -> None:
         """Add rows. Raises MergeError or TooManyError before anything has changed."""
         count = rows.values.shape[1]
@@ -154,6 +158,7 @@ class SummaryState:
         """Note how and by what rows were computed; the same again changes nothing."""
         self.receipts.setdefault(receipt.SerializeToString(deterministic=True), receipt)
 
+    @_beyond_float64
     def merge(self, message: summary_pb2.LossSummary) -> None:
         """Add the rows of a summary. Raises MergeError when it does not fit."""
         self._check_fit(message)
@@ -292,8 +297,8 @@ def _check_group(group: summary_pb2.GroupSummary, width: int) -> None:
     moments += [(each.values, 1) for each in group.distributions]
     moments += [(group.joint, 2 * width), (group.clusters.folded, 2 * width)]
     for each, dimension in moments:
-        lengths = (len(each.means), len(each.mean_residuals), len(each.products))
-        if lengths not in ((0, 0, 0), (dimension, dimension, dimension * (dimension + 1) // 2)):
+        lengths = (len(each.means), len(each.products))
+        if lengths not in ((0, 0), (dimension, dimension * (dimension + 1) // 2)):
             raise MergeError(f"moments of {dimension} numbers have the lengths {lengths}")
     sketches = [each.sketch for each in group.distributions]
     sketches += [each.sketch for each in group.pairs]

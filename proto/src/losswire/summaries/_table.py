@@ -42,13 +42,17 @@ class Prepared:
     """Which rows are finite in all candidates, (N); None: all."""
     clustered: Clustered | None
 
-    def terms(self) -> list[Floats]:
-        """Return numerators and denominators of each candidate, of the joint rows."""
-        return [
-            self._of_joint(each, array)
-            for each in self.candidates
-            for array in (each.numerators, each.denominators)
-        ]
+    def terms(self, tables: Sequence[DistributionTable], group: Integers | None) -> list[Floats]:
+        """Return n - origin x d and d of each candidate, of the joint rows.
+
+        The origins are those of the tables, by the group of each row, (N).
+        """
+        found: list[Floats] = []
+        for each, table in zip(self.candidates, tables, strict=True):
+            ours = None if group is None else group if each.which is None else group[each.which]
+            found += each.measured(table.origin_of_rows(ours))
+        width = len(self.candidates)
+        return [self._of_joint(self.candidates[at // 2], found[at]) for at in range(2 * width)]
 
     def values(self, candidate: int) -> Floats:
         """Return the values of a candidate in the joint rows."""
@@ -194,9 +198,11 @@ class GroupTable:
         for table, found in zip(self.distributions, prepared.candidates, strict=True):
             table.add(found, group)
         ours = None if group is None else np.asarray(prepared.of_joint(group), np.int64)
-        if self.joint is not None and len(prepared.values(0)):
-            groups = len(self._groups)
-            self.joint.merge(MomentsTable.of_rows(prepared.terms(), ours, groups))
+        if self.joint is None and self.clusters is None:
+            return
+        terms = prepared.terms(self.distributions, group)
+        if self.joint is not None and len(terms[0]):
+            self.joint.merge(MomentsTable.of_rows(terms, ours, len(self._groups)))
             weights = prepared.rows.weights
             weights = None if weights is None else np.asarray(prepared.of_joint(weights))
             for pair, (a, b) in zip(self.pairs, self._settings.pairs, strict=True):
@@ -204,7 +210,7 @@ class GroupTable:
         if self.clusters is not None and prepared.clustered is not None:
             clusters = prepared.clustered
             key_of = np.asarray(prepared.of_joint(clusters.key_of), np.int64)
-            self.clusters.add(prepared.terms(), ours, clusters.keys, key_of, clusters.complete)
+            self.clusters.add(terms, ours, clusters.keys, key_of, clusters.complete)
 
     def _grow(self, labels: Sequence[Labels | None]) -> None:
         """Add the slices that are not there."""
@@ -261,13 +267,17 @@ class GroupTable:
             self._merge_into(single, np.array([place], np.int64))
 
     def _merge_into(self, other: "GroupTable", into: Integers) -> None:
-        for ours, theirs in zip(self.distributions, other.distributions, strict=True):
-            ours.merge(theirs, into)
+        both = list(zip(self.distributions, other.distributions, strict=True))
+        deltas = [ours.deltas_to(theirs, into) for ours, theirs in both]
+        for (ours, theirs), delta in zip(both, deltas, strict=True):
+            ours.merge(theirs, into, delta)
         for pair, added in zip(self.pairs, other.pairs, strict=True):
             pair.merge(added, into)
         if self.joint is not None and other.joint is not None:
+            other.joint.shift(deltas)
             self.joint.merge(other.joint, into)
         if self.clusters is not None and other.clusters is not None:
+            other.clusters.shift(deltas)
             self.clusters.merge(other.clusters, into)
 
     def message_of(self, group: int) -> summary_pb2.GroupSummary:

@@ -63,8 +63,8 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Second:
-    """Second moments of numerators and denominators over observations."""
+class _Observations:
+    """Second moments of n - origin x d and d of each candidate, over rows or clusters."""
 
     count: float
     means: Floats
@@ -72,26 +72,48 @@ class _Second:
     products: Floats
     """(2k, 2k), centred sums of products."""
 
-    def form(self, left: Floats, right: Floats) -> float:
-        """Return the sum over observations of two linear forms, each about its mean."""
+    def ratio(self, candidate: int) -> float:
+        """Return the mean of a candidate, minus its origin."""
+        return _ratio(self.means[2 * candidate], self.means[2 * candidate + 1])
+
+    def influence(self, candidate: int, ratio: float | None = None) -> Floats:
+        """Return the linear form of an observation that is its influence on a candidate's mean.
+
+        `ratio` is the mean that it is measured from, minus the origin; None: the candidate's own.
+        """
+        below = self.means[2 * candidate + 1] * self.count
+        form = np.zeros(len(self.means))
+        form[2 * candidate] = _ratio(1, below)
+        form[2 * candidate + 1] = _ratio(
+            -(self.ratio(candidate) if ratio is None else ratio), below
+        )
+        return form
+
+    def product(self, left: Floats, right: Floats) -> float:
+        """Return the sum over observations of the product of two forms, each about its mean."""
         return float(left @ self.products @ right)
 
+    def standard_error(self, form: Floats) -> float:
+        """Return the standard error of the sum of a form."""
+        if self.count < 2:  # noqa: PLR2004 (a variance needs two)
+            return math.nan
+        variance = self.product(form, form) * self.count / (self.count - 1)
+        return math.sqrt(max(variance, 0.0))
 
-def _second_of(message: summary_pb2.Moments) -> _Second:
+
+def _observations(message: summary_pb2.Moments) -> _Observations:
     dimension = len(message.means)
     products = np.zeros((dimension, dimension))
-    lower = np.tril_indices(dimension)
-    products[lower] = message.products
-    products.T[lower] = message.products
-    means = np.array(message.means) + np.array(message.mean_residuals)
-    return _Second(message.weight, means, products)
+    rows, columns = np.tril_indices(dimension)
+    products[rows, columns] = message.products
+    products[columns, rows] = message.products
+    return _Observations(message.weight, np.array(message.means), products)
 
 
-def _clusters_of(message: summary_pb2.ClusterSummary) -> _Second:
-    table = all_clusters(message)
+def _clusters_of(message: summary_pb2.ClusterSummary) -> _Observations:
     moments = summary_pb2.Moments()
-    table.write(0, moments)
-    return _second_of(moments)
+    all_clusters(message).write(0, moments)
+    return _observations(moments)
 
 
 def finite_mean(found: summary_pb2.LossDistribution) -> float:
@@ -117,29 +139,18 @@ def _ratio(numerator: float, denominator: float) -> float:
         return float(np.float64(numerator) / np.float64(denominator))
 
 
-def _standard_error(second: _Second, coefficients: Floats) -> float:
-    """Return the standard error of a sum of linear forms of each observation."""
-    if second.count < 2:  # noqa: PLR2004 (a variance needs two)
-        return math.nan
-    variance = second.form(coefficients, coefficients) * second.count / (second.count - 1)
-    return math.sqrt(max(variance, 0.0))
-
-
-def _coefficients(found: summary_pb2.LossDistribution) -> tuple[float, float]:
-    """Return the influence of a row's numerator and denominator on the mean."""
-    below = found.mean_denominator
-    return _ratio(1, below), _ratio(-finite_mean(found), below)
+def _finite_count(found: summary_pb2.LossDistribution) -> int:
+    infinite = found.positive_infinity_count + found.negative_infinity_count
+    return found.count - found.nan_count - infinite
 
 
 def estimate_of(found: summary_pb2.LossDistribution) -> Estimate:
     """Return the mean of one candidate with its standard error, without regard to clusters."""
-    count = found.count - found.nan_count
-    count -= found.positive_infinity_count + found.negative_infinity_count
-    value = mean(found)
-    if not math.isfinite(value) or not len(found.terms.means):
+    value, count = mean(found), _finite_count(found)
+    if not math.isfinite(value) or not found.terms.means:
         return Estimate(value, math.nan, count)
-    second = _second_of(found.terms)
-    return Estimate(value, _standard_error(second, np.array(_coefficients(found))), count)
+    rows = _observations(found.terms)
+    return Estimate(value, rows.standard_error(rows.influence(0)), count)
 
 
 def estimate(group: summary_pb2.GroupSummary, candidate: int = 0) -> Estimate:
@@ -150,24 +161,11 @@ def estimate(group: summary_pb2.GroupSummary, candidate: int = 0) -> Estimate:
     plain = estimate_of(group.distributions[candidate])
     if not group.HasField("clusters"):
         return plain
-    second = _clusters_of(group.clusters)
-    count = int(second.count)
-    if not math.isfinite(plain.mean) or not len(second.means):
-        return Estimate(plain.mean, math.nan, count, clustered=True)
-    form = np.zeros(len(second.means))
-    at = 2 * candidate
-    form[at : at + 2] = _coefficients(_of_joint(group, second, candidate))
-    return Estimate(plain.mean, _standard_error(second, form), count, clustered=True)
-
-
-def _of_joint(
-    group: summary_pb2.GroupSummary, second: _Second, candidate: int
-) -> summary_pb2.LossDistribution:
-    """Return the sums of a candidate over the rows that are finite in all candidates."""
-    if len(group.distributions) == 1:
-        return group.distributions[0]
-    above, below = second.means[2 * candidate : 2 * candidate + 2] * second.count
-    return summary_pb2.LossDistribution(mean_numerator=above, mean_denominator=below)
+    clusters = _clusters_of(group.clusters)
+    error = math.nan
+    if math.isfinite(plain.mean) and len(clusters.means):
+        error = clusters.standard_error(clusters.influence(candidate))
+    return Estimate(plain.mean, error, int(clusters.count), clustered=True)
 
 
 def difference(group: summary_pb2.GroupSummary, first: int, second: int) -> Estimate:
@@ -178,17 +176,21 @@ def difference(group: summary_pb2.GroupSummary, first: int, second: int) -> Esti
     either is.
     """
     clustered = group.HasField("clusters")
-    moments = _clusters_of(group.clusters) if clustered else _second_of(group.joint)
-    count = int(moments.count)
-    means = [mean(group.distributions[each]) for each in (first, second)]
-    value = means[0] - means[1] if all(map(math.isfinite, means)) else math.nan
-    if not math.isfinite(value) or not len(moments.means):
-        return Estimate(value, math.nan, count, clustered)
-    form = np.zeros(len(moments.means))
-    for sign, each in ((1, first), (-1, second)):
-        parts = _coefficients(_of_joint(group, moments, each))
-        form[2 * each : 2 * each + 2] += sign * np.array(parts)
-    return Estimate(value, _standard_error(moments, form), count, clustered)
+    found = _clusters_of(group.clusters) if clustered else _observations(group.joint)
+    value = _above(group.distributions[first], group.distributions[second])
+    error = math.nan
+    if math.isfinite(value) and len(found.means):
+        error = found.standard_error(found.influence(first) - found.influence(second))
+    return Estimate(value, error, int(found.count), clustered)
+
+
+def _above(first: summary_pb2.LossDistribution, second: summary_pb2.LossDistribution) -> float:
+    """Return how much one mean is above another, exact also where they are nearly equal."""
+    ends = mean(first), mean(second)
+    if not all(map(math.isfinite, ends)) or not first.terms.means or not second.terms.means:
+        return ends[0] - ends[1]
+    ratios = [_observations(each.terms).ratio(0) for each in (first, second)]
+    return (first.origin - second.origin) + (ratios[0] - ratios[1])
 
 
 def lift(
@@ -200,21 +202,22 @@ def lift(
     means: too large rather than too small.
     """
     ours, every = estimate(part, candidate), estimate(whole, candidate)
-    value = ours.mean - every.mean
+    inner, outer = part.distributions[candidate], whole.distributions[candidate]
+    value = _above(inner, outer)
     if ours.clustered:
         error = math.hypot(ours.standard_error, every.standard_error)
         return Estimate(value, error, ours.count, clustered=True)
-    inner, outer = part.distributions[candidate], whole.distributions[candidate]
-    if not math.isfinite(value) or every.count < 2 or not ours.count:  # noqa: PLR2004
+    if not math.isfinite(value) or every.count < 2 or ours.count < 2:  # noqa: PLR2004
         return Estimate(value, math.nan, ours.count)
-    mine, total = _second_of(inner.terms), _second_of(outer.terms)
-    c_part, c_whole = np.array(_coefficients(inner)), np.array(_coefficients(outer))
+    mine, total = _observations(inner.terms), _observations(outer.terms)
     # A row of the slice moves both means, and another row moves one of them.
-    variance = mine.form(c_part, c_part) - 2 * mine.form(c_part, c_whole)
-    variance += total.form(c_whole, c_whole)
+    on_part, on_whole = mine.influence(0), total.influence(0)
+    shared = on_whole.copy()
+    shared[1] += _ratio(outer.origin - inner.origin, -outer.mean_denominator)
+    variance = mine.product(on_part, on_part) - 2 * mine.product(on_part, shared)
+    variance += total.product(on_whole, on_whole)
     variance *= total.count / (total.count - 1)
-    error = math.sqrt(max(variance, 0.0))
-    return Estimate(value, error if ours.count > 1 else math.nan, ours.count)
+    return Estimate(value, math.sqrt(max(variance, 0.0)), ours.count)
 
 
 def std(found: summary_pb2.LossDistribution) -> float:

@@ -647,9 +647,8 @@ class GroupSummary(_message.Message):
 
     @_builtins.property
     def joint(self) -> Global___Moments:
-        """Moments of the numerator and the denominator of each candidate, 2 for
-        each, over the rows that are finite in all candidates. Only where there
-        are candidates.
+        """Moments of n - origin x d and d of each candidate, with its own origin, over
+        the rows that are finite in all candidates. Only where there are candidates.
         """
 
     @_builtins.property
@@ -693,6 +692,7 @@ class LossDistribution(_message.Message):
     SUM_FIELD_NUMBER: _builtins.int
     MEAN_NUMERATOR_FIELD_NUMBER: _builtins.int
     MEAN_DENOMINATOR_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     MINIMUM_FIELD_NUMBER: _builtins.int
@@ -719,17 +719,23 @@ class LossDistribution(_message.Message):
     """The sum of the mean's numerators."""
     mean_denominator: _builtins.float
     """The sum of the mean's denominators."""
+    origin: _builtins.float
+    """A value near the mean, from which the moments are measured: losses of 1e6
+    that differ in the 9th digit keep their variance. Each state has its own.
+    """
     minimum: _builtins.float
     """The smallest value. Absent when there is none."""
     maximum: _builtins.float
     """The largest value. Absent when there is none."""
     @_builtins.property
     def terms(self) -> Global___Moments:
-        """Moments of the numerator and the denominator of a row, each row once."""
+        """Moments of n - origin x d and d, where n and d are a row's numerator and
+        denominator; each row once.
+        """
 
     @_builtins.property
     def values(self) -> Global___Moments:
-        """Moments of the value, each row as often as its weight says."""
+        """Moments of the value minus origin, each row as often as its weight says."""
 
     @_builtins.property
     def sketch(self) -> Global___LossSketch:
@@ -754,6 +760,7 @@ class LossDistribution(_message.Message):
         sum: _builtins.float = ...,
         mean_numerator: _builtins.float = ...,
         mean_denominator: _builtins.float = ...,
+        origin: _builtins.float = ...,
         terms: Global___Moments | None = ...,
         values: Global___Moments | None = ...,
         minimum: _builtins.float | None = ...,
@@ -763,7 +770,7 @@ class LossDistribution(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum", "sketch", b"sketch", "terms", b"terms", "values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "count", b"count", "ignored_count", b"ignored_count", "maximum", b"maximum", "mean_denominator", b"mean_denominator", "mean_numerator", b"mean_numerator", "minimum", b"minimum", "nan_count", b"nan_count", "negative_infinity_count", b"negative_infinity_count", "positive_infinity_count", b"positive_infinity_count", "sketch", b"sketch", "sum", b"sum", "terms", b"terms", "values", b"values", "weight_square_sum", b"weight_square_sum", "weight_sum", b"weight_sum", "worst", b"worst"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "count", b"count", "ignored_count", b"ignored_count", "maximum", b"maximum", "mean_denominator", b"mean_denominator", "mean_numerator", b"mean_numerator", "minimum", b"minimum", "nan_count", b"nan_count", "negative_infinity_count", b"negative_infinity_count", "origin", b"origin", "positive_infinity_count", b"positive_infinity_count", "sketch", b"sketch", "sum", b"sum", "terms", b"terms", "values", b"values", "weight_square_sum", b"weight_square_sum", "weight_sum", b"weight_sum", "worst", b"worst"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
@@ -784,17 +791,12 @@ class Moments(_message.Message):
 
     WEIGHT_FIELD_NUMBER: _builtins.int
     MEANS_FIELD_NUMBER: _builtins.int
-    MEAN_RESIDUALS_FIELD_NUMBER: _builtins.int
     PRODUCTS_FIELD_NUMBER: _builtins.int
     weight: _builtins.float
     """How many rows there are, or the sum of their weights."""
     @_builtins.property
     def means(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The mean of each number."""
-
-    @_builtins.property
-    def mean_residuals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """What rounding to float64 took from each mean."""
 
     @_builtins.property
     def products(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -807,12 +809,11 @@ class Moments(_message.Message):
         *,
         weight: _builtins.float = ...,
         means: _abc.Iterable[_builtins.float] | None = ...,
-        mean_residuals: _abc.Iterable[_builtins.float] | None = ...,
         products: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean_residuals", b"mean_residuals", "means", b"means", "products", b"products", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["means", b"means", "products", b"products", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -993,8 +994,8 @@ Global___PairSummary: _TypeAlias = PairSummary  # noqa: Y015
 
 @_typing.final
 class ClusterSummary(_message.Message):
-    """Sums by cluster of the numerator and the denominator of each candidate, over
-    the rows that are finite in all candidates.
+    """Sums by cluster of n - origin x d and d of each candidate, with its own origin,
+    over the rows that are finite in all candidates.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
