@@ -1,0 +1,1 @@
+"""Data sets of any kind, read as batches of rows."""

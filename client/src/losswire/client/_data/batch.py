@@ -1,0 +1,96 @@
+"""One batch of rows: the form that every kind of data is read into."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A value of each row: a number, or a text."""
+
+    codes: npt.NDArray[np.int64]
+    """One for each row, of shape (N)."""
+    labels: Sequence[str] | None = None
+    """The text of each code, from 0 on; None: the codes are the values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some rows, neighbours in their partition, and all that belongs to them."""
+
+    rows: int
+    """How many, N."""
+    inputs: Arrays
+    """The loss's inputs by name, each of shape (N, ...); all candidates share them."""
+    candidates: tuple[Arrays, ...] = ()
+    """Each candidate's own inputs by name, in the order of the candidates."""
+    sample_weight: Array | None = None
+    """A weight for each row, of shape (N), or for each value, of shape (N, ...)."""
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    """The columns that slices are made of, by name."""
+    clusters: Column | None = None
+    """The cluster of each row."""
+    ids: Column | None = None
+    """The id of each row."""
+    partition: str | None = None
+    """The key of the part of the data that the rows are in, such as its path; None where the data
+    has no names for its parts."""
+    first_row: int | None = None
+    """The number of the first row in the partition; None where the data does not say."""
+    total_rows: int | None = None
+    """How many rows the whole data has, over all partitions; None where this is not known."""
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays; labels are not counted."""
+        columns = (*self.columns.values(), self.clusters, self.ids)
+        return (
+            sum(array.nbytes for each in (self.inputs, *self.candidates) for array in each.values())
+            + (0 if self.sample_weight is None else self.sample_weight.nbytes)
+            + sum(column.codes.nbytes for column in columns if column is not None)
+        )
+
+    def rows_between(self, start: int, stop: int) -> "Batch":
+        """Return the rows from `start` up to and without `stop`: views, without a copy.
+
+        Columns with more labels than the cut has rows get codes and labels of their own.
+        Raises IndexError unless 0 <= start <= stop <= rows.
+        """
+        if not 0 <= start <= stop <= self.rows:
+            raise IndexError(f"rows {start} to {stop} are not within the batch's {self.rows}")
+        cut = slice(start, stop)
+        return replace(
+            self,
+            rows=stop - start,
+            inputs=_cut(self.inputs, cut),
+            candidates=tuple(_cut(each, cut) for each in self.candidates),
+            sample_weight=None if self.sample_weight is None else self.sample_weight[cut],
+            columns={name: _cut_column(column, cut) for name, column in self.columns.items()},
+            clusters=None if self.clusters is None else _cut_column(self.clusters, cut),
+            ids=None if self.ids is None else _cut_column(self.ids, cut),
+            first_row=None if self.first_row is None else self.first_row + start,
+        )
+
+
+def compact(column: Column) -> Column:
+    """Return the column with at most one label for each row, as messages require."""
+    if column.labels is None or len(column.labels) <= len(column.codes):
+        return column
+    used, codes = np.unique(column.codes, return_inverse=True)
+    labels = [column.labels[code] for code in used.tolist()]
+    return Column(codes.astype(np.int64, copy=False), labels)
+
+
+def _cut(arrays: Arrays, cut: slice) -> dict[str, Array]:
+    return {name: array[cut] for name, array in arrays.items()}
+
+
+def _cut_column(column: Column, cut: slice) -> Column:
+    return compact(Column(column.codes[cut], column.labels))
