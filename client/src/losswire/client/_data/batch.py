@@ -28,7 +28,8 @@ class Batch:
     rows: int
     """How many, N."""
     inputs: Arrays
-    """The loss's inputs by name, each of shape (N, ...); all candidates share them."""
+    """The loss's inputs by name, each of shape (N, ...) or as `row_axes` says; all candidates
+    share them."""
     candidates: tuple[Arrays, ...] = ()
     """Each candidate's own inputs by name, in the order of the candidates."""
     sample_weight: Array | None = None
@@ -46,6 +47,8 @@ class Batch:
     """The number of the first row in the partition; None where the data does not say."""
     total_rows: int | None = None
     """How many rows the whole data has, over all partitions; None where this is not known."""
+    row_axes: Mapping[str, int | None] = field(default_factory=dict)
+    """The axis of the rows in each input where it is not the first; None: the input has none."""
 
     @property
     def nbytes(self) -> int:
@@ -69,14 +72,21 @@ class Batch:
         return replace(
             self,
             rows=stop - start,
-            inputs=_cut(self.inputs, cut),
-            candidates=tuple(_cut(each, cut) for each in self.candidates),
+            inputs=self._cut(self.inputs, cut),
+            candidates=tuple(self._cut(each, cut) for each in self.candidates),
             sample_weight=None if self.sample_weight is None else self.sample_weight[cut],
             columns={name: _cut_column(column, cut) for name, column in self.columns.items()},
             clusters=None if self.clusters is None else _cut_column(self.clusters, cut),
             ids=None if self.ids is None else _cut_column(self.ids, cut),
             first_row=None if self.first_row is None else self.first_row + start,
         )
+
+    def _cut(self, arrays: Arrays, cut: slice) -> dict[str, Array]:
+        axes = {name: self.row_axes.get(name, 0) for name in arrays}
+        return {
+            name: array if (axis := axes[name]) is None else array[(slice(None),) * axis + (cut,)]
+            for name, array in arrays.items()
+        }
 
 
 def compact(column: Column) -> Column:
@@ -86,10 +96,6 @@ def compact(column: Column) -> Column:
     used, codes = np.unique(column.codes, return_inverse=True)
     labels = [column.labels[code] for code in used.tolist()]
     return Column(codes.astype(np.int64, copy=False), labels)
-
-
-def _cut(arrays: Arrays, cut: slice) -> dict[str, Array]:
-    return {name: array[cut] for name, array in arrays.items()}
 
 
 def _cut_column(column: Column, cut: slice) -> Column:
