@@ -6,7 +6,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from losswire.client._data.batch import Column
 from losswire.client._data.labels import (
     Labelled,
     Mask,
@@ -16,6 +15,7 @@ from losswire.client._data.labels import (
     with_iso_times,
 )
 from losswire.client._data.place import Place
+from losswire.summaries import Column
 
 Array = npt.NDArray[Any]
 Dense = tuple[Array, Mask | None]
@@ -25,7 +25,8 @@ Dense = tuple[Array, Mask | None]
 def pyarrow(module: str = "") -> Any:
     """Import pyarrow, or one of its modules; raises ImportError that says how to install it."""
     try:
-        return importlib.import_module(f"pyarrow{module and '.'}{module}")
+        package = importlib.import_module("pyarrow")
+        return importlib.import_module(f"pyarrow.{module}") if module else package
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "pyarrow reads data frames and files: pip install 'losswire[arrow]'"

@@ -13,12 +13,13 @@ from losswire.client._data.arrow import (
     exports_arrow,
     tensor_of,
 )
-from losswire.client._data.batch import Array, Batch, Column, compact
+from losswire.client._data.batch import Array, Batch, compact
 from losswire.client._data.labels import Labelled, Mask, column_of
 from losswire.client._data.place import Place
 from losswire.client._data.wanted import ColumnsWanted
 from losswire.client._messages.arrays import as_array
 from losswire.client._messages.weights import exact_floats
+from losswire.summaries import Column
 
 
 class Source(Protocol):

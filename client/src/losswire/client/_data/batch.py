@@ -1,24 +1,16 @@
 """One batch of rows: the form that every kind of data is read into."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from losswire.summaries import Column
+
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A value of each row: a number, or a text."""
-
-    codes: npt.NDArray[np.int64]
-    """One for each row, of shape (N)."""
-    labels: Sequence[str] | None = None
-    """The text of each code, from 0 on; None: the codes are the values."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ def _is_fragment(value: Any) -> bool:
     return (
         _is_of_pyarrow(value)
         and hasattr(value, "partition_expression")
-        and hasattr(value, "filesystem")
+        and hasattr(value, "physical_schema")
     )
 
 
@@ -56,7 +56,7 @@ def _is_filtered(dataset: Any) -> bool:
 
 def _file_of(fragment: Any) -> File:
     """Return the file of a fragment; other formats than Parquet keep the dataset's options."""
-    is_parquet = fragment.format.type_name == "parquet"
+    is_parquet = fragment.format.default_extname == "parquet"
     keys = pyarrow("dataset").get_partition_keys(fragment.partition_expression)
     return File(
         path=fragment.path,

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -130,8 +130,10 @@ def _known(root: _Root, paths: list[str], folder: str, shown: str) -> Iterator[F
 def _file(root: _Root, path: str, key: str, kind: str) -> File:
     if len(key.encode()) > _MAX_KEY_BYTES:
         raise ValueError(f'the path "{key}" has more than {_MAX_KEY_BYTES} bytes')
+    # Another process, with another current folder, may read it.
+    whole = path if root.filesystem is not None else str(Path(path).absolute())
     return File(
-        path=path,
+        path=whole,
         key=key,
         kind=kind,
         filesystem=root.filesystem,
@@ -165,7 +167,8 @@ def _matches(root: _Root, pattern: str) -> list[str]:
         raise FileNotFoundError(f'there is no folder "{root.key(folder)}"')
     paths = _listed(root, start or "./")
     wanted = re.compile(_expression("/".join(parts[fixed:])))
-    return [path for path in paths if wanted.fullmatch(path.removeprefix("./").removeprefix(start))]
+    shown = (path.removeprefix("./") for path in paths)
+    return [path for path in shown if wanted.fullmatch(path.removeprefix(start))]
 
 
 def _expression(pattern: str) -> str:

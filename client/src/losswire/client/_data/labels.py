@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from losswire.client._data.batch import Column
 from losswire.client._messages.arrays import to_numpy
+from losswire.summaries import Column
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -69,10 +69,9 @@ def _categories_of(value: Any) -> tuple[Array, Sequence[Any]] | None:
     """Return the codes and categories of a pandas Categorical, alone or in a Series."""
     if not _is_pandas(value):
         return None
-    categorical = value.cat if type(value.dtype).__name__ == "CategoricalDtype" else value
-    if not hasattr(categorical, "codes"):
-        # A Series has them below `cat`, an index or a Categorical itself.
+    if type(value.dtype).__name__ != "CategoricalDtype":
         return None
+    categorical = getattr(value, "cat", value)  # where a Series has them
     return np.asarray(categorical.codes), categorical.categories
 
 

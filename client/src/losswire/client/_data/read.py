@@ -85,7 +85,10 @@ class _Reader:
         if is_dataset(data) or is_scanner(data):
             return self._stream(self._scanned(data, name), name, None)
         if hasattr(data, "__arrow_c_stream__"):
-            return self._stream(self._opened(data, name), name, _rows_of(data))
+            total = _rows_of(data) if name == STREAM else None
+            return self._stream(self._opened(data, name), name, total)
+        if hasattr(data, "collect_batches"):
+            return self._lazy(data, name)
         return None
 
     def _dict(self, data: Mapping[str, Any], name: str) -> Iterator[Batch]:
@@ -97,6 +100,9 @@ class _Reader:
         if name == STREAM:
             batch = replace(batch, total_rows=rows)
         step = self._batch_rows or rows
+        if step >= rows:
+            yield batch
+            return
         for start in range(0, rows, step):
             yield batch.rows_between(start, min(start + step, rows))
 
@@ -124,6 +130,11 @@ class _Reader:
                 f"{name}: a table was expected, and this {type(data).__name__} is none: {error}"
             ) from error
 
+    def _lazy(self, frame: Any, name: str) -> Iterator[Batch]:
+        """Yield the batches of a lazy frame of Polars, computed piece by piece."""
+        for piece in _of_polars(frame, self._wanted, name).collect_batches():
+            yield from self._stream(self._opened(piece, name), name, None)
+
     def _stream(self, reader: Any, name: str, total: int | None) -> Iterator[Batch]:
         names = reader.schema.names
         columns = self._wanted.columns_in(names, name)
@@ -132,9 +143,7 @@ class _Reader:
         for row, record_batch in numbered(regroup(selected, self._batch_rows), self._row):
             self._row = row + record_batch.num_rows
             source = ArrowSource(record_batch, Place(name, row), {})
-            _, batch = self._assembler.batch(
-                source, first_row=row, total_rows=total if name == STREAM else None
-            )
+            _, batch = self._assembler.batch(source, first_row=row, total_rows=total)
             if batch is not None:
                 yield batch
 

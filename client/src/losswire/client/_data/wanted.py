@@ -1,6 +1,7 @@
 """Which columns of the data an evaluation reads, and what each is for."""
 
 import difflib
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -12,8 +13,6 @@ Nulls = Literal["refuse", "skip"]
 
 _LISTED: Final = 20
 """How many names of columns an error lists."""
-
-_NO_NAMES: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ def columns_wanted(
     shared: Collection[str] = (),
     columns: Mapping[str, str] | None = None,
     candidates: Mapping[str, Mapping[str, str]] | None = None,
-    slices: Slices = (),
+    slices: str | Slices = (),
     ids: str | None = None,
     sample_weight: str | None = None,
     cluster: str | None = None,
@@ -104,59 +103,84 @@ def columns_wanted(
 
     Inputs that are neither in `shared` nor a candidate's own come with the batches, from the
     column that `columns` names, or that of their own name. Raises ValueError for inputs that
-    the loss does not have, for one that comes from two places, and for a cross of one column.
+    the loss does not have, that come from two places, or that have no rows; and for a cross that
+    names a column twice.
     """
+    columns, candidates = columns or {}, candidates or {}
+    tables = (slices,) if isinstance(slices, str) else tuple(slices)
     axes = _row_axes(loss)
-    columns, candidates = columns or _NO_NAMES, candidates or {}
+    _check_inputs(loss, axes, shared, columns, candidates)
+    _check_others(tables, nulls)
     own = {name for inputs in candidates.values() for name in inputs}
-    known = {each.name for each in loss.inputs}
-    _check_known(loss, "shared", shared)
-    _check_known(loss, "columns", columns)
-    for candidate, inputs in candidates.items():
-        _check_known(loss, f'candidates["{candidate}"]', inputs)
-    for name in known & set(shared) & set(columns):
-        raise ValueError(f'input "{name}" is both in shared and in columns')
-    for each in slices:
-        if not names_in(each) or len(set(names_in(each))) != len(names_in(each)):
-            raise ValueError(f"slices: {each!r} names no column, or one of them twice")
-    for path, value in (("nulls", nulls),):
-        if value not in {"refuse", "skip"}:
-            raise ValueError(f'{path}: {value!r} is neither "refuse" nor "skip"')
-    from_batches = [
-        each for each in loss.inputs if each.name not in shared and each.name not in own
-    ]
-    chosen = {
-        each.name: columns.get(each.name, each.name)
-        for each in from_batches
-        if each.required or each.name in columns
-    }
-    taken = {ids, sample_weight, cluster, *(name for each in slices for name in names_in(each))}
-    rest = [each.name for each in from_batches if each.name not in chosen]
+    names = [each.name for each in loss.inputs if each.name not in {*shared, *own}]
+    required = {each.name for each in loss.inputs if each.required}
+    rest = [name for name in names if name not in required and name not in columns]
+    # A column with another use is not taken for an input that the loss can do without.
+    used = {ids, sample_weight, cluster, *(name for each in tables for name in names_in(each))}
+    free = [name for name in rest if name not in used]
     return ColumnsWanted(
-        inputs=chosen,
-        optional={name: name for name in rest if axes.get(name) is not None and name not in taken},
+        inputs={name: columns.get(name, name) for name in names if name not in rest},
+        optional={name: name for name in free if axes[name] is not None},
         candidates={name: dict(inputs) for name, inputs in candidates.items()},
-        slices=tuple(each if isinstance(each, str) else tuple(each) for each in slices),
+        slices=tuple(each if isinstance(each, str) else tuple(each) for each in tables),
         ids=ids,
         sample_weight=sample_weight,
         cluster=cluster,
         nulls=nulls,
         row_axes={name: axis for name, axis in axes.items() if axis != 0},
-        shared_only=frozenset(
-            name for name in rest if axes.get(name, 0) is None and name not in taken
-        ),
+        shared_only=frozenset(name for name in free if axes[name] is None),
     )
+
+
+def _check_inputs(
+    loss: LossInfo,
+    axes: Mapping[str, int | None],
+    shared: Collection[str],
+    columns: Mapping[str, str],
+    candidates: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Raise ValueError for inputs that the loss does not have, or that are given twice."""
+    places = {
+        "shared": shared,
+        "columns": columns,
+        **{f'candidates["{name}"]': inputs for name, inputs in candidates.items()},
+    }
+    known = [each.name for each in loss.inputs]
+    for path, names in places.items():
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f'{path}: {loss.name} has no input "{name}"{_nearest(name, known)}; it has '
+                    f"{', '.join(known)}"
+                )
+            if path != "shared" and axes[name] is None:
+                raise ValueError(f'{path}: the input "{name}" has no rows; give it in shared')
+    own = {name for inputs in candidates.values() for name in inputs}
+    given = {"shared": shared, "columns": columns, "candidates": own}
+    for first, second in itertools.combinations(given, 2):
+        for name in known:
+            if name in given[first] and name in given[second]:
+                raise ValueError(f'input "{name}" is both in {first} and in {second}')
+
+
+def _check_others(slices: Slices, nulls: str) -> None:
+    for each in slices:
+        if not names_in(each) or len(set(names_in(each))) != len(names_in(each)):
+            raise ValueError(f"slices: {each!r} names no column, or one of them twice")
+    if nulls not in {"refuse", "skip"}:
+        raise ValueError(f'nulls: {nulls!r} is neither "refuse" nor "skip"')
 
 
 def _row_axes(loss: LossInfo) -> dict[str, int | None]:
     """Return the axis of the rows in each input, by the first layout that has each input."""
     axes: dict[str, int | None] = {}
+    # Layouts without rows, of a single sample, say nothing.
     for layout in loss.layouts:
         rows = next(iter(layout.values.split()), None)
         if rows is not None:
             for name in layout.inputs:
                 axes.setdefault(name, _axis_in(layout, name, rows))
-    return axes
+    return {each.name: axes.get(each.name) for each in loss.inputs}
 
 
 def _axis_in(layout: LayoutInfo, name: str, rows: str) -> int | None:
@@ -166,17 +190,7 @@ def _axis_in(layout: LayoutInfo, name: str, rows: str) -> int | None:
     return tokens.index(rows) if rows in tokens else None
 
 
-def _check_known(loss: LossInfo, path: str, names: Collection[str]) -> None:
-    known = [each.name for each in loss.inputs]
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f'{path}: {loss.name} has no input "{name}"{_nearest(name, known, ";")}; '
-                f"it has {', '.join(known)}"
-            )
-
-
-def _nearest(name: str, names: Collection[str], mark: str = ";") -> str:
+def _nearest(name: str, names: Collection[str]) -> str:
     """Return the words that name what is most like a missing name; none if nothing is."""
     found = difflib.get_close_matches(name, list(names), n=2, cutoff=0.6)
-    return f"{mark} nearest: {', '.join(found)}" if found else ""
+    return f"; nearest: {', '.join(found)}" if found else ""
