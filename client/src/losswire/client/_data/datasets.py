@@ -63,6 +63,9 @@ def _file_of(fragment: Any) -> File:
         key=_SCHEMES.get(fragment.filesystem.type_name, "") + fragment.path,
         kind="parquet" if is_parquet else "fragment",
         filesystem=None if fragment.filesystem.type_name == "local" else fragment.filesystem,
-        constants=keys,
+        constants={
+            name: value if value is None or isinstance(value, int) else str(value)
+            for name, value in keys.items()
+        },
         fragment=fragment,
     )

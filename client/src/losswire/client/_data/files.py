@@ -106,7 +106,7 @@ def _files_of_one(given: str | os.PathLike[str], *, alone: bool) -> Iterator[Fil
     elif kind == kinds.Directory:
         folder = path.rstrip("/") + "/"
         relative = alone and root.filesystem is None
-        found = _listed(root, folder)
+        found = [each.path for each in _listed(root, path.rstrip("/") or "/") if each.is_file]
         yield from _known(root, found, folder if relative else "", root.key(path))
     elif _is_pattern(path):
         yield from _known(root, _matches(root, path), "", root.key(path))
@@ -141,11 +141,13 @@ def _file(root: _Root, path: str, key: str, kind: str) -> File:
     )
 
 
-def _listed(root: _Root, folder: str) -> list[str]:
-    """Return the files below a folder in the order of their paths, without the hidden ones."""
-    selector = pyarrow("fs").FileSelector(folder.rstrip("/") or "/", recursive=True)
-    found = (each.path for each in root.system.get_file_info(selector) if each.is_file)
-    return sorted(path for path in found if not _is_hidden(path.removeprefix(folder)))
+def _listed(root: _Root, folder: str, *, recursive: bool = True) -> list[Any]:
+    """Return what is in a folder in the order of the paths, without what is hidden."""
+    selector = pyarrow("fs").FileSelector(folder, recursive=recursive)
+    start = folder.rstrip("/") + "/"
+    found = root.system.get_file_info(selector)
+    shown = [each for each in found if not _is_hidden(each.path.removeprefix(start))]
+    return sorted(shown, key=lambda each: str(each.path))
 
 
 def _is_hidden(path: str) -> bool:
@@ -160,22 +162,31 @@ def _matches(root: _Root, pattern: str) -> list[str]:
     """Return the files that a pattern matches; `**` is any number of folders."""
     parts = pattern.split("/")
     fixed = next(index for index, part in enumerate(parts) if _is_pattern(part))
-    folder = "/".join(parts[:fixed])
-    start = folder + "/" if folder else "/" if fixed else ""
-    info = root.system.get_file_info(folder or ("/" if fixed else "."))
-    if info.type != pyarrow("fs").FileType.Directory:
+    folder = "/".join(parts[:fixed]) or ("/" if fixed else ".")
+    if root.system.get_file_info(folder).type != pyarrow("fs").FileType.Directory:
         raise FileNotFoundError(f'there is no folder "{root.key(folder)}"')
-    paths = _listed(root, start or "./")
-    wanted = re.compile(_expression("/".join(parts[fixed:])))
-    shown = (path.removeprefix("./") for path in paths)
-    return [path for path in shown if wanted.fullmatch(path.removeprefix(start))]
+    found = [folder]
+    for index, part in enumerate(parts[fixed:], fixed + 1):
+        if part == "**":
+            start = len(folder.rstrip("/")) + 1
+            wanted = re.compile(_expression(parts[fixed:]))
+            below = (each.path for each in _listed(root, folder) if each.is_file)
+            found = [path for path in below if wanted.fullmatch(path[start:])]
+            break
+        wanted = re.compile(_expression([part]))
+        found = [
+            each.path
+            for parent in found
+            for each in _listed(root, parent, recursive=False)
+            if wanted.fullmatch(each.base_name) and each.is_file == (index == len(parts))
+        ]
+    return [path.removeprefix("./") for path in found]
 
 
-def _expression(pattern: str) -> str:
-    """Return the regular expression of a pattern."""
+def _expression(parts: Sequence[str]) -> str:
+    """Return the regular expression of the parts of a pattern."""
     parts = [
-        "(?:[^/]+/)*" if part == "**" else _SEGMENT.sub(_translated, part) + "/"
-        for part in pattern.split("/")
+        "(?:[^/]+/)*" if part == "**" else _SEGMENT.sub(_translated, part) + "/" for part in parts
     ]
     return "".join(parts).removesuffix("/")
 

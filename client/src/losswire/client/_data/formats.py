@@ -194,14 +194,15 @@ def _open_ipc(file: File, filesystem: Any) -> Iterator[Table]:
         source.seek(0)
 
         def runs(columns: list[str], _: int | None) -> Iterator[Run]:
-            options = arrow.ipc.IpcReadOptions(
-                included_fields=[schema.get_field_index(name) for name in columns]
-            )
+            chosen = [schema.get_field_index(name) for name in columns]
+            # Of mapped memory nothing is read before it is used; leaving out columns would copy.
+            options = arrow.ipc.IpcReadOptions(included_fields=[] if local else chosen)
             if not is_file:
-                yield 0, iter(arrow.ipc.open_stream(source, options=options))
-                return
-            reader = arrow.ipc.open_file(source, options=options)
-            yield 0, map(reader.get_batch, range(reader.num_record_batches))
+                batches = iter(arrow.ipc.open_stream(source, options=options))
+            else:
+                reader = arrow.ipc.open_file(source, options=options)
+                batches = map(reader.get_batch, range(reader.num_record_batches))
+            yield 0, (batch.select(columns) for batch in batches)
 
         yield Table(schema.names, runs)
 

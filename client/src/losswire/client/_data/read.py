@@ -150,9 +150,10 @@ class _Reader:
 
 def _rows_of(data: Any) -> int | None:
     """Return how many rows a table in memory has; None where counting them would be work."""
-    if type(data).__module__.partition(".")[0] == "pyarrow":
+    library = type(data).__module__.partition(".")[0]
+    if library == "pyarrow":
         return getattr(data, "num_rows", None)
-    return len(data) if hasattr(data, "shape") and hasattr(data, "__len__") else None
+    return len(data) if library in {"pandas", "polars"} else None
 
 
 def _of_pandas(frame: Any, wanted: ColumnsWanted, name: str) -> Any:

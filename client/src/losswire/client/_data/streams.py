@@ -68,7 +68,7 @@ def regroup(record_batches: Iterable[Any], rows: int | None) -> Iterator[Any]:
     waiting: list[Any] = []
     count = 0
     for record_batch in record_batches:
-        limit = rows or fitting_rows(record_batch.nbytes, record_batch.num_rows)
+        limit = rows or fitting_rows(_size_of(record_batch), record_batch.num_rows)
         if waiting and count + record_batch.num_rows > limit:
             yield from _cut(waiting, limit)
             waiting, count = [], 0
@@ -80,6 +80,14 @@ def regroup(record_batches: Iterable[Any], rows: int | None) -> Iterator[Any]:
             waiting, count = [], 0
     if waiting:
         yield from _cut(waiting, rows or count)
+
+
+def _size_of(record_batch: Any) -> int:
+    """Return the bytes of the rows; of what they are cut from where pyarrow cannot tell."""
+    try:
+        return int(record_batch.nbytes)
+    except pyarrow().ArrowTypeError:  # it has views
+        return int(record_batch.get_total_buffer_size())
 
 
 def _cut(record_batches: list[Any], limit: int) -> Iterator[Any]:
