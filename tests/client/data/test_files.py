@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,21 @@ def test_a_folder_of_null_is_null(tmp_path: Path) -> None:
     wanted = ColumnsWanted(inputs={"input": "x"}, slices=("country",))
     with pytest.raises(ValueError, match='column "country": row 0 is null'):
         list(read_batches(tmp_path, wanted))
+
+
+def test_other_columns_are_not_read(tmp_path: Path) -> None:
+    """What is stored of them may be anything."""
+    path = tmp_path / "rows.parquet"
+    pa.parquet.write_table(pa.table({"y": [1] * 9, "x": [0.5] * 9}), path)
+    chunk = pa.parquet.read_metadata(path).row_group(0).column(0)
+    stored = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset
+    stored[start : start + chunk.total_compressed_size] = b"!" * chunk.total_compressed_size
+    path.write_bytes(stored)
+    with pytest.raises(OSError, match=re.escape(f"{path}: ")):
+        list(read_batches(path, ColumnsWanted(inputs={"input": "y"})))
+    [batch] = read_batches(path, INPUT)
+    assert batch.inputs["input"].tolist() == [0.5] * 9
 
 
 def test_names_with_points_are_names(tmp_path: Path) -> None:

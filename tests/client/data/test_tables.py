@@ -41,6 +41,10 @@ _FORMS: dict[str, tuple[Callable[[], Any], int | None]] = {
     "pyarrow.RecordBatchReader": (lambda: table().to_reader(2), None),
     "pandas": (lambda: table().to_pandas(), 7),
     "pandas with an index": (lambda: table().to_pandas().set_index("comment"), 7),
+    "pandas with what Arrow does not know": (
+        lambda: table().to_pandas().assign(comment=[object()] * 7),
+        7,
+    ),
     "polars": (lambda: pl.from_arrow(table()), 7),
     "polars, lazy": (lambda: pl.DataFrame(pl.from_arrow(table())).lazy(), None),
     "duckdb": (_in_duckdb, None),

@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """Some rows, neighbours in their partition, and all that belongs to them."""
 

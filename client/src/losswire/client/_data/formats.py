@@ -17,7 +17,7 @@ _BLOCK_BYTES: Final = 4 << 20
 _INFERENCE_BYTES: Final = 16 << 20
 """From how much of a text file its types are inferred."""
 _COALESCED_BYTES: Final = 64 << 20
-"""Row groups of remote files up to this size are fetched whole, with few large requests at once."""
+"""Row groups of remote files whose columns have up to this size are fetched whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +68,16 @@ class Table:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn the errors of pyarrow into a ValueError that names the file or stream."""
+    """Name the file or stream in the errors of pyarrow, which become a ValueError or OSError."""
     try:
         yield
     except pyarrow().ArrowException as error:
         raise ValueError(f"{name}: {error}") from error
+    except OSError as error:
+        # What is stored wrongly, too. Others, such as a missing permission, name the path.
+        if type(error) is not OSError or str(name) in str(error):
+            raise
+        raise OSError(f"{name}: {error}") from error
 
 
 @contextmanager
@@ -126,15 +131,23 @@ def _open_parquet(file: File, filesystem: Any) -> Iterator[Table]:
 
         def runs(columns: list[str], rows: int | None) -> Iterator[Run]:
             rows = rows or fitting_rows(*_decoded_bytes(metadata, columns, groups))
-            reader = paged
-            if file.filesystem is not None and _largest_bytes(metadata, groups) < _COALESCED_BYTES:
-                reader = parquet.ParquetFile(source, metadata=metadata, pre_buffer=True)
+            options = {"batch_size": rows, "columns": columns}
             for run in _neighbours(groups):
-                numbers = [group.number for group in run]
-                yield (
-                    run[0].first_row,
-                    reader.iter_batches(batch_size=rows, row_groups=numbers, columns=columns),
-                )
+                if file.filesystem is None:
+                    numbers = [group.number for group in run]
+                    yield run[0].first_row, paged.iter_batches(row_groups=numbers, **options)
+                else:
+                    yield run[0].first_row, remote(run, options)
+
+        def remote(run: list[RowGroup], options: dict[str, Any]) -> Iterator[Any]:
+            """Fetch the next row group with few large requests at once, unless it is large."""
+            for group in run:
+                chunks = _chunks_of(metadata, group, options["columns"])
+                reader = paged
+                if sum(chunk.total_compressed_size for chunk in chunks) <= _COALESCED_BYTES:
+                    # A reader keeps what it has fetched: each row group has its own.
+                    reader = parquet.ParquetFile(source, metadata=metadata, pre_buffer=True)
+                yield from reader.iter_batches(row_groups=[group.number], **options)
 
         yield Table(schema.names, runs)
 
@@ -151,23 +164,25 @@ def _neighbours(groups: list[RowGroup]) -> Iterator[list[RowGroup]]:
         yield run
 
 
-def _largest_bytes(metadata: Any, groups: list[RowGroup]) -> int:
-    sizes = (metadata.row_group(group.number).total_byte_size for group in groups)
-    return max(sizes, default=0)
+def _chunks_of(metadata: Any, group: RowGroup, columns: list[str]) -> Iterator[Any]:
+    """Yield what a row group says of the stored parts of some columns."""
+    chunks = metadata.row_group(group.number)
+    for chunk in map(chunks.column, range(chunks.num_columns)):
+        # A path has further parts where there are lists; so may a name have points.
+        if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
+            yield chunk
 
 
 def _decoded_bytes(metadata: Any, columns: list[str], groups: list[RowGroup]) -> tuple[int, int]:
     """Return how many bytes some columns have once they are decoded, and of how many rows."""
-    size = rows = 0
-    for group in groups[:1]:
-        chunks = metadata.row_group(group.number)
-        rows += group.rows
-        for chunk in map(chunks.column, range(chunks.num_columns)):
-            # A path has further parts where there are lists; so may a name have points.
-            if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
-                # Values in lists are counted one by one.
-                size += chunk.num_values * _WIDTHS.get(chunk.physical_type, _TEXT_BYTES)
-    return size, rows
+    if not groups:
+        return 0, 0
+    # Values in lists are counted one by one.
+    size = sum(
+        chunk.num_values * _WIDTHS.get(chunk.physical_type, _TEXT_BYTES)
+        for chunk in _chunks_of(metadata, groups[0], columns)
+    )
+    return size, groups[0].rows
 
 
 _TEXT_BYTES: Final = 16

@@ -38,9 +38,9 @@ def read_batches(
 
     Raises, at once or while batches are taken: TypeError for other data and for columns of types
     that are not numbers; ValueError for missing columns, nulls, lists of uneven length, arrays
-    that differ in their number of rows, and files that cannot be read; FileNotFoundError;
-    ModuleNotFoundError where pyarrow is needed and not there. Messages name the file or batch,
-    the column and the row.
+    that differ in their number of rows, and files that are not of their format;
+    FileNotFoundError and other OSError for files that cannot be read; ModuleNotFoundError where
+    pyarrow is needed and not there. Messages name the file or batch, the column and the row.
     """
     if batch_rows is not None and batch_rows < 1:
         raise ValueError(f"batch_rows must be at least 1, not {batch_rows}")
