@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 LAYERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "proto": ("losswire.v1", "losswire.wire"),
+    "proto": ("losswire.summaries", "losswire.v1", "losswire.wire"),
     "client": ("losswire.client",),
     "server": ("losswire.server",),
 }
