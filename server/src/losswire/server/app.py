@@ -27,11 +27,16 @@ from losswire.server.rpc.guard import GuardedServer
 from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.server.rpc.loss_service import LossService
 from losswire.server.rpc.region_socket import RegionSocket
+from losswire.server.rpc.run_service import RunService
 from losswire.server.rpc.tensor_service import TensorService
+from losswire.server.runs.address import StoreSettingError, parse_store
+from losswire.server.runs.keeper import RunKeeper
 from losswire.server.settings import Settings
 from losswire.v1 import (
     loss_service_pb2,
     loss_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
     tensor_service_pb2,
     tensor_service_pb2_grpc,
 )
@@ -40,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 _SERVICES = (
     loss_service_pb2.DESCRIPTOR.services_by_name["LossService"],
+    run_service_pb2.DESCRIPTOR.services_by_name["RunService"],
     tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
 )
 _HEALTHY = ("", *(each.full_name for each in _SERVICES))
@@ -125,6 +131,7 @@ class App:
         self._worker = ComputeWorker(device, settings.threads)
         self._evaluator = Evaluator(self._registry, self._worker, self._settings)
         self._handlers = EvaluateHandlers(self._evaluator, self._settings.max_evaluations_per_call)
+        self._runs = make_keeper(settings.store)
         self._on_lost = on_lost
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -162,6 +169,7 @@ class App:
             await self._end_sharing()
             message = f"{self._worker.device} does not compute: {error}"
             raise StartError(message) from error
+        await self._runs.start()
         await server.start()
         self._server = server
         for name in _HEALTHY:
@@ -209,6 +217,9 @@ class App:
         tensor_service_pb2_grpc.add_TensorServiceServicer_to_server(
             TensorService(evaluator.budget, evaluator.residents, evaluator.regions), guarded
         )
+        run_service_pb2_grpc.add_RunServiceServicer_to_server(
+            RunService(self._runs, evaluator.budget), guarded
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [each.full_name for each in _SERVICES]
         reflection.enable_server_reflection(
@@ -248,7 +259,18 @@ class App:
             await self._server.stop(self._settings.drain_seconds)
             await self._end_sharing()
             self._worker.stop()
+            await self._runs.stop()
         _log.info("stopped")
+
+
+def make_keeper(store: str) -> RunKeeper:
+    """Return the keeper of runs; StartError for a setting that can never work."""
+    try:
+        return RunKeeper(parse_store(store))
+    except StoreSettingError as error:
+        # Without the setting, which may hold a password.
+        message = f"--store: {error}"
+        raise StartError(message) from None
 
 
 def load_registry(modules: tuple[str, ...]) -> Registry:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from losswire.server import __version__
 from losswire.server.app import App, StartError
+from losswire.server.runs.address import default_store
 from losswire.server.settings import MIB, Settings, available_cpus, available_memory
 
 _GRPC_LIMIT_MIB = 2048
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         region_socket=options.region_socket,
         drain_seconds=options.drain_seconds,
         losses=tuple(options.losses),
+        store=vars(options).get("store", default_store()),
     )
     try:
         return asyncio.run(_serve(settings))
@@ -105,6 +107,15 @@ def _parser() -> argparse.ArgumentParser:
         help="listen where other machines can call, without TLS or token",
     )
     _add_memory(add)
+    add(
+        "--store",
+        # argparse would write the default, which differs between users.
+        default=argparse.SUPPRESS,
+        metavar="STORE",
+        help="where runs are kept: a folder, postgresql+psycopg://USER@HOST/DATABASE, "
+        "sqlite:////FOLDER/FILE, or `none` (default: losswire in $XDG_STATE_HOME, or else in "
+        "~/.local/state)",
+    )
     add(
         "--drain-seconds",
         type=_seconds,

@@ -93,3 +93,55 @@ class DeviceLostError(LosswireServerError):
     def __init__(self) -> None:
         """Use a fixed text: the cause is written to the log only."""
         super().__init__("the server lost its device and ends; another one can be tried")
+
+
+class InvalidRunError(LosswireServerError):
+    """A run, or a question for runs, that cannot be right; `violations` lists everything."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        """Store all violations, at least one."""
+        super().__init__("; ".join(f"{each.field}: {each.description}" for each in violations))
+        self.violations = tuple(violations)
+
+
+class MissingRunError(LosswireServerError):
+    """A run that is not kept, or is another tenant's."""
+
+    def __init__(self, run_id: str) -> None:
+        """Name the id that was requested."""
+        super().__init__(f'there is no run "{run_id}"')
+        self.violations = (Violation("run_id", str(self)),)
+
+
+class OtherRunError(LosswireServerError):
+    """A run whose id another run has."""
+
+    def __init__(self, run_id: str) -> None:
+        """Name the id."""
+        super().__init__(f'another run is kept as "{run_id}"; runs never change')
+        self.violations = (Violation("run.run_id", str(self)),)
+
+
+class UnavailableStoreError(LosswireServerError):
+    """A store of runs that does not answer now."""
+
+    def __init__(self, retry_after_ms: int) -> None:
+        """Store the delay before a retry, in milliseconds; the cause is in the log only."""
+        super().__init__("the store of runs does not answer now; the server's log says why")
+        self.retry_after_ms = retry_after_ms
+
+
+class FullStoreError(LosswireServerError):
+    """A store of runs whose disk is full."""
+
+    def __init__(self) -> None:
+        """Use a fixed text: the cause is written to the log only."""
+        super().__init__("the disk of the store of runs is full; delete runs, or make room")
+
+
+class DamagedStoreError(LosswireServerError):
+    """A store of runs whose file is damaged."""
+
+    def __init__(self) -> None:
+        """Use a fixed text: the cause is written to the log only."""
+        super().__init__("the file of the store of runs is damaged; the server's log says how")

@@ -46,6 +46,8 @@ class Settings:
     """The seconds that calls may continue after SIGTERM."""
     losses: tuple[str, ...] = ()
     """Modules with further losses, installed beside the server."""
+    store: str = "none"
+    """Where runs are kept: a folder, a URL of SQLite or PostgreSQL, or `none`."""
 
     @property
     def chunk_bytes(self) -> int:

@@ -19,7 +19,7 @@ from losswire.server.errors import OverLimitError
 from losswire.server.rpc.parse import parse
 from losswire.server.rpc.request_id import current_request_id, new_request_id
 from losswire.server.rpc.status import call_status, error_code_of, forget_frames
-from losswire.v1 import loss_service_pb2
+from losswire.v1 import loss_service_pb2, run_service_pb2
 from losswire.wire import ROWS
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -32,9 +32,11 @@ _READERS: Final[Mapping[type[Message], Callable[[bytes], Any]]] = {
     loss_service_pb2.EvaluateChunkedRequest: partial(
         parse, loss_service_pb2.EvaluateChunkedRequest, reader=ROWS.decode
     ),
+    run_service_pb2.SaveRunRequest: bytes,
 }
-"""How to read the requests that are not simply parsed. Those left as bytes are looked up in the
-cache of prepared evaluations by their bytes, and only parsed when they are not there."""
+"""How to read the requests that are not simply parsed. Evaluations left as bytes are looked up in
+the cache of prepared evaluations by their bytes, and only parsed when they are not there; runs are
+parsed off the event loop."""
 
 
 class GuardedServer:

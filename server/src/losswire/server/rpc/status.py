@@ -10,16 +10,22 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from losswire.server.errors import (
+    DamagedStoreError,
     DeviceLostError,
     ExpiredError,
+    FullStoreError,
     InvalidEvaluationError,
     InvalidRegionError,
+    InvalidRunError,
     MalformedMessageError,
     MissingRegionError,
     MissingResidentError,
+    MissingRunError,
     NotServedError,
+    OtherRunError,
     OverLimitError,
     OverloadedError,
+    UnavailableStoreError,
     UnknownLossError,
 )
 from losswire.v1 import status_pb2 as losswire_status_pb2
@@ -61,6 +67,12 @@ ERROR_CODES: Final[Mapping[type[BaseException], ErrorCode]] = {
     OverloadedError: ErrorCode(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
     ExpiredError: ErrorCode(grpc.StatusCode.DEADLINE_EXCEEDED, "EXPIRED"),
     DeviceLostError: ErrorCode(grpc.StatusCode.UNAVAILABLE, "DEVICE_LOST"),
+    InvalidRunError: ErrorCode(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_RUN"),
+    MissingRunError: ErrorCode(grpc.StatusCode.NOT_FOUND, "MISSING_RUN"),
+    OtherRunError: ErrorCode(grpc.StatusCode.ALREADY_EXISTS, "OTHER_RUN"),
+    UnavailableStoreError: ErrorCode(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),
+    FullStoreError: ErrorCode(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL"),
+    DamagedStoreError: ErrorCode(grpc.StatusCode.DATA_LOSS, "STORE_DAMAGED"),
     Exception: ErrorCode(grpc.StatusCode.INTERNAL, "INTERNAL"),
 }
 """The status of each exception, looked up along the exception's ancestors."""

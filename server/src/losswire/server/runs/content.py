@@ -1,0 +1,73 @@
+"""Makes a run a row of the tables, and rows runs again."""
+
+import hashlib
+import time
+import zlib
+from collections.abc import Iterator
+
+from losswire.server import thresholds
+from losswire.server.errors import InvalidRunError
+from losswire.server.runs.checks import check_run
+from losswire.server.runs.store import Row
+from losswire.server.runs.summary_checks import check_summary, figures_of
+from losswire.v1 import run_service_pb2
+from losswire.wire import Violation
+
+_SET_BY_THE_SERVER = ("saved", "creator", "figures")
+
+
+def row_of(run: run_service_pb2.Run, tenant: str) -> Row:
+    """Check a run and return its row.
+
+    Raises InvalidRunError with everything that is wrong.
+    """
+    kept = run_service_pb2.Run()
+    kept.CopyFrom(run)
+    for name in _SET_BY_THE_SERVER:
+        kept.ClearField(name)
+    violations = list(_violations(kept))
+    if violations:
+        raise InvalidRunError(violations)
+    content = kept.SerializeToString(deterministic=True)
+    detail = run_service_pb2.Run(
+        header=kept.header if kept.HasField("header") else None, summary=kept.summary
+    )
+    kept.ClearField("header")
+    kept.ClearField("summary")
+    saved_at = time.time_ns() // 1000
+    kept.saved.FromMicroseconds(saved_at)
+    kept.creator = tenant
+    kept.figures.extend(figures_of(detail.summary))
+    listing = kept.SerializeToString()
+    return Row(
+        run_id=kept.run_id,
+        name=kept.name,
+        loss=detail.summary.loss,
+        labels=dict(kept.labels),
+        saved_at=saved_at,
+        digest=hashlib.sha256(content).digest(),
+        listing=listing,
+        detail=zlib.compress(detail.SerializeToString(), thresholds.STORE_COMPRESSION),
+        size_bytes=len(content) + len(listing),
+    )
+
+
+def whole_run(listing: bytes, detail: bytes) -> bytes:
+    """Return the bytes of a run from the two parts that are kept of it."""
+    # Bytes of a message that follow those of another merge the two.
+    return listing + zlib.decompress(detail)
+
+
+def _violations(run: run_service_pb2.Run) -> Iterator[Violation]:
+    yield from check_run(run)
+    if not run.HasField("summary"):
+        yield Violation("run.summary", "a run has a summary")
+        return
+    wrong = list(check_summary(run.summary))
+    yield from wrong
+    if wrong:
+        return
+    try:
+        figures_of(run.summary)
+    except (ValueError, ArithmeticError, IndexError) as error:
+        yield Violation("run.summary.total", f"no mean follows from it: {error}")
