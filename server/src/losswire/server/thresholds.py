@@ -226,8 +226,8 @@ STORE_COMPRESSION: Final = 1
 """The level of zlib."""
 
 MAX_RUN_MESSAGES: Final = 1 << 19
-"""Submessages of a run at any depth: 262,144 open clusters, and as many other parts. Each takes about
-a hundred bytes, so that the smallest ones grow to 50 MiB at most."""
+"""Submessages of a run at any depth: 262,144 open clusters, and as many other parts. Each takes
+about a hundred bytes, so that the smallest ones grow to 50 MiB at most."""
 
 MAX_RUN_FIELDS: Final = 1 << 20
 """Fields of a run that are walked over to count them: more than a run of 8 MiB has."""

@@ -1,7 +1,7 @@
 """Counts the submessages of a serialized message at any depth, before protobuf allocates them.
 
-`parse` counts the fields of the upper two levels, which is where requests are wide. A summary is wide
-further down: its slices, distributions and clusters.
+`parse` counts the fields of the upper two levels, where requests are wide. A summary is wide below:
+its slices, distributions and clusters.
 """
 
 from google.protobuf.descriptor import Descriptor

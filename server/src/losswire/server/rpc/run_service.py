@@ -38,9 +38,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
         size_bytes = len(request) * thresholds.SAVED_RUN_COPIES
         return await self._with_memory(size_bytes, partial(_save, request, TENANT))
 
-    async def GetRun(
-        self, request: run_service_pb2.GetRunRequest, context: Context
-    ) -> Any:  # noqa: ANN401 (bytes)
+    async def GetRun(self, request: run_service_pb2.GetRunRequest, context: Context) -> Any:  # noqa: ANN401 (bytes)
         """Return a run."""
         del context
         _refuse(check_id(request.run_id, "run_id"))

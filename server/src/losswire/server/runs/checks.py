@@ -29,7 +29,7 @@ def check_id(run_id: str, field: str) -> Iterator[Violation]:
         yield Violation(
             field,
             f"expected 1 to {MAX_ID_CHARACTERS} letters, digits, `.`, `_` and `-`, the first a "
-            f"letter or digit, got {ascii(run_id[:MAX_ID_CHARACTERS])}",
+            f"letter or digit, got {run_id[:MAX_ID_CHARACTERS]!a}",
         )
 
 

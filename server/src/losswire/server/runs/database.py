@@ -25,7 +25,7 @@ from losswire.server.runs.address import StoreAddress
 
 _log = logging.getLogger(__name__)
 
-_WRITES: Final = "losswire_writes"
+WRITES: Final = "losswire_writes"
 """The execution option of a connection whose transaction writes."""
 
 _SERVER_ARGUMENTS: Final[Mapping[str, Any]] = {
@@ -91,7 +91,7 @@ def _begin(connection: Connection) -> None:
 
     One that writes takes the lock at once: raised later, it can fail without waiting.
     """
-    writes = connection.get_execution_options().get(_WRITES, False)
+    writes = connection.get_execution_options().get(WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
@@ -107,7 +107,7 @@ def transaction(engine: Engine, *, writes: bool = False) -> Iterator[Connection]
     Raises UnavailableStoreError, FullStoreError and DamagedStoreError for the database's errors.
     """
     with translated(), engine.connect() as connection:
-        connection = connection.execution_options(**{_WRITES: writes})  # noqa: PLW2901 (the same one)
+        connection = connection.execution_options(**{WRITES: writes})  # noqa: PLW2901 (the same one)
         with connection.begin():
             yield connection
 
@@ -176,6 +176,9 @@ def _acquire(descriptor: int) -> None:
 
 
 def use_write_ahead_log(engine: Engine) -> None:
-    """Let readers and a writer of a SQLite file work at the same time."""
-    with translated(), contextlib.closing(engine.raw_connection()) as connection:
+    """Let readers and a writer of a SQLite file work at the same time.
+
+    Raises the driver's own errors, and SQLAlchemy's.
+    """
+    with contextlib.closing(engine.raw_connection()) as connection:
         connection.cursor().execute("PRAGMA journal_mode = WAL")

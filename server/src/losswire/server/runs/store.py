@@ -1,6 +1,7 @@
 """The runs in a database: saved once, read, listed in pages, deleted. For any thread."""
 
 import contextlib
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, Final
 from alembic.util import CommandError
 from sqlalchemy import Connection, Select, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from losswire.server import thresholds
 from losswire.server.errors import (
@@ -20,6 +21,7 @@ from losswire.server.errors import (
 )
 from losswire.server.runs.address import StoreAddress
 from losswire.server.runs.database import (
+    WRITES,
     connect,
     file_lock,
     first_line,
@@ -103,7 +105,7 @@ class RunStore:
                 raise StoreOpenError("it failed a moment ago")
             try:
                 self._set_up()
-            except (OSError, DBAPIError, CommandError) as error:
+            except (OSError, SQLAlchemyError, sqlite3.Error, CommandError) as error:
                 self._not_before = time.monotonic() + thresholds.STORE_RETRY_MS / 1000
                 cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
                 raise StoreOpenError(first_line(cause)) from error
@@ -181,10 +183,11 @@ class RunStore:
         with file_lock(file) if file else contextlib.nullcontext():
             if file:
                 use_write_ahead_log(self._engine)
-            options = {"losswire_writes": True}
-            with self._engine.connect().execution_options(**options) as connection:
-                with connection.begin():
-                    migrate(connection)
+            with (
+                self._engine.connect().execution_options(**{WRITES: True}) as connection,
+                connection.begin(),
+            ):
+                migrate(connection)
 
     @contextlib.contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:

@@ -72,9 +72,7 @@ def _check_table(
             )
 
 
-def _check_group(
-    group: summary_pb2.GroupSummary, field: str, columns: int
-) -> Iterator[Violation]:
+def _check_group(group: summary_pb2.GroupSummary, field: str, columns: int) -> Iterator[Violation]:
     if len(group.labels) != columns:
         yield Violation(f"{field}.labels", f"expected {columns}, got {len(group.labels)}")
     for index, each in enumerate(group.distributions):
