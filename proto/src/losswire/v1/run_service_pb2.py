@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from losswire.v1 import summary_pb2 as losswire_dot_v1_dot_summary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlosswire/v1/run_service.proto\x12\x0blosswire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19losswire/v1/summary.proto\"\x95\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06labels\x18\x03 \x03(\x0b\x32\x1c.losswire.v1.Run.LabelsEntry\x12+\n\x07started\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06header\x18\x06 \x01(\x0b\x32\x1a.losswire.v1.SummaryHeader\x12)\n\x07summary\x18\x07 \x01(\x0b\x32\x18.losswire.v1.LossSummary\x12)\n\x05saved\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\t \x01(\t\x12(\n\x07\x66igures\x18\n \x03(\x0b\x32\x17.losswire.v1.RunFigures\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\nRunFigures\x12\x11\n\tcandidate\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0c\n\x04mean\x18\x03 \x01(\x01\x12\x16\n\x0estandard_error\x18\x04 \x01(\x01\"/\n\x0eSaveRunRequest\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.losswire.v1.Run\"A\n\x0fSaveRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.losswire.v1.Run\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"/\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.losswire.v1.Run\"\xbd\x01\n\x0fListRunsRequest\x12\x0c\n\x04loss\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x38\n\x06labels\x18\x03 \x03(\x0b\x32(.losswire.v1.ListRunsRequest.LabelsEntry\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.losswire.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x44\x65leteRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"$\n\x11\x44\x65leteRunResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\x32\xbe\x02\n\nRunService\x12I\n\x07SaveRun\x12\x1b.losswire.v1.SaveRunRequest\x1a\x1c.losswire.v1.SaveRunResponse\"\x03\x90\x02\x02\x12\x46\n\x06GetRun\x12\x1a.losswire.v1.GetRunRequest\x1a\x1b.losswire.v1.GetRunResponse\"\x03\x90\x02\x01\x12L\n\x08ListRuns\x12\x1c.losswire.v1.ListRunsRequest\x1a\x1d.losswire.v1.ListRunsResponse\"\x03\x90\x02\x01\x12O\n\tDeleteRun\x12\x1d.losswire.v1.DeleteRunRequest\x1a\x1e.losswire.v1.DeleteRunResponse\"\x03\x90\x02\x02\x42\x93\x01\n\x0eio.losswire.v1B\x0fRunServiceProtoP\x01Z:github.com/losswire/losswire/gen/go/losswire/v1;losswirev1\xf8\x01\x01\xa2\x02\x03LWX\xaa\x02\x0bLosswire.V1\xca\x02\x0bLosswire\\V1\xea\x02\x0cLosswire::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlosswire/v1/run_service.proto\x12\x0blosswire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19losswire/v1/summary.proto\"\xa3\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06labels\x18\x03 \x03(\x0b\x32\x1c.losswire.v1.Run.LabelsEntry\x12+\n\x07started\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06header\x18\x06 \x01(\x0b\x32\x1a.losswire.v1.SummaryHeader\x12)\n\x07summary\x18\x07 \x01(\x0b\x32\x18.losswire.v1.LossSummary\x12)\n\x05saved\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\t \x01(\t\x12(\n\x07\x66igures\x18\n \x03(\x0b\x32\x17.losswire.v1.RunFigures\x12\x0c\n\x04loss\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\nRunFigures\x12\x11\n\tcandidate\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0c\n\x04mean\x18\x03 \x01(\x01\x12\x16\n\x0estandard_error\x18\x04 \x01(\x01\"/\n\x0eSaveRunRequest\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.losswire.v1.Run\"A\n\x0fSaveRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.losswire.v1.Run\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"/\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.losswire.v1.Run\"\xbd\x01\n\x0fListRunsRequest\x12\x0c\n\x04loss\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x38\n\x06labels\x18\x03 \x03(\x0b\x32(.losswire.v1.ListRunsRequest.LabelsEntry\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.losswire.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x44\x65leteRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"$\n\x11\x44\x65leteRunResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\x32\xbe\x02\n\nRunService\x12I\n\x07SaveRun\x12\x1b.losswire.v1.SaveRunRequest\x1a\x1c.losswire.v1.SaveRunResponse\"\x03\x90\x02\x02\x12\x46\n\x06GetRun\x12\x1a.losswire.v1.GetRunRequest\x1a\x1b.losswire.v1.GetRunResponse\"\x03\x90\x02\x01\x12L\n\x08ListRuns\x12\x1c.losswire.v1.ListRunsRequest\x1a\x1d.losswire.v1.ListRunsResponse\"\x03\x90\x02\x01\x12O\n\tDeleteRun\x12\x1d.losswire.v1.DeleteRunRequest\x1a\x1e.losswire.v1.DeleteRunResponse\"\x03\x90\x02\x02\x42\x93\x01\n\x0eio.losswire.v1B\x0fRunServiceProtoP\x01Z:github.com/losswire/losswire/gen/go/losswire/v1;losswirev1\xf8\x01\x01\xa2\x02\x03LWX\xaa\x02\x0bLosswire.V1\xca\x02\x0bLosswire\\V1\xea\x02\x0cLosswire::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,29 +47,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNSERVICE'].methods_by_name['DeleteRun']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['DeleteRun']._serialized_options = b'\220\002\002'
   _globals['_RUN']._serialized_start=107
-  _globals['_RUN']._serialized_end=512
-  _globals['_RUN_LABELSENTRY']._serialized_start=467
-  _globals['_RUN_LABELSENTRY']._serialized_end=512
-  _globals['_RUNFIGURES']._serialized_start=514
-  _globals['_RUNFIGURES']._serialized_end=598
-  _globals['_SAVERUNREQUEST']._serialized_start=600
-  _globals['_SAVERUNREQUEST']._serialized_end=647
-  _globals['_SAVERUNRESPONSE']._serialized_start=649
-  _globals['_SAVERUNRESPONSE']._serialized_end=714
-  _globals['_GETRUNREQUEST']._serialized_start=716
-  _globals['_GETRUNREQUEST']._serialized_end=747
-  _globals['_GETRUNRESPONSE']._serialized_start=749
-  _globals['_GETRUNRESPONSE']._serialized_end=796
-  _globals['_LISTRUNSREQUEST']._serialized_start=799
-  _globals['_LISTRUNSREQUEST']._serialized_end=988
-  _globals['_LISTRUNSREQUEST_LABELSENTRY']._serialized_start=467
-  _globals['_LISTRUNSREQUEST_LABELSENTRY']._serialized_end=512
-  _globals['_LISTRUNSRESPONSE']._serialized_start=990
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1065
-  _globals['_DELETERUNREQUEST']._serialized_start=1067
-  _globals['_DELETERUNREQUEST']._serialized_end=1101
-  _globals['_DELETERUNRESPONSE']._serialized_start=1103
-  _globals['_DELETERUNRESPONSE']._serialized_end=1139
-  _globals['_RUNSERVICE']._serialized_start=1142
-  _globals['_RUNSERVICE']._serialized_end=1460
+  _globals['_RUN']._serialized_end=526
+  _globals['_RUN_LABELSENTRY']._serialized_start=481
+  _globals['_RUN_LABELSENTRY']._serialized_end=526
+  _globals['_RUNFIGURES']._serialized_start=528
+  _globals['_RUNFIGURES']._serialized_end=612
+  _globals['_SAVERUNREQUEST']._serialized_start=614
+  _globals['_SAVERUNREQUEST']._serialized_end=661
+  _globals['_SAVERUNRESPONSE']._serialized_start=663
+  _globals['_SAVERUNRESPONSE']._serialized_end=728
+  _globals['_GETRUNREQUEST']._serialized_start=730
+  _globals['_GETRUNREQUEST']._serialized_end=761
+  _globals['_GETRUNRESPONSE']._serialized_start=763
+  _globals['_GETRUNRESPONSE']._serialized_end=810
+  _globals['_LISTRUNSREQUEST']._serialized_start=813
+  _globals['_LISTRUNSREQUEST']._serialized_end=1002
+  _globals['_LISTRUNSREQUEST_LABELSENTRY']._serialized_start=481
+  _globals['_LISTRUNSREQUEST_LABELSENTRY']._serialized_end=526
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1004
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1079
+  _globals['_DELETERUNREQUEST']._serialized_start=1081
+  _globals['_DELETERUNREQUEST']._serialized_end=1115
+  _globals['_DELETERUNRESPONSE']._serialized_start=1117
+  _globals['_DELETERUNRESPONSE']._serialized_end=1153
+  _globals['_RUNSERVICE']._serialized_start=1156
+  _globals['_RUNSERVICE']._serialized_end=1474
 # @@protoc_insertion_point(module_scope)

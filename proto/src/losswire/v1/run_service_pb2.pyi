@@ -56,6 +56,7 @@ class Run(_message.Message):
     SAVED_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
     FIGURES_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The caller's own id: 1 to 128 letters, digits, `.`, `_` and `-`, the first
     a letter or digit. Such as a UUID.
@@ -64,6 +65,8 @@ class Run(_message.Message):
     """A name that a person gave it, at most 256 bytes; several may have the same."""
     creator: _builtins.str
     """Who saved it: the tenant. Set by the server."""
+    loss: _builtins.str
+    """The loss of its summary. Set by the server."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What it belongs to, such as model, data set, commit: at most 64 labels, keys
@@ -109,10 +112,11 @@ class Run(_message.Message):
         saved: _timestamp_pb2.Timestamp | None = ...,
         creator: _builtins.str = ...,
         figures: _abc.Iterable[Global___RunFigures] | None = ...,
+        loss: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "header", b"header", "saved", b"saved", "started", b"started", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["creator", b"creator", "ended", b"ended", "figures", b"figures", "header", b"header", "labels", b"labels", "name", b"name", "run_id", b"run_id", "saved", b"saved", "started", b"started", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creator", b"creator", "ended", b"ended", "figures", b"figures", "header", b"header", "labels", b"labels", "loss", b"loss", "name", b"name", "run_id", b"run_id", "saved", b"saved", "started", b"started", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

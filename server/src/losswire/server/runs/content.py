@@ -25,6 +25,7 @@ def row_of(run: run_service_pb2.Run, tenant: str) -> Row:
     kept.ClearField("saved")
     kept.ClearField("creator")
     kept.ClearField("figures")
+    kept.ClearField("loss")
     violations = list(_violations(kept))
     if violations:
         raise InvalidRunError(violations)
@@ -37,12 +38,13 @@ def row_of(run: run_service_pb2.Run, tenant: str) -> Row:
     saved_at = time.time_ns() // 1000
     kept.saved.FromMicroseconds(saved_at)
     kept.creator = tenant
+    kept.loss = detail.summary.loss
     kept.figures.extend(figures_of(detail.summary))
     listing = kept.SerializeToString()
     return Row(
         run_id=kept.run_id,
         name=kept.name,
-        loss=detail.summary.loss,
+        loss=kept.loss,
         labels=dict(kept.labels),
         saved_at=saved_at,
         digest=hashlib.sha256(content).digest(),
