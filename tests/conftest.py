@@ -77,9 +77,13 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """A server process on a port of its own, computing on one thread; yields HOST:PORT."""
-    with running_server() as address:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server process on a port of its own, computing on one thread; yields HOST:PORT.
+
+    It keeps runs, in a folder of its own.
+    """
+    store = tmp_path_factory.mktemp("server") / "state"
+    with running_server("--store", str(store)) as address:
         yield address
 
 

@@ -36,6 +36,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "losswire.client._client": "the client that blocks",
     "losswire.client._async_client": "the client for asyncio",
     "losswire.client._streams": "EvaluateStream",
+    "losswire.client._runs": "runs that a server keeps",
     "losswire.client._memory": "memory shared with the server",
     "losswire.client._calls": "one call and its retries",
     "losswire.client._data": "data frames, files and stores to batches",

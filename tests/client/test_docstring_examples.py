@@ -20,14 +20,17 @@ import losswire.client
 from losswire.client import AsyncClient, Client
 from losswire.client import jax as losswire_jax
 from losswire.client import torch as losswire_torch
+from tests.support.runs import summary
 
 _WITH_METHODS = (
     "AsyncClient",
     "AsyncResidentTensor",
+    "AsyncRuns",
     "AsyncStream",
     "Client",
     "Region",
     "ResidentTensor",
+    "Runs",
     "Stream",
 )
 """The classes whose methods have an example each; others have one of their own."""
@@ -38,6 +41,7 @@ _WITH_EXAMPLE = (
     "FactoredGradient",
     "LosswireError",
     "RetryPolicy",
+    "Run",
 )
 _ADAPTERS = {"RemoteLoss": losswire_torch.RemoteLoss, "remote_loss": losswire_jax.remote_loss}
 
@@ -80,6 +84,7 @@ def scene(server: str) -> Iterator[Scene]:
             "jax": jax,
             "jnp": jnp,
             "np": np,
+            "summary": summary([1.0, 2.0, 6.0]),
             "torch": torch,
         }
         yield Scene(runner, names)

@@ -38,7 +38,9 @@ class Child:
         """Start it and wait until it is ready."""
         self.log = log
         command = [sys.executable, "-m", "losswire.server", "serve", "--device", "cpu"]
-        command += ["--threads", "1", "--listen", listen, *arguments]
+        command += ["--threads", "1", "--listen", listen]
+        # Not where the user of these tests keeps runs.
+        command += ["--store", "none", *arguments]
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 command,

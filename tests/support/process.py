@@ -17,7 +17,9 @@ def running_server(*arguments: str, environment: Mapping[str, str] | None = None
     `arguments` are further ones of `serve`, `environment` further variables.
     """
     command = [sys.executable, "-m", "losswire.server", "serve"]
-    command += ["--listen", "127.0.0.1:0", "--device", "cpu", "--threads", "1", *arguments]
+    command += ["--listen", "127.0.0.1:0", "--device", "cpu", "--threads", "1"]
+    # Not where the user of these tests keeps runs.
+    command += ["--store", "none", *arguments]
     with subprocess.Popen(
         command,
         env={**os.environ, **(environment or {})},

@@ -65,5 +65,4 @@ def summary(
 
 def run(run_id: str = "run-1", **fields: Any) -> run_service_pb2.Run:  # noqa: ANN401 (of a Run)
     """Return a run of three rows with the losses 1, 2 and 6."""
-    message = run_service_pb2.Run(run_id=run_id, **{"summary": summary([1.0, 2.0, 6.0]), **fields})
-    return message
+    return run_service_pb2.Run(run_id=run_id, **{"summary": summary([1.0, 2.0, 6.0]), **fields})

@@ -38,6 +38,8 @@ from losswire.client._messages.catalogue import (
 from losswire.client._messages.evaluation import Evaluation, EvaluationFields
 from losswire.client._messages.resident import AsyncResidentTensor, ResidentTensor
 from losswire.client._messages.response import EvaluationResult, FactoredGradient, Receipt
+from losswire.client._runs.run import Run, RunFigures
+from losswire.client._runs.shells import AsyncRuns, Runs
 from losswire.client._streams.async_stream import AsyncStream
 from losswire.client._streams.sync_stream import Stream
 from losswire.client._version import __version__
@@ -49,6 +51,7 @@ __all__ = [
     "ArrayInput",
     "AsyncClient",
     "AsyncResidentTensor",
+    "AsyncRuns",
     "AsyncStream",
     "CancelledError",
     "Client",
@@ -76,6 +79,9 @@ __all__ = [
     "ResidentTensor",
     "ResourceExhaustedError",
     "RetryPolicy",
+    "Run",
+    "RunFigures",
+    "Runs",
     "ServerInfo",
     "Stream",
     "Transports",

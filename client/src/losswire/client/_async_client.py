@@ -23,6 +23,7 @@ from losswire.client._messages.evaluation import Evaluation, EvaluationFields
 from losswire.client._messages.resident import AsyncResidentTensor, StoredTensor
 from losswire.client._messages.response import EvaluationResult
 from losswire.client._messages.thresholds import DEFAULT_TIMEOUT_SECONDS
+from losswire.client._runs.shells import AsyncRuns
 from losswire.client._streams.async_stream import AsyncStream
 from losswire.wire import OptionScalar
 
@@ -56,6 +57,8 @@ class AsyncClient:
         self._session = open_session(target, timeout, token, retry)
         self._regions = Regions(self._session)
         self._runner = AsyncRunner(self._session, credentials)
+        self.runs = AsyncRuns(self._runner)
+        """The runs that the server keeps."""
 
     async def evaluate(
         self,

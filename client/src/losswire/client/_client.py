@@ -25,6 +25,7 @@ from losswire.client._messages.evaluation import Evaluation, EvaluationFields
 from losswire.client._messages.resident import ResidentTensor, StoredTensor
 from losswire.client._messages.response import EvaluationResult
 from losswire.client._messages.thresholds import DEFAULT_TIMEOUT_SECONDS
+from losswire.client._runs.shells import Runs
 from losswire.client._streams.sync_stream import Stream
 from losswire.wire import OptionScalar
 
@@ -69,6 +70,8 @@ class Client:
             open_session(target, timeout, token, retry), credentials
         )
         self._streams: WeakSet[Stream] = WeakSet()
+        self.runs = Runs(self._runner)
+        """The runs that the server keeps."""
 
     def evaluate(
         self,

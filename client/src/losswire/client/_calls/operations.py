@@ -33,7 +33,7 @@ from losswire.client._messages.template import (
     in_stream,
     key_of,
 )
-from losswire.v1 import loss_service_pb2, tensor_pb2, tensor_service_pb2
+from losswire.v1 import loss_service_pb2, run_service_pb2, tensor_pb2, tensor_service_pb2
 
 _R = TypeVar("_R")
 _Stored = TypeVar("_Stored", bound=StoredTensor)
@@ -63,6 +63,10 @@ GET_SERVER_INFO = _method("GetServerInfo")
 STAT_TENSOR = _method("StatTensor", tensor_service_pb2, "Tensor")
 DELETE_TENSOR = _method("DeleteTensor", tensor_service_pb2, "Tensor")
 CREATE_REGION = _method("CreateRegion", tensor_service_pb2, "Tensor")
+SAVE_RUN = _method("SaveRun", run_service_pb2, "Run")
+GET_RUN = _method("GetRun", run_service_pb2, "Run")
+LIST_RUNS = _method("ListRuns", run_service_pb2, "Run")
+DELETE_RUN = _method("DeleteRun", run_service_pb2, "Run")
 UNARY_METHODS = (
     EVALUATE,
     EVALUATE_MANY,
@@ -71,6 +75,10 @@ UNARY_METHODS = (
     STAT_TENSOR,
     DELETE_TENSOR,
     CREATE_REGION,
+    SAVE_RUN,
+    GET_RUN,
+    LIST_RUNS,
+    DELETE_RUN,
 )
 """Everything with one request and one answer."""
 PUT_TENSOR = _method("PutTensor", tensor_service_pb2, "Tensor")

@@ -4,13 +4,14 @@ import argparse
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from losswire.client import InputInfo, LossInfo, OptionInfo
 from losswire.client.cli._common import Exit, add_connection, open_client, say, to_json
 from losswire.client.cli._request import describe
+from losswire.client.cli._table import table
 
 _TYPE_NAMES = {bool: "bool", int: "int64", float: "double", str: "string"}
 
@@ -52,7 +53,7 @@ def run_losses(arguments: argparse.Namespace) -> Exit:
         for each in losses
     ]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in _table(("NAME", "INPUTS", "OPTIONS", "REDUCTIONS", "SUMMARY"), rows, ""):
+    for line in table(("NAME", "INPUTS", "OPTIONS", "REDUCTIONS", "SUMMARY"), rows, ""):
         say(line[:width])
     return Exit.OK
 
@@ -91,7 +92,7 @@ def _description(loss: LossInfo) -> Iterator[str]:
         )
         for each in loss.layouts
     ]
-    yield from _table(("LAYOUT", *names, "VALUES"), layouts)
+    yield from table(("LAYOUT", *names, "VALUES"), layouts)
     yield ""
     yield "Inputs"
     for info in loss.inputs:
@@ -114,7 +115,7 @@ def _description(loss: LossInfo) -> Iterator[str]:
         rows = [
             (each.where, each.result, each.auto, each.autograd) for each in loss.engine_differences
         ]
-        yield from _table(("WHERE", "RESULT", "AUTO", "AUTOGRAD"), rows)
+        yield from table(("WHERE", "RESULT", "AUTO", "AUTOGRAD"), rows)
         yield ""
     yield f"Source: {loss.source}"
 
@@ -156,13 +157,3 @@ def _type_name(info: OptionInfo) -> str:
 
 def _shape(text: str) -> str:
     return f"({text})"
-
-
-def _table(
-    titles: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  "
-) -> Iterator[str]:
-    """Align columns with spaces."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    for row in (titles, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield (indent + "  ".join(cells)).rstrip()

@@ -1,0 +1,1 @@
+"""Runs that a server keeps: saved, found, read and deleted by both clients."""

@@ -1,0 +1,21 @@
+"""What a run keeps: from a summary or comparison to the message, and back."""
+
+from typing import Any, TypeAlias
+
+from losswire.v1 import summary_pb2
+
+Contents: TypeAlias = summary_pb2.LossSummary
+"""What a run has: a summary, or a comparison where there are candidates."""
+
+
+def to_message(value: Any) -> summary_pb2.LossSummary:
+    """Return the message of a summary or a comparison; TypeError for anything else."""
+    message = getattr(value, "message", value)
+    if not isinstance(message, summary_pb2.LossSummary):
+        raise TypeError(f"summary: expected a Summary or a Comparison, got {type(value).__name__}")
+    return message
+
+
+def from_message(message: summary_pb2.LossSummary) -> Contents:
+    """Return the summary or comparison of a message."""
+    return message
