@@ -54,9 +54,7 @@ class Runs:
             >>> run == client.runs.save(summary, "nightly", {"model": "b"}, run_id="nightly-17")
             True
         """
-        operation = calls.save(
-            summary, name, labels, run_id=run_id, started=started, ended=ended
-        )
+        operation = calls.save(summary, name, labels, run_id=run_id, started=started, ended=ended)
         return self._runner.run(single(operation), timeout)
 
     def get(self, run_id: str, *, timeout: float | None = None) -> Run:
@@ -143,9 +141,7 @@ class AsyncRuns:
             >>> run.labels["model"]
             'b'
         """
-        operation = calls.save(
-            summary, name, labels, run_id=run_id, started=started, ended=ended
-        )
+        operation = calls.save(summary, name, labels, run_id=run_id, started=started, ended=ended)
         return await self._runner.run(single(operation), timeout)
 
     async def get(

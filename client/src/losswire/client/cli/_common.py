@@ -100,6 +100,27 @@ def seconds(text: str) -> float:
     return value
 
 
+def finite(text: str) -> float:
+    """Read a finite number; argparse's own error for any other text."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        message = f"{text!r} is not a finite number"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def level(text: str) -> float:
+    """Read the level of an interval; argparse's own error for any other text."""
+    value = finite(text)
+    if not 0 < value < 1:
+        message = f"{text!r} is not between 0 and 1"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Convert the SDK's errors for arguments that cannot be sent to UsageError."""

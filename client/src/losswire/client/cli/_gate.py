@@ -11,6 +11,8 @@ from losswire.client.cli._common import (
     Exit,
     UsageError,
     add_connection,
+    finite,
+    level,
     open_client,
     printable,
     say,
@@ -24,6 +26,7 @@ from losswire.client.cli._increase import (
     of_comparison,
     single,
 )
+from losswire.client.cli._run_diff import SAME_ROWS, covers_same_rows
 from losswire.client.cli._run_names import RUN_HELP, Evaluation, find_summary
 from losswire.client.cli._table import interval, number
 
@@ -67,7 +70,7 @@ def add_parser(commands: Any) -> None:
     add(
         "--max-increase",
         required=True,
-        type=_finite,
+        type=finite,
         metavar="X",
         help="how much the mean may increase; may be negative, to ask for a decrease",
     )
@@ -84,7 +87,7 @@ def add_parser(commands: Any) -> None:
         metavar="COLUMN",
         help="check each slice of this column, too; may be repeated; A,B is a cross of two",
     )
-    add("--level", type=_level, default=0.95, help="of the intervals; default: 0.95")
+    add("--level", type=level, default=0.95, help="of the intervals; default: 0.95")
     add("--json", action="store_true", help="print a JSON object")
     add_connection(parser)
     parser.set_defaults(run=run_gate)
@@ -96,9 +99,15 @@ def run_gate(arguments: argparse.Namespace) -> Exit:
         pairing = _pairing(client, arguments)
     before, after = pairing.totals
     _check_rows(pairing, before, after, relative=arguments.relative)
-    checks = [_check(arguments, "total", pairing.increase(before, after, relative=arguments.relative))]
+    checks = [
+        _check(arguments, "total", pairing.increase(before, after, relative=arguments.relative))
+    ]
     slices, notes = _check_slices(arguments, pairing)
     checks += slices
+    if not pairing.paired and covers_same_rows(
+        pairing.baseline.evaluation, pairing.candidate.evaluation
+    ):
+        notes.append(SAME_ROWS)
     failed = any(each.verdict == FAILED for each in checks)
     if arguments.json:
         say(to_json(_facts(arguments, pairing, checks, notes)))
@@ -154,6 +163,8 @@ def _check_slices(
                 notes.append(f"{where}: not checked, the baseline has no such rows")
             elif not (after and pairing.candidate.count(after)):
                 notes.append(f"{where}: not checked, the candidate has no such rows")
+            elif arguments.relative and not pairing.baseline.mean(before).mean > 0:
+                notes.append(f"{where}: not checked, the mean of the baseline is not above 0")
             else:
                 increase = pairing.increase(before, after, relative=arguments.relative)
                 found.append((where, increase))
@@ -228,22 +239,3 @@ def _facts(
         ],
         "notes": list(notes),
     }
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        message = f"{text!r} is not a finite number"
-        raise argparse.ArgumentTypeError(message)
-    return value
-
-
-def _level(text: str) -> float:
-    value = _finite(text)
-    if not 0 < value < 1:
-        message = f"{text!r} is not between 0 and 1"
-        raise argparse.ArgumentTypeError(message)
-    return value

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 def table(
     titles: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  "
 ) -> Iterator[str]:
-    """Align columns with spaces."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    for row in (titles, *rows):
+    """Align columns with spaces, a line for each row."""
+    lines = [[" ".join(cell.split()) for cell in row] for row in (titles, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield (indent + "  ".join(cells)).rstrip()
 
