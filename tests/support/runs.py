@@ -3,11 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import grpc
 import numpy as np
+import pytest
 
 from losswire.summaries import Column, Rows, Settings, SummaryState, scale_for
-from losswire.v1 import evaluation_pb2, run_service_pb2, summary_pb2
+from losswire.v1 import evaluation_pb2, run_service_pb2, run_service_pb2_grpc, summary_pb2
 from losswire.wire import encode_option
+from tests.support.requests import TIMEOUT, item_status
+
+RunStub = run_service_pb2_grpc.RunServiceStub
+Failure = pytest.ExceptionInfo[grpc.RpcError]
 
 
 def settings(
@@ -66,3 +72,35 @@ def summary(
 def run(run_id: str = "run-1", **fields: Any) -> run_service_pb2.Run:  # noqa: ANN401 (of a Run)
     """Return a run of three rows with the losses 1, 2 and 6."""
     return run_service_pb2.Run(run_id=run_id, **{"summary": summary([1.0, 2.0, 6.0]), **fields})
+
+
+def save(stub: RunStub, message: run_service_pb2.Run) -> run_service_pb2.SaveRunResponse:
+    """Save a run."""
+    answer: run_service_pb2.SaveRunResponse = stub.SaveRun(
+        run_service_pb2.SaveRunRequest(run=message), timeout=TIMEOUT
+    )
+    return answer
+
+
+def get(stub: RunStub, run_id: str) -> run_service_pb2.Run:
+    """Return a run."""
+    answer: run_service_pb2.GetRunResponse = stub.GetRun(
+        run_service_pb2.GetRunRequest(run_id=run_id), timeout=TIMEOUT
+    )
+    return answer.run
+
+
+def code_of(failure: Failure) -> grpc.StatusCode:
+    """Return the code of a call that failed."""
+    code: grpc.StatusCode = failure.value.code()
+    return code
+
+
+def reason_of(failure: Failure) -> str:
+    """Return the reason of a call that failed."""
+    return item_status(failure.value).reason
+
+
+def field_paths(failure: Failure) -> list[str]:
+    """Return the fields that a call was refused for."""
+    return [each.field for each in item_status(failure.value).violations]
