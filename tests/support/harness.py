@@ -34,13 +34,17 @@ class Child:
         *arguments: str,
         listen: str = "127.0.0.1:0",
         environment: Mapping[str, str] | None = None,
+        store: str | None = "none",
     ) -> None:
-        """Start it and wait until it is ready."""
+        """Start it and wait until it is ready.
+
+        It keeps no runs, unless `arguments` say where; with the store None, where the user's are.
+        """
         self.log = log
         command = [sys.executable, "-m", "losswire.server", "serve", "--device", "cpu"]
         command += ["--threads", "1", "--listen", listen]
-        # Not where the user of these tests keeps runs.
-        command += ["--store", "none", *arguments]
+        command += [] if store is None else ["--store", store]
+        command += arguments
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 command,

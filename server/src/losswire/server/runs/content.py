@@ -3,7 +3,6 @@
 import hashlib
 import time
 import zlib
-from collections.abc import Iterator
 
 from losswire.server import thresholds
 from losswire.server.errors import InvalidRunError
@@ -26,9 +25,10 @@ def row_of(run: run_service_pb2.Run, tenant: str) -> Row:
     kept.ClearField("creator")
     kept.ClearField("figures")
     kept.ClearField("loss")
-    violations = list(_violations(kept))
-    if violations:
-        raise InvalidRunError(violations)
+    violations = list(check_run(kept))
+    figures, wrong = _figures(kept)
+    if violations or wrong:
+        raise InvalidRunError([*violations, *wrong])
     content = kept.SerializeToString(deterministic=True)
     detail = run_service_pb2.Run(
         header=kept.header if kept.HasField("header") else None, summary=kept.summary
@@ -39,7 +39,7 @@ def row_of(run: run_service_pb2.Run, tenant: str) -> Row:
     kept.saved.FromMicroseconds(saved_at)
     kept.creator = tenant
     kept.loss = detail.summary.loss
-    kept.figures.extend(figures_of(detail.summary))
+    kept.figures.extend(figures)
     listing = kept.SerializeToString()
     return Row(
         run_id=kept.run_id,
@@ -60,16 +60,16 @@ def whole_run(listing: bytes, detail: bytes) -> bytes:
     return listing + zlib.decompress(detail)
 
 
-def _violations(run: run_service_pb2.Run) -> Iterator[Violation]:
-    yield from check_run(run)
+def _figures(
+    run: run_service_pb2.Run,
+) -> tuple[list[run_service_pb2.RunFigures], list[Violation]]:
+    """Check the summary of a run; returns what a list shows of it, and what is wrong."""
     if not run.HasField("summary"):
-        yield Violation("run.summary", "a run has a summary")
-        return
+        return [], [Violation("run.summary", "a run has a summary")]
     wrong = list(check_summary(run.summary))
-    yield from wrong
     if wrong:
-        return
+        return [], wrong
     try:
-        figures_of(run.summary)
+        return figures_of(run.summary), []
     except (ValueError, ArithmeticError, IndexError) as error:
-        yield Violation("run.summary.total", f"no mean follows from it: {error}")
+        return [], [Violation("run.summary.total", f"no mean follows from it: {error}")]
