@@ -3,7 +3,7 @@
 import io
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ def saved(server: str) -> Iterator[Callable[..., str]]:
     """Save a run with a name of this test's own, and return its id."""
     with Client(server) as client:
 
-        def save(values: object, name: str = "", **labels: str) -> str:
-            message = summary(values, {"country": _LABELS[: np.shape(values)[-1]]})
+        def save(values: Sequence[float], name: str = "", **labels: str) -> str:
+            message = summary(values, {"country": _LABELS[: len(values)]})
             return client.runs.save(message, name, labels).run_id
 
         yield save

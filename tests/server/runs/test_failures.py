@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -269,7 +270,7 @@ def test_too_many_calls_that_wait_are_refused(tmp_path: Path) -> None:
     ):
         other.execute("BEGIN IMMEDIATE")
         stub = RunStub(channel)
-        calls = [
+        calls: list[Any] = [
             stub.SaveRun.future(
                 run_service_pb2.SaveRunRequest(run=run(f"run-{number}")), timeout=TIMEOUT
             )

@@ -237,8 +237,11 @@ def test_a_run_of_empty_parts_is_refused_before_it_grows(channel: grpc.Channel) 
     message += b"\x3a" + _length(table) + table
     message = b"\x3a" + _length(message) + message
     request = b"\x0a" + _length(message) + message
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+        "/losswire.v1.RunService/SaveRun", None, None
+    )
     with pytest.raises(grpc.RpcError) as refused:
-        channel.unary_unary("/losswire.v1.RunService/SaveRun")(request, timeout=TIMEOUT)
+        call(request, timeout=TIMEOUT)
     assert code_of(refused) is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert reason_of(refused) == "OVER_LIMIT"
 

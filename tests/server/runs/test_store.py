@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from losswire.server.errors import (
 from losswire.server.runs.address import StoreAddress, parse_store
 from losswire.server.runs.content import row_of
 from losswire.server.runs.schema import METADATA
-from losswire.server.runs.store import Filters, RunStore, StoreOpenError
+from losswire.server.runs.store import Filters, Row, RunStore, StoreOpenError
 from tests.support.runs import run
 
 EVERYTHING = Filters(loss="", name="", labels={})
@@ -43,6 +44,10 @@ def _together(count: int, work: Callable[[int], Any]) -> list[Any]:
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, range(count)))
+
+
+def _save(stores: Sequence[RunStore], rows: Sequence[Row], number: int) -> tuple[bytes, bool]:
+    return stores[number].save("", rows[number])
 
 
 def _ids(store: RunStore, tenant: str = "") -> Sequence[bytes]:
@@ -70,7 +75,7 @@ def test_eight_writers_of_one_run_keep_it_once(address: StoreAddress) -> None:
     stores = [RunStore(address) for _ in range(WRITERS)]
     for number in range(ROUNDS):
         row = row_of(run(f"run-{number}", labels={"a": "b"}), "")
-        found = _together(WRITERS, lambda each, row=row: stores[each].save("", row))
+        found = _together(WRITERS, partial(_save, stores, [row] * WRITERS))
         assert sorted(created for _, created in found) == [False] * (WRITERS - 1) + [True]
         assert {listing for listing, _ in found} == {row.listing}
     assert len(_ids(stores[0])) == ROUNDS
@@ -83,7 +88,7 @@ def test_of_eight_runs_with_one_id_one_is_kept(address: StoreAddress) -> None:
     stores = [RunStore(address) for _ in range(WRITERS)]
     for number in range(ROUNDS):
         rows = [row_of(run(f"run-{number}", name=str(each)), "") for each in range(WRITERS)]
-        found = _together(WRITERS, lambda each, rows=rows: stores[each].save("", rows[each]))
+        found = _together(WRITERS, partial(_save, stores, rows))
         [winner] = [each for each, one in enumerate(found) if not isinstance(one, Exception)]
         assert {type(one) for each, one in enumerate(found) if each != winner} == {OtherRunError}
         assert stores[0].get("", f"run-{number}") == (rows[winner].listing, rows[winner].detail)
@@ -150,7 +155,9 @@ def test_a_newer_database_is_not_touched(address: StoreAddress) -> None:
 
 def test_a_full_disk_is_said_and_nothing_is_half_kept(tmp_path: Path) -> None:
     """SQLite's own limit stands in for the disk; once there is room, the run is kept."""
-    store = RunStore(parse_store(str(tmp_path)))  # type: ignore[arg-type] (it is an address)
+    address = parse_store(str(tmp_path))
+    assert address is not None
+    store = RunStore(address)
     store.save("", row_of(run("small"), ""))
     store.close()
 

@@ -4,7 +4,8 @@
 its slices, distributions and clusters.
 """
 
-from google.protobuf.descriptor import Descriptor
+from typing import Any
+
 from google.protobuf.message import Message
 
 from losswire.server import thresholds
@@ -17,10 +18,10 @@ def check_message_count(message_type: type[Message], data: bytes) -> None:
     if len(data) <= thresholds.COUNT_FIELDS_FROM_BYTES:
         return
     messages = walked = 0
-    waiting = [(0, len(data), message_type.DESCRIPTOR)]
+    waiting: list[tuple[int, int, Any]] = [(0, len(data), message_type.DESCRIPTOR)]
     while waiting:
         begin, end, descriptor = waiting.pop()
-        inner: list[tuple[int, int, Descriptor]] = []
+        inner: list[tuple[int, int, Any]] = []
         try:
             for number, kind, _, start, stop in fields(data, begin, end):
                 walked += 1
@@ -37,5 +38,5 @@ def check_message_count(message_type: type[Message], data: bytes) -> None:
         waiting += inner
 
 
-def _holds_messages(descriptor: Descriptor) -> bool:
-    return any(field.message_type for field in descriptor.fields)
+def _holds_messages(descriptor: Any) -> bool:  # noqa: ANN401 (of either kind of protobuf)
+    return any(field.message_type is not None for field in descriptor.fields)
