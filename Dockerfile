@@ -78,14 +78,18 @@ LABEL org.opencontainers.image.title="losswire-server" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin losswire
+# Where runs are kept, unless --store names another place.
+RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/losswire
 COPY --from=builder /opt/losswire /opt/losswire
 # LOSSWIRE_TARGET is where `losswire ping` finds the server, from inside this container.
 ENV PATH=/opt/losswire/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    XDG_STATE_HOME=/var/lib \
     LOSSWIRE_TARGET=127.0.0.1:50051
 # By number: Kubernetes's runAsNonRoot cannot judge a name.
 USER 10001:10001
+VOLUME /var/lib/losswire
 EXPOSE 50051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 CMD ["losswire", "ping"]

@@ -29,7 +29,7 @@ from tests.support.requests import (
     stream_requests,
 )
 
-_SERVICES = ("losswire.v1.LossService", "losswire.v1.TensorService")
+_SERVICES = ("losswire.v1.LossService", "losswire.v1.RunService", "losswire.v1.TensorService")
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

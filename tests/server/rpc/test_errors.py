@@ -41,8 +41,8 @@ from tests.support.requests import (
     trailing,
 )
 
-_CODES = {3, 4, 5, 8, 9, 12, 13, 14, 16}
-"""The codes that the contract names."""
+_CODES = {3, 4, 5, 6, 8, 9, 12, 13, 14, 15, 16}
+"""The codes that the contract names; 6 and 15 are of runs."""
 
 
 def _kinds(root: type[Exception]) -> Iterator[type[Exception]]:

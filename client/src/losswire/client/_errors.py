@@ -93,13 +93,13 @@ class DeadlineExceededError(LosswireError):
 
 
 class NotFoundError(LosswireError):
-    """There is no such loss; the message gives the nearest names."""
+    """There is no such loss, and the message gives the nearest names; or no such run."""
 
     code = grpc.StatusCode.NOT_FOUND
 
 
 class AlreadyExistsError(LosswireError):
-    """The resource exists already."""
+    """Another run has this id."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
 

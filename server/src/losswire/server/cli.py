@@ -107,15 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         help="listen where other machines can call, without TLS or token",
     )
     _add_memory(add)
-    add(
-        "--store",
-        # argparse would write the default, which differs between users.
-        default=argparse.SUPPRESS,
-        metavar="STORE",
-        help="where runs are kept: a folder, postgresql+psycopg://USER@HOST/DATABASE, "
-        "sqlite:////FOLDER/FILE, or `none` (default: losswire in $XDG_STATE_HOME, or else in "
-        "~/.local/state)",
-    )
+    _add_store(add)
     add(
         "--drain-seconds",
         type=_seconds,
@@ -172,6 +164,19 @@ def _add_memory(add: Callable[..., object]) -> None:
         metavar="PATH",
         help="the unix socket that hands out shared memory; without it, one in a private folder "
         "when only this machine can call, and none otherwise",
+    )
+
+
+def _add_store(add: Callable[..., object]) -> None:
+    """Add the option that says where runs are kept."""
+    add(
+        "--store",
+        # argparse would write the default, which differs between users.
+        default=argparse.SUPPRESS,
+        metavar="STORE",
+        help="where runs are kept: a folder, postgresql+psycopg://USER@HOST/DATABASE, "
+        "sqlite:////FOLDER/FILE, or `none` (default: losswire in $XDG_STATE_HOME, or else in "
+        "~/.local/state)",
     )
 
 

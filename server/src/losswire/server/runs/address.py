@@ -1,6 +1,7 @@
 """Where runs are kept: what `--store` means."""
 
 import os
+import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -53,8 +54,16 @@ def default_store(environment: Mapping[str, str] | None = None) -> str:
     return str(
         Path(parent) / "losswire"
         if parent.startswith("/")
-        else Path(variables.get("HOME") or "/nonexistent") / ".local/state/losswire"
+        else Path(variables.get("HOME") or _home()) / ".local/state/losswire"
     )
+
+
+def _home() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        # A folder that nobody can make: a warning, and no runs.
+        return "/nonexistent"
 
 
 def parse_store(text: str) -> StoreAddress | None:

@@ -182,6 +182,8 @@ class RunStore:
         file = self.address.file
         with file_lock(file) if file else contextlib.nullcontext():
             if file:
+                # For this user alone, as SQLite then makes the files beside it.
+                file.touch(mode=0o600)
                 use_write_ahead_log(self._engine)
             with (
                 self._engine.connect().execution_options(**{WRITES: True}) as connection,
