@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import numpy as np
+
 from losswire.server.runs.checks import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from losswire.summaries import MAX_CANDIDATES, MAX_TABLES, MergeError, check_message, statistics
 from losswire.v1 import run_service_pb2, summary_pb2
@@ -34,16 +36,18 @@ def figures_of(summary: summary_pb2.LossSummary) -> list[run_service_pb2.RunFigu
 
     Raises ValueError or ArithmeticError for moments of which no number follows.
     """
-    return [
-        run_service_pb2.RunFigures(
-            candidate=name,
-            count=summary.total.distributions[index].count,
-            mean=found.mean,
-            standard_error=found.standard_error,
-        )
-        for index, name in enumerate(summary.candidates or [""])
-        for found in [statistics.estimate(summary.total, index)]
-    ]
+    # Sums that are infinite or NaN are the caller's, and so are the figures that follow.
+    with np.errstate(all="ignore"):
+        return [
+            run_service_pb2.RunFigures(
+                candidate=name,
+                count=summary.total.distributions[index].count,
+                mean=found.mean,
+                standard_error=found.standard_error,
+            )
+            for index, name in enumerate(summary.candidates or [""])
+            for found in [statistics.estimate(summary.total, index)]
+        ]
 
 
 def _check_candidates(names: Sequence[str]) -> Iterator[Violation]:
