@@ -1,6 +1,7 @@
 """Sketches of the values of groups of rows: dense counts in logarithmic buckets."""
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ from losswire.v1 import summary_pb2
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 MAX_BUCKETS: Final = 8192
 """The most buckets of one sketch, as the contract says."""
@@ -17,6 +19,37 @@ _MAX_CELLS: Final = 1 << 23
 """The most buckets of all groups of a table together, empty ones included: 64 MiB."""
 _MARGIN: Final = 64
 """How many buckets are added on either side when a table grows, so that it seldom does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucketed:
+    """The buckets of some values, at a scale that is at least that of the tables they go to."""
+
+    scale: int
+    zeros: int
+    """How many values are 0."""
+    nonzero: Flags | None
+    """Which values are not 0; None: all."""
+    signs: Integers | None
+    """1 for each negative one of those that are not 0; None: there is none."""
+    indices: Integers
+    """The bucket of each that is not 0, by magnitude."""
+    low: int
+    """The smallest and the largest index."""
+    high: int
+
+    @classmethod
+    def of(cls, values: Floats, scale: int) -> Self:
+        """Find the buckets of finite values."""
+        nonzero = values != 0
+        zeros = len(values) - int(np.count_nonzero(nonzero))
+        if zeros:
+            values = values[nonzero]
+        negative = values < 0
+        signs = negative.astype(np.int64) if negative.any() else None
+        indices = bucket_indices(values if signs is None else np.abs(values), scale)
+        low, high = (int(indices.min()), int(indices.max())) if len(indices) else (0, 0)
+        return cls(scale, zeros, nonzero if zeros else None, signs, indices, low, high)
 
 
 class SketchTable:
@@ -37,28 +70,28 @@ class SketchTable:
         """The memory of the table, in bytes."""
         return self.zero.nbytes + self._weights.nbytes
 
-    def add(self, values: Floats, group: Integers | None, weights: Floats | None) -> None:
+    def add(
+        self, values: "Floats | Bucketed", group: Integers | None, weights: Floats | None
+    ) -> None:
         """Add finite values of shape (rows), each with its group (None: there is one) and weight.
 
-        `weights`: None: 1 each.
+        `weights`: None: 1 each. Tables of the same values share their buckets.
         """
-        nonzero = values != 0
-        if not nonzero.all():
-            at = None if group is None else group[~nonzero]
-            ours = None if weights is None else weights[~nonzero]
-            self._add_zeros(len(values) - int(nonzero.sum()), at, ours)
-            values = values[nonzero]
-            group = None if group is None else group[nonzero]
-            weights = None if weights is None else weights[nonzero]
-        if not len(values):
+        found = values if isinstance(values, Bucketed) else Bucketed.of(values, self.scale)
+        if found.nonzero is not None:
+            at = None if group is None else group[~found.nonzero]
+            ours = None if weights is None else weights[~found.nonzero]
+            self._add_zeros(found.zeros, at, ours)
+            group = None if group is None else group[found.nonzero]
+            weights = None if weights is None else weights[found.nonzero]
+        if not len(found.indices):
             return
-        negative = values < 0
-        signs = negative.astype(np.int64) if negative.any() else None
-        indices = bucket_indices(np.abs(values) if signs is not None else values, self.scale)
-        self._cover(int(indices.min()), int(indices.max()), 1 if signs is None else 2)
-        if self._shrink():
-            indices = bucket_indices(np.abs(values), self.scale)
-        self._count(indices - self._first, group, signs, weights)
+        shift = found.scale - self.scale
+        self._cover(found.low >> shift, found.high >> shift, 1 if found.signs is None else 2)
+        self._shrink()
+        shift = found.scale - self.scale
+        indices = found.indices >> shift if shift else found.indices
+        self._count(indices - self._first, group, found.signs, weights)
         self._shrink()
 
     def _add_zeros(self, count: int, group: Integers | None, weights: Floats | None) -> None:
