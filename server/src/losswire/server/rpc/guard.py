@@ -29,12 +29,14 @@ _READERS: Final[Mapping[type[Message], Callable[[bytes], Any]]] = {
     loss_service_pb2.EvaluateRequest: bytes,
     loss_service_pb2.EvaluateManyRequest: bytes,
     loss_service_pb2.EvaluateStreamRequest: bytes,
+    loss_service_pb2.SummarizeLossesRequest: bytes,
     loss_service_pb2.EvaluateChunkedRequest: partial(
         parse, loss_service_pb2.EvaluateChunkedRequest, reader=ROWS.decode
     ),
 }
-"""How to read the requests that are not simply parsed. Those left as bytes are looked up in the
-cache of prepared evaluations by their bytes, and only parsed when they are not there."""
+"""How to read the requests that are not simply parsed. Those left as bytes are parsed by their
+methods: SummarizeLossesRequest without copies of its tensors, the others only if they are not found
+by their bytes in the cache of prepared evaluations."""
 
 
 class GuardedServer:

@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from losswire.server.errors import (
     DeviceLostError,
+    DrainingError,
     ExpiredError,
     InvalidEvaluationError,
     InvalidRegionError,
@@ -60,6 +61,7 @@ ERROR_CODES: Final[Mapping[type[BaseException], ErrorCode]] = {
     OverLimitError: ErrorCode(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVER_LIMIT"),
     OverloadedError: ErrorCode(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
     ExpiredError: ErrorCode(grpc.StatusCode.DEADLINE_EXCEEDED, "EXPIRED"),
+    DrainingError: ErrorCode(grpc.StatusCode.UNAVAILABLE, "DRAINING"),
     DeviceLostError: ErrorCode(grpc.StatusCode.UNAVAILABLE, "DEVICE_LOST"),
     Exception: ErrorCode(grpc.StatusCode.INTERNAL, "INTERNAL"),
 }
