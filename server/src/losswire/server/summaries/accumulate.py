@@ -19,7 +19,8 @@ Response = loss_service_pb2.SummarizeLossesResponse
 class Counted:
     """A batch that is counted, with all before it."""
 
-    progress: Response
+    progress: Response | None
+    """None: it was not asked for."""
     state_bytes: int
     """The memory of the summary so far."""
 
@@ -45,8 +46,8 @@ class Accumulator:
                 raise _wrong("header.resume_from", str(error)) from None
         return self._state.nbytes
 
-    def add(self, batch: ComputedBatch) -> Counted:
-        """Add the rows of a batch.
+    def add(self, batch: ComputedBatch, *, progress: bool) -> Counted:
+        """Add the rows of a batch; returns the progress if it is asked for.
 
         Raises OverLimitError for too many slices or clusters, and InvalidEvaluationError for rows
         that are counted already, before any of them is counted.
@@ -62,7 +63,7 @@ class Accumulator:
         except MergeError as error:
             raise _wrong(where(batch.number), str(error)) from None
         self._batches += 1
-        return Counted(self._progress(), self._state.nbytes)
+        return Counted(self._progress() if progress else None, self._state.nbytes)
 
     def _progress(self) -> Response:
         means, errors = self._state.progress()

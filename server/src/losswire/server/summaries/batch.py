@@ -36,6 +36,15 @@ def check_shape(plan: Plan, batch: summary_pb2.SummaryBatch, number: int) -> Non
         raise InvalidEvaluationError([Violation(f"{where(number)}.candidates", text)])
 
 
+def is_in_regions(batch: summary_pb2.SummaryBatch) -> bool:
+    """Return whether any tensor of a batch is in a region."""
+    columns = (*batch.columns.values(), batch.clusters, batch.ids)
+    tensors = [*batch.inputs.values(), batch.sample_weight, *(each.codes for each in columns)]
+    for candidate in batch.candidates:
+        tensors += candidate.inputs.values()
+    return any(each.HasField("region") for each in tensors)
+
+
 def evaluations(
     plan: Plan, batch: summary_pb2.SummaryBatch, detached: Detached, number: int
 ) -> Iterator[tuple[evaluation_pb2.Evaluation, Detached, Origins]]:

@@ -2,11 +2,13 @@
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from losswire.server import thresholds
 from losswire.server.compute.paths import tiled_form
@@ -19,7 +21,13 @@ from losswire.server.pipeline.decode import Detached
 from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.pipeline.worker import is_brief
 from losswire.server.summaries.accumulate import Accumulator, Response
-from losswire.server.summaries.batch import PATHED, check_shape, evaluations, with_paths
+from losswire.server.summaries.batch import (
+    PATHED,
+    check_shape,
+    evaluations,
+    is_in_regions,
+    with_paths,
+)
 from losswire.server.summaries.columns import text_bytes
 from losswire.server.summaries.compute_batch import Batch, BatchComputer, ComputedBatch
 from losswire.server.summaries.header import Plan, make_plan
@@ -152,6 +160,16 @@ class _Demand:
         return self.header + 3 * self.state + in_transit + self.computed
 
 
+class _Submitted(NamedTuple):
+    """A batch that the worker has."""
+
+    part: Computing
+    reports: bool
+    """Whether a report follows it."""
+    in_regions: bool
+    """Whether its caller waits until regions are no longer read."""
+
+
 class _Call:
     """One call whose header was accepted."""
 
@@ -175,6 +193,8 @@ class _Call:
         self._demand = _Demand(plan.held_bytes)
         self._under_way: deque[Computing] = deque()
         self._is_brief = True
+        self._told = -math.inf
+        """When progress was sent last, on the monotonic clock."""
 
     async def responses(self) -> AsyncGenerator[bytes | Response]:
         """Yield progress and reports."""
@@ -185,17 +205,18 @@ class _Call:
         source = read_ahead(self._computing(), thresholds.CHUNKS_AHEAD)
         try:
             async with aclosing(source) as in_order:
-                async for part, reports in in_order:
-                    computed = await self._worker.answer_of(part)
+                async for each in in_order:
+                    computed = await self._worker.answer_of(each.part)
                     self._under_way.popleft()
                     if computed is None:
                         continue
-                    counted = await asyncio.to_thread(accumulator.add, computed)
+                    due = each.reports or each.in_regions or self._is_progress_due()
+                    add = partial(accumulator.add, computed, progress=due)
+                    counted = await asyncio.to_thread(add)
                     self._reserve(state=counted.state_bytes)
-                    # If the next one is computed, its progress will soon say more.
-                    if reports or not (self._under_way and self._under_way[0].done()):
+                    if counted.progress is not None:
                         yield counted.progress
-                    if reports:
+                    if each.reports:
                         yield await asyncio.to_thread(accumulator.report)
         finally:
             for part in self._under_way:
@@ -203,11 +224,16 @@ class _Call:
         final = not self._reader.was_drained
         yield await asyncio.to_thread(accumulator.report, final=final)
 
-    async def _computing(self) -> AsyncGenerator[tuple[Computing, bool]]:
-        """Check the batches and submit them to the worker.
+    def _is_progress_due(self) -> bool:
+        """Return whether a batch that was computed is worth a message: not many are a second."""
+        now = time.monotonic()
+        if self._under_way and now - self._told < thresholds.PROGRESS_SECONDS:
+            return False
+        self._told = now
+        return True
 
-        Yields each with whether a report follows it.
-        """
+    async def _computing(self) -> AsyncGenerator[_Submitted]:
+        """Check the batches and submit them to the worker."""
         number = 0
         async for message, detached in self._reader.batches():
             works = await self._check(message, detached, number)
@@ -220,7 +246,8 @@ class _Call:
             )
             self._under_way.append(part)
             every = self._plan.report_every
-            yield part, message.report or bool(every and not (number + 1) % every)
+            reports = message.report or bool(every and not (number + 1) % every)
+            yield _Submitted(part, reports, is_in_regions(message))
             number += 1
 
     async def _check(

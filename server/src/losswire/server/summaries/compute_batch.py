@@ -94,8 +94,11 @@ class BatchComputer:
         weights = row_weights(side.weight)
         ones = np.ones(len(found[0].values))
         each_weight = ones if weights is None else weights
+        values = _stacked([each.values for each in found], lambda _: ones)
+        if values is None:
+            raise TypeError("a batch without values")
         rows = Rows(
-            values=np.stack([each.values for each in found]),
+            values=values,
             numerators=_stacked(
                 [each.numerators for each in found], lambda k: each_weight * found[k].values
             ),
@@ -142,4 +145,6 @@ def _stacked(
     """Return the arrays of all candidates in one; None when none has any."""
     if all(each is None for each in arrays):
         return None
-    return np.stack([default(k) if each is None else each for k, each in enumerate(arrays)])
+    each = [default(k) if array is None else array for k, array in enumerate(arrays)]
+    # One is not copied.
+    return np.stack(each) if len(each) > 1 else each[0][np.newaxis]
