@@ -21,6 +21,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "losswire.server.rpc": "bytes to calls, exceptions to statuses",
     "losswire.server.prepared": "cache of evaluations that need no decoding",
     "losswire.server.runs": "runs that are kept, in a database",
+    "losswire.server.summaries": "SummarizeLosses: batches to summaries",
     "losswire.server.pipeline": "decode, resolve, validate, admit, encode",
     "losswire.server.losses": "one function a loss",
     "losswire.server.compute": "autograd, closed forms, native code; the one reduction",

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
+from losswire.v1 import evaluation_pb2, loss_service_pb2, summary_pb2, tensor_pb2
 from losswire.wire import (
     SIZE_BYTES,
     Template,
@@ -88,6 +88,35 @@ def test_odd_encodings_are_taken_apart(odd: Odd) -> None:
         message.evaluation.sample_weight.data = b""
         message.DiscardUnknownFields()
     assert bare == whole
+
+
+def test_tensors_of_a_batch() -> None:
+    """Those of each candidate have paths of their own, and columns are left to protobuf."""
+    tensors = {name: tensor_pb2.Tensor(data=name.encode()) for name in ("a", "b", "c", "w")}
+    column = summary_pb2.Column(codes=tensors["a"], labels=["x", "y"])
+    batch = summary_pb2.SummaryBatch(
+        inputs={"t": tensors["c"]},
+        candidates=[
+            summary_pb2.CandidateBatch(inputs={"i": tensors["a"]}),
+            summary_pb2.CandidateBatch(),
+            summary_pb2.CandidateBatch(inputs={"i": tensors["b"]}),
+        ],
+        sample_weight=tensors["w"],
+        columns={"k": column},
+        ids=column,
+    )
+    request = loss_service_pb2.SummarizeLossesRequest(batch=batch)
+    data = request.SerializeToString()
+    bare, elements = detach(data, loss_service_pb2.SummarizeLossesRequest)
+    assert {path: bytes(each) for path, each in elements.items()} == {
+        'batch.inputs["t"]': b"c",
+        'batch.candidates[0].inputs["i"]': b"a",
+        'batch.candidates[2].inputs["i"]': b"b",
+        "batch.sample_weight": b"w",
+    }
+    assert bare.batch.columns["k"] == bare.batch.ids == column
+    assert bare.batch.candidates[0].inputs["i"].data == b""
+    assert b"".join(attach(bare, elements)) == data
 
 
 @pytest.mark.parametrize(

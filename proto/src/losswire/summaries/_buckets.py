@@ -54,7 +54,7 @@ class _Cells:
     shift: int
     """The bits of a mantissa behind those that number its cell."""
     below: Integers
-    """How many bounds lie below each cell."""
+    """How many bounds lie below each cell, less what indices and exponents begin with."""
     bound: Integers
     """The bound inside of each cell, as a mantissa; the largest integer where there is none."""
 
@@ -71,7 +71,7 @@ def _cells(scale: int) -> _Cells:
     for each in bounds:
         bound[each >> shift] = each
         below[(each >> shift) + 1 :] += 1
-    return _Cells(shift, below, bound)
+    return _Cells(shift, below - (_EXPONENT_BIAS << scale) - 1, bound)
 
 
 def _bound(position: int, scale: int) -> int:
@@ -99,17 +99,14 @@ def bucket_indices(magnitudes: npt.ArrayLike, scale: int) -> Integers:
         bits = normal.view(np.int64)
         exponents = (bits >> _MANTISSA_BITS) - np.where(small, _MANTISSA_BITS, 0)
     mantissas = bits & _MANTISSA
-    exponents = exponents - _EXPONENT_BIAS
     if scale <= 0:
-        whole: Integers = (exponents - (mantissas == 0)) >> -scale
+        whole: Integers = (exponents - _EXPONENT_BIAS - (mantissas == 0)) >> -scale
         return whole
     cells = _cells(scale)
     at = mantissas >> cells.shift
-    within = cells.below[at]
-    within += mantissas > cells.bound[at]
     exponents <<= scale
-    exponents += within
-    exponents -= 1
+    exponents += cells.below[at]
+    exponents += mantissas > cells.bound[at]
     return exponents
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from losswire.summaries._moments import MomentsTable, sums_by_group
 from losswire.summaries._rows import Rows
-from losswire.summaries._sketch import SketchTable
+from losswire.summaries._sketch import Bucketed, SketchTable
 from losswire.v1 import summary_pb2
 
 Floats = npt.NDArray[np.float64]
@@ -38,6 +38,8 @@ class CandidateRows:
 
     rows: Rows
     candidate: int
+    scale: int
+    """The scale of new sketches."""
 
     @cached_property
     def all_values(self) -> Floats:
@@ -70,6 +72,11 @@ class CandidateRows:
     def weights(self) -> Floats | None:
         """Their weights; None: 1 each."""
         return None if self.rows.weights is None else self.select(self.rows.weights)
+
+    @cached_property
+    def bucketed(self) -> Bucketed:
+        """The buckets of the values, which all tables share."""
+        return Bucketed.of(self.values, self.scale)
 
     @cached_property
     def is_plain(self) -> bool:
@@ -155,16 +162,19 @@ class DistributionTable:
         for name, each in totals.items():
             self.sums[name] += each
         origin = self.origin_of_rows(ours)
-        moments = MomentsTable.of_rows([values - origin], ours, groups, weights)
+        weight = totals["weight_sum"]
+        moments = MomentsTable.of_rows([values - origin], ours, groups, weights, weight)
         self.terms.merge(self._terms_of(found, ours, groups, moments))
         self.values.merge(moments)
         if ours is None:
             self.minimum = np.minimum(self.minimum, values.min())
             self.maximum = np.maximum(self.maximum, values.max())
         else:
-            np.minimum.at(self.minimum, ours, values)
-            np.maximum.at(self.maximum, ours, values)
-        self.sketch.add(values, ours, weights)
+            # Few rows are beyond what is known, and `at` takes longer than the comparison.
+            below, above = values < self.minimum[ours], values > self.maximum[ours]
+            np.minimum.at(self.minimum, ours[below], values[below])
+            np.maximum.at(self.maximum, ours[above], values[above])
+        self.sketch.add(found.bucketed, ours, weights)
 
     def _find_origins(self, added: dict[str, Floats]) -> None:
         """Set the origin of groups whose first rows these are: their mean."""

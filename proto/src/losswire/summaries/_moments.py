@@ -32,14 +32,17 @@ class MomentsTable:
         group: Integers | None,
         groups: int,
         weights: Floats | None = None,
+        totals: Floats | None = None,
     ) -> "MomentsTable":
         """Return the moments of some rows.
 
         `numbers` are arrays of shape (rows), `group` the group of each row (None: there is one),
-        `weights` their weights (None: 1 each).
+        `weights` their weights (None: 1 each), `totals` the sum of these by group if it is known.
         """
         table = cls(groups, len(numbers))
-        table.weight = sums_by_group(weights, group, groups, len(numbers[0]))
+        if totals is None:
+            totals = sums_by_group(weights, group, groups, len(numbers[0]))
+        table.weight = totals.copy()
         weight = np.where(table.weight == 0, 1.0, table.weight)
         deviations, rounded = [], []
         for position, each in enumerate(numbers):

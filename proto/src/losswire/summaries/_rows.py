@@ -61,11 +61,13 @@ class Column:
         low, high = int(codes.min()), int(codes.max())
         span = high - low + 1
         if span <= 4 * len(codes) + 1024:
-            shifted = codes - low
+            shifted = codes - low if low else codes
             used = np.flatnonzero(np.bincount(shifted, minlength=span))
-            position = np.zeros(span, np.int64)
-            position[used] = np.arange(len(used))
-            found, at = used + low, position[shifted]
+            found, at = used + low, shifted
+            if len(used) < span:
+                position = np.zeros(span, np.int64)
+                position[used] = np.arange(len(used))
+                at = position[shifted]
         else:
             found, at = np.unique(codes, return_inverse=True)
         if self.labels is None:

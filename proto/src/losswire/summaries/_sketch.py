@@ -1,6 +1,7 @@
 """Sketches of the values of groups of rows: dense counts in logarithmic buckets."""
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ from losswire.v1 import summary_pb2
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 MAX_BUCKETS: Final = 8192
 """The most buckets of one sketch, as the contract says."""
@@ -17,6 +19,37 @@ _MAX_CELLS: Final = 1 << 23
 """The most buckets of all groups of a table together, empty ones included: 64 MiB."""
 _MARGIN: Final = 64
 """How many buckets are added on either side when a table grows, so that it seldom does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucketed:
+    """The buckets of some values, at a scale that is at least that of the tables they go to."""
+
+    scale: int
+    zeros: int
+    """How many values are 0."""
+    nonzero: Flags | None
+    """Which values are not 0; None: all."""
+    signs: Integers | None
+    """1 for each negative one of those that are not 0; None: there is none."""
+    indices: Integers
+    """The bucket of each that is not 0, by magnitude."""
+    low: int
+    """The smallest and the largest index."""
+    high: int
+
+    @classmethod
+    def of(cls, values: Floats, scale: int) -> Self:
+        """Find the buckets of finite values."""
+        nonzero = values != 0
+        zeros = len(values) - int(np.count_nonzero(nonzero))
+        if zeros:
+            values = values[nonzero]
+        negative = values < 0
+        signs = negative.astype(np.int64) if negative.any() else None
+        indices = bucket_indices(values if signs is None else np.abs(values), scale)
+        low, high = (int(indices.min()), int(indices.max())) if len(indices) else (0, 0)
+        return cls(scale, zeros, nonzero if zeros else None, signs, indices, low, high)
 
 
 class SketchTable:
@@ -37,28 +70,28 @@ class SketchTable:
         """The memory of the table, in bytes."""
         return self.zero.nbytes + self._weights.nbytes
 
-    def add(self, values: Floats, group: Integers | None, weights: Floats | None) -> None:
+    def add(
+        self, values: "Floats | Bucketed", group: Integers | None, weights: Floats | None
+    ) -> None:
         """Add finite values of shape (rows), each with its group (None: there is one) and weight.
 
-        `weights`: None: 1 each.
+        `weights`: None: 1 each. Tables of the same values share their buckets.
         """
-        nonzero = values != 0
-        if not nonzero.all():
-            at = None if group is None else group[~nonzero]
-            ours = None if weights is None else weights[~nonzero]
-            self._add_zeros(len(values) - int(nonzero.sum()), at, ours)
-            values = values[nonzero]
-            group = None if group is None else group[nonzero]
-            weights = None if weights is None else weights[nonzero]
-        if not len(values):
+        found = values if isinstance(values, Bucketed) else Bucketed.of(values, self.scale)
+        if found.nonzero is not None:
+            at = None if group is None else group[~found.nonzero]
+            ours = None if weights is None else weights[~found.nonzero]
+            self._add_zeros(found.zeros, at, ours)
+            group = None if group is None else group[found.nonzero]
+            weights = None if weights is None else weights[found.nonzero]
+        if not len(found.indices):
             return
-        negative = values < 0
-        signs = negative.astype(np.int64) if negative.any() else None
-        indices = bucket_indices(np.abs(values) if signs is not None else values, self.scale)
-        self._cover(int(indices.min()), int(indices.max()), 1 if signs is None else 2)
-        if self._shrink():
-            indices = bucket_indices(np.abs(values), self.scale)
-        self._count(indices - self._first, group, signs, weights)
+        shift = found.scale - self.scale
+        kinds = 1 if found.signs is None else 2
+        self._make_room(found.low >> shift, found.high >> shift, kinds)
+        shift = found.scale - self.scale
+        indices = found.indices >> shift if shift else found.indices
+        self._count(indices - self._first, group, found.signs, weights)
         self._shrink()
 
     def _add_zeros(self, count: int, group: Integers | None, weights: Floats | None) -> None:
@@ -103,27 +136,48 @@ class SketchTable:
         grown[:, :old_kinds, start : start + span] = self._weights
         self._weights, self._first = grown, first
 
-    def _shrink(self) -> bool:
-        """Lower the scale while there are too many buckets; returns whether that was needed."""
-        lowered = False
+    def _make_room(self, first: int, last: int, kinds: int) -> None:
+        """Make room for the buckets from `first` to `last`, if need be at a lower scale.
+
+        The scale is lowered before anything is allocated: two values may be half a million buckets
+        apart.
+        """
+        scale = self.scale
+        self._lower_for(len(self.zero), (first, last), kinds)
+        shift = scale - self.scale
+        self._cover(first >> shift, last >> shift, kinds)
+
+    def _lower_for(self, groups: int, wanted: tuple[int, int] | None, kinds: int = 1) -> None:
+        """Lower the scale until so many groups fit, with the buckets from a first to a last one."""
+        _, known_kinds, span = self._weights.shape
+        have = (self._first, self._first + span - 1) if span else None
+        first, last = _union(have, wanted)
+        kinds = max(kinds, known_kinds)
+        grows = groups > len(self.zero) or kinds > known_kinds or (first, last) != have
+        if not grows or groups * kinds * (last - first + 1) <= _MAX_CELLS:
+            return
+        # Without the margin on either side, of which the scale must not depend.
+        first, last = _union(self._extent(), wanted)
+        while self.scale > MIN_SCALE and groups * kinds * (last - first + 1) > _MAX_CELLS:
+            self._lower()
+            first, last = first >> 1, last >> 1
+
+    def _shrink(self) -> None:
+        """Lower the scale while a group has too many buckets."""
         while self.scale > MIN_SCALE and self._is_too_large():
             self._lower()
-            lowered = True
-        return lowered
 
     def _is_too_large(self) -> bool:
-        groups, kinds, span = self._weights.shape
-        if groups * kinds * self._extent() > _MAX_CELLS:
-            return True
+        _, kinds, span = self._weights.shape
         if kinds * span <= MAX_BUCKETS:
             return False
         used = np.count_nonzero(self._weights, axis=(1, 2))
         return bool(len(used)) and int(used.max()) > MAX_BUCKETS
 
-    def _extent(self) -> int:
-        """Count the buckets between the first and the last that have something, in any group."""
+    def _extent(self) -> tuple[int, int] | None:
+        """Return the first and the last bucket that has something, in any group."""
         used = np.flatnonzero(self._weights.any(axis=(0, 1)))
-        return int(used[-1] - used[0]) + 1 if len(used) else 0
+        return (int(used[0]) + self._first, int(used[-1]) + self._first) if len(used) else None
 
     def _lower(self) -> None:
         """Join each two neighbouring buckets, which is exact."""
@@ -142,23 +196,28 @@ class SketchTable:
 
     def grow(self, groups: int) -> None:
         """Add groups without values."""
+        self._lower_for(groups, None)
         missing = groups - len(self.zero)
         self.zero = np.concatenate([self.zero, np.zeros(missing)])
         empty = np.zeros((missing, *self._weights.shape[1:]))
         self._weights = np.concatenate([self._weights, empty])
-        self._shrink()
 
     def merge(self, other: "SketchTable", into: Integers | slice = slice(None)) -> None:
         """Add the values of another table, whose scale may be lowered."""
         self.lower_to(other.scale)
         other.lower_to(self.scale)
         self.zero[into] += other.zero
-        _, kinds, span = other._weights.shape  # noqa: SLF001 (of the same class)
-        if not span:
+        extent = other._extent()  # noqa: SLF001 (of the same class)
+        if extent is None:
             return
-        self._cover(other._first, other._first + span - 1, kinds)  # noqa: SLF001
-        start = other._first - self._first  # noqa: SLF001
-        self._weights[into, :kinds, start : start + span] += other._weights  # noqa: SLF001
+        kinds, scale = other._weights.shape[1], self.scale  # noqa: SLF001
+        self._make_room(*extent, kinds)
+        other.lower_to(self.scale)
+        first, last = (each >> scale - self.scale for each in extent)
+        at = first - other._first  # noqa: SLF001
+        added = other._weights[:, :, at : at + last - first + 1]  # noqa: SLF001
+        start = first - self._first
+        self._weights[into, :kinds, start : start + last - first + 1] += added
         self._shrink()
 
     def write(self, group: int, message: summary_pb2.LossSketch) -> None:
@@ -185,3 +244,11 @@ class SketchTable:
                 other._cover(int(at.min()), int(at.max()), sign + 1)
                 other._weights[0, sign, at - other._first] += np.array(weights)
         self.merge(other, np.array([group]))
+
+
+def _union(one: tuple[int, int] | None, other: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the first and the last bucket of two ranges; an empty range where there is none."""
+    known = [each for each in (one, other) if each is not None]
+    if not known:
+        return 0, -1
+    return min(each[0] for each in known), max(each[1] for each in known)

@@ -84,7 +84,8 @@ class SummaryState:
             self._last_cluster = rows.clusters.key(count - 1)
 
     def _prepare(self, rows: Rows) -> Prepared:
-        candidates = tuple(CandidateRows(rows, each) for each in range(self.settings.width))
+        scale = self.settings.scale
+        candidates = tuple(CandidateRows(rows, each, scale) for each in range(self.settings.width))
         joint = None
         if any(each.which is not None for each in candidates):
             joint = np.logical_and.reduce([each.finite for each in candidates])

@@ -10,6 +10,7 @@ from losswire.wire._fields import (
     LENGTH_DELIMITED,
     delimited_tag,
     fields,
+    is_repeated,
     read_delimited,
     submessages,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "encode_tensor",
     "fields",
     "find_payloads",
+    "is_repeated",
     "new_bytes",
     "read_delimited",
     "read_elements",

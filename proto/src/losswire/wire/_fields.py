@@ -1,7 +1,7 @@
 """Protobuf's encoding, field by field: the one walker over the fields of a serialized message."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from losswire.wire._varint import SIZE_BYTES, read_varint, varint
 
@@ -65,6 +65,13 @@ def read_delimited(message: bytes, start: int, tag: bytes) -> tuple[int, int] | 
     except ValueError:
         return None
     return begin, begin + length
+
+
+def is_repeated(field: Any) -> bool:  # noqa: ANN401 (a descriptor, whose type depends on the build)
+    """Return whether a field, given by its descriptor, is repeated; a map is."""
+    known = getattr(field, "is_repeated", None)
+    # Before protobuf 6.31 there is only the label, of which later ones warn.
+    return bool(field.label == field.LABEL_REPEATED if known is None else known)
 
 
 def delimited_tag(number: int) -> bytes:

@@ -6,8 +6,8 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
-from losswire.v1 import tensor_pb2
-from losswire.wire._fields import delimited_tag, submessages
+from losswire.v1 import summary_pb2, tensor_pb2
+from losswire.wire._fields import delimited_tag, is_repeated, submessages
 from losswire.wire._varint import varint
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -18,6 +18,7 @@ DETACHED_FROM: Final = 256 * 1024
 """The size of a message, in bytes, from which `detach` is faster than protobuf's own copies."""
 
 _TENSOR: Final = tensor_pb2.Tensor.DESCRIPTOR
+_COLUMN: Final = summary_pb2.Column.DESCRIPTOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Payload:
     """The elements of one tensor in a message."""
 
     path: str
-    """The tensor, such as `inputs["target"]`."""
+    """The tensor, such as `inputs["target"]` or `candidates[1].inputs["target"]`."""
     start: int
     """The offset where its elements begin."""
     stop: int
@@ -40,6 +41,7 @@ class Payload:
 def find_payloads(message: bytes, message_type: type[Message]) -> list[Payload]:
     """Find the elements of all tensors of a message, which must have been parsed before.
 
+    Columns are left alone: walking over a label for each row takes longer than a copy of the codes.
     Raises ValueError for messages that no ordinary encoder writes, such as one with a tensor twice.
     """
     found = list(_walk(message, 0, len(message), message_type.DESCRIPTOR, ""))
@@ -56,6 +58,8 @@ def _walk(
     path: str,
 ) -> Iterator[Payload]:
     """Find the elements in a slice of a message that is a message itself."""
+    seen: dict[int, int] = {}
+    dot = f"{path}." if path else ""
     for number, _, begin, end in submessages(message, start, stop):
         field = described.fields_by_number.get(number)
         if field is None:
@@ -64,8 +68,14 @@ def _walk(
             if field.name == "data":
                 yield Payload(path, begin, end)
         elif field.message_type is not None:
-            dot = f"{path}." if path else ""
-            yield from _walk_field(message, begin, end, field, f"{dot}{field.name}")
+            position = seen[number] = seen.get(number, -1) + 1
+            index = f"[{position}]" if _is_list(field) else ""
+            yield from _walk_field(message, begin, end, field, f"{dot}{field.name}{index}")
+
+
+def _is_list(field: Any) -> bool:  # noqa: ANN401 (as above)
+    """Return whether a field of messages is repeated, and no map."""
+    return is_repeated(field) and not field.message_type.GetOptions().map_entry
 
 
 def _walk_field(
@@ -76,6 +86,8 @@ def _walk_field(
     path: str,
 ) -> Iterator[Payload]:
     described = field.message_type
+    if described is _COLUMN:
+        return
     if not described.GetOptions().map_entry:
         yield from _walk(message, start, stop, described, path)
         return
@@ -84,7 +96,7 @@ def _walk_field(
         raise ValueError("an entry of a map is more than a key and a value")
     (_, _, begin, end), (_, _, inner, last) = entry
     value = described.fields_by_number[2].message_type
-    if value is not None:
+    if value is not None and value is not _COLUMN:
         key = message[begin:end].decode()
         yield from _walk(message, inner, last, value, f'{path}["{key}"]')
 

@@ -32,6 +32,7 @@ from losswire.server.rpc.tensor_service import TensorService
 from losswire.server.runs.address import StoreSettingError, parse_store
 from losswire.server.runs.keeper import RunKeeper
 from losswire.server.settings import Settings
+from losswire.server.summaries.call import Summarizer
 from losswire.v1 import (
     loss_service_pb2,
     loss_service_pb2_grpc,
@@ -132,6 +133,7 @@ class App:
         self._evaluator = Evaluator(self._registry, self._worker, self._settings)
         self._handlers = EvaluateHandlers(self._evaluator, self._settings.max_evaluations_per_call)
         self._runs = make_keeper(settings.store)
+        self._summarizer = Summarizer(self._evaluator)
         self._on_lost = on_lost
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -212,7 +214,7 @@ class App:
         # The generated functions only use the methods that GuardedServer has.
         guarded: Any = GuardedServer(server, _SERVICES)
         loss_service_pb2_grpc.add_LossServiceServicer_to_server(
-            LossService(self._handlers, settings), guarded
+            LossService(self._handlers, self._summarizer, settings), guarded
         )
         tensor_service_pb2_grpc.add_TensorServiceServicer_to_server(
             TensorService(evaluator.budget, evaluator.residents, evaluator.regions), guarded
@@ -255,6 +257,7 @@ class App:
     async def stop(self) -> None:
         """Report NOT_SERVING, let calls finish, then end."""
         await self._health.enter_graceful_shutdown()
+        self._summarizer.drain()
         if self._server is not None:
             await self._server.stop(self._settings.drain_seconds)
             await self._end_sharing()

@@ -87,6 +87,14 @@ class ExpiredError(LosswireServerError):
     """A request whose deadline passed before it was computed, or that arrived too slowly."""
 
 
+class DrainingError(LosswireServerError):
+    """A call that a server which shuts down has ended; another server can continue it."""
+
+    def __init__(self) -> None:
+        """Use a fixed text."""
+        super().__init__("the server shuts down; continue from the last report on another one")
+
+
 class DeviceLostError(LosswireServerError):
     """A request to a server that has lost its device and therefore shuts down."""
 

@@ -31,6 +31,10 @@ MAX_FIELDS: Final = 64 * _KIB
 """Fields of one request, submessages included. Not measured: the largest EvaluateMany has about
 half as many (0009)."""
 
+MAX_SUMMARY_FIELDS: Final = 256 * _KIB
+"""Fields of the header of a SummarizeLosses, which holds the summary to continue. Not measured: one
+of 8 MiB has fewer. They are counted off the event loop."""
+
 MAX_PREPARED_IN_A_ROW: Final = 32
 """Prepared evaluations that are computed before the event loop serves other calls. An evaluation
 of 50 in one message takes 5.6 us, so that others wait about 0.2 ms (0018)."""
@@ -132,6 +136,24 @@ each way in gRPC's buffers. A call of 8 GB grows the server by 39 MiB (docs/perf
 CHUNK_SILENCE_SECONDS: Final = 60.0
 """Seconds that the sender of a chunked call may be silent while memory is reserved for it. Not
 measured. Time in which the caller does not read the answers does not count."""
+
+# summaries
+
+SUMMARY_SILENCE_SECONDS: Final = 600.0
+"""Seconds that the sender of a SummarizeLosses may be silent while its summary is kept. Not
+measured: more than a model needs for a batch; the summary is small, and can be continued."""
+
+PROGRESS_SECONDS: Final = 0.02
+"""Seconds between two messages of progress while further batches are computed. A message takes
+about 0.2 ms on each side; 50 a second are more than a person sees."""
+
+LABEL_BYTES: Final = 64
+"""Bytes that a text of a column takes beside its characters. Not measured: protobuf's and Python's
+own texts, each with a pointer."""
+
+ROW_ARRAYS: Final = 16
+"""Numbers of 8 bytes of each row and candidate that are held while row losses are added to a
+summary. Not measured: an upper bound of what is allocated at a time."""
 
 # memory
 

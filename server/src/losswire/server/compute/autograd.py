@@ -87,6 +87,7 @@ class _Evaluation:
             mean_denominator=denominator,
             count=totals.count,
             gradients=self._gradients(loss, totals, denominator) if work.gradients_for else {},
+            terms=terms if work.reduction is Reduction.NONE else None,
         )
 
     def _reduced(self) -> Tensor:

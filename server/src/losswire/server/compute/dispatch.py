@@ -9,6 +9,7 @@ from typing import Final
 import torch
 
 from losswire.server.catalogue.closed_form import ClosedForm, TiledForm
+from losswire.server.catalogue.record import Terms
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.autograd import compute_autograd
 from losswire.server.compute.closed_forms.blocks import compute_closed
@@ -50,6 +51,9 @@ class Outcome:
     compute_dtype: str
     placed: Mapping[str, Destination] = field(default_factory=dict)
     """The gradients that are where the caller wants them."""
+    terms: Terms | None = None
+    """The terms of an unreduced loss by autograd, on the device; None: they follow from the
+    record."""
 
 
 def no_pause() -> None:
@@ -123,6 +127,7 @@ def _outcome(work: Work, computed: Computed, nanoseconds: int, device: str, engi
         placed={
             name: each for name, each in work.destinations.items() if isinstance(each, Destination)
         },
+        terms=computed.terms,
     )
 
 

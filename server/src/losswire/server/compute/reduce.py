@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from losswire.server.catalogue.closed_form import Factors, Rows
-from losswire.server.catalogue.record import Reduction
+from losswire.server.catalogue.record import Reduction, Terms
 from losswire.server.catalogue.shapes import Shape
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.devices.transfers import transfers_for
@@ -38,6 +38,8 @@ class Computed:
     gradients: dict[str, Array]
     factors: Mapping[str, Factors] = field(default_factory=dict)
     """The gradients in factored form."""
+    terms: Terms | None = None
+    """The terms of an unreduced loss by autograd; those of all others follow from the record."""
 
 
 class Weighting:

@@ -176,7 +176,7 @@ def _tensor(
     try:
         if source in ("resident", "region"):
             before = len(decoding.violations)
-            decoding.references.append(_reference(tensor, where, input_name, before))
+            decoding.references.append(read_reference(tensor, where, input_name, before))
             return None
         array = decode_tensor(tensor, where, detached=detached)
     except MalformedTensorError as error:
@@ -186,8 +186,8 @@ def _tensor(
     return array if array.flags.aligned else array.copy()
 
 
-def _reference(
-    tensor: tensor_pb2.Tensor, where: str, input_name: str | None, before: int
+def read_reference(
+    tensor: tensor_pb2.Tensor, where: str, input_name: str | None = None, before: int = 0
 ) -> Reference:
     """Read the reference to a tensor; MalformedTensorError when its form is wrong."""
     spec = read_spec(tensor, where)

@@ -65,8 +65,13 @@ def encode(outcome: Outcome, queue_nanoseconds: int) -> evaluation_pb2.Evaluatio
         factored_gradients={name: _factored(*each) for name, each in outcome.factors.items()},
         queue_nanoseconds=queue_nanoseconds,
         compute_nanoseconds=outcome.compute_nanoseconds,
-        receipt=_receipt(outcome.device, outcome.engine, outcome.compute_dtype),
+        receipt=receipt_of(outcome),
     )
+
+
+def receipt_of(outcome: Outcome) -> evaluation_pb2.Receipt:
+    """Return the receipt of an outcome, which must not be changed."""
+    return _receipt(outcome.device, outcome.engine, outcome.compute_dtype)
 
 
 @cache

@@ -23,13 +23,14 @@ from losswire.server.pipeline.encode import Encoded
 from losswire.server.pipeline.resolve import (
     ReferencedBytes,
     count_bytes,
+    read_tensor,
     resolve,
     resolve_destinations,
 )
 from losswire.server.pipeline.validation_cache import ValidationCache
 from losswire.server.pipeline.worker import ComputeWorker
 from losswire.server.settings import Settings
-from losswire.v1 import evaluation_pb2
+from losswire.v1 import evaluation_pb2, tensor_pb2
 from losswire.wire import TensorSpec
 
 ResultT = TypeVar("ResultT")
@@ -204,6 +205,16 @@ class Evaluator:
     def _demand(self, works: Sequence[Work]) -> int:
         """Return the peak memory of some evaluations, in bytes; raises as `admit.demand` does."""
         return demand(self.budget, works, copied=self.worker.copies_inputs)
+
+    def read_tensor(
+        self, tensor: tensor_pb2.Tensor, where: str, detached: memoryview | None = None
+    ) -> Array:
+        """Return the array of a tensor that is no part of an evaluation, on any thread.
+
+        Raises as `resolve.read_tensor` does.
+        """
+        map_region = self.regions.map_region
+        return read_tensor(tensor, where, detached, self.find_resident, map_region)
 
     def find_resident(self, sha256: bytes) -> Array | None:
         """Return a resident tensor of the caller's; None when it is not stored."""

@@ -26,10 +26,17 @@ from losswire.server.memory.regions.places import (
     slice_region,
     spec_of,
 )
-from losswire.server.pipeline.decode import Reference, Request
+from losswire.server.pipeline.decode import Reference, Request, read_reference
 from losswire.server.pipeline.field_path import path
 from losswire.v1 import evaluation_pb2, tensor_pb2
-from losswire.wire import DATA_TYPES, MalformedTensorError, TensorSpec, Violation, read_spec
+from losswire.wire import (
+    DATA_TYPES,
+    MalformedTensorError,
+    TensorSpec,
+    Violation,
+    decode_tensor,
+    read_spec,
+)
 
 FindResident = Callable[[bytes], Array | None]
 """Returns the resident tensor of a SHA-256; None when it is not stored."""
@@ -127,21 +134,11 @@ class _Resolving:
 
     def _resident(self, reference: Reference) -> Array | None:
         """Find a resident tensor; None, with a violation, when it is not stored."""
-        spec, where = reference.spec, reference.path
         array = self.find_resident(reference.sha256)
         if array is None:
-            text = f"this server does not hold {reference.sha256.hex()}"
-            self.missing_residents.append(Violation(f"{where}.resident", text))
+            self.missing_residents.append(_not_held(reference))
             return None
-        wrong = []
-        if array.dtype != spec.wire_type.numpy:
-            text = f"is {spec.wire_type.name}; the resident tensor is {array.dtype.name}"
-            wrong.append(Violation(f"{where}.data_type", text))
-        if array.shape != spec.shape:
-            text = f"is {list(spec.shape)}; the resident tensor is {list(array.shape)}"
-            wrong.append(Violation(f"{where}.shape", text))
-        if wrong:
-            raise MalformedTensorError(wrong)
+        _check_resident(reference, array)
         if reference.input_name is not None:
             self.resident_bytes += array.nbytes
         return array
@@ -159,6 +156,53 @@ class _Resolving:
         if not copied and name in self.record.inputs:
             self.resident_bytes += array.nbytes
         return array
+
+
+def _not_held(reference: Reference) -> Violation:
+    text = f"this server does not hold {reference.sha256.hex()}"
+    return Violation(f"{reference.path}.resident", text)
+
+
+def _check_resident(reference: Reference, array: Array) -> None:
+    """Refuse a reference whose data type or shape is not that of the resident tensor."""
+    spec, where = reference.spec, reference.path
+    wrong = []
+    if array.dtype != spec.wire_type.numpy:
+        text = f"is {spec.wire_type.name}; the resident tensor is {array.dtype.name}"
+        wrong.append(Violation(f"{where}.data_type", text))
+    if array.shape != spec.shape:
+        text = f"is {list(spec.shape)}; the resident tensor is {list(array.shape)}"
+        wrong.append(Violation(f"{where}.shape", text))
+    if wrong:
+        raise MalformedTensorError(wrong)
+
+
+def read_tensor(
+    tensor: tensor_pb2.Tensor,
+    where: str,
+    detached: memoryview | None,
+    find_resident: FindResident,
+    map_region: MapRegion,
+) -> Array:
+    """Return the array of a tensor that is no part of an evaluation; of one in a region, a copy.
+
+    `detached` are its elements if they were cut out of its message. Raises MalformedTensorError,
+    MissingResidentError and MissingRegionError.
+    """
+    if tensor.WhichOneof("source") not in ("resident", "region"):
+        return decode_tensor(tensor, where, detached=detached)
+    reference = read_reference(tensor, where)
+    if reference.region is not None:
+        try:
+            return read_region(reference.spec, reference.region, where, map_region, own=True)
+        except UnknownRegionError:
+            missing = Violation(f"{where}.region", MissingRegionError.TEXT)
+            raise MissingRegionError([missing]) from None
+    array = find_resident(reference.sha256)
+    if array is None:
+        raise MissingResidentError([_not_held(reference)])
+    _check_resident(reference, array)
+    return array
 
 
 def resolve(

@@ -29,14 +29,15 @@ _READERS: Final[Mapping[type[Message], Callable[[bytes], Any]]] = {
     loss_service_pb2.EvaluateRequest: bytes,
     loss_service_pb2.EvaluateManyRequest: bytes,
     loss_service_pb2.EvaluateStreamRequest: bytes,
+    loss_service_pb2.SummarizeLossesRequest: bytes,
     loss_service_pb2.EvaluateChunkedRequest: partial(
         parse, loss_service_pb2.EvaluateChunkedRequest, reader=ROWS.decode
     ),
     run_service_pb2.SaveRunRequest: bytes,
 }
-"""How to read the requests that are not simply parsed. Evaluations left as bytes are looked up in
-the cache of prepared evaluations by their bytes, and only parsed when they are not there; runs are
-parsed off the event loop."""
+"""How to read the requests that are not simply parsed. Those left as bytes are parsed by their
+methods: runs off the event loop, SummarizeLossesRequest without copies of its tensors, the others
+only if they are not found by their bytes in the cache of prepared evaluations."""
 
 
 class GuardedServer:

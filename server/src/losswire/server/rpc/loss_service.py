@@ -3,17 +3,18 @@
 import secrets
 import time
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import torch
 
 from losswire.server import __version__
 from losswire.server.catalogue.describe import describe
-from losswire.server.errors import NotServedError
 from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.server.rpc.streaming import answer_stream
+from losswire.server.rpc.summary_parts import summary_parts
 from losswire.server.settings import Settings
+from losswire.server.summaries.call import Summarizer
 from losswire.v1 import (
     loss_service_pb2,
     loss_service_pb2_grpc,
@@ -30,18 +31,16 @@ def _deadline(context: Context) -> float:
     return float("inf") if remaining is None else time.monotonic() + remaining
 
 
-def _not_served(method: str) -> NoReturn:
-    message = f"{method} is not served yet"
-    raise NotServedError(message)
-
-
 class LossService(loss_service_pb2_grpc.LossServiceServicer):
     """Losses and their gradients."""
 
-    def __init__(self, handlers: EvaluateHandlers, settings: Settings) -> None:
+    def __init__(
+        self, handlers: EvaluateHandlers, summarizer: Summarizer, settings: Settings
+    ) -> None:
         """Answer with these handlers, within the settings' limits."""
         self._evaluator = handlers.evaluator
         self._handlers = handlers
+        self._summarizer = summarizer
         self._settings = settings
         self._worker_id = secrets.token_hex(8)
 
@@ -106,7 +105,6 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
         """Evaluate one batch of any size, whose rows come in parts."""
         return self._evaluator.chunked.evaluate(requests, _deadline(context))
 
-    def SummarizeLosses(self, requests: Any, context: Context) -> NoReturn:  # noqa: ANN401 (unread)
-        """Summarize a loss over a data set."""
-        del requests, context
-        _not_served("SummarizeLosses")
+    def SummarizeLosses(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        """Summarize a loss over a data set, whose batches come in parts."""
+        return self._summarizer.summarize(summary_parts(requests), _deadline(context))

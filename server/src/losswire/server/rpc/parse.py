@@ -6,20 +6,21 @@ large messages are counted before protobuf allocates them.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from functools import cache
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
 from losswire.server import thresholds
 from losswire.server.errors import MalformedMessageError, OverLimitError
-from losswire.wire import LENGTH_DELIMITED, fields
+from losswire.wire import LENGTH_DELIMITED, fields, is_repeated
 
 
 def parse(
     message_type: type[Message],
     data: bytes,
     reader: Callable[[bytes], Any] | None = None,
+    max_fields: int = thresholds.MAX_FIELDS,
 ) -> Any:  # noqa: ANN401 (the message, or the reader's result)
     """Parse a message, or let a reader of that message read it.
 
@@ -27,9 +28,9 @@ def parse(
     OverLimitError when they have more fields than any sensible message.
     """
     if len(data) > thresholds.COUNT_FIELDS_FROM_BYTES:
-        fields_found = _count_fields(data, message_type)
-        if fields_found > thresholds.MAX_FIELDS:
-            message = f"the message has more than {thresholds.MAX_FIELDS} fields"
+        described = message_type.DESCRIPTOR
+        if _count_fields(data, 0, len(data), described, max_fields, depth=0) > max_fields:
+            message = f"the message has more than {max_fields} fields"
             raise OverLimitError(message)
     try:
         return message_type.FromString(data) if reader is None else reader(data)
@@ -38,23 +39,39 @@ def parse(
         raise MalformedMessageError(message) from None
 
 
-def _count_fields(data: bytes, message_type: type[Message]) -> int:
-    """Count the fields of a message and of its submessages, up to the limit.
+def _count_fields(
+    data: bytes,
+    start: int,
+    stop: int,
+    described: Any,  # noqa: ANN401 (a descriptor, whose type depends on how protobuf was built)
+    limit: int,
+    *,
+    depth: int,
+) -> int:
+    """Count the fields of a message and of its submessages, until there are more than the limit.
 
-    Stops at bytes that are no field, which protobuf will refuse.
+    Below those, only submessages are counted, and only where they can be repeated. Stops at bytes
+    that are no field, which protobuf will refuse.
     """
-    by_number = message_type.DESCRIPTOR.fields_by_number
+    by_number = described.fields_by_number
     count = 0
-    for number, kind, _, begin, end in _whole_fields(data, 0, len(data)):
-        count += 1
+    for number, kind, _, begin, end in _whole_fields(data, start, stop):
         field = by_number.get(number) if kind == LENGTH_DELIMITED else None
-        if field is not None and field.message_type is not None:
+        inner = None if field is None else field.message_type
+        count += depth <= 1 or inner is not None
+        if inner is not None and (depth == 0 or _repeats(inner)):
             # In a group, a field with the number of a submessage may be of any type.
-            inner = _whole_fields(data, begin, end)
-            count += sum(1 for _ in islice(inner, thresholds.MAX_FIELDS + 1 - count))
-        if count > thresholds.MAX_FIELDS:
+            count += _count_fields(data, begin, end, inner, limit - count, depth=depth + 1)
+        if count > limit:
             break
     return count
+
+
+@cache
+def _repeats(described: Any) -> bool:  # noqa: ANN401 (likewise)
+    """Return whether a message has repeated submessages, at any depth; no message nests itself."""
+    inner = [each for each in described.fields if each.message_type is not None]
+    return any(is_repeated(each) or _repeats(each.message_type) for each in inner)
 
 
 def _whole_fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int, int]]:

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from losswire.server.errors import (
     DamagedStoreError,
     DeviceLostError,
+    DrainingError,
     ExpiredError,
     FullStoreError,
     InvalidEvaluationError,
@@ -66,6 +67,7 @@ ERROR_CODES: Final[Mapping[type[BaseException], ErrorCode]] = {
     OverLimitError: ErrorCode(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVER_LIMIT"),
     OverloadedError: ErrorCode(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
     ExpiredError: ErrorCode(grpc.StatusCode.DEADLINE_EXCEEDED, "EXPIRED"),
+    DrainingError: ErrorCode(grpc.StatusCode.UNAVAILABLE, "DRAINING"),
     DeviceLostError: ErrorCode(grpc.StatusCode.UNAVAILABLE, "DEVICE_LOST"),
     InvalidRunError: ErrorCode(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_RUN"),
     MissingRunError: ErrorCode(grpc.StatusCode.NOT_FOUND, "MISSING_RUN"),

@@ -1,0 +1,1 @@
+"""SummarizeLosses: batches of a data set stream in, mergeable summaries stream out."""
