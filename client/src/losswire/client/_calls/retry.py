@@ -114,6 +114,7 @@ class Attempts:
         "_reason",
         "_rotation",
         "_target",
+        "_timeout",
     )
 
     def __init__(
@@ -125,6 +126,7 @@ class Attempts:
         """
         self._policy = policy
         self._rotation = rotation
+        self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._made = 0
         self._reason: LosswireError | None = None
@@ -146,6 +148,17 @@ class Attempts:
     def pin_target(self) -> None:
         """Begin the next step, on the same target; its tries are counted from 0."""
         self._pinned = True
+        self._made = 0
+        self._reason = None
+
+    @property
+    def timeout(self) -> float:
+        """The seconds that the call may take, from its beginning or from `restart`."""
+        return self._timeout
+
+    def restart(self) -> None:
+        """Start the clock again, and count tries from 0: the call has made progress."""
+        self._deadline = time.monotonic() + self._timeout
         self._made = 0
         self._reason = None
 
