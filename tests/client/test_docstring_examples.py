@@ -26,18 +26,29 @@ _WITH_METHODS = (
     "AsyncResidentTensor",
     "AsyncStream",
     "Client",
+    "Comparison",
     "Region",
     "ResidentTensor",
     "Stream",
+    "Summary",
 )
 """The classes whose methods have an example each; others have one of their own."""
 _WITH_EXAMPLE = (
     *_WITH_METHODS,
+    "CandidateStatistics",
+    "Difference",
     "Evaluation",
     "EvaluationResult",
     "FactoredGradient",
+    "Histogram",
+    "Lift",
     "LosswireError",
     "RetryPolicy",
+    "RowLoss",
+    "SliceDifference",
+    "SliceTable",
+    "Statistics",
+    "SummaryProgress",
 )
 _ADAPTERS = {"RemoteLoss": losswire_torch.RemoteLoss, "remote_loss": losswire_jax.remote_loss}
 

@@ -162,6 +162,10 @@ class Attempts:
         self._made = 0
         self._reason = None
 
+    def exclude(self, seconds: float) -> None:
+        """Add some seconds, which the caller's own work took."""
+        self._deadline += seconds
+
     def on_target(self, index: int) -> "Attempts":
         """Return attempts within the time that is left, to the target with an index only."""
         return Attempts(self._policy, self._rotation, self.remaining(), index)
