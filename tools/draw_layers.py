@@ -41,6 +41,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "losswire.client._memory": "memory shared with the server",
     "losswire.client._calls": "one call and its retries",
     "losswire.client._data": "data frames, files and stores to batches",
+    "losswire.client._summaries": "what a summary says",
     "losswire.client._messages": "arrays to messages and back",
     "losswire.client._errors": "exceptions",
     "losswire.client._allocator": "large blocks",

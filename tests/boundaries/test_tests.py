@@ -47,8 +47,9 @@ EXCEPTIONS: Final[Mapping[tuple[str, str], str]] = {
 }
 """Which private names a test file uses, and why it cannot do without."""
 
-_DOCUMENTED = ("_asdict", "_fields", "_fields_", "_make", "_replace")
-"""Documented names of named tuples and of ctypes, whose underscore keeps them apart from fields."""
+_DOCUMENTED = ("_asdict", "_fields", "_fields_", "_make", "_replace", "_repr_html_")
+"""Documented names of named tuples, of ctypes and of IPython, which other names are kept apart from
+by their underscore."""
 
 _PATCHES = ("setattr", "delattr", "getattr", "patch", "object")
 """The last names of functions that take an attribute's name as a string."""

@@ -28,20 +28,31 @@ _WITH_METHODS = (
     "AsyncRuns",
     "AsyncStream",
     "Client",
+    "Comparison",
     "Region",
     "ResidentTensor",
     "Runs",
     "Stream",
+    "Summary",
 )
 """The classes whose methods have an example each; others have one of their own."""
 _WITH_EXAMPLE = (
     *_WITH_METHODS,
+    "CandidateStatistics",
+    "Difference",
     "Evaluation",
     "EvaluationResult",
     "FactoredGradient",
+    "Histogram",
+    "Lift",
     "LosswireError",
     "RetryPolicy",
     "Run",
+    "RowLoss",
+    "SliceDifference",
+    "SliceTable",
+    "Statistics",
+    "SummaryProgress",
 )
 _ADAPTERS = {"RemoteLoss": losswire_torch.RemoteLoss, "remote_loss": losswire_jax.remote_loss}
 

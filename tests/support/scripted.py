@@ -154,8 +154,12 @@ class Scripted(loss_service_pb2_grpc.LossServiceServicer):
         del requests
         fail(context, grpc.StatusCode.UNIMPLEMENTED)
 
-    def SummarizeLosses(self, requests: object, context: grpc.ServicerContext) -> NoReturn:
-        """Refuse: no test needs it."""
+    def SummarizeLosses(
+        self,
+        requests: Iterator[loss_service_pb2.SummarizeLossesRequest],
+        context: grpc.ServicerContext,
+    ) -> Iterator[loss_service_pb2.SummarizeLossesResponse]:
+        """Refuse; `scripted_summaries` does better."""
         del requests
         fail(context, grpc.StatusCode.UNIMPLEMENTED)
 

@@ -3,6 +3,7 @@
 from losswire.client._allocator import keep_large_blocks
 from losswire.client._async_client import AsyncClient
 from losswire.client._calls.retry import RetryPolicy
+from losswire.client._calls.summarize.request import SummaryFields
 from losswire.client._client import Client
 from losswire.client._errors import (
     AbortedError,
@@ -42,6 +43,14 @@ from losswire.client._runs.run import Run, RunFigures
 from losswire.client._runs.shells import AsyncRuns, Runs
 from losswire.client._streams.async_stream import AsyncStream
 from losswire.client._streams.sync_stream import Stream
+from losswire.client._summaries.comparison import CandidateStatistics, Comparison
+from losswire.client._summaries.difference import Difference, SliceDifference
+from losswire.client._summaries.histogram import Histogram
+from losswire.client._summaries.progress import SummaryProgress
+from losswire.client._summaries.row_loss import RowLoss
+from losswire.client._summaries.slices import Lift, SliceTable
+from losswire.client._summaries.statistics import Statistics
+from losswire.client._summaries.summary import Summary
 from losswire.client._version import __version__
 from losswire.wire import Violation
 
@@ -54,19 +63,24 @@ __all__ = [
     "AsyncRuns",
     "AsyncStream",
     "CancelledError",
+    "CandidateStatistics",
     "Client",
+    "Comparison",
     "DataLossError",
     "DeadlineExceededError",
+    "Difference",
     "EngineDifference",
     "Evaluation",
     "EvaluationFields",
     "EvaluationResult",
     "FactoredGradient",
     "FailedPreconditionError",
+    "Histogram",
     "InputInfo",
     "InternalError",
     "InvalidArgumentError",
     "LayoutInfo",
+    "Lift",
     "Limits",
     "LossInfo",
     "LosswireError",
@@ -82,8 +96,15 @@ __all__ = [
     "Run",
     "RunFigures",
     "Runs",
+    "RowLoss",
     "ServerInfo",
+    "SliceDifference",
+    "SliceTable",
+    "Statistics",
     "Stream",
+    "Summary",
+    "SummaryFields",
+    "SummaryProgress",
     "Transports",
     "UnauthenticatedError",
     "UnavailableError",

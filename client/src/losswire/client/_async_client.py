@@ -1,6 +1,6 @@
 """The client for asyncio."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -13,10 +13,14 @@ from losswire.client._calls.async_runner import AsyncRunner
 from losswire.client._calls.plan import Progress
 from losswire.client._calls.retry import RetryPolicy
 from losswire.client._calls.session import open_session
+from losswire.client._calls.summarize.request import Candidates, SummaryFields, SummaryRequest
+from losswire.client._calls.summarize.source import readable
+from losswire.client._calls.summarize.steps import summarize
 from losswire.client._errors import LosswireError
 from losswire.client._memory.evaluate import evaluate
 from losswire.client._memory.region import Region
 from losswire.client._memory.regions import Regions
+from losswire.client._memory.summarize import StagingLender
 from losswire.client._messages.arrays import ArrayInput
 from losswire.client._messages.catalogue import LossInfo, ServerInfo
 from losswire.client._messages.evaluation import Evaluation, EvaluationFields
@@ -25,6 +29,8 @@ from losswire.client._messages.response import EvaluationResult
 from losswire.client._messages.thresholds import DEFAULT_TIMEOUT_SECONDS
 from losswire.client._runs.shells import AsyncRuns
 from losswire.client._streams.async_stream import AsyncStream
+from losswire.client._summaries.comparison import Comparison
+from losswire.client._summaries.summary import Summary
 from losswire.wire import OptionScalar
 
 
@@ -56,6 +62,7 @@ class AsyncClient:
         """Prepare to connect; arguments and errors are those of `Client`."""
         self._session = open_session(target, timeout, token, retry)
         self._regions = Regions(self._session)
+        self._lender = StagingLender(self._regions)
         self._runner = AsyncRunner(self._session, credentials)
         self.runs = AsyncRuns(self._runner)
         """The runs that the server keeps."""
@@ -101,6 +108,63 @@ class AsyncClient:
             [4.0, 4.0]
         """
         return await self._runner.run(operations.evaluate_many(evaluations), timeout)
+
+    async def summarize(
+        self,
+        loss: str,
+        batches: Any,
+        options: Mapping[str, OptionScalar] | None = None,
+        *,
+        resume_from: Summary | None = None,
+        on_report: Callable[[Summary], object] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it is for each step, not for the whole
+        **fields: Unpack[SummaryFields],
+    ) -> Summary:
+        """Summarize a loss over a data set; arguments and errors are those of `Client.summarize`.
+
+        `batches` may be an asynchronous iterable, too, which is read on the loop. Everything else
+        is read by another thread, which also calls `progress` and `on_report`. A call that is
+        cancelled waits until that thread has stopped, which it does between two batches.
+
+        Example:
+            >>> batches = [{"input": [1.0, 3.0], "target": [0.0, 0.0]}]
+            >>> (await async_client.summarize("mse_loss", batches)).mean
+            5.0
+        """
+        request = SummaryRequest(loss, options or {}, **fields)
+        source = readable(batches)
+        steps = summarize(self._lender, Summary, request, source, resume_from, on_report=on_report)
+        return await self._runner.run(steps, timeout)
+
+    async def compare(
+        self,
+        loss: str,
+        batches: Any,
+        options: Mapping[str, OptionScalar] | None = None,
+        *,
+        candidates: Candidates,
+        resume_from: Comparison | None = None,
+        on_report: Callable[[Comparison], object] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in summarize
+        **fields: Unpack[SummaryFields],
+    ) -> Comparison:
+        """Compare candidates over the same rows; the contract of `Client.compare`.
+
+        `batches` and threads are as in `summarize`.
+
+        Example:
+            >>> batch = {"old": [1.0, 3.0], "new": [1.0, 2.0], "target": [0.0, 0.0]}
+            >>> candidates = {"new": {"input": "new"}, "old": {"input": "old"}}
+            >>> compared = await async_client.compare("mse_loss", [batch], candidates=candidates)
+            >>> compared.difference("new", "old").mean
+            -2.5
+        """
+        request = SummaryRequest(loss, options or {}, candidates=candidates, **fields)
+        source = readable(batches)
+        steps = summarize(
+            self._lender, Comparison, request, source, resume_from, on_report=on_report
+        )
+        return await self._runner.run(steps, timeout)
 
     async def put(
         self,

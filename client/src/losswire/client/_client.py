@@ -1,6 +1,6 @@
 """The client that blocks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -15,10 +15,13 @@ from losswire.client._calls.plan import Progress
 from losswire.client._calls.retry import RetryPolicy
 from losswire.client._calls.runner import Runner
 from losswire.client._calls.session import open_session
+from losswire.client._calls.summarize.request import Candidates, SummaryFields, SummaryRequest
+from losswire.client._calls.summarize.steps import summarize
 from losswire.client._errors import LosswireError
 from losswire.client._memory.evaluate import evaluate
 from losswire.client._memory.region import Region
 from losswire.client._memory.regions import Regions
+from losswire.client._memory.summarize import StagingLender
 from losswire.client._messages.arrays import ArrayInput
 from losswire.client._messages.catalogue import LossInfo, ServerInfo
 from losswire.client._messages.evaluation import Evaluation, EvaluationFields
@@ -27,6 +30,8 @@ from losswire.client._messages.response import EvaluationResult
 from losswire.client._messages.thresholds import DEFAULT_TIMEOUT_SECONDS
 from losswire.client._runs.shells import Runs
 from losswire.client._streams.sync_stream import Stream
+from losswire.client._summaries.comparison import Comparison
+from losswire.client._summaries.summary import Summary
 from losswire.wire import OptionScalar
 
 
@@ -65,6 +70,7 @@ class Client:
         """
         self._session = open_session(target, timeout, token, retry)
         self._regions = Regions(self._session)
+        self._lender = StagingLender(self._regions)
         self._runner = Runner(self._session, credentials)
         self._make_stream_runner = lambda: AsyncRunner(
             open_session(target, timeout, token, retry), credentials
@@ -137,6 +143,99 @@ class Client:
             [4.0, 4.0]
         """
         return self._runner.run(operations.evaluate_many(evaluations), timeout)
+
+    def summarize(
+        self,
+        loss: str,
+        batches: Any,
+        options: Mapping[str, OptionScalar] | None = None,
+        *,
+        resume_from: Summary | None = None,
+        on_report: Callable[[Summary], object] | None = None,
+        timeout: float | None = None,
+        **fields: Unpack[SummaryFields],
+    ) -> Summary:
+        """Summarize a loss over a data set of any size, in bounded memory.
+
+        `batches`: a dict of arrays with N rows each, which has the loss's inputs by name and the
+        columns named below; a data frame or table of any library with `__arrow_c_stream__`; a
+        pyarrow dataset; paths of Parquet, Arrow, CSV and JSON lines files, folders and `s3://`
+        addresses; or an iterable of these. It is read on the calling thread, once.
+
+        - `shared`: inputs that all batches share, such as class weights. `columns`: the columns of
+          inputs that have another name, such as `{"input": "logits"}`.
+        - `slices`: columns whose values make slices, at most 16; a tuple for the cross of several.
+          `max_slices` in [1, 4096], the default, of each; beyond, `overflow`: `"refuse"` or
+          `"other"`. `ids`, `sample_weight`, `cluster`: the columns of each row's id, its weight
+          (at least 0; a row of weight 0 takes no part) and its cluster, such as a document or a
+          user. `clusters_grouped`: the rows of a cluster are neighbours, which needs less memory.
+          `nulls`: `"refuse"` them, or `"skip"` their rows.
+        - `worst`: the number of worst rows to keep, 0 to 1000, default 20. `accuracy` of quantiles,
+          relative, in [0.0014, 0.5], default 0.01.
+        - `reduction`: `"mean"` or, of kl_div, `"batchmean"`; `engine`, `compute_dtype`: as in
+          `Evaluation`.
+        - `partition`: the key of the rows, by which summaries of the same rows are not merged;
+          None: a new one for each call. Files have keys of their own.
+        - `progress`: True for a line on stderr, if that is a terminal; or a callable, which gets
+          a `SummaryProgress` after each batch. `on_report` gets the summary so far, every few
+          seconds. `resume_from`: a summary to continue: rows that it covers, by their keys, are
+          skipped.
+
+        `timeout` is in seconds without progress, not for the whole; None: the client's. A call
+        that breaks is continued where it was, on another server where there is one: no batch is
+        lost or counted twice. The last 64 MiB of batches are kept for that.
+
+        Raises TypeError and ValueError for arguments and data that cannot be sent, errors of
+        `batches` and callbacks as they are, and otherwise as `evaluate` does:
+        InvalidArgumentError, NotFoundError, ResourceExhaustedError (also for too many slices),
+        DeadlineExceededError, UnavailableError, CancelledError.
+
+        Example:
+            >>> batches = [
+            ...     {"input": [1.0, 3.0], "target": [0.0, 0.0], "country": ["DE", "FR"]},
+            ...     {"input": [2.0], "target": [0.0], "country": ["DE"]},
+            ... ]
+            >>> summary = client.summarize("mse_loss", batches, slices=["country"], worst=1)
+            >>> summary.count, round(summary.mean, 4), summary.slices["country"]["DE"].mean
+            (3, 4.6667, 2.5)
+            >>> summary.worst[0].value, summary.worst[0].row, summary.worst[0].labels
+            (9.0, 1, {'country': 'FR'})
+        """
+        request = SummaryRequest(loss, options or {}, **fields)
+        steps = summarize(self._lender, Summary, request, batches, resume_from, on_report=on_report)
+        return self._runner.run(steps, timeout)
+
+    def compare(
+        self,
+        loss: str,
+        batches: Any,
+        options: Mapping[str, OptionScalar] | None = None,
+        *,
+        candidates: Candidates,
+        resume_from: Comparison | None = None,
+        on_report: Callable[[Comparison], object] | None = None,
+        timeout: float | None = None,
+        **fields: Unpack[SummaryFields],
+    ) -> Comparison:
+        """Compare 2 to 8 candidates, such as models, over the same rows in one pass.
+
+        `candidates` maps each name to the candidate's own inputs: the name of a column of
+        `batches`, or an array that all batches share. Differences are taken row by row, so their
+        intervals are those of paired samples. All else is as in `summarize`.
+
+        Example:
+            >>> batch = {"old": [1.0, 3.0], "new": [1.0, 2.0], "target": [0.0, 0.0]}
+            >>> candidates = {"new": {"input": "new"}, "old": {"input": "old"}}
+            >>> comparison = client.compare("mse_loss", [batch], candidates=candidates)
+            >>> difference = comparison.difference("new", "old")
+            >>> difference.mean, difference.wins, difference.ties, difference.losses
+            (-2.5, 1, 1, 0)
+        """
+        request = SummaryRequest(loss, options or {}, candidates=candidates, **fields)
+        steps = summarize(
+            self._lender, Comparison, request, batches, resume_from, on_report=on_report
+        )
+        return self._runner.run(steps, timeout)
 
     def put(self, array: ArrayInput, *, timeout: float | None = None) -> ResidentTensor:
         """Store an array on the server, for use in any number of evaluations by reference.

@@ -8,13 +8,8 @@ import grpc
 import grpc.aio
 
 from losswire.client._calls import operations
-from losswire.client._calls.chunked import (
-    Cancellation,
-    Methods,
-    connect,
-    connect_chunked,
-    transfer,
-)
+from losswire.client._calls.cancellation import Cancellation
+from losswire.client._calls.chunked import Methods, connect, connect_chunked, transfer
 from losswire.client._calls.operations import Operation, Step, Steps
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import CHANNEL_OPTIONS, Session
@@ -128,6 +123,12 @@ class AsyncRunner:
                 return [await self._call(operation, attempts.on_target(each)) for each in indices]
             case operations.ChunkedCall():
                 return await self._transfer(step, attempts)
+            case operations.StreamedCall(work):
+                cancellation = Cancellation()
+                channels = self._connect_blocking()
+                return await _finish_in_thread(
+                    lambda: work(channels, attempts, cancellation), cancellation.stop
+                )
             case operations.StoreMissing(tensors):
                 try:
                     # One at a time: of many tasks that miss a tensor, one sends it.
@@ -145,15 +146,20 @@ class AsyncRunner:
         self, chunked: operations.ChunkedCall, attempts: Attempts
     ) -> EvaluationResult:
         """Make a chunked call in a thread; once cancelled, nothing is written any more."""
-        if not self._blocking_channels:
-            self._blocking_channels = connect(self.session, self._credentials)
-            self._chunked_methods = connect_chunked(self._blocking_channels)
+        self._connect_blocking()
         cancellation = Cancellation()
         methods = self._chunked_methods
         return await _finish_in_thread(
             lambda: transfer(self.session, methods, chunked, attempts, cancellation),
             cancellation.stop,
         )
+
+    def _connect_blocking(self) -> list[grpc.Channel]:
+        """Make the channels for calls that block in a thread; returns them."""
+        if not self._blocking_channels:
+            self._blocking_channels = connect(self.session, self._credentials)
+            self._chunked_methods = connect_chunked(self._blocking_channels)
+        return self._blocking_channels
 
     async def _call(self, operation: Operation[_R], attempts: Attempts) -> _R:
         while True:

@@ -6,14 +6,13 @@ arrays off the event loop, and gRPC's own asyncio interface replaces the status 
 call that ends while something is being sent (https://github.com/grpc/grpc/issues/36066).
 """
 
-import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from losswire.client._calls.cancellation import Cancellation
 from losswire.client._calls.operations import EVALUATE_CHUNKED, ChunkedCall
 from losswire.client._calls.plan import ChunkedPlan, Progress
 from losswire.client._calls.retry import Attempts
@@ -43,30 +42,6 @@ def connect_chunked(channels: Sequence[grpc.Channel]) -> Methods:
     """Return EvaluateChunked on each channel."""
     path = EVALUATE_CHUNKED.path
     return [channel.stream_stream(path, None, None) for channel in channels]
-
-
-class Cancellation:
-    """Stops a transfer from another thread."""
-
-    def __init__(self) -> None:
-        self._stopped = threading.Event()
-        self._call: Any = None
-
-    def stop(self) -> None:
-        """End the call under way, and any wait for another try."""
-        self._stopped.set()
-        if self._call is not None:
-            self._call.cancel()
-
-    def watch(self, call: Any) -> None:
-        """Set the call to cancel."""
-        self._call = call
-        if self._stopped.is_set():
-            call.cancel()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait; true when stopped meanwhile."""
-        return self._stopped.wait(seconds)
 
 
 def transfer(

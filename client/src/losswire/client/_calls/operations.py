@@ -6,10 +6,13 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Generic, TypeAlias, TypeVar
 
+import grpc
 from google.protobuf.message import DecodeError
 
+from losswire.client._calls.cancellation import Cancellation
 from losswire.client._calls.lease import Lease
 from losswire.client._calls.plan import ChunkedPlan, Progress
+from losswire.client._calls.retry import Attempts
 from losswire.client._errors import LosswireError, malformed_error
 from losswire.client._messages import thresholds
 from losswire.client._messages.arrays import ArrayInput, to_numpy
@@ -85,6 +88,7 @@ PUT_TENSOR = _method("PutTensor", tensor_service_pb2, "Tensor")
 """Many requests and one answer."""
 EVALUATE_STREAM = _method("EvaluateStream")
 EVALUATE_CHUNKED = _method("EvaluateChunked")
+SUMMARIZE_LOSSES = _method("SummarizeLosses")
 
 
 def calls_of(channel: Any) -> dict[str, Any]:
@@ -176,6 +180,15 @@ class ChunkedCall:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamedCall:
+    """A call with any number of requests and answers, made by a function that blocks."""
+
+    work: Callable[[Sequence[grpc.Channel], Attempts, Cancellation], Any]
+    """The function to call, with a channel to each target. It does its own tries, and stops soon
+    after the cancellation is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoreMissing:
     """Storing those of some tensors that the server of the last call misses."""
 
@@ -183,7 +196,9 @@ class StoreMissing:
     """The tensors, each at most once."""
 
 
-Step: TypeAlias = Operation[Any] | StoreMissing | LocalStep | EachTarget | ChunkedCall
+Step: TypeAlias = (
+    Operation[Any] | StoreMissing | LocalStep | EachTarget | ChunkedCall | StreamedCall
+)
 """The next step of a call of the client."""
 
 Steps: TypeAlias = Generator[Step, Any, _R]

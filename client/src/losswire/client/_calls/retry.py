@@ -114,6 +114,7 @@ class Attempts:
         "_reason",
         "_rotation",
         "_target",
+        "_timeout",
     )
 
     def __init__(
@@ -125,6 +126,7 @@ class Attempts:
         """
         self._policy = policy
         self._rotation = rotation
+        self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._made = 0
         self._reason: LosswireError | None = None
@@ -148,6 +150,21 @@ class Attempts:
         self._pinned = True
         self._made = 0
         self._reason = None
+
+    @property
+    def timeout(self) -> float:
+        """The seconds that the call may take, from its beginning or from `restart`."""
+        return self._timeout
+
+    def restart(self) -> None:
+        """Start the clock again, and count tries from 0: the call has made progress."""
+        self._deadline = time.monotonic() + self._timeout
+        self._made = 0
+        self._reason = None
+
+    def exclude(self, seconds: float) -> None:
+        """Add some seconds, which the caller's own work took."""
+        self._deadline += seconds
 
     def on_target(self, index: int) -> "Attempts":
         """Return attempts within the time that is left, to the target with an index only."""

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import grpc
 
 from losswire.client._calls import operations
-from losswire.client._calls.chunked import Cancellation, connect, connect_chunked, transfer
+from losswire.client._calls.cancellation import Cancellation
+from losswire.client._calls.chunked import connect, connect_chunked, transfer
 from losswire.client._calls.operations import Operation, Step, Steps
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import Session
@@ -77,6 +78,8 @@ class Runner:
                 return transfer(
                     self._session, self._chunked_methods, step, attempts, Cancellation()
                 )
+            case operations.StreamedCall(work):
+                return work(self._channels, attempts, Cancellation())
             case operations.StoreMissing(tensors):
                 # One at a time: of many threads that miss a tensor, one sends it.
                 if not self._storing.acquire(timeout=attempts.remaining()):

@@ -234,3 +234,8 @@ def _receipt(serialized: bytes) -> Receipt:
         server_version=message.server_version,
         torch_version=message.torch_version,
     )
+
+
+def read_receipt(message: evaluation_pb2.Receipt) -> Receipt:
+    """Read a receipt."""
+    return _receipt(message.SerializeToString())

@@ -93,6 +93,35 @@ CONNECT_SECONDS: Final = 5.0
 """Seconds to wait for the descriptor of a caller's own region. Not measured: the server drops a
 region that was not fetched within 2 seconds."""
 
+# Summaries of data sets.
+
+SUMMARY_WINDOW_BYTES: Final = 64 << 20
+"""Bytes of batches that are kept to be sent again, because no report covers them. Not measured: a
+bound of the memory of one call."""
+
+SUMMARY_WINDOW_BATCHES: Final = 4096
+"""Number of such batches. Not measured: as the bytes, for small batches."""
+
+SUMMARY_REPORT_BYTES: Final = 16 << 20
+"""Bytes of batches after which a report is asked for; more, up to the window, where reports are
+large: with 4096 slices each took as long as 10 MiB of batches. Not measured: so small a part of
+the window that sending does not wait for an ordinary report."""
+
+SUMMARY_REPORT_SECONDS: Final = 2.0
+"""Seconds after which a report is asked for. Not measured: the work that a broken call repeats."""
+
+SUMMARY_RING_BYTES: Final = 32 << 20
+"""Bytes of shared memory for the batches of a summary: 5 million rows of 10 logits took 0.86 s in
+32 MiB, 1.2 s by TCP; with 64 MiB, which take twice as long to make, no less."""
+
+SUMMARY_SILENCE_SECONDS: Final = 1.0
+"""Seconds that the caller's data took, from which a server that gave up waiting for it is simply
+called again. Not measured: servers wait far longer."""
+
+SUMMARY_AHEAD_BYTES: Final = 4 << 20
+"""Bytes of encoded batches that wait for the connection. Not measured: enough that it never waits,
+and few enough to be in the cache still."""
+
 # Connections.
 
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0

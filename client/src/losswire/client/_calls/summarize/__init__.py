@@ -1,0 +1,1 @@
+"""SummarizeLosses: a data set streams out, summaries come back."""

@@ -1,0 +1,143 @@
+"""The messages of a call that carry batches, written with one copy of each array.
+
+Protobuf would copy the elements of a tensor two or three times. The fields of a batch are few and
+simple, so their heads are written here, and the elements go from the array into the message. To
+other programs the messages are plain protobuf.
+"""
+
+import ctypes
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from losswire.client._data.batch import Batch, compact
+from losswire.client._messages.placed_array import PlacedArray
+from losswire.client._messages.weights import WEIGHTS, exact_floats, float_weight
+from losswire.summaries import Column
+from losswire.v1 import loss_service_pb2, summary_pb2, tensor_pb2
+from losswire.wire import bytes_of, delimited_tag, encode_spec, new_bytes, varint
+
+Array = npt.NDArray[Any]
+Part: TypeAlias = bytes | memoryview
+
+
+def _tag(message: Any, name: str) -> bytes:
+    return delimited_tag(message.DESCRIPTOR.fields_by_name[name].number)
+
+
+_BATCH: Final = _tag(loss_service_pb2.SummarizeLossesRequest, "batch")
+_INPUTS: Final = _tag(summary_pb2.SummaryBatch, "inputs")
+_CANDIDATES: Final = _tag(summary_pb2.SummaryBatch, "candidates")
+_SAMPLE_WEIGHT: Final = _tag(summary_pb2.SummaryBatch, "sample_weight")
+_COLUMNS: Final = _tag(summary_pb2.SummaryBatch, "columns")
+_CLUSTERS: Final = _tag(summary_pb2.SummaryBatch, "clusters")
+_IDS: Final = _tag(summary_pb2.SummaryBatch, "ids")
+_OWN_INPUTS: Final = _tag(summary_pb2.CandidateBatch, "inputs")
+_CODES: Final = _tag(summary_pb2.Column, "codes")
+_DATA: Final = _tag(tensor_pb2.Tensor, "data")
+_KEY: Final = delimited_tag(1)
+_VALUE: Final = delimited_tag(2)
+"""The fields of an entry of any map."""
+_REPORT: Final = summary_pb2.SummaryBatch(report=True).SerializeToString()
+
+Places: TypeAlias = Mapping[int, PlacedArray]
+_NO_PLACES: Final[Places] = {}
+
+_SMALLEST_FIRST: Final = (np.int8, np.int16, np.int32)
+"""The types that codes are sent in where they fit; otherwise in int64."""
+
+
+def encode_batch(batch: Batch, loss: str, *, report: bool, places: Places = _NO_PLACES) -> bytes:
+    """Return the message of a batch; `report` asks for a report after it.
+
+    `places` are those of arrays in shared memory, by `id`: they are sent by reference.
+
+    Weights may be bools and integers, as in an evaluation. Raises TypeError and ValueError with
+    the field's path for arrays that cannot be sent.
+    """
+    parts = _inputs(_INPUTS, batch.inputs, loss, "", places)
+    for position, own in enumerate(batch.candidates):
+        path = f"candidates[{position}]."
+        parts += _delimited(_CANDIDATES, _inputs(_OWN_INPUTS, own, loss, path, places))
+    if batch.sample_weight is not None:
+        weight = exact_floats(batch.sample_weight, "sample_weight")
+        parts += _delimited(_SAMPLE_WEIGHT, _tensor(weight, "sample_weight", places))
+    for name, column in batch.columns.items():
+        parts += _entry(_COLUMNS, name, _column(column, f'columns["{name}"]'))
+    if batch.clusters is not None:
+        parts += _delimited(_CLUSTERS, _column(batch.clusters, "clusters"))
+    if batch.ids is not None:
+        parts += _delimited(_IDS, _column(batch.ids, "ids"))
+    if report:
+        parts.append(_REPORT)
+    return _joined(_delimited(_BATCH, parts))
+
+
+def _inputs(
+    tag: bytes, inputs: Mapping[str, Array], loss: str, prefix: str, places: Places
+) -> list[Part]:
+    decisive = inputs.get("input")
+    parts: list[Part] = []
+    for name, array in inputs.items():
+        path = f'{prefix}inputs["{name}"]'
+        sent = array
+        if name in WEIGHTS:
+            sent = float_weight(array, path, loss, None if decisive is None else decisive.dtype)
+        parts += _entry(tag, name, _tensor(sent, path, places))
+    return parts
+
+
+def _tensor(array: Array, path: str, places: Places = _NO_PLACES) -> list[Part]:
+    placed = places.get(id(array))
+    if placed is not None:
+        return [placed.reference().SerializeToString()]
+    try:
+        head = encode_spec(array)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from error
+    head.ClearField("data")
+    return [head.SerializeToString(), *_delimited(_DATA, [bytes_of(array)])]
+
+
+def _column(column: Column, path: str) -> list[Part]:
+    column = compact(column)
+    codes = _narrowed(column.codes, column.labels)
+    labels = summary_pb2.Column(labels=column.labels or ())
+    return [*_delimited(_CODES, _tensor(codes, f"{path}.codes")), labels.SerializeToString()]
+
+
+def _narrowed(codes: Array, labels: Sequence[str] | None) -> Array:
+    """Return codes in the smallest type that holds them: they are often as large as the inputs."""
+    if not codes.size:
+        return codes
+    low, high = (int(codes.min()), int(codes.max())) if labels is None else (0, len(labels) - 1)
+    for dtype in _SMALLEST_FIRST:
+        limits: Any = np.iinfo(dtype)
+        if limits.min <= low and high <= limits.max:
+            return codes.astype(dtype)
+    return codes
+
+
+def _entry(tag: bytes, name: str, value: Sequence[Part]) -> list[Part]:
+    """Return an entry of a map."""
+    return _delimited(tag, [*_delimited(_KEY, [name.encode()]), *_delimited(_VALUE, value)])
+
+
+def _delimited(tag: bytes, parts: Sequence[Part]) -> list[Part]:
+    """Return a field whose value has some parts."""
+    return [tag, varint(sum(map(len, parts))), *parts]
+
+
+def _joined(parts: Iterable[Part]) -> bytes:
+    """Return one message; while arrays are copied, other threads run."""
+    parts = list(parts)
+    message, address = new_bytes(sum(map(len, parts)))
+    memory = np.ctypeslib.as_array((ctypes.c_uint8 * len(message)).from_address(address))
+    start = 0
+    for part in parts:
+        stop = start + len(part)
+        np.copyto(memory[start:stop], np.frombuffer(part, np.uint8))
+        start = stop
+    return message

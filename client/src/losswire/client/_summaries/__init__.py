@@ -1,0 +1,1 @@
+"""Summaries of losses, and what follows from them."""

@@ -1,0 +1,144 @@
+"""What summaries and comparisons have in common: the message, its bytes, merging."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from google.protobuf.message import DecodeError
+
+from losswire import summaries
+from losswire.client._messages.response import Receipt, read_receipt
+from losswire.v1 import summary_pb2
+from losswire.wire import OptionScalar, decode_option
+
+
+class State:
+    """A mergeable state: what was computed of which rows."""
+
+    _is_comparison = False
+
+    def __init__(self, message: summary_pb2.LossSummary) -> None:
+        """Wrap a message; ValueError when it is malformed or of another kind."""
+        summaries.check_message(message)
+        if bool(message.candidates) != self._is_comparison:
+            kind, other = (
+                ("Comparison", "Summary") if message.candidates else ("Summary", "Comparison")
+            )
+            raise ValueError(f"this is the state of a {kind}, not of a {other}")
+        self._message = message
+
+    @property
+    def message(self) -> summary_pb2.LossSummary:
+        """The protobuf message with everything. Do not change it."""
+        return self._message
+
+    @property
+    def loss(self) -> str:
+        """The name of the loss."""
+        return self._message.loss
+
+    @cached_property
+    def options(self) -> Mapping[str, OptionScalar | None]:
+        """The options that were given, by name."""
+        return {name: decode_option(each) for name, each in self._message.options.items()}
+
+    @property
+    def accuracy(self) -> float:
+        """The largest relative error of quantiles and of the buckets of histograms."""
+        return summaries.accuracy_of(self._message.scale)
+
+    @cached_property
+    def included(self) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """Which rows are counted: (begin, end) ranges of row numbers, by partition."""
+        return {
+            each.partition: [(rows.begin, rows.end) for rows in each.ranges]
+            for each in self._message.included
+        }
+
+    @property
+    def rows(self) -> int:
+        """How many rows it covers, whether they take part or not."""
+        return sum(end - begin for ranges in self.included.values() for begin, end in ranges)
+
+    @cached_property
+    def receipts(self) -> Sequence[Receipt]:
+        """How and by what it was computed, each way once."""
+        return [read_receipt(each) for each in self._message.receipts]
+
+    def to_bytes(self) -> bytes:
+        """Return it as bytes, for a file or another machine; equal states give equal bytes.
+
+        Example:
+            >>> batch = {"input": [1.0, 3.0], "target": [0.0, 0.0]}
+            >>> saved = client.summarize("mse_loss", [batch]).to_bytes()
+            >>> Summary.from_bytes(saved).mean
+            5.0
+        """
+        return self._message.SerializeToString(deterministic=True)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Return the state of which `to_bytes` made some bytes.
+
+        ValueError for bytes that are something else.
+
+        Example:
+            >>> batch = {"input": [1.0, 3.0], "target": [0.0, 0.0]}
+            >>> summary = client.summarize("mse_loss", [batch])
+            >>> Summary.from_bytes(summary.to_bytes()) == summary
+            True
+        """
+        try:
+            message = summary_pb2.LossSummary.FromString(bytes(data))
+        except DecodeError:
+            raise ValueError("these bytes are no summary") from None
+        return cls(message)
+
+    @classmethod
+    def merge(cls, states: Iterable[Self]) -> Self:
+        """Return the state of all rows of some states, which must be of different rows.
+
+        In any order: counts, buckets, extremes and rows are the same, sums differ in their last
+        bits. ValueError where they are of different losses, options, candidates, slices or
+        accuracy, where rows would be counted twice, which it names, and where there are none.
+
+        Example:
+            >>> batches = [{"input": [1.0], "target": [0.0]}, {"input": [3.0], "target": [0.0]}]
+            >>> parts = [client.summarize("mse_loss", [each]) for each in batches]
+            >>> Summary.merge(parts).mean
+            5.0
+        """
+        states = list(states)
+        for each in states:
+            if not isinstance(each, cls):
+                raise TypeError(f"merge: expected a {cls.__name__}, got {type(each).__name__}")
+        return cls(summaries.merge([each.message for each in states]))
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what both kinds have in `to_dict`."""
+        return {
+            "loss": self.loss,
+            "options": dict(self.options),
+            "rows": self.rows,
+            "accuracy": self.accuracy,
+            "clustered": self._message.clustered,
+            "included": {name: [list(each) for each in r] for name, r in self.included.items()},
+            "receipts": [
+                {name: getattr(each, name) for name in Receipt.__slots__} for each in self.receipts
+            ],
+        }
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, State):
+            return NotImplemented
+        return self._message == other.message
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def write_page(page: str, path: str | Path) -> Path:
+    """Write a page of HTML to a file; returns its path."""
+    path = Path(path)
+    path.write_text(page, encoding="utf-8")
+    return path
