@@ -54,10 +54,12 @@ class SketchTable:
             return
         negative = values < 0
         signs = negative.astype(np.int64) if negative.any() else None
-        indices = bucket_indices(np.abs(values) if signs is not None else values, self.scale)
-        self._cover(int(indices.min()), int(indices.max()), 1 if signs is None else 2)
-        if self._shrink():
-            indices = bucket_indices(np.abs(values), self.scale)
+        magnitudes = np.abs(values) if signs is not None else values
+        kinds, scale = 1 if signs is None else 2, self.scale
+        indices = bucket_indices(magnitudes, scale)
+        self._make_room(int(indices.min()), int(indices.max()), kinds, len(self.zero))
+        indices >>= scale - self.scale
+        self._cover(int(indices.min()), int(indices.max()), kinds)
         self._count(indices - self._first, group, signs, weights)
         self._shrink()
 
@@ -103,27 +105,41 @@ class SketchTable:
         grown[:, :old_kinds, start : start + span] = self._weights
         self._weights, self._first = grown, first
 
-    def _shrink(self) -> bool:
-        """Lower the scale while there are too many buckets; returns whether that was needed."""
-        lowered = False
-        while self.scale > MIN_SCALE and self._is_too_large():
+    def _make_room(self, first: int, last: int, kinds: int, groups: int) -> None:
+        """Lower the scale until the buckets from `first` to `last` of this scale can be covered.
+
+        Before anything is allocated: two losses may be 500 000 buckets apart, in each group.
+        """
+        cells = groups * max(kinds, self._weights.shape[1])
+        while self.scale > MIN_SCALE:
+            span = self._weights.shape[2]
+            low, high = self._first, self._first + span - 1
+            if span and cells * (max(last, high) - min(first, low) + 1) > _MAX_CELLS:
+                # Some of these may be empty.
+                low, high = self._used() or (first, last)
+            elif not span:
+                low, high = first, last
+            if cells * (max(last, high) - min(first, low) + 1) <= _MAX_CELLS:
+                return
             self._lower()
-            lowered = True
-        return lowered
+            first >>= 1
+            last >>= 1
 
-    def _is_too_large(self) -> bool:
-        groups, kinds, span = self._weights.shape
-        if groups * kinds * self._extent() > _MAX_CELLS:
-            return True
-        if kinds * span <= MAX_BUCKETS:
-            return False
-        used = np.count_nonzero(self._weights, axis=(1, 2))
-        return bool(len(used)) and int(used.max()) > MAX_BUCKETS
+    def _shrink(self, among: Integers | slice = slice(None)) -> None:
+        """Lower the scale while one of some groups has too many buckets."""
+        while self.scale > MIN_SCALE:
+            _, kinds, span = self._weights.shape
+            if kinds * span <= MAX_BUCKETS:
+                return
+            used = np.count_nonzero(self._weights[among], axis=(1, 2))
+            if not len(used) or int(used.max()) <= MAX_BUCKETS:
+                return
+            self._lower()
 
-    def _extent(self) -> int:
-        """Count the buckets between the first and the last that have something, in any group."""
+    def _used(self) -> tuple[int, int] | None:
+        """Return the first and the last bucket that have something, in any group."""
         used = np.flatnonzero(self._weights.any(axis=(0, 1)))
-        return int(used[-1] - used[0]) + 1 if len(used) else 0
+        return (int(used[0]) + self._first, int(used[-1]) + self._first) if len(used) else None
 
     def _lower(self) -> None:
         """Join each two neighbouring buckets, which is exact."""
@@ -142,24 +158,31 @@ class SketchTable:
 
     def grow(self, groups: int) -> None:
         """Add groups without values."""
+        used = self._used()
+        if used:
+            self._make_room(*used, 1, groups)
         missing = groups - len(self.zero)
         self.zero = np.concatenate([self.zero, np.zeros(missing)])
         empty = np.zeros((missing, *self._weights.shape[1:]))
         self._weights = np.concatenate([self._weights, empty])
-        self._shrink()
 
     def merge(self, other: "SketchTable", into: Integers | slice = slice(None)) -> None:
         """Add the values of another table, whose scale may be lowered."""
         self.lower_to(other.scale)
         other.lower_to(self.scale)
         self.zero[into] += other.zero
-        _, kinds, span = other._weights.shape  # noqa: SLF001 (of the same class)
-        if not span:
+        used = other._used()  # noqa: SLF001 (of the same class)
+        if used is None:
             return
-        self._cover(other._first, other._first + span - 1, kinds)  # noqa: SLF001
-        start = other._first - self._first  # noqa: SLF001
-        self._weights[into, :kinds, start : start + span] += other._weights  # noqa: SLF001
-        self._shrink()
+        kinds = other._weights.shape[1]  # noqa: SLF001
+        self._make_room(*used, kinds, len(self.zero))
+        other.lower_to(self.scale)
+        first, last = other._used() or used  # noqa: SLF001
+        self._cover(first, last, kinds)
+        start, count = first - self._first, last - first + 1
+        theirs = other._weights[:, :, first - other._first :][:, :, :count]  # noqa: SLF001
+        self._weights[into, :kinds, start : start + count] += theirs
+        self._shrink(into)
 
     def write(self, group: int, message: summary_pb2.LossSketch) -> None:
         """Write the sketch of one group to a message."""
