@@ -1,5 +1,7 @@
 """Writes the conformance vectors, tests/conformance/index.json and vectors/, from their table.
 
+Those of summaries, which have a folder of their own, are written as well.
+
 Every expected value follows from exact arithmetic; nothing is asked of a server or of torch, and
 nothing depends on the machine, so the same files come out everywhere.
 
@@ -16,6 +18,7 @@ import numpy as np
 from google.protobuf import any_pb2, text_format
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+from tools import make_summary_conformance
 
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from losswire.v1 import status_pb2 as losswire_status_pb2
@@ -47,6 +50,7 @@ def main() -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
     print(f"{len(CASES)} vectors in {FOLDER}")
+    make_summary_conformance.write()
 
 
 def present() -> list[str]:

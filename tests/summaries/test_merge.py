@@ -117,6 +117,27 @@ def _wild_sketch(message: summary_pb2.LossSummary) -> None:
     sketch.positive_weights.append(1.0)
 
 
+def _unsorted_sketch(message: summary_pb2.LossSummary) -> None:
+    indices = message.total.distributions[0].sketch.positive_indices
+    indices[0], indices[1] = indices[1], indices[0]
+
+
+def _slice_twice(message: summary_pb2.LossSummary) -> None:
+    message.tables[0].slices.append(message.tables[0].slices[0])
+
+
+def _without_labels(message: summary_pb2.LossSummary) -> None:
+    message.tables[0].slices[0].ClearField("labels")
+
+
+def _backwards(message: summary_pb2.LossSummary) -> None:
+    message.included[0].ranges.add(begin=9, end=8)
+
+
+def _partition_twice(message: summary_pb2.LossSummary) -> None:
+    message.included.append(message.included[0])
+
+
 def _without_a_candidate(message: summary_pb2.LossSummary) -> None:
     del message.total.distributions[1]
 
@@ -133,6 +154,11 @@ def _without_a_candidate(message: summary_pb2.LossSummary) -> None:
         (_malformed_moments, "moments of 2 numbers have the lengths"),
         (_malformed_sketch, "a sketch has as many weights as indices"),
         (_wild_sketch, "a bucket beyond those of float64"),
+        (_unsorted_sketch, "the buckets of a sketch are not in ascending order"),
+        (_slice_twice, "the table c has a slice twice"),
+        (_without_labels, r"a slice has the labels \[\] for the columns \['c'\]"),
+        (_backwards, "the rows 9 to 7 of partition 'data' are not a range above those before"),
+        (_partition_twice, "has the partition 'data' twice"),
         (_without_a_candidate, "other candidates than the 2"),
         (_change(), "rows 0 to 99 of partition 'data' would be counted twice"),
     ],

@@ -12,6 +12,7 @@ from losswire.summaries._buckets import (
     bucket_indices,
     scale_for,
 )
+from losswire.summaries._form import check_message
 from losswire.summaries._rows import (
     MAX_CANDIDATES,
     MAX_OPEN_CLUSTERS,
@@ -26,7 +27,7 @@ from losswire.summaries._rows import (
     Settings,
     TooManyError,
 )
-from losswire.summaries._state import SummaryState, check_message, merge, settings_of
+from losswire.summaries._state import SummaryState, merge, settings_of
 
 __all__ = [
     "MAX_CANDIDATES",

@@ -84,10 +84,9 @@ class ClusterTable:
         columns = [np.ascontiguousarray(each) for each in sums.T]
         self.folded.merge(MomentsTable.of_rows(columns, group if groups > 1 else None, groups))
 
-    def new_count(self, keys: Sequence[Key], pairs: int) -> int:
-        """Return the most sums that rows of these clusters can add to the open ones."""
-        known = sum(len(self._open[each]) for each in keys if each in self._open)
-        return max(pairs - known, 0)
+    def is_open(self, key: Key, group: int) -> bool:
+        """Whether a cluster is open in a group."""
+        return group in self._open.get(key, {})
 
     def shift(self, deltas: Sequence[Floats]) -> None:
         """Measure from other origins; see MomentsTable.shift."""

@@ -177,11 +177,24 @@ class DistributionTable:
         self.sketch.add(found.bucketed, ours, weights)
 
     def _find_origins(self, added: dict[str, Floats]) -> None:
-        """Set the origin of groups whose first rows these are: their mean."""
-        first = (self.terms.weight == 0) & (added["mean_denominator"] != 0)
-        below = np.where(first, added["mean_denominator"], 1.0)
-        found = added["mean_numerator"] / below
-        self.origin = np.where(first & np.isfinite(found), found, self.origin)
+        """Set the origin of groups that have their first rows, or a mean, with these: their mean.
+
+        Of rows whose denominators are all 0 it is that of the values, until there are others.
+        """
+        origin = self.origin
+        first = self.terms.weight == 0
+        for above, below in (("sum", "weight_sum"), ("mean_numerator", "mean_denominator")):
+            chosen = (first | (self.sums[below] == 0)) & (added[below] != 0)
+            found = added[above] / np.where(chosen, added[below], 1.0)
+            origin = np.where(chosen & np.isfinite(found), found, origin)
+        self._move(origin)
+
+    def _move(self, origin: Floats) -> None:
+        """Measure from other origins groups whose denominators are all 0: terms stay the same."""
+        with np.errstate(invalid="ignore"):
+            moved = self.values.means[:, 0] + (self.origin - origin)
+        self.values.means[:, 0] = np.where(self.values.weight > 0, moved, 0.0)
+        self.origin = origin
 
     def origin_of_rows(self, group: Integers | None) -> Floats | float:
         """Return the origin of each row's group."""
@@ -234,10 +247,12 @@ class DistributionTable:
     def deltas_to(self, other: "DistributionTable", into: Integers) -> Floats:
         """Return the origin of each of the other's groups minus that of ours.
 
-        A group without rows takes over the other's.
+        A group that has none of its own, or whose denominators are all 0, takes over the other's.
         """
-        empty = self.terms.weight[into] == 0
-        self.origin[into] = np.where(empty, other.origin, self.origin[into])
+        empty = (self.sums["mean_denominator"][into] == 0) & (other.terms.weight > 0)
+        origin = self.origin.copy()
+        origin[into] = np.where(empty, other.origin, origin[into])
+        self._move(origin)
         # Without rows there is nothing that an origin would be of.
         return np.where(other.terms.weight == 0, 0.0, other.origin - self.origin[into])
 

@@ -100,7 +100,12 @@ class MomentsTable:
         for position, (row, column) in enumerate(_triangle(self.dimension)):
             step = other.products[:, position] + delta[:, row] * delta[:, column] * factor
             self.products[into, position] += step
-        moved = self.means[into] + delta * share[:, None]
+        # From the heavier side: the mean of the lighter one may be far larger than that of both.
+        moved = np.where(
+            (theirs > ours)[:, None],
+            other.means - delta * (ours / safe)[:, None],
+            self.means[into] + delta * share[:, None],
+        )
         self.means[into] = np.where(empty[:, None], other.means, moved)
         self.weight[into] = total
 

@@ -92,6 +92,15 @@ class SketchTable:
         shift = found.scale - self.scale
         indices = found.indices >> shift if shift else found.indices
         self._count(indices - self._first, group, found.signs, weights)
+        negative = values < 0
+        signs = negative.astype(np.int64) if negative.any() else None
+        magnitudes = np.abs(values) if signs is not None else values
+        kinds, scale = 1 if signs is None else 2, self.scale
+        indices = bucket_indices(magnitudes, scale)
+        self._make_room(int(indices.min()), int(indices.max()), kinds, len(self.zero))
+        indices >>= scale - self.scale
+        self._cover(int(indices.min()), int(indices.max()), kinds)
+        self._count(indices - self._first, group, signs, weights)
         self._shrink()
 
     def _add_zeros(self, count: int, group: Integers | None, weights: Floats | None) -> None:
@@ -176,6 +185,39 @@ class SketchTable:
 
     def _extent(self) -> tuple[int, int] | None:
         """Return the first and the last bucket that has something, in any group."""
+    def _make_room(self, first: int, last: int, kinds: int, groups: int) -> None:
+        """Lower the scale until the buckets from `first` to `last` of this scale can be covered.
+
+        Before anything is allocated: two losses may be 500 000 buckets apart, in each group.
+        """
+        cells = groups * max(kinds, self._weights.shape[1])
+        while self.scale > MIN_SCALE:
+            span = self._weights.shape[2]
+            low, high = self._first, self._first + span - 1
+            if span and cells * (max(last, high) - min(first, low) + 1) > _MAX_CELLS:
+                # Some of these may be empty.
+                low, high = self._used() or (first, last)
+            elif not span:
+                low, high = first, last
+            if cells * (max(last, high) - min(first, low) + 1) <= _MAX_CELLS:
+                return
+            self._lower()
+            first >>= 1
+            last >>= 1
+
+    def _shrink(self, among: Integers | slice = slice(None)) -> None:
+        """Lower the scale while one of some groups has too many buckets."""
+        while self.scale > MIN_SCALE:
+            _, kinds, span = self._weights.shape
+            if kinds * span <= MAX_BUCKETS:
+                return
+            used = np.count_nonzero(self._weights[among], axis=(1, 2))
+            if not len(used) or int(used.max()) <= MAX_BUCKETS:
+                return
+            self._lower()
+
+    def _used(self) -> tuple[int, int] | None:
+        """Return the first and the last bucket that have something, in any group."""
         used = np.flatnonzero(self._weights.any(axis=(0, 1)))
         return (int(used[0]) + self._first, int(used[-1]) + self._first) if len(used) else None
 
@@ -197,6 +239,9 @@ class SketchTable:
     def grow(self, groups: int) -> None:
         """Add groups without values."""
         self._lower_for(groups, None)
+        used = self._used()
+        if used:
+            self._make_room(*used, 1, groups)
         missing = groups - len(self.zero)
         self.zero = np.concatenate([self.zero, np.zeros(missing)])
         empty = np.zeros((missing, *self._weights.shape[1:]))
@@ -219,6 +264,18 @@ class SketchTable:
         start = first - self._first
         self._weights[into, :kinds, start : start + last - first + 1] += added
         self._shrink()
+        used = other._used()  # noqa: SLF001 (of the same class)
+        if used is None:
+            return
+        kinds = other._weights.shape[1]  # noqa: SLF001
+        self._make_room(*used, kinds, len(self.zero))
+        other.lower_to(self.scale)
+        first, last = other._used() or used  # noqa: SLF001
+        self._cover(first, last, kinds)
+        start, count = first - self._first, last - first + 1
+        theirs = other._weights[:, :, first - other._first :][:, :, :count]  # noqa: SLF001
+        self._weights[into, :kinds, start : start + count] += theirs
+        self._shrink(into)
 
     def write(self, group: int, message: summary_pb2.LossSketch) -> None:
         """Write the sketch of one group to a message."""

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from losswire.summaries._buckets import MAX_SCALE, MIN_SCALE
 from losswire.summaries._distribution import CandidateRows
+from losswire.summaries._form import check_message
 from losswire.summaries._included import Included
 from losswire.summaries._rows import MAX_OPEN_CLUSTERS, MergeError, Rows, Settings, TooManyError
-from losswire.summaries._table import Clustered, GroupTable, Prepared
+from losswire.summaries._table import Clustered, GroupTable, Placement, Prepared
 from losswire.summaries._worst import WorstRows
 from losswire.summaries.statistics import estimate_of
 from losswire.v1 import evaluation_pb2, summary_pb2
@@ -46,8 +46,11 @@ class SummaryState:
 
     def _begin(self, *, clustered: bool) -> None:
         self.clustered = clustered
+        self._tables = self._empty_tables(clustered=clustered)
+
+    def _empty_tables(self, *, clustered: bool) -> list[GroupTable]:
         every = ((), *self.settings.tables)
-        self._tables = [GroupTable(self.settings, each, clustered=clustered) for each in every]
+        return [GroupTable(self.settings, each, clustered=clustered) for each in every]
 
     @property
     def rows(self) -> int:
@@ -73,7 +76,7 @@ class SummaryState:
             return
         prepared = self._prepare(rows)
         places = [each.place(rows) for each in self._tables]
-        self._check_clusters(prepared)
+        self._check_clusters(prepared, places)
         for table, place in zip(self._tables, places, strict=True):
             table.add(prepared, place)
         self._add_worst(prepared)
@@ -105,18 +108,14 @@ class SummaryState:
         complete -= {first, rows.clusters.key(len(key_of) - 1)}
         return Clustered(keys, key_of, frozenset(complete))
 
-    def _check_clusters(self, prepared: Prepared) -> None:
-        clusters = prepared.clustered
-        if clusters is None:
+    def _check_clusters(self, prepared: Prepared, places: list[Placement]) -> None:
+        if prepared.clustered is None:
             return
         limit = self.settings.max_open_clusters
-        added = open_sums = 0
-        for table in self._tables:
-            if table.clusters is not None:
-                lasting = [each for each in clusters.keys if each not in clusters.complete]
-                open_sums += table.clusters.open_count
-                added += table.clusters.new_count(lasting, len(lasting))
-        if open_sums + added > limit:
+        open_sums = sum(each.clusters.open_count for each in self._tables if each.clusters)
+        enough = (limit - open_sums) // len(self._tables)
+        both = zip(self._tables, places, strict=True)
+        if open_sums + sum(each.new_clusters(prepared, at, enough) for each, at in both) > limit:
             raise TooManyError(
                 f"more than {limit} clusters would be open over all slices; sort the rows by "
                 "cluster and say that they are grouped"
@@ -135,7 +134,7 @@ class SummaryState:
         for differing, (a, b) in zip(self._differing, self.settings.pairs, strict=True):
             with np.errstate(invalid="ignore"):
                 scores = np.abs(rows.values[a] - rows.values[b])
-            differing.add(scores, rows.ids, make, prepared.joint)
+            differing.add(scores, rows.ids, make, prepared.both(a, b))
 
     def progress(self) -> tuple[list[float], list[float]]:
         """Return the mean of each candidate so far and its standard error, clusters aside."""
@@ -161,11 +160,36 @@ class SummaryState:
 
     @_beyond_float64
     def merge(self, message: summary_pb2.LossSummary) -> None:
-        """Add the rows of a summary. Raises MergeError when it does not fit."""
+        """Add the rows of a summary.
+
+        Raises MergeError when it does not fit, and TooManyError for too many slices, before
+        anything has changed.
+        """
         self._check_fit(message)
         self.included.check_all(message.included)
-        if self.clustered is None:
-            self._begin(clustered=message.clustered)
+        if _is_empty(message):
+            self._note_receipts(message)
+            return
+        ours = self._tables or self._empty_tables(clustered=message.clustered)
+        added = self._read(message)
+        for table, theirs in zip(ours, added, strict=True):
+            table.check_room(theirs)
+        self.clustered, self._tables = message.clustered, ours
+        for table, theirs in zip(ours, added, strict=True):
+            table.merge(theirs)
+        for worst, each in zip(self._worst, message.total.distributions, strict=True):
+            worst.merge(each.worst)
+        for differing, pair in zip(self._differing, message.total.pairs, strict=True):
+            differing.merge(pair.most_different)
+        self.included.add_all(message.included)
+        self._note_receipts(message)
+
+    def _note_receipts(self, message: summary_pb2.LossSummary) -> None:
+        for receipt in message.receipts:
+            self.note_receipt(receipt)
+
+    def _read(self, message: summary_pb2.LossSummary) -> list[GroupTable]:
+        """Return the tables of a message: the total, and those of slices."""
         added = [GroupTable(self.settings, (), clustered=message.clustered)]
         added[0].read([message.total])
         for table in message.tables:
@@ -173,15 +197,7 @@ class SummaryState:
             added[-1].read(table.slices)
             if table.HasField("other"):
                 added[-1].read_other(table.other)
-        for ours, theirs in zip(self._tables, added, strict=True):
-            ours.merge(theirs)
-        for worst, each in zip(self._worst, message.total.distributions, strict=True):
-            worst.merge(each.worst)
-        for differing, pair in zip(self._differing, message.total.pairs, strict=True):
-            differing.merge(pair.most_different)
-        self.included.add_all(message.included)
-        for receipt in message.receipts:
-            self.note_receipt(receipt)
+        return added
 
     def _check_fit(self, message: summary_pb2.LossSummary) -> None:
         """Raise MergeError when a summary is of something else."""
@@ -197,7 +213,8 @@ class SummaryState:
         for name, theirs, ours in pairs:
             if theirs != ours:
                 raise MergeError(f"{name} differ: {theirs!r} and {ours!r}")
-        if self.clustered is not None and message.clustered != self.clustered:
+        fits = self.clustered in (None, message.clustered)
+        if not fits and not _is_empty(message):
             raise MergeError("one has clusters, and the other has none")
         check_message(message)
 
@@ -211,8 +228,7 @@ class SummaryState:
     def message(self) -> summary_pb2.LossSummary:
         """Return the summary of all rows so far."""
         settings = self.settings
-        if not self._tables:
-            self._begin(clustered=False)
+        tables = self._tables or self._empty_tables(clustered=False)
         message = summary_pb2.LossSummary(
             loss=settings.loss,
             options=settings.options,
@@ -223,13 +239,13 @@ class SummaryState:
             included=self.included.messages(),
             receipts=[self.receipts[key] for key in sorted(self.receipts)],
         )
-        [total] = self._tables[0].messages().values()
+        [total] = tables[0].messages().values()
         message.total.CopyFrom(total)
         for worst, each in zip(self._worst, message.total.distributions, strict=True):
             each.worst.extend(worst.rows)
         for differing, pair in zip(self._differing, message.total.pairs, strict=True):
             pair.most_different.extend(differing.rows)
-        for table in self._tables[1:]:
+        for table in tables[1:]:
             added = message.tables.add(columns=table.columns)
             for labels, group in table.messages().items():
                 if labels is None:
@@ -257,6 +273,12 @@ def _row_loss(rows: Rows, row: int) -> summary_pb2.RowLoss:
     return message
 
 
+def _is_empty(message: summary_pb2.LossSummary) -> bool:
+    """Whether a summary covers no rows, so that it fits to those with clusters and without."""
+    counts = (each.count or each.ignored_count for each in message.total.distributions)
+    return not message.included and not any(counts)
+
+
 def _options(options: object) -> dict[str, bytes]:
     found: dict[str, evaluation_pb2.OptionValue] = dict(options)  # type: ignore[call-overload]
     return {name: each.SerializeToString(deterministic=True) for name, each in found.items()}
@@ -275,47 +297,6 @@ def settings_of(message: summary_pb2.LossSummary) -> Settings:
         overflow_to_other=any(each.HasField("other") for each in message.tables),
         max_open_clusters=MAX_OPEN_CLUSTERS,
     )
-
-
-def check_message(message: summary_pb2.LossSummary) -> None:
-    """Check the form of a summary that came from outside; MergeError says what is wrong."""
-    if not message.loss:
-        raise MergeError("loss: is empty")
-    if not MIN_SCALE <= message.scale <= MAX_SCALE:
-        raise MergeError(f"scale: {message.scale} is not in [{MIN_SCALE}, {MAX_SCALE}]")
-    width = max(len(message.candidates), 1)
-    groups = [message.total, *(each for table in message.tables for each in table.slices)]
-    groups += [table.other for table in message.tables if table.HasField("other")]
-    for group in groups:
-        _check_group(group, width)
-
-
-def _check_group(group: summary_pb2.GroupSummary, width: int) -> None:
-    pairs = width * (width - 1) // 2
-    if len(group.distributions) != width or len(group.pairs) != pairs:
-        raise MergeError(f"a group has other candidates than the {width} of the summary")
-    moments = [(each.terms, 2) for each in group.distributions]
-    moments += [(each.values, 1) for each in group.distributions]
-    moments += [(group.joint, 2 * width), (group.clusters.folded, 2 * width)]
-    for each, dimension in moments:
-        lengths = (len(each.means), len(each.products))
-        if lengths not in ((0, 0), (dimension, dimension * (dimension + 1) // 2)):
-            raise MergeError(f"moments of {dimension} numbers have the lengths {lengths}")
-    sketches = [each.sketch for each in group.distributions]
-    sketches += [each.sketch for each in group.pairs]
-    for sketch in sketches:
-        if not MIN_SCALE <= sketch.scale <= MAX_SCALE:
-            raise MergeError(f"a sketch has the scale {sketch.scale}")
-        for indices, weights in (
-            (sketch.positive_indices, sketch.positive_weights),
-            (sketch.negative_indices, sketch.negative_weights),
-        ):
-            if len(indices) != len(weights):
-                raise MergeError("a sketch has as many weights as indices, or is malformed")
-            if indices and (max(indices) > 1 << 20 or min(indices) < -(1 << 20)):
-                raise MergeError("a sketch has a bucket beyond those of float64")
-    if any(len(each.sums) != 2 * width for each in group.clusters.open):
-        raise MergeError("an open cluster has other candidates than the summary")
 
 
 def merge(messages: Iterable[summary_pb2.LossSummary]) -> summary_pb2.LossSummary:

@@ -54,10 +54,26 @@ class Prepared:
         width = len(self.candidates)
         return [self._of_joint(self.candidates[at // 2], found[at]) for at in range(2 * width)]
 
-    def values(self, candidate: int) -> Floats:
-        """Return the values of a candidate in the joint rows."""
-        each = self.candidates[candidate]
-        return self._of_joint(each, each.values)
+    def both(self, first: int, second: int) -> Flags | None:
+        """Return which rows are finite in two candidates, (N); None: all."""
+        if self.joint is None:
+            return None
+        return self.candidates[first].finite & self.candidates[second].finite
+
+    def difference(
+        self, first: int, second: int, group: Integers | None
+    ) -> tuple[Floats, Integers | None, Floats | None]:
+        """Return the differences of the rows that are finite in both, their groups and weights."""
+        both = self.both(first, second)
+        left, right = (self.candidates[each].all_values for each in (first, second))
+        weights = self.rows.weights
+        if both is None:
+            return left - right, group, weights
+        return (
+            left[both] - right[both],
+            None if group is None else group[both],
+            None if weights is None else weights[both],
+        )
 
     def _of_joint(self, candidate: CandidateRows, array: Floats) -> Floats:
         """Return the joint rows of an array of a candidate's finite rows."""
@@ -103,6 +119,8 @@ class PairTable:
     def add(self, difference: Floats, group: Integers | None, weights: Floats | None) -> None:
         """Add the difference of each row."""
         groups = self.outcomes.shape[1]
+        if not len(difference):
+            return
         for outcome, flags in enumerate((difference < 0, difference == 0, difference > 0)):
             at = np.zeros(int(flags.sum()), np.int64) if group is None else group[flags]
             self.outcomes[outcome] += np.bincount(at, minlength=groups)
@@ -203,14 +221,36 @@ class GroupTable:
         terms = prepared.terms(self.distributions, group)
         if self.joint is not None and len(terms[0]):
             self.joint.merge(MomentsTable.of_rows(terms, ours, len(self._groups)))
-            weights = prepared.rows.weights
-            weights = None if weights is None else np.asarray(prepared.of_joint(weights))
-            for pair, (a, b) in zip(self.pairs, self._settings.pairs, strict=True):
-                pair.add(prepared.values(a) - prepared.values(b), ours, weights)
+        for pair, (a, b) in zip(self.pairs, self._settings.pairs, strict=True):
+            pair.add(*prepared.difference(a, b, group))
         if self.clusters is not None and prepared.clustered is not None:
             clusters = prepared.clustered
             key_of = np.asarray(prepared.of_joint(clusters.key_of), np.int64)
             self.clusters.add(terms, ours, clusters.keys, key_of, clusters.complete)
+
+    def new_clusters(self, prepared: Prepared, placement: Placement, enough: int) -> int:
+        """Return how many sums these rows will add to the open ones, at most.
+
+        Exact where they might be more than `enough`.
+        """
+        clusters, table = prepared.clustered, self.clusters
+        if clusters is None or table is None:
+            return 0
+        lasting = np.array([each not in clusters.complete for each in clusters.keys], bool)
+        places = len(placement.labels)
+        most = min(len(clusters.key_of), int(lasting.sum()) * places)
+        if most <= enough:
+            return most
+        key_of = np.asarray(prepared.of_joint(clusters.key_of), np.int64)
+        code = key_of * places
+        if placement.group is not None:
+            code = code + np.asarray(prepared.of_joint(placement.group), np.int64)
+        found = np.unique(code[lasting[key_of]]).tolist()
+        pairs = {(at // places, placement.labels[at % places]) for at in found}
+        return sum(
+            not table.is_open(clusters.keys[key], self._groups.get(labels, -1))
+            for key, labels in pairs
+        )
 
     def _grow(self, labels: Sequence[Labels | None]) -> None:
         """Add the slices that are not there."""
@@ -225,9 +265,8 @@ class GroupTable:
                 part.grow(groups)
 
     def merge(self, other: "GroupTable") -> None:
-        """Add the rows of another table of the same columns; TooManyError for too many slices."""
+        """Add the rows of another table of the same columns, for which `check_room` is called."""
         labels = list(other._groups)  # noqa: SLF001 (of the same class)
-        self._check_room(labels)
         if any(each is not None and each not in self._groups for each in labels):
             labels = self._with_room(labels)
         self._grow(labels)
@@ -237,9 +276,14 @@ class GroupTable:
             return
         self._merge_into(other, into)
 
-    def _check_room(self, labels: Sequence[Labels | None]) -> None:
-        named = {each for each in (*self._groups, *labels) if each is not None}
-        if len(named) > self._settings.max_slices and not self._settings.overflow_to_other:
+    def check_room(self, other: "GroupTable") -> None:
+        """Raise TooManyError where there would be too many slices, unless they may be joined.
+
+        They may where some are already, whatever the settings.
+        """
+        every = {*self._groups, *other._groups}  # noqa: SLF001 (of the same class)
+        may_join = self._settings.overflow_to_other or None in every
+        if len(every) > self._settings.max_slices and not may_join:
             raise TooManyError(
                 f"{' x '.join(self.columns)} has more than {self._settings.max_slices} slices"
             )

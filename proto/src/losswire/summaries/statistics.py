@@ -171,9 +171,8 @@ def estimate(group: summary_pb2.GroupSummary, candidate: int = 0) -> Estimate:
 def difference(group: summary_pb2.GroupSummary, first: int, second: int) -> Estimate:
     """Return how much the mean of one candidate is above that of another, over the same rows.
 
-    The rows are paired: what makes a row hard for both has no part in the standard error. Rows
-    that are not finite in all candidates have no part, and the difference is NaN where the mean of
-    either is.
+    The rows are paired: what makes a row hard for both has no part in the standard error. Neither
+    have rows that are not finite in all candidates. The difference is NaN where either mean is.
     """
     clustered = group.HasField("clusters")
     found = _clusters_of(group.clusters) if clustered else _observations(group.joint)
