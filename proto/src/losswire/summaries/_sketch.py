@@ -86,21 +86,13 @@ class SketchTable:
             weights = None if weights is None else weights[found.nonzero]
         if not len(found.indices):
             return
-        shift = found.scale - self.scale
         kinds = 1 if found.signs is None else 2
-        self._make_room(found.low >> shift, found.high >> shift, kinds)
         shift = found.scale - self.scale
+        self._make_room(found.low >> shift, found.high >> shift, kinds, len(self.zero))
+        shift = found.scale - self.scale
+        self._cover(found.low >> shift, found.high >> shift, kinds)
         indices = found.indices >> shift if shift else found.indices
         self._count(indices - self._first, group, found.signs, weights)
-        negative = values < 0
-        signs = negative.astype(np.int64) if negative.any() else None
-        magnitudes = np.abs(values) if signs is not None else values
-        kinds, scale = 1 if signs is None else 2, self.scale
-        indices = bucket_indices(magnitudes, scale)
-        self._make_room(int(indices.min()), int(indices.max()), kinds, len(self.zero))
-        indices >>= scale - self.scale
-        self._cover(int(indices.min()), int(indices.max()), kinds)
-        self._count(indices - self._first, group, signs, weights)
         self._shrink()
 
     def _add_zeros(self, count: int, group: Integers | None, weights: Floats | None) -> None:
@@ -145,46 +137,6 @@ class SketchTable:
         grown[:, :old_kinds, start : start + span] = self._weights
         self._weights, self._first = grown, first
 
-    def _make_room(self, first: int, last: int, kinds: int) -> None:
-        """Make room for the buckets from `first` to `last`, if need be at a lower scale.
-
-        The scale is lowered before anything is allocated: two values may be half a million buckets
-        apart.
-        """
-        scale = self.scale
-        self._lower_for(len(self.zero), (first, last), kinds)
-        shift = scale - self.scale
-        self._cover(first >> shift, last >> shift, kinds)
-
-    def _lower_for(self, groups: int, wanted: tuple[int, int] | None, kinds: int = 1) -> None:
-        """Lower the scale until so many groups fit, with the buckets from a first to a last one."""
-        _, known_kinds, span = self._weights.shape
-        have = (self._first, self._first + span - 1) if span else None
-        first, last = _union(have, wanted)
-        kinds = max(kinds, known_kinds)
-        grows = groups > len(self.zero) or kinds > known_kinds or (first, last) != have
-        if not grows or groups * kinds * (last - first + 1) <= _MAX_CELLS:
-            return
-        # Without the margin on either side, of which the scale must not depend.
-        first, last = _union(self._extent(), wanted)
-        while self.scale > MIN_SCALE and groups * kinds * (last - first + 1) > _MAX_CELLS:
-            self._lower()
-            first, last = first >> 1, last >> 1
-
-    def _shrink(self) -> None:
-        """Lower the scale while a group has too many buckets."""
-        while self.scale > MIN_SCALE and self._is_too_large():
-            self._lower()
-
-    def _is_too_large(self) -> bool:
-        _, kinds, span = self._weights.shape
-        if kinds * span <= MAX_BUCKETS:
-            return False
-        used = np.count_nonzero(self._weights, axis=(1, 2))
-        return bool(len(used)) and int(used.max()) > MAX_BUCKETS
-
-    def _extent(self) -> tuple[int, int] | None:
-        """Return the first and the last bucket that has something, in any group."""
     def _make_room(self, first: int, last: int, kinds: int, groups: int) -> None:
         """Lower the scale until the buckets from `first` to `last` of this scale can be covered.
 
@@ -238,7 +190,6 @@ class SketchTable:
 
     def grow(self, groups: int) -> None:
         """Add groups without values."""
-        self._lower_for(groups, None)
         used = self._used()
         if used:
             self._make_room(*used, 1, groups)
@@ -252,18 +203,6 @@ class SketchTable:
         self.lower_to(other.scale)
         other.lower_to(self.scale)
         self.zero[into] += other.zero
-        extent = other._extent()  # noqa: SLF001 (of the same class)
-        if extent is None:
-            return
-        kinds, scale = other._weights.shape[1], self.scale  # noqa: SLF001
-        self._make_room(*extent, kinds)
-        other.lower_to(self.scale)
-        first, last = (each >> scale - self.scale for each in extent)
-        at = first - other._first  # noqa: SLF001
-        added = other._weights[:, :, at : at + last - first + 1]  # noqa: SLF001
-        start = first - self._first
-        self._weights[into, :kinds, start : start + last - first + 1] += added
-        self._shrink()
         used = other._used()  # noqa: SLF001 (of the same class)
         if used is None:
             return
@@ -301,11 +240,3 @@ class SketchTable:
                 other._cover(int(at.min()), int(at.max()), sign + 1)
                 other._weights[0, sign, at - other._first] += np.array(weights)
         self.merge(other, np.array([group]))
-
-
-def _union(one: tuple[int, int] | None, other: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the first and the last bucket of two ranges; an empty range where there is none."""
-    known = [each for each in (one, other) if each is not None]
-    if not known:
-        return 0, -1
-    return min(each[0] for each in known), max(each[1] for each in known)
