@@ -17,6 +17,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "losswire.server.__main__": "the program",
     "losswire.server.docs": "writes docs/losses.md",
     "losswire.server.cli": "command line",
+    "losswire.server.local": "in the caller's process",
     "losswire.server.app": "puts the parts together, starts and stops them",
     "losswire.server.rpc": "bytes to calls, exceptions to statuses",
     "losswire.server.prepared": "cache of evaluations that need no decoding",
