@@ -42,6 +42,11 @@ $(INSTALLED): constraints.txt tools/requirements.txt examples/requirements.txt \
 demo: $(INSTALLED) ## train a small digit classifier against a server
 	$(BIN)/python examples/digits/train.py
 
+.PHONY: demo-cluster
+demo-cluster: $(INSTALLED) ## evaluate 64 files on a local Ray cluster, killing a worker on the way
+	$(BIN)/python -c "import ray" 2>/dev/null || $(PIP_INSTALL) ray
+	$(BIN)/python examples/cluster/evaluate.py $(ARGS)
+
 .PHONY: serve
 serve: $(INSTALLED) ## run a server; ARGS="..." passes options
 	$(BIN)/losswire-server serve $(ARGS)
@@ -59,6 +64,10 @@ test-quick: $(INSTALLED) ## run one case of each fast test, in less than a minut
 .PHONY: test-wheels
 test-wheels: $(INSTALLED) ## run the tests of what packaging can break
 	$(BIN)/python tools/test_wheels.py
+
+.PHONY: engines
+engines: $(INSTALLED) ## install Ray and Spark, which some tests need
+	$(PIP_INSTALL) --requirement tools/engines.txt
 
 .PHONY: bench
 bench: $(INSTALLED) ## measure beside the floors (minutes; an idle machine); ARGS="..." passes options

@@ -27,6 +27,10 @@ def _import(statement: str, *watched: str) -> "subprocess.CompletedProcess[str]"
 STATEMENTS = (
     ("import losswire.client", ("torch", "jax")),
     ("import losswire.client.cli", ("torch", "jax")),
+    ("from losswire.client import Client; Client('host:1')", ("torch", "losswire.server")),
+    ("from losswire.client import Client; Client('local:')", ("torch",)),
+    ("import losswire.client.distributed", ("torch", "jax", "pyarrow")),
+    ("import losswire.client.ray, losswire.client.spark", ("ray", "pyspark", "pyarrow")),
     ("import losswire.client.torch", ("jax",)),
     ("import losswire.client.jax", ("torch",)),
 )

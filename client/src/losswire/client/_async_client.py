@@ -60,7 +60,7 @@ class AsyncClient:
         retry: RetryPolicy | None = None,
     ) -> None:
         """Prepare to connect; arguments and errors are those of `Client`."""
-        self._session = open_session(target, timeout, token, retry)
+        self._session = open_session(target, timeout, token, retry, credentials)
         self._regions = Regions(self._session)
         self._lender = StagingLender(self._regions)
         self._runner = AsyncRunner(self._session, credentials)

@@ -62,13 +62,20 @@ class Client:
 
         `target` is `host:port`, several of these with commas between them, or a gRPC name such
         as `dns:///name:port` or `unix:/path`. Calls go round all addresses, and past those that
-        cannot be reached. `timeout` is the default for each call, in seconds, greater than 0, all
-        tries included. `credentials` switch TLS on; `token` is printable ASCII text, sent with
-        each call as `authorization: Bearer`. `retry` says when failed calls are tried again.
+        cannot be reached. `local:` evaluates in this process and needs losswire-server installed:
+        the first call of all such clients starts the service on threads of its own, which imports
+        torch and takes seconds that `timeout` does not count. `local:?threads=2&device=cpu` says
+        how many threads torch uses and on which device: `auto`, `cpu` or `cuda`.
 
-        Raises TypeError and ValueError for arguments that cannot be right.
+        `timeout` is the default for each call, in seconds, greater than 0, all tries included.
+        `credentials` switch TLS on; `token` is printable ASCII text, sent with each call as
+        `authorization: Bearer`. `retry` says when failed calls are tried again.
+
+        Raises TypeError and ValueError for arguments that cannot be right, ModuleNotFoundError for
+        `local:` without losswire-server, RuntimeError for `local:` in a process that was forked
+        when its parent's was running.
         """
-        self._session = open_session(target, timeout, token, retry)
+        self._session = open_session(target, timeout, token, retry, credentials)
         self._regions = Regions(self._session)
         self._lender = StagingLender(self._regions)
         self._runner = Runner(self._session, credentials)

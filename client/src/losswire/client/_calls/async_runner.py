@@ -54,6 +54,8 @@ class AsyncRunner:
         Steps of a step use the attempts of its call. Raises the errors of the steps, and
         RuntimeError when the client cannot be used.
         """
+        if self.session.needs_start:
+            await asyncio.to_thread(self.session.start)
         attempts = attempts or self.session.attempts(timeout)
         self._connect()
         try:

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
+
 from losswire.client._calls.interrupt import Interrupt
+from losswire.client._calls.local import SCHEME, LocalServer, find_local
 from losswire.client._calls.retry import Attempts, RetryPolicy, Rotation
 from losswire.client._messages import thresholds
 from losswire.client._messages.catalogue import LossInfo, ServerInfo
@@ -41,13 +44,13 @@ _ADDRESS_LISTS = ("ipv4:", "ipv6:")
 def parse_targets(target: str) -> list[str]:
     """Split a target into those that need a channel each.
 
-    `host:port` and `[v6]:port`, several with commas between them, and any name with a scheme
-    that gRPC knows (`dns:///name:port`, `unix:/path`). gRPC spreads calls over all addresses
+    `host:port` and `[v6]:port`, several with commas between them, `local:`, and any name with a
+    scheme that gRPC knows (`dns:///name:port`, `unix:/path`). gRPC spreads calls over all addresses
     of one name by itself; it has no way to write several names, so those get a channel each.
     """
     if not isinstance(target, str):
         raise TypeError(f"target: expected text such as '127.0.0.1:50051', got {target!r}")
-    if target.startswith(_ADDRESS_LISTS):
+    if target.startswith((*_ADDRESS_LISTS, SCHEME)):
         return [target]
     parts = [part.strip() for part in target.split(",")]
     for part in parts:
@@ -96,6 +99,8 @@ class Session:
     """When failed calls are tried again."""
     metadata: tuple[tuple[str, str], ...] | None
     """The metadata of each call."""
+    local: LocalServer | None = None
+    """The server in this process, for the target `local:`."""
     server: ServerInfo | None = None
     """The cached description of the server; None before it is known. All servers of one client are
     assumed to be alike."""
@@ -138,19 +143,46 @@ class Session:
                 "client in each"
             )
 
+    @property
+    def needs_start(self) -> bool:
+        """Whether the server is in this process and does not run yet; `start` starts it."""
+        return self.local is not None and not self.local.is_ready
+
+    def start(self) -> None:
+        """Start the server in this process, where the target is one, and wait until it serves."""
+        self.check_usable()
+        if self.local is not None:
+            self.local.start()
+
     def attempts(self, timeout: float | None, only: int | None = None) -> Attempts:
         """Start a call, to any target or only to the one with an index."""
         self.check_usable()
+        if self.needs_start:
+            self.start()
         seconds = self.timeout if timeout is None else check_timeout(timeout, self.timeout)
         return Attempts(self.retry, self.rotation, seconds, only)
 
 
 def open_session(
-    target: str, timeout: float, token: str | None, retry: RetryPolicy | None
+    target: str,
+    timeout: float,
+    token: str | None,
+    retry: RetryPolicy | None,
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> Session:
-    """Check a client's arguments; TypeError or ValueError with the argument's name."""
+    """Check a client's arguments; TypeError or ValueError with the argument's name.
+
+    ModuleNotFoundError for `local:` where the service is not installed.
+    """
+    targets, local = parse_targets(target), None
+    if target.startswith(SCHEME):
+        if credentials is not None:
+            raise ValueError("credentials: a target local: is in this process and takes none")
+        local = find_local(target)
+        targets = [local.address]
     return Session(
-        targets=parse_targets(target),
+        targets=targets,
+        local=local,
         timeout=check_timeout(timeout, thresholds.DEFAULT_TIMEOUT_SECONDS),
         retry=retry or RetryPolicy(),
         metadata=_authorization(token),

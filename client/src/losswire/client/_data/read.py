@@ -9,7 +9,7 @@ from losswire.client._data.assemble import ArrowSource, Assembler, DictSource
 from losswire.client._data.batch import Batch
 from losswire.client._data.datasets import files_in, is_dataset, is_scanner
 from losswire.client._data.formats import MAX_BATCH_ROWS
-from losswire.client._data.partitions import read_files
+from losswire.client._data.partitions import Partition, read_files, read_partition
 from losswire.client._data.place import Place
 from losswire.client._data.streams import STREAM, check_unique, guarded, numbered, regroup
 from losswire.client._data.wanted import ColumnsWanted
@@ -33,6 +33,7 @@ def read_batches(
       them) are streams of rows, cut into batches of some MiB. Only the columns wanted are read.
     - An iterable of these is all of them, one after the other. Rows count on over all that are
       not files.
+    - A `Partition` of files.
 
     With `batch_rows`, batches have at most so many rows.
 
@@ -44,6 +45,8 @@ def read_batches(
     """
     if batch_rows is not None and batch_rows < 1:
         raise ValueError(f"batch_rows must be at least 1, not {batch_rows}")
+    if isinstance(batches, Partition):
+        return read_partition(batches, wanted, batch_rows)
     reader = _Reader(wanted, batch_rows)
     found = reader.read(batches, STREAM)
     return reader.each(_checked_iterable(batches)) if found is None else found

@@ -126,7 +126,7 @@ def refusals() -> Iterator[None]:
     """Convert the SDK's errors for arguments that cannot be sent to UsageError."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ModuleNotFoundError) as error:
         raise UsageError(str(error)) from error
 
 

@@ -73,6 +73,8 @@ def run(arguments: argparse.Namespace) -> Exit:
     """Ask every server that is named; returns the worst status."""
     with refusals():
         session = open_session(arguments.server, arguments.timeout, arguments.token, None)
+        if session.needs_start:
+            session.start()
     deadline = time.monotonic() + arguments.timeout
     worst = Exit.OK
     for target in session.targets:

@@ -1,0 +1,231 @@
+"""The service inside of the caller's own process, for the SDK's target `local:`.
+
+The SDK finds `local_server` by the entry point `losswire.local` of this distribution, so that it
+imports nothing of the service. Torch is imported when the first call needs it.
+"""
+
+import asyncio
+import atexit
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from losswire.server.settings import Settings, available_cpus, available_memory
+
+P = ParamSpec("P")
+ResultT = TypeVar("ResultT")
+
+_DEVICES: Final = ("auto", "cpu", "cuda")
+_OPTIONS: Final = ("device", "threads")
+_LONGEST_FOLDER: Final = 60
+"""The bytes of a folder's path with which those of the sockets below fit into their 107."""
+_PREFIX: Final = "losswire-local-"
+_LOCK: Final = "lock"
+"""The file in a server's folder that is locked while the process runs."""
+_DRAIN_SECONDS: Final = 1.0
+"""The seconds that calls may continue when the process exits."""
+_STOP_SECONDS: Final = 10.0
+"""The longest wait for the end of the thread when the process exits."""
+
+
+class LocalServer:
+    """A server on a thread of this process; the SDK calls it through a unix socket."""
+
+    def __init__(self, device: str, threads: int) -> None:
+        """Prepare; `start` starts it."""
+        self._device = device
+        self._threads = threads
+        self._folder = _new_folder()
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._started = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def address(self) -> str:
+        """The target to connect to, once it is started: `unix:PATH`."""
+        return f"unix:{self._folder / 'grpc.sock'}"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it was started."""
+        return self._started
+
+    def start(self) -> None:
+        """Start it and wait until it serves; nothing when it does already. Any thread may call.
+
+        Raises RuntimeError when it cannot start, and in a forked child of its process.
+        """
+        if self._process != os.getpid():
+            raise RuntimeError(_FORKED)
+        with self._lock:
+            if self._started:
+                return
+            ready: Future[None] = Future()
+            self._thread = threading.Thread(
+                target=self._run, args=(ready,), name="losswire-local", daemon=True
+            )
+            self._thread.start()
+            try:
+                ready.result()
+            except Exception as error:
+                message = f"target: local: does not start: {error}"
+                raise RuntimeError(message) from error
+            self._started = True
+            atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """End calls under way and the thread; nothing in a forked child."""
+        if self._process != os.getpid() or self._loop is None or self._stopping is None:
+            return
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._thread is not None:
+            self._thread.join(_STOP_SECONDS)
+
+    def _run(self, ready: "Future[None]") -> None:
+        """Serve on this thread until `stop`."""
+        try:
+            _remove_stale(self._folder.parent)
+            self._folder.mkdir(mode=0o700)
+            with (self._folder / _LOCK).open("wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                asyncio.run(self._serve(ready))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, a thread waits for it
+            if not ready.done():
+                ready.set_exception(error)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _serve(self, ready: "Future[None]") -> None:
+        # Imports torch, which takes seconds.
+        from losswire.server.app import App  # noqa: PLC0415
+
+        budget = max(available_memory() // 2, 1)
+        app = App(
+            Settings(
+                listen=self.address,
+                device=self._device,
+                threads=self._threads,
+                memory_budget_bytes=budget,
+                resident_quota_bytes=budget // 4,
+                region_quota_bytes=budget // 4,
+                region_socket=str(self._folder / "regions.sock") if _can_share() else "",
+                drain_seconds=_DRAIN_SECONDS,
+            )
+        )
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(_Executor(thread_name_prefix="losswire-local"))
+        await app.start()
+        self._loop, self._stopping = loop, asyncio.Event()
+        ready.set_result(None)
+        await self._stopping.wait()
+        await app.stop()
+
+
+class _Executor(ThreadPoolExecutor):
+    """Calls functions on this thread once the interpreter ends, which starts no more threads."""
+
+    def submit(
+        self, fn: Callable[P, ResultT], /, *args: P.args, **kwargs: P.kwargs
+    ) -> "Future[ResultT]":
+        """Call a function on another thread, or now."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:
+            done: Future[ResultT] = Future()
+            try:
+                done.set_result(fn(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001 - for the one who waits
+                done.set_exception(error)
+            return done
+
+
+_FORKED: Final = (
+    "target: local: was in use before this process was forked, and its threads are the parent's. "
+    "Start processes with 'spawn' or 'forkserver', or fork before the first call"
+)
+
+_servers: dict[tuple[str, int], LocalServer] = {}
+_lock = threading.Lock()
+_inherited_started = False
+"""Whether this process was forked from one whose server runs."""
+
+
+def local_server(options: Mapping[str, str]) -> LocalServer:
+    """Return this process's server with these options, one for all who ask for the same.
+
+    `threads` is the number of threads that torch uses on the CPU, by default all that the process
+    may use; `device` is `auto`, the default, `cpu` or `cuda`. Starts nothing. Raises ValueError
+    for other options, RuntimeError in a forked child of a process whose server runs.
+    """
+    unknown = sorted(options.keys() - set(_OPTIONS))
+    if unknown:
+        expected = " and ".join(_OPTIONS)
+        message = f"target: local: has no option {unknown[0]!r}; it has {expected}"
+        raise ValueError(message)
+    device = options.get("device", "auto")
+    if device not in _DEVICES:
+        message = f"target: device: expected one of {', '.join(_DEVICES)}, got {device!r}"
+        raise ValueError(message)
+    threads = options.get("threads", str(available_cpus()))
+    if not (threads.isascii() and threads.isdecimal() and int(threads) > 0):
+        message = f"target: threads: expected a whole number greater than 0, got {threads!r}"
+        raise ValueError(message)
+    if _inherited_started:
+        raise RuntimeError(_FORKED)
+    with _lock:
+        key = device, int(threads)
+        if key not in _servers:
+            _servers[key] = LocalServer(*key)
+        return _servers[key]
+
+
+def _new_folder() -> Path:
+    """Return the path of a folder that nobody else has; the server creates it."""
+    parent = Path(tempfile.gettempdir())
+    if len(os.fsencode(parent)) > _LONGEST_FOLDER:
+        parent = Path("/tmp")  # noqa: S108 - the folder in it is private and its name random
+    return parent / f"{_PREFIX}{secrets.token_hex(8)}"
+
+
+def _can_share() -> bool:
+    """Return whether this system can share memory with a caller."""
+    from losswire.server.memory.regions import memory  # noqa: PLC0415 - imports torch
+
+    try:
+        if memory.HAVE_REGIONS:
+            memory.check_sharing()
+    except OSError:
+        return False
+    return memory.HAVE_REGIONS
+
+
+def _remove_stale(parent: Path) -> None:
+    """Remove the folders of processes that were killed: the kernel has released their locks."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError), (folder / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forget_in_child() -> None:
+    """Start anew in a forked child: threads and connections are the parent's."""
+    global _lock, _inherited_started  # noqa: PLW0603 - the state of the process
+    _lock = threading.Lock()
+    _inherited_started = _inherited_started or any(each.is_ready for each in _servers.values())
+    _servers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
