@@ -1,123 +1,144 @@
-"""A summary of many rows beside one chunked evaluation of them: `python -m benchmarks.summaries`.
+"""`python -m benchmarks.summaries`: a summary of many rows beside what else gives its numbers.
 
-Both send the same rows over TCP on the loopback interface, by turns; the summary also has a table
-of slices and worst rows. It speaks the contract, as the huge call does.
+All get the same rows, which are in memory, by turns: a summary over TCP, on the same machine and in
+this process (`local:`), with a table of slices and worst rows; `evaluate`, which gives the mean
+only, over TCP in chunks and on the same machine; and torch with numpy in this process, which finds
+what the summary has: row losses, moments, a histogram, slices and worst rows.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import grpc
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.processes import Server
 from losswire.client import Client
-from losswire.v1 import loss_service_pb2, summary_pb2
-from losswire.wire import attach, bytes_of, encode_spec, encode_tensor
 
 Array = npt.NDArray[Any]
 
 _TIMEOUT = 300.0
-_METHOD = "/losswire.v1.LossService/SummarizeLosses"
-_OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 _LOSS = "cross_entropy"
-_SERVER = ("serve", "--listen", "127.0.0.1:0", "--region-quota-mib", "0")
+_SERVER = ("serve", "--listen", "127.0.0.1:0", "--store", "none", "--threads", "2")
+_OVER_TCP = ("--region-quota-mib", "0")
+_BUCKETS = 64
+"""The buckets for each factor of 2: as fine as those of the summary."""
+_HERE = 1 << 18
+"""The rows that torch and numpy take at a time, which is the fastest."""
 
 
 class Rows:
     """Logits, classes, and the slice of each row."""
 
-    def __init__(self, rows: int, columns: int, slices: int) -> None:
+    def __init__(self, rows: int, columns: int, slices: int, batch: int) -> None:
         """Draw them."""
         rng = np.random.default_rng(1)
         self.logits = rng.standard_normal((rows, columns), np.float32)
         self.classes = rng.integers(0, columns, rows)
         self.slices = rng.integers(0, slices, rows, np.uint8)
-        self.labels = [f"slice {number}" for number in range(slices)]
+        self.count = slices
+        self._batch = batch
+
+    def batches(self) -> Iterator[dict[str, Array]]:
+        """Yield all rows, some at a time."""
+        for start in range(0, len(self.logits), self._batch):
+            rows = slice(start, start + self._batch)
+            yield {
+                "input": self.logits[rows],
+                "target": self.classes[rows],
+                "slice": self.slices[rows],
+            }
 
 
-def _summarize(address: str, rows: Rows, batch_bytes: int, worst: int) -> Callable[[], float]:
-    """Return a call that summarizes all rows and returns their mean."""
-    row_bytes = rows.logits[0].nbytes + rows.classes.itemsize
-    step = batch_bytes // row_bytes
-    channel = grpc.insecure_channel(address, _OPTIONS)
-    method: Any = channel.stream_stream(
-        _METHOD, response_deserializer=loss_service_pb2.SummarizeLossesResponse.FromString
-    )
-
-    def requests() -> Iterator[bytes]:
-        header = loss_service_pb2.SummarizeLossesRequest()
-        header.header.evaluation.loss = _LOSS
-        header.header.worst = worst
-        header.header.tables.add(columns=["slice"])
-        yield header.SerializeToString()
-        for start in range(0, len(rows.logits), step):
-            arrays: dict[str, Array] = {"input": rows.logits[start : start + step]}
-            arrays["target"] = rows.classes[start : start + step]
-            column = summary_pb2.Column(
-                codes=encode_tensor(rows.slices[start : start + step]), labels=rows.labels
-            )
-            batch = summary_pb2.SummaryBatch(
-                inputs={name: encode_spec(each) for name, each in arrays.items()},
-                columns={"slice": column},
-            )
-            message = loss_service_pb2.SummarizeLossesRequest(batch=batch)
-            elements = {f'batch.inputs["{name}"]': bytes_of(a) for name, a in arrays.items()}
-            yield b"".join(attach(message, elements))
-
-    def call() -> float:
-        *_, last = method(requests(), timeout=_TIMEOUT)
-        [total] = last.report.summary.total.distributions
-        return float(total.mean_numerator / total.mean_denominator)
-
-    return call
+def _summarize(client: Client, rows: Rows, worst: int) -> float:
+    found = client.summarize(_LOSS, rows.batches(), slices=["slice"], worst=worst, timeout=_TIMEOUT)
+    return found.mean
 
 
-def _evaluate(address: str, rows: Rows) -> Callable[[], float]:
-    """Return a chunked call that evaluates all rows and returns their mean."""
-    client = Client(address, timeout=_TIMEOUT)
+def _evaluate(client: Client, rows: Rows) -> float:
+    inputs: dict[str, Any] = {"input": rows.logits, "target": rows.classes}
+    result = client.evaluate(_LOSS, inputs, timeout=_TIMEOUT)
+    return result.mean_numerator / result.mean_denominator
 
-    def call() -> float:
-        inputs: dict[str, Array] = {"input": rows.logits, "target": rows.classes}
-        result = client.evaluate(_LOSS, inputs)
-        return result.mean_numerator / result.mean_denominator
 
-    return call
+def _here(rows: Rows, worst: int) -> float:
+    """Compute the same by torch and numpy in this process."""
+    import torch  # noqa: PLC0415 (the other ways do without)
+    from torch.nn import functional as F  # noqa: PLC0415
+
+    sums = np.zeros((3, rows.count))
+    buckets: dict[int, int] = {}
+    largest = np.zeros(0)
+    low, high = np.inf, -np.inf
+    for start in range(0, len(rows.logits), _HERE):
+        part = slice(start, start + _HERE)
+        logits, classes = torch.from_numpy(rows.logits[part]), torch.from_numpy(rows.classes[part])
+        values = F.cross_entropy(logits, classes, reduction="none").numpy().astype(np.float64)
+        groups = rows.slices[part].astype(np.int64)
+        sums[0] += np.bincount(groups, minlength=rows.count)
+        sums[1] += np.bincount(groups, values, minlength=rows.count)
+        sums[2] += np.bincount(groups, values * values, minlength=rows.count)
+        low, high = min(low, values.min()), max(high, values.max())
+        index = np.floor(np.log2(values) * _BUCKETS).astype(np.int64) + 64 * _BUCKETS
+        for counts in (index, groups * (128 * _BUCKETS) + index):
+            found = np.bincount(counts)
+            for each in np.flatnonzero(found).tolist():
+                buckets[each] = buckets.get(each, 0) + int(found[each])
+        both = np.concatenate([largest, values[np.argpartition(values, -worst)[-worst:]]])
+        largest = np.sort(both)[-worst:]
+    return float(sums[1].sum() / sums[0].sum())
+
+
+def _measure(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Make the calls by turns; returns their seconds, without those of the first round."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            mean = call()
+            seconds[name].append(time.perf_counter() - begun)
+            print(f"{name:28} {seconds[name][-1]:6.2f} s, mean {mean:.15g}", flush=True)
+    return {name: each[1:] for name, each in seconds.items()}
 
 
 def main() -> None:
-    """Measure by turns and print rows per second."""
+    """Measure and print rows per second, ratios and the server's memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--columns", type=int, default=10)
     parser.add_argument("--slices", type=int, default=8)
     parser.add_argument("--worst", type=int, default=20)
-    parser.add_argument("--batch-bytes", type=int, default=1 << 20)
+    parser.add_argument("--batch", type=int, default=100_000, help="rows in each batch")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    rows = Rows(given.rows, given.columns, given.slices)
-    with Server("losswire.server", *_SERVER) as server:
-        calls = {
-            "evaluate": _evaluate(server.address, rows),
-            "summarize": _summarize(server.address, rows, given.batch_bytes, given.worst),
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(given.rounds + 1):
-            for name, call in calls.items():
-                begun, used = time.perf_counter(), server.cpu_seconds + time.process_time()
-                mean = call()
-                seconds[name].append(time.perf_counter() - begun)
-                used = server.cpu_seconds + time.process_time() - used
-                print(f"{name:10} {seconds[name][-1]:.2f} s, {used:.2f} s of CPU, mean {mean:.15g}")
-        peak = server.peak_bytes / 2**20
-    best = {name: statistics.median(each[1:]) for name, each in seconds.items()}
-    for name, each in best.items():
-        print(f"{name:10} {given.rows / each / 1e6:.2f} million rows/s")
-    print(f"ratio {best['evaluate'] / best['summarize']:.2f}, peak memory {peak:.0f} MiB")
+    rows = Rows(given.rows, given.columns, given.slices, given.batch)
+    remote = Server("losswire.server", *_SERVER, *_OVER_TCP)
+    near = Server("losswire.server", *_SERVER)
+    with remote, near, Client(remote.address) as tcp, Client(near.address) as same:
+        with Client("local:?threads=2") as local:
+            calls: dict[str, Callable[[], float]] = {
+                "evaluate over TCP": lambda: _evaluate(tcp, rows),
+                "summarize over TCP": lambda: _summarize(tcp, rows, given.worst),
+                "evaluate, same machine": lambda: _evaluate(same, rows),
+                "summarize, same machine": lambda: _summarize(same, rows, given.worst),
+                "summarize, local:": lambda: _summarize(local, rows, given.worst),
+                "torch and numpy here": lambda: _here(rows, given.worst),
+            }
+            seconds = _measure(calls, given.rounds)
+        peak = remote.peak_bytes / 2**20
+    median = {name: statistics.median(each) for name, each in seconds.items()}
+    for name, each in median.items():
+        print(f"{name:28} {each:6.2f} s {given.rows / each / 1e6:6.2f} million rows/s")
+    for ours, theirs in (
+        ("summarize over TCP", "evaluate over TCP"),
+        ("summarize, same machine", "torch and numpy here"),
+        ("summarize, local:", "torch and numpy here"),
+    ):
+        print(f"{ours} / {theirs}, rows/s: {median[theirs] / median[ours]:.2f}")
+    print(f"peak memory of the server over TCP: {peak:.0f} MiB")
 
 
 if __name__ == "__main__":

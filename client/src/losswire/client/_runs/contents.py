@@ -2,9 +2,11 @@
 
 from typing import Any, TypeAlias
 
+from losswire.client._summaries.comparison import Comparison
+from losswire.client._summaries.summary import Summary
 from losswire.v1 import summary_pb2
 
-Contents: TypeAlias = summary_pb2.LossSummary
+Contents: TypeAlias = Summary | Comparison
 """What a run has: a summary, or a comparison where there are candidates."""
 
 
@@ -18,4 +20,4 @@ def to_message(value: Any) -> summary_pb2.LossSummary:
 
 def from_message(message: summary_pb2.LossSummary) -> Contents:
     """Return the summary or comparison of a message."""
-    return message
+    return Comparison(message) if message.candidates else Summary(message)

@@ -5,7 +5,15 @@ import sys
 from collections.abc import Sequence
 
 from losswire.client import LosswireError, __version__
-from losswire.client.cli import _catalogue, _check_gradient, _eval, _gate, _ping, _runs
+from losswire.client.cli import (
+    _catalogue,
+    _check_gradient,
+    _eval,
+    _gate,
+    _ping,
+    _runs,
+    _summarize,
+)
 from losswire.client.cli._common import (
     STATUS_HELP,
     Exit,
@@ -16,7 +24,7 @@ from losswire.client.cli._common import (
     status_of,
 )
 
-_COMMANDS = (_catalogue, _eval, _check_gradient, _runs, _gate, _ping)
+_COMMANDS = (_catalogue, _eval, _check_gradient, _summarize, _runs, _gate, _ping)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

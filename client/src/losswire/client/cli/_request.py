@@ -94,7 +94,7 @@ def inputs_of(arguments: argparse.Namespace, loss: LossInfo, dtypes: "DTypes") -
     texts: dict[str, str | None] = {
         each.name: getattr(arguments, _INPUT.format(each.name), None) for each in loss.inputs
     }
-    for name, value in _pairs(arguments.tensor, "--tensor"):
+    for name, value in pairs(arguments.tensor, "--tensor"):
         if name not in texts:
             known = ", ".join(texts)
             message = f"--tensor {name}: {loss.name} has no such input; it has {known}"
@@ -126,7 +126,7 @@ def options_of(arguments: argparse.Namespace, loss: LossInfo) -> dict[str, Optio
     types = {each.name: each.type for each in loss.options}
     return {
         name: _typed(name, text, types.get(name) or str)
-        for name, text in _pairs(arguments.option, "--option")
+        for name, text in pairs(arguments.option, "--option")
     }
 
 
@@ -162,7 +162,8 @@ class DTypes:
             raise UsageError(message)
 
 
-def _pairs(texts: Sequence[str], flag: str) -> Iterator[tuple[str, str]]:
+def pairs(texts: Sequence[str], flag: str) -> Iterator[tuple[str, str]]:
+    """Split texts of the form NAME=VALUE; UsageError for others."""
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
