@@ -45,7 +45,7 @@ demo: $(INSTALLED) ## train a small digit classifier against a server
 .PHONY: demo-cluster
 demo-cluster: $(INSTALLED) ## evaluate 64 files on a local Ray cluster, killing a worker on the way
 	$(BIN)/python -c "import ray" 2>/dev/null || $(PIP_INSTALL) ray
-	$(BIN)/python examples/cluster/evaluate.py $(ARGS)
+	GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python examples/cluster/evaluate.py $(ARGS)
 
 .PHONY: serve
 serve: $(INSTALLED) ## run a server; ARGS="..." passes options

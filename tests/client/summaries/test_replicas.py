@@ -97,8 +97,11 @@ def test_a_comparison_continues(survivor: Child, tmp_path: Path) -> None:
         async with AsyncClient(f"{victim.address},{survivor.address}") as client:
             return await client.compare("cross_entropy", data(), **fields)
 
-    found = asyncio.run(run())
-    victim.wait()
+    try:
+        found = asyncio.run(run())
+    finally:
+        victim.process.kill()
+        victim.wait()
     with Client(survivor.address) as client:
         expected = client.compare("cross_entropy", map(_batch, range(_BATCHES)), **fields)
     ours, theirs = (each.message.total for each in (found, expected))

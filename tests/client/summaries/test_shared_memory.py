@@ -86,7 +86,11 @@ def test_a_server_that_is_started_again_continues(
                 children.append(Child(tmp_path / "second", listen=address))
             yield _batch(each)
 
-    with Client(address) as client:
-        found = client.summarize("cross_entropy", interrupted(), **_FIELDS)
-    with children[1]:
-        assert found == expected
+    try:
+        with Client(address) as client:
+            found = client.summarize("cross_entropy", interrupted(), **_FIELDS)
+    finally:
+        for child in children:
+            child.process.kill()
+            child.wait()
+    assert found == expected

@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Self, Unpack
 
 import numpy as np
@@ -79,16 +81,12 @@ class Plan:
         request = self.request
         arguments: Any = {name: getattr(request, name) for name in _FIELDS}
         arguments |= {"partition": partition, "timeout": self.timeout}
-        with Client(self.target) as client:
-            if request.candidates:
-                return client.compare(
-                    request.loss,
-                    batches,
-                    request.options,
-                    candidates=request.candidates,
-                    **arguments,
-                )
-            return client.summarize(request.loss, batches, request.options, **arguments)
+        client = _client(self.target, os.getpid())
+        if request.candidates:
+            return client.compare(
+                request.loss, batches, request.options, candidates=request.candidates, **arguments
+            )
+        return client.summarize(request.loss, batches, request.options, **arguments)
 
     def digest(self) -> str:
         """Return a text that is the same for plans with the same results."""
@@ -97,6 +95,13 @@ class Plan:
         }
         text = json.dumps(content, default=_described, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@lru_cache(maxsize=4)
+def _client(target: str, process: int) -> Client:
+    """Return the client of a target in this process: the next part finds it connected."""
+    del process  # a forked child needs one of its own
+    return Client(target)
 
 
 def _described(value: Any) -> Any:
