@@ -20,9 +20,9 @@ PHRASES: Final[Mapping[str, str]] = {
     "losswire.server.local": "in the caller's process",
     "losswire.server.app": "puts the parts together, starts and stops them",
     "losswire.server.rpc": "bytes to calls, exceptions to statuses",
-    "losswire.server.prepared": "cache of evaluations that need no decoding",
-    "losswire.server.runs": "runs that are kept, in a database",
-    "losswire.server.summaries": "SummarizeLosses: batches to summaries",
+    "losswire.server.prepared": "evaluations without decoding",
+    "losswire.server.runs": "kept in a database",
+    "losswire.server.summaries": "SummarizeLosses",
     "losswire.server.pipeline": "decode, resolve, validate, admit, encode",
     "losswire.server.losses": "one function a loss",
     "losswire.server.compute": "autograd, closed forms, native code; the one reduction",
@@ -35,6 +35,8 @@ PHRASES: Final[Mapping[str, str]] = {
     "losswire.client.cli": "losswire",
     "losswire.client.torch": "modules",
     "losswire.client.jax": "functions",
+    "losswire.client.exporters": "to other tools",
+    "losswire.client.sklearn": "scorers",
     "losswire.client.ray": "tasks of Ray",
     "losswire.client.spark": "tasks of Spark",
     "losswire.client.distributed": "a part, and merging",
@@ -45,16 +47,21 @@ PHRASES: Final[Mapping[str, str]] = {
     "losswire.client._runs": "runs that a server keeps",
     "losswire.client._memory": "memory shared with the server",
     "losswire.client._calls": "one call and its retries",
-    "losswire.client._data": "data frames, files and stores to batches",
-    "losswire.client._summaries": "what a summary says",
+    "losswire.client._data": "data sets to batches",
+    "losswire.client._summaries": "what they say",
+    "losswire.client._report": "a page for a browser",
     "losswire.client._messages": "arrays to messages and back",
     "losswire.client._errors": "exceptions",
     "losswire.client._allocator": "large blocks",
     "losswire.client._version": "version",
-    "losswire.wire": "the tensor codec and the few parts of protobuf's format that both sides use",
+    "losswire.summaries": "mergeable states of summaries, which both sides use",
+    "losswire.wire": "the tensor codec that both sides use",
     "losswire.v1": "the contract: .proto files and generated stubs",
 }
 """A few words on each module; a module without any cannot be drawn."""
+
+CONTRACT: Final = (("losswire.summaries", "losswire.wire"), ("losswire.v1",))
+"""The rooms of the contract's distribution, which both sides import."""
 
 _TITLES: Final = {
     "losswire.server": "Server: losswire-server",
@@ -105,8 +112,8 @@ def draw(layers: Mapping[str, Layers]) -> str:
         for number, row in enumerate(rows):
             parts += _boxes(row, left, start + _ROW * number, width, _FILLS[container])
     whole = _WIDTH - 50 - _MARGIN
-    for number, name in enumerate(("losswire.wire", "losswire.v1")):
-        parts += _boxes([name], 50, bottom + _ROW * number, whole, "#fff8c5")
+    for number, names in enumerate(CONTRACT):
+        parts += _boxes(names, 50, bottom + _ROW * number, whole, "#fff8c5")
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -116,7 +123,7 @@ def _boxes(names: Sequence[str], left: int, top: int, width: int, fill: str) -> 
     free = width - _GAP * (len(names) - 1)
     for name, share in zip(names, words, strict=True):
         wide = round(free * share / sum(words))
-        title = name if name.startswith(("losswire.wire", "losswire.v1")) else name.split(".")[2]
+        title = name if any(name in row for row in CONTRACT) else name.split(".")[2]
         middle = left + wide // 2
         yield (
             f'<rect x="{left}" y="{top}" width="{wide}" height="{_BOX}" rx="6" fill="{fill}"'
