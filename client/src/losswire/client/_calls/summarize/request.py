@@ -29,8 +29,8 @@ _DECISIVE: Final = "input"
 """The input whose type weights take."""
 
 
-class SummaryFields(TypedDict, total=False):
-    """The keyword-only arguments of `Client.summarize`, which describes them."""
+class RowFields(TypedDict, total=False):
+    """What may be said about the rows; `Client.summarize` describes it."""
 
     shared: Mapping[str, ArrayInput] | None
     columns: Mapping[str, str] | None
@@ -47,6 +47,11 @@ class SummaryFields(TypedDict, total=False):
     reduction: Literal["mean", "batchmean"] | None
     engine: EngineName | None
     compute_dtype: DTypeInput | None
+
+
+class SummaryFields(RowFields, total=False):
+    """The keyword-only arguments of `Client.summarize`, which describes them."""
+
     partition: str | None
     progress: ProgressInput
 
