@@ -3,4 +3,5 @@
 #include "softmax_message.cc"
 #include "elements.cc"
 #include "elements_message.cc"
+#include "summary_rows.cc"
 #include "layout.cc"

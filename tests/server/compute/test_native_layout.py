@@ -30,6 +30,7 @@ _REGISTRY = builtin_registry()
 _STRUCTURES: Final[tuple[type[ctypes.Structure], ...]] = (
     binding.SoftmaxRows,
     binding.Elements,
+    binding.SummaryRows,
     binding.Answer,
     binding.SoftmaxMessage,
     binding.ElementsMessage,

@@ -9,10 +9,12 @@ from losswire.summaries._buckets import (
     MIN_SCALE,
     accuracy_of,
     bucket_bounds,
+    bucket_cells,
     bucket_indices,
     scale_for,
 )
 from losswire.summaries._form import check_message
+from losswire.summaries._kernels import GroupMoments, Kernels
 from losswire.summaries._rows import (
     MAX_CANDIDATES,
     MAX_OPEN_CLUSTERS,
@@ -39,6 +41,8 @@ __all__ = [
     "MIN_SCALE",
     "OPEN_CLUSTERS",
     "Column",
+    "GroupMoments",
+    "Kernels",
     "Key",
     "MergeError",
     "Rows",
@@ -47,6 +51,7 @@ __all__ = [
     "TooManyError",
     "accuracy_of",
     "bucket_bounds",
+    "bucket_cells",
     "bucket_indices",
     "check_message",
     "merge",

@@ -110,6 +110,16 @@ def bucket_indices(magnitudes: npt.ArrayLike, scale: int) -> Integers:
     return exponents
 
 
+def bucket_cells(scale: int) -> tuple[int, Integers, Integers]:
+    """Return the tables by which `bucket_indices` finds an index, for native code.
+
+    The bits of a mantissa behind those that number its cell; and by cell: the bounds below it,
+    less what indices and exponents begin with, and the bound inside of it. `scale` is in [1, 8].
+    """
+    cells = _cells(scale)
+    return cells.shift, cells.below, cells.bound
+
+
 def bucket_bounds(index: int, scale: int) -> tuple[float, float]:
     """Return the bounds of a bucket: it has the magnitudes above the first, up to the second.
 

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from losswire.summaries._kernels import NUMPY, Kernels
 from losswire.summaries._moments import MomentsTable, sums_by_group
 from losswire.summaries._rows import Rows
 from losswire.summaries._sketch import Bucketed, SketchTable
@@ -40,6 +41,7 @@ class CandidateRows:
     candidate: int
     scale: int
     """The scale of new sketches."""
+    kernels: Kernels = NUMPY
 
     @cached_property
     def all_values(self) -> Floats:
@@ -76,7 +78,7 @@ class CandidateRows:
     @cached_property
     def bucketed(self) -> Bucketed:
         """The buckets of the values, which all tables share."""
-        return Bucketed.of(self.values, self.scale)
+        return Bucketed.of(self.values, self.scale, self.kernels)
 
     @cached_property
     def is_plain(self) -> bool:
@@ -118,8 +120,9 @@ class CandidateRows:
 class DistributionTable:
     """The losses of one candidate, for each of some groups."""
 
-    def __init__(self, groups: int, scale: int) -> None:
+    def __init__(self, groups: int, scale: int, kernels: Kernels = NUMPY) -> None:
         """Start without rows; `scale` is that of the sketches."""
+        self._kernels = kernels
         self.counts: dict[str, Integers] = {name: np.zeros(groups, np.int64) for name in _COUNTS}
         self.sums: dict[str, Floats] = {name: np.zeros(groups) for name in _SUMS}
         self.origin: Floats = np.zeros(groups)
@@ -128,7 +131,7 @@ class DistributionTable:
         self.maximum: Floats = np.full(groups, -np.inf)
         self.terms = MomentsTable(groups, 2)
         self.values = MomentsTable(groups, 1)
-        self.sketch = SketchTable(groups, scale)
+        self.sketch = SketchTable(groups, scale, kernels)
 
     @property
     def nbytes(self) -> int:
@@ -157,6 +160,9 @@ class DistributionTable:
         if not len(values):
             return
         ours = None if group is None else group if found.which is None else group[found.which]
+        if ours is not None and found.is_plain:
+            self._add_plain(found, ours)
+            return
         totals = self._sums_of(found, ours, groups)
         self._find_origins(totals)
         for name, each in totals.items():
@@ -175,6 +181,24 @@ class DistributionTable:
             np.minimum.at(self.minimum, ours[below], values[below])
             np.maximum.at(self.maximum, ours[above], values[above])
         self.sketch.add(found.bucketed, ours, weights)
+
+    def _add_plain(self, found: CandidateRows, group: Integers) -> None:
+        """Add rows of several groups whose numerators are their values."""
+        groups = len(self.minimum)
+        counts, sums = self._kernels.sums(found.values, group, groups)
+        totals = dict(zip(_SUMS, (counts, counts, sums, sums, counts), strict=True))
+        self._find_origins(totals)
+        for name, each in totals.items():
+            self.sums[name] += each
+        moments = self._kernels.moments(found.values, group, self.origin, counts)
+        values = MomentsTable(groups, 1)
+        values.weight = counts
+        values.means[:, 0], values.products[:, 0] = moments.means, moments.products
+        self.terms.merge(self._terms_of(found, group, groups, values))
+        self.values.merge(values)
+        self.minimum = np.minimum(self.minimum, moments.minimum)
+        self.maximum = np.maximum(self.maximum, moments.maximum)
+        self.sketch.add(found.bucketed, group, None)
 
     def _find_origins(self, added: dict[str, Floats]) -> None:
         """Set the origin of groups that have their first rows, or a mean, with these: their mean.

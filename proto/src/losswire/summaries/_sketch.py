@@ -6,7 +6,8 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from losswire.summaries._buckets import MIN_SCALE, bucket_indices
+from losswire.summaries._buckets import MIN_SCALE
+from losswire.summaries._kernels import NUMPY, Kernels
 from losswire.v1 import summary_pb2
 
 Floats = npt.NDArray[np.float64]
@@ -39,7 +40,7 @@ class Bucketed:
     high: int
 
     @classmethod
-    def of(cls, values: Floats, scale: int) -> Self:
+    def of(cls, values: Floats, scale: int, kernels: Kernels = NUMPY) -> Self:
         """Find the buckets of finite values."""
         nonzero = values != 0
         zeros = len(values) - int(np.count_nonzero(nonzero))
@@ -47,7 +48,7 @@ class Bucketed:
             values = values[nonzero]
         negative = values < 0
         signs = negative.astype(np.int64) if negative.any() else None
-        indices = bucket_indices(values if signs is None else np.abs(values), scale)
+        indices = kernels.indices(values if signs is None else np.abs(values), scale)
         low, high = (int(indices.min()), int(indices.max())) if len(indices) else (0, 0)
         return cls(scale, zeros, nonzero if zeros else None, signs, indices, low, high)
 
@@ -55,9 +56,10 @@ class Bucketed:
 class SketchTable:
     """Weights by bucket, for each of some groups. All groups have the same scale."""
 
-    def __init__(self, groups: int, scale: int) -> None:
+    def __init__(self, groups: int, scale: int, kernels: Kernels = NUMPY) -> None:
         """Start without values, at the scale of the accuracy that was asked for."""
         self.scale = scale
+        self._kernels = kernels
         self.zero: Floats = np.zeros(groups)
         self._first = 0
         """The index of the first bucket."""
@@ -92,7 +94,10 @@ class SketchTable:
         shift = found.scale - self.scale
         self._cover(found.low >> shift, found.high >> shift, kinds)
         indices = found.indices >> shift if shift else found.indices
-        self._count(indices - self._first, group, found.signs, weights)
+        if group is not None and weights is None and self._weights.shape[1] == 1:
+            self._kernels.count(self._weights[:, 0], indices, group, self._first)
+        else:
+            self._count(indices - self._first, group, found.signs, weights)
         self._shrink()
 
     def _add_zeros(self, count: int, group: Integers | None, weights: Floats | None) -> None:

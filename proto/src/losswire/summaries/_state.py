@@ -8,6 +8,7 @@ import numpy.typing as npt
 from losswire.summaries._distribution import CandidateRows
 from losswire.summaries._form import check_message
 from losswire.summaries._included import Included
+from losswire.summaries._kernels import NUMPY, Kernels
 from losswire.summaries._rows import MAX_OPEN_CLUSTERS, MergeError, Rows, Settings, TooManyError
 from losswire.summaries._table import Clustered, GroupTable, Placement, Prepared
 from losswire.summaries._worst import WorstRows
@@ -23,9 +24,12 @@ _beyond_float64 = np.errstate(over="ignore", invalid="ignore")
 class SummaryState:
     """What is kept of all rows so far. Its size does not grow with their number."""
 
-    def __init__(self, settings: Settings, *, clustered: bool | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, clustered: bool | None = None, kernels: Kernels = NUMPY
+    ) -> None:
         """Start without rows. `clustered`: None: as the first rows are."""
         self.settings = settings
+        self._kernels = kernels
         self.clustered = clustered
         self.included = Included()
         self.receipts: dict[bytes, evaluation_pb2.Receipt] = {}
@@ -50,7 +54,10 @@ class SummaryState:
 
     def _empty_tables(self, *, clustered: bool) -> list[GroupTable]:
         every = ((), *self.settings.tables)
-        return [GroupTable(self.settings, each, clustered=clustered) for each in every]
+        return [
+            GroupTable(self.settings, each, clustered=clustered, kernels=self._kernels)
+            for each in every
+        ]
 
     @property
     def rows(self) -> int:
@@ -88,7 +95,9 @@ class SummaryState:
 
     def _prepare(self, rows: Rows) -> Prepared:
         scale = self.settings.scale
-        candidates = tuple(CandidateRows(rows, each, scale) for each in range(self.settings.width))
+        candidates = tuple(
+            CandidateRows(rows, each, scale, self._kernels) for each in range(self.settings.width)
+        )
         joint = None
         if any(each.which is not None for each in candidates):
             joint = np.logical_and.reduce([each.finite for each in candidates])
@@ -219,9 +228,11 @@ class SummaryState:
         check_message(message)
 
     @classmethod
-    def resume(cls, message: summary_pb2.LossSummary, settings: Settings) -> "SummaryState":
+    def resume(
+        cls, message: summary_pb2.LossSummary, settings: Settings, kernels: Kernels = NUMPY
+    ) -> "SummaryState":
         """Return the state of a summary; MergeError when the settings are not its own."""
-        state = cls(settings)
+        state = cls(settings, kernels=kernels)
         state.merge(message)
         return state
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from losswire.summaries._clusters import ClusterTable
 from losswire.summaries._distribution import CandidateRows, DistributionTable
+from losswire.summaries._kernels import NUMPY, Kernels
 from losswire.summaries._moments import MomentsTable
 from losswire.summaries._rows import Column, Key, Rows, Settings, TooManyError
 from losswire.summaries._sketch import SketchTable
@@ -145,13 +146,20 @@ class PairTable:
 class GroupTable:
     """The slices of one table."""
 
-    def __init__(self, settings: Settings, columns: Sequence[str], *, clustered: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        columns: Sequence[str],
+        *,
+        clustered: bool,
+        kernels: Kernels = NUMPY,
+    ) -> None:
         """Start without slices; a table without columns is the total, of one slice."""
         self.columns = tuple(columns)
         self._settings = settings
         width, scale = settings.width, settings.scale
         self._groups: dict[Labels | None, int] = {}
-        self.distributions = [DistributionTable(0, scale) for _ in range(width)]
+        self.distributions = [DistributionTable(0, scale, kernels) for _ in range(width)]
         self.joint = MomentsTable(0, 2 * width) if width > 1 else None
         self.pairs = [PairTable(0, scale) for _ in settings.pairs]
         self.clusters = ClusterTable(0, 2 * width) if clustered else None

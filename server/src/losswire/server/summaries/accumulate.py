@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from losswire.server.compute.native.summary_rows import KERNELS
 from losswire.server.errors import InvalidEvaluationError, OverLimitError
 from losswire.server.summaries.batch import where
 from losswire.server.summaries.compute_batch import ComputedBatch
@@ -31,7 +32,7 @@ class Accumulator:
     def __init__(self, plan: Plan) -> None:
         """Begin without rows."""
         self._plan = plan
-        self._state = SummaryState(plan.settings)
+        self._state = SummaryState(plan.settings, kernels=KERNELS)
         self._batches = 0
 
     def resume(self) -> int:
@@ -41,7 +42,9 @@ class Accumulator:
         """
         if self._plan.resume_from is not None:
             try:
-                self._state = SummaryState.resume(self._plan.resume_from, self._plan.settings)
+                self._state = SummaryState.resume(
+                    self._plan.resume_from, self._plan.settings, KERNELS
+                )
             except (MergeError, TooManyError) as error:
                 raise _wrong("header.resume_from", str(error)) from None
         return self._state.nbytes

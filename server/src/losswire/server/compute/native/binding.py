@@ -95,6 +95,32 @@ class Elements(ctypes.Structure):
     )
 
 
+class SummaryRows(ctypes.Structure):
+    """Row losses of a summary, by group; `summary_rows.cc` describes each field."""
+
+    functions: ClassVar = ("indices", "sums", "moments", "count")
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("values", ctypes.c_void_p),
+        ("group", ctypes.c_void_p),
+        ("origin", ctypes.c_void_p),
+        ("counts", ctypes.c_void_p),
+        ("sums", ctypes.c_void_p),
+        ("first", ctypes.c_void_p),
+        ("second", ctypes.c_void_p),
+        ("minimum", ctypes.c_void_p),
+        ("maximum", ctypes.c_void_p),
+        ("indices", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("stride", ctypes.c_int64),
+        ("first_index", ctypes.c_int64),
+        ("below", ctypes.c_void_p),
+        ("bound", ctypes.c_void_p),
+        ("scale", ctypes.c_int32),
+        ("shift", ctypes.c_int32),
+    )
+
+
 class Answer(ctypes.Structure):
     """The offsets of the parts of an answer; `message.h` describes each field."""
 
@@ -156,6 +182,9 @@ def load(kind: type[ctypes.CDLL], path: Path = PATH) -> ctypes.CDLL | None:
     for rows in (SoftmaxRows, Elements):
         function = getattr(library, rows.function)
         function.argtypes, function.restype = (ctypes.POINTER(rows),), ctypes.c_int32
+    for name in SummaryRows.functions:
+        function = getattr(library, f"losswire_summary_{name}")
+        function.argtypes, function.restype = (ctypes.POINTER(SummaryRows),), ctypes.c_int32
     for message in (SoftmaxMessage, ElementsMessage):
         function = getattr(library, message.function)
         function.argtypes, function.restype = _MESSAGE_ARGUMENTS, ctypes.c_int32
