@@ -70,7 +70,7 @@ def test_a_run_is_kept_with_all_that_was_said(runs: Runs) -> None:
     assert (figures.candidate, figures.count, figures.mean) == ("", 3, 3.0)
     assert figures.standard_error == pytest.approx(math.sqrt(7 / 3))
     assert found == saved
-    assert found.summary == SUMMARY
+    assert found.summary.message == SUMMARY
 
 
 def test_a_comparison_has_figures_of_each_candidate(runs: Runs) -> None:

@@ -164,7 +164,7 @@ WRONG: Mapping[str, tuple[Callable[[Run], object], list[str]]] = {
     ),
     "labels of a slice": (
         _two_columns,
-        ["run.summary.tables[0].slices[0].labels", "run.summary.tables[0].slices[1].labels"],
+        ["run.summary"],
     ),
     "lost slice": (_lost_row, ["run.summary.tables[0]"]),
 }

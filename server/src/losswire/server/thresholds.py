@@ -248,12 +248,9 @@ STORE_COMPRESSION: Final = 1
 """The level of zlib for the summary of a run: 2,000 slices, 2.1 MB, become 0.50 MB in 12 ms, and
 0.44 MB in 28 ms at level 6."""
 
-MAX_RUN_MESSAGES: Final = 1 << 19
+MAX_RUN_FIELDS: Final = 1 << 19
 """Submessages of a run at any depth: 262,144 open clusters, and as many other parts. Each takes
 about a hundred bytes, so that the smallest ones grow to 50 MiB at most."""
-
-MAX_RUN_FIELDS: Final = 1 << 20
-"""Fields of a run that are walked over to count them: more than a run of 8 MiB has."""
 
 SAVED_RUN_COPIES: Final = 8
 """Memory that saving a run takes, in multiples of its bytes. Not measured: the message, parsed and

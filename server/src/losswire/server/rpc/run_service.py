@@ -10,7 +10,6 @@ from losswire.server import thresholds
 from losswire.server.errors import InvalidRunError
 from losswire.server.memory.budget import Budget
 from losswire.server.memory.residents import TENANT
-from losswire.server.rpc.message_count import check_message_count
 from losswire.server.rpc.parse import parse
 from losswire.server.runs.checks import DEFAULT_PAGE_SIZE, check_id, check_list
 from losswire.server.runs.content import row_of, whole_run
@@ -70,8 +69,8 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
 
 
 def _save(request: bytes, tenant: str, store: RunStore) -> run_service_pb2.SaveRunResponse:
-    check_message_count(run_service_pb2.SaveRunRequest, request)
-    message: run_service_pb2.SaveRunRequest = parse(run_service_pb2.SaveRunRequest, request)
+    message: run_service_pb2.SaveRunRequest
+    message = parse(run_service_pb2.SaveRunRequest, request, max_fields=thresholds.MAX_RUN_FIELDS)
     listing, created = store.save(tenant, row_of(message.run, tenant))
     kept = run_service_pb2.Run.FromString(listing)
     return run_service_pb2.SaveRunResponse(run=kept, created=created)

@@ -23,7 +23,7 @@ def check_summary(summary: summary_pb2.LossSummary) -> Iterator[Violation]:
     if len(summary.loss.encode()) > MAX_VALUE_BYTES or "\0" in summary.loss:
         yield Violation(f"{_FIELD}.loss", "it is not the name of a loss")
     yield from _check_candidates(summary.candidates)
-    yield from _check_group(summary.total, f"{_FIELD}.total", 0)
+    yield from _check_group(summary.total, f"{_FIELD}.total")
     if len(summary.tables) > MAX_TABLES:
         yield Violation(f"{_FIELD}.tables", f"there are {len(summary.tables)} of {MAX_TABLES}")
         return
@@ -66,7 +66,7 @@ def _check_table(
     if not table.columns:
         yield Violation(f"{field}.columns", "a table has at least one column")
     for number, each in enumerate(table.slices):
-        yield from _check_group(each, f"{field}.slices[{number}]", len(table.columns))
+        yield from _check_group(each, f"{field}.slices[{number}]")
     groups = [*table.slices, *([table.other] if table.HasField("other") else [])]
     for index, whole in enumerate(summary.total.distributions):
         counted = sum(each.distributions[index].count for each in groups)
@@ -76,9 +76,7 @@ def _check_table(
             )
 
 
-def _check_group(group: summary_pb2.GroupSummary, field: str, columns: int) -> Iterator[Violation]:
-    if len(group.labels) != columns:
-        yield Violation(f"{field}.labels", f"expected {columns}, got {len(group.labels)}")
+def _check_group(group: summary_pb2.GroupSummary, field: str) -> Iterator[Violation]:
     for index, each in enumerate(group.distributions):
         parts = (each.nan_count, each.positive_infinity_count, each.negative_infinity_count)
         if min(each.count, each.ignored_count, *parts) < 0 or sum(parts) > each.count:
