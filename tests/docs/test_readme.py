@@ -20,7 +20,7 @@ def _shown_outputs() -> list[str]:
 
 def test_the_example_is_the_quickstart() -> None:
     """The README shows examples/quickstart.py, without its docstring."""
-    [example] = blocks("README.md", "python")
+    example = blocks("README.md", "python")[0]
     docstring, _, code = _QUICKSTART.read_text().partition('"""\n\n')
     assert docstring.count("\n") == 0
     assert example.text == code
@@ -28,7 +28,7 @@ def test_the_example_is_the_quickstart() -> None:
 
 def test_the_example_prints_what_is_shown(server: str) -> None:
     """The example, sent to another port, prints the block below it."""
-    [example] = blocks("README.md", "python")
+    example = blocks("README.md", "python")[0]
     ran = subprocess.run(
         [sys.executable, "-c", example.text.replace(WRITTEN_ADDRESS, server)],
         capture_output=True,
