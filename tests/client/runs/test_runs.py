@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from losswire.client import (
@@ -71,6 +72,27 @@ def test_a_run_is_kept_with_all_that_was_said(runs: Runs) -> None:
     assert figures.standard_error == pytest.approx(math.sqrt(7 / 3))
     assert found == saved
     assert found.summary.message == SUMMARY
+
+
+def test_the_header_is_kept_without_elements(server: str) -> None:
+    """What was asked for: options, slices, types and shapes of shared inputs."""
+    batch = {"input": np.zeros((3, 2), np.float32), "target": [0, 1, 1], "country": ["a", "b", "a"]}
+    with Client(server) as client:
+        found = client.summarize(
+            *("cross_entropy", [batch], {"label_smoothing": 0.1}),
+            shared={"weight": [1.0, 2.0]},
+            slices=["country"],
+        )
+        saved = client.runs.save(found, name="with a header")
+        kept = client.runs.get(saved.run_id)
+    assert kept == saved
+    header = kept.summary.header
+    assert header is not None
+    assert header == found.header
+    assert header.evaluation.options["label_smoothing"].double_value == 0.1
+    assert list(header.tables[0].columns) == ["country"]
+    weight = header.evaluation.inputs["weight"]
+    assert (list(weight.shape), weight.WhichOneof("source")) == ([2], None)
 
 
 def test_a_comparison_has_figures_of_each_candidate(runs: Runs) -> None:

@@ -838,7 +838,8 @@ class LossSketch(_message.Message):
     NEGATIVE_WEIGHTS_FIELD_NUMBER: _builtins.int
     scale: _builtins.int
     """The scale, -4 to 8. It is lowered by one, which joins two neighbours each,
-    while there are more than 8192 buckets.
+    while there are more than 8192 buckets, or while the slices of a table, which
+    have one scale, span more than 8388608 buckets together.
     """
     zero_weight: _builtins.float
     """The weight of the values 0."""
@@ -918,7 +919,7 @@ class RowLoss(_message.Message):
     row: _builtins.int
     """Its number in the partition."""
     weight: _builtins.float
-    """Its weight: the mean of those of its values."""
+    """Its weight: the mean of the weights of its values that take part."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Its loss, for each candidate."""

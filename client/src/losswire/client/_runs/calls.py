@@ -38,11 +38,14 @@ def save(
         labels=_labels(labels),
         started=None if started is None else timestamp_of(started, "started"),
         ended=None if ended is None else timestamp_of(ended, "ended"),
+        header=getattr(summary, "header", None),
         summary=to_message(summary),
     )
 
     def read(answer: run_service_pb2.SaveRunResponse) -> Run:
         answer.run.summary.CopyFrom(run.summary)
+        if run.HasField("header"):
+            answer.run.header.CopyFrom(run.header)
         return read_run(answer.run)
 
     return Operation(SAVE_RUN, serialize(run_service_pb2.SaveRunRequest(run=run)), read)

@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 from losswire.client._summaries.comparison import Comparison
 from losswire.client._summaries.summary import Summary
-from losswire.v1 import summary_pb2
+from losswire.v1 import run_service_pb2, summary_pb2
 
 Contents: TypeAlias = Summary | Comparison
 """What a run has: a summary, or a comparison where there are candidates."""
@@ -18,6 +18,9 @@ def to_message(value: Any) -> summary_pb2.LossSummary:
     return message
 
 
-def from_message(message: summary_pb2.LossSummary) -> Contents:
-    """Return the summary or comparison of a message."""
-    return Comparison(message) if message.candidates else Summary(message)
+def contents_of(run: run_service_pb2.Run) -> Contents:
+    """Return the summary or comparison of a run."""
+    kind = Comparison if run.summary.candidates else Summary
+    found = kind(run.summary)
+    found.header = run.header if run.HasField("header") else None
+    return found

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from losswire.client._runs.contents import Contents, from_message
+from losswire.client._runs.contents import Contents, contents_of
 from losswire.v1 import run_service_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -68,7 +68,7 @@ class Run:
             raise ValueError(
                 f'summary: lists have figures only; client.runs.get("{self.run_id}") has it'
             )
-        return from_message(self.message.summary)
+        return contents_of(self.message)
 
 
 def read_run(message: run_service_pb2.Run) -> Run:

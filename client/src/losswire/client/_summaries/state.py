@@ -27,6 +27,9 @@ class State:
             )
             raise ValueError(f"this is the state of a {kind}, not of a {other}")
         self._message = message
+        self.header: summary_pb2.SummaryHeader | None = None
+        """What was asked for, without the elements of tensors; None where that is not known: of a
+        state that was read or merged. A run keeps it."""
 
     @property
     def message(self) -> summary_pb2.LossSummary:

@@ -150,6 +150,14 @@ class SummaryRequest:
             message.tables.add(columns=columns)
         return message
 
+    def header_without_elements(self, first: Batch | None) -> summary_pb2.SummaryHeader:
+        """Return the header with types and shapes of its tensors only, for a run that is kept."""
+        message = self.header(first)
+        every = [message.evaluation.inputs, *(each.inputs for each in message.candidates)]
+        for tensor in (each for inputs in every for each in inputs.values()):
+            tensor.ClearField("source")
+        return message
+
     def _arrays(
         self, inputs: Mapping[str, Any], path: str, decisive: np.dtype[Any] | None
     ) -> dict[str, ArrayInput]:

@@ -58,7 +58,10 @@ def summarize(
         )
     report = None if on_report is None else lambda message: on_report(kind(message))
     earlier = None if resume_from is None else resume_from.message
-    return kind((yield from _summarize(lender, request, data, earlier, report)))
+    message, header = yield from _summarize(lender, request, data, earlier, report)
+    found = kind(message)
+    found.header = header
+    return found
 
 
 def _summarize(
@@ -67,7 +70,7 @@ def _summarize(
     data: Any,
     resume_from: summary_pb2.LossSummary | None,
     on_report: Callable[[summary_pb2.LossSummary], object] | None,
-) -> Steps[summary_pb2.LossSummary]:
+) -> Steps[tuple[summary_pb2.LossSummary, summary_pb2.SummaryHeader]]:
     session = lender.session
     server, losses = session.server, session.losses
     if server is None:
@@ -113,7 +116,7 @@ def _summarize(
         raise
     if memory is not None:
         lender.take_back(memory, is_unused=transfer.is_sharing)
-    return result
+    return result, request.header_without_elements(first)
 
 
 def _transferred(
