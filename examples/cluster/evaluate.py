@@ -101,7 +101,7 @@ def by_ray(folder: Path) -> Summary:
         return losswire_ray.summarize("cross_entropy", folder, progress=progress, **ARGUMENTS)
 
 
-@ray.remote
+@ray.remote  # type: ignore[untyped-decorator]
 def plain(file: Path) -> tuple[Any, Any]:
     """Do much of the same by hand, in one task: moments by country, and a histogram."""
     import torch  # noqa: PLC0415 - in the workers only
