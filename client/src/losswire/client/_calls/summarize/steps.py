@@ -87,7 +87,7 @@ def _summarize(
 
     first: Batch | None = yield StreamedCall(_stoppable(read_first, stop))
     memory: Memory | None = None
-    if first is not None and _is_worth_sharing(first):
+    if session.local is None and first is not None and _is_worth_sharing(first):
         memory = yield from lender.lend(thresholds.SUMMARY_RING_BYTES)
     ring = None if memory is None else Ring(memory)
     cutting = _cutting(request, loss, server, ring)
