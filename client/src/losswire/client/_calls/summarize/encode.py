@@ -108,7 +108,7 @@ def hand_over(batch: Batch, loss: str, *, report: bool) -> Handed:
     contiguous, and the caller does not fill them again.
     """
     beside = _Beside({}, {}, borrows=batch.is_lasting)
-    message = _joined(_batch(batch, loss, beside, report=report))
+    message = b"".join(_batch(batch, loss, beside, report=report))
     return Handed(message, beside.elements or {})
 
 
