@@ -134,7 +134,10 @@ def test_errors_are_those_of_a_server(server: str, call: Call, case: str) -> Non
 def test_the_caller_s_arrays_are_not_copied() -> None:
     """Of data in memory, only what is computed of its rows takes memory."""
     rows = 1_000_000
-    whole = {"input": np.ones((rows, 40), np.float32), "target": np.zeros(rows, np.int64)}
+    whole: dict[str, Any] = {
+        "input": np.ones((rows, 40), np.float32),
+        "target": np.zeros(rows, np.int64),
+    }
     with Client(TARGET) as client:
         client.summarize("cross_entropy", {name: each[:10] for name, each in whole.items()})
         tracemalloc.start()

@@ -121,7 +121,7 @@ class GrpcCall(OneCall):
         self._outbox.put(None)
 
     def _requests(self) -> Iterator[Message]:
-        for message in iter(self._outbox.get, None):
+        while (message := self._outbox.get()) is not None:
             self._events.put(len(message))
             yield message
 
