@@ -229,14 +229,20 @@ def test_a_child_forked_from_a_running_service_is_told() -> None:
         # Through shared memory, which is freed a moment later.
         "client.evaluate('mse_loss', dict.fromkeys(('input', 'target'), np.zeros(10**6)))",
         "import threading; threading.Thread(target=loss).start()",
+        "threading.Thread(target=endless, daemon=True).start(); time.sleep(0.5)",
     ],
-    ids=["idle", "open region", "large evaluation", "call under way"],
+    ids=["idle", "open region", "large evaluation", "call under way", "summary under way"],
 )
 def test_a_process_ends_by_itself(short: Path, ending: str) -> None:
     """Without a word, without a wait, and without a file left, though nothing was closed."""
     done = _run(
         _EVALUATE
         + f"""
+        import contextlib, itertools, threading, time
+        def endless():
+            batch = {{"input": np.zeros(10**6), "target": np.zeros(10**6)}}
+            with contextlib.suppress(Exception):
+                client.summarize("mse_loss", itertools.repeat(batch))
         client = Client("local:?threads=1")
         print(client.evaluate("mse_loss", {{"input": [3.0], "target": [1.0]}}).loss)
         {ending}

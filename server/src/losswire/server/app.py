@@ -23,6 +23,7 @@ from losswire.server.memory.regions.memory import HAVE_REGIONS, check_sharing
 from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.pipeline.selftest import run_selftest
 from losswire.server.pipeline.worker import ComputeWorker
+from losswire.server.rpc.direct_summaries import DirectSummaries
 from losswire.server.rpc.guard import GuardedServer
 from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.server.rpc.loss_service import LossService
@@ -134,6 +135,7 @@ class App:
         self._handlers = EvaluateHandlers(self._evaluator, self._settings.max_evaluations_per_call)
         self._runs = make_keeper(settings.store)
         self._summarizer = Summarizer(self._evaluator)
+        self._summaries = DirectSummaries(self._summarizer)
         self._on_lost = on_lost
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -189,6 +191,11 @@ class App:
     def handlers(self) -> EvaluateHandlers:
         """The handlers of the evaluating calls, with the cache of prepared evaluations."""
         return self._handlers
+
+    @property
+    def summaries(self) -> DirectSummaries:
+        """The summaries of callers in this process."""
+        return self._summaries
 
     @property
     def device_lost(self) -> bool:
@@ -259,7 +266,8 @@ class App:
         await self._health.enter_graceful_shutdown()
         self._summarizer.drain()
         if self._server is not None:
-            await self._server.stop(self._settings.drain_seconds)
+            seconds = self._settings.drain_seconds
+            await asyncio.gather(self._server.stop(seconds), self._summaries.stop(seconds))
             await self._end_sharing()
             self._worker.stop()
             await self._runs.stop()

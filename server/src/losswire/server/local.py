@@ -16,9 +16,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from losswire.server.settings import Settings, available_cpus, available_memory
+
+if TYPE_CHECKING:
+    from losswire.server.rpc.direct_summaries import DirectSummaries, DirectSummary, Listener
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
@@ -37,7 +40,10 @@ _STOP_SECONDS: Final = 10.0
 
 
 class LocalServer:
-    """A server on a thread of this process; the SDK calls it through a unix socket."""
+    """A server on a thread of this process.
+
+    The SDK calls it through a unix socket; data sets are handed over as they are in memory.
+    """
 
     def __init__(self, device: str, threads: int) -> None:
         """Prepare; `start` starts it."""
@@ -48,6 +54,7 @@ class LocalServer:
         self._lock = threading.Lock()
         self._started = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._summaries: DirectSummaries | None = None
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
 
@@ -83,6 +90,17 @@ class LocalServer:
                 raise RuntimeError(message) from error
             self._started = True
             atexit.register(self.stop)
+
+    def open_summary(self, listener: "Listener") -> "DirectSummary":
+        """Begin a SummarizeLosses, once it is started; `listener` gets its answers.
+
+        Any thread may call. Raises RuntimeError in a forked child of its process.
+        """
+        if self._process != os.getpid():
+            raise RuntimeError(_FORKED)
+        if self._loop is None or self._summaries is None:
+            raise RuntimeError("target: local: is not started")
+        return self._summaries.open(self._loop, listener)
 
     def stop(self) -> None:
         """End calls under way and the thread; nothing in a forked child."""
@@ -128,6 +146,7 @@ class LocalServer:
         loop.set_default_executor(_Executor(thread_name_prefix="losswire-local"))
         await app.start()
         self._loop, self._stopping = loop, asyncio.Event()
+        self._summaries = app.summaries
         ready.set_result(None)
         await self._stopping.wait()
         await app.stop()

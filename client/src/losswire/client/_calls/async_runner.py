@@ -93,7 +93,8 @@ class AsyncRunner:
         ]
 
     async def close(self) -> None:
-        """Close the channels, which ends the calls over them."""
+        """Close the channels, which ends the calls over them, and end the others."""
+        self.session.end_calls()
         for channel in self._channels:
             await channel.close()
         for blocking in self._blocking_channels:

@@ -7,11 +7,40 @@ nothing of it by name.
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
 SCHEME: Final = "local:"
 _GROUP: Final = "losswire.local"
+
+
+class DirectListener(Protocol):
+    """Gets what happens in a call, on a thread of the server."""
+
+    def taken(self) -> None:
+        """Hear that the server has taken the next message."""
+
+    def answered(self, answer: Any) -> None:
+        """Get a SummarizeLossesResponse, which may be serialized."""
+
+    def failed(self, code: int, status: bytes) -> None:
+        """Hear that the call has failed: its canonical code, and a google.rpc.Status."""
+
+    def ended(self) -> None:
+        """Hear that the call has ended, after `failed` too: its arrays are not read any more."""
+
+
+class DirectSummary(Protocol):
+    """A SummarizeLosses whose tensors stay where they are. Any thread may use it."""
+
+    def send(self, message: bytes, elements: Mapping[str, memoryview] = ...) -> None:
+        """Add a message, and the elements that it is without, by the paths of their tensors."""
+
+    def finish(self) -> None:
+        """End the messages."""
+
+    def cancel(self) -> None:
+        """End the call, unless it has ended."""
 
 
 class LocalServer(Protocol):
@@ -27,6 +56,9 @@ class LocalServer(Protocol):
 
     def start(self) -> None:
         """Start it and wait until it serves; nothing when it does already."""
+
+    def open_summary(self, listener: DirectListener) -> DirectSummary:
+        """Begin a SummarizeLosses, once it is started. Any thread may call."""
 
 
 def find_local(target: str) -> LocalServer:

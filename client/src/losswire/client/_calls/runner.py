@@ -62,7 +62,8 @@ class Runner:
             raise
 
     def close(self) -> None:
-        """Close the channels, which ends the calls over them."""
+        """Close the channels, which ends the calls over them, and end the others."""
+        self._session.end_calls()
         for channel in self._channels:
             channel.close()
 

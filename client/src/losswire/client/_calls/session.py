@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -87,6 +87,13 @@ def check_timeout(timeout: float | None, default: float) -> float:
     return float(timeout)
 
 
+class Cancellable(Protocol):
+    """A call that any thread may end."""
+
+    def cancel(self) -> None:
+        """End it."""
+
+
 @dataclass(slots=True)
 class Session:
     """The facts that all calls of a client have in common. Does no I/O."""
@@ -110,6 +117,8 @@ class Session:
     """Whether the client was closed."""
     interrupt: Interrupt = field(default_factory=Interrupt)
     """Ends the waiting of calls over leases when the client closes."""
+    calls: set[Cancellable] = field(default_factory=set)
+    """The calls under way that closing the channels does not end."""
     rotation: Rotation = field(init=False)
     process: int = field(init=False)
 
@@ -126,6 +135,11 @@ class Session:
     def is_inherited(self) -> bool:
         """Whether this process has the client from its parent, through a fork."""
         return os.getpid() != self.process
+
+    def end_calls(self) -> None:
+        """End the calls under way, for a client that is closed."""
+        for each in tuple(self.calls):
+            each.cancel()
 
     def forget_server(self) -> None:
         """Drop the cached descriptions, because the server may have been started again."""

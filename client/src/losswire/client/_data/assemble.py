@@ -174,6 +174,8 @@ class Assembler:
             partition=partition,
             first_row=first_row,
             total_rows=total_rows,
+            # Arrow's memory never changes.
+            is_lasting=isinstance(source, ArrowSource),
             row_axes=wanted.row_axes,
         )
         return batch.rows, batch

@@ -39,6 +39,9 @@ class Batch:
     """The number of the first row in the partition; None where the data does not say."""
     total_rows: int | None = None
     """How many rows the whole data has, over all partitions; None where this is not known."""
+    is_lasting: bool = False
+    """Whether the arrays stay as they are until the call ends. False: the caller may fill them
+    again when the next batch is asked for."""
     row_axes: Mapping[str, int | None] = field(default_factory=dict)
     """The axis of the rows in each input where it is not the first; None: the input has none."""
 

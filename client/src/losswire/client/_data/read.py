@@ -101,7 +101,7 @@ class _Reader:
         if batch is None:
             return
         if name == STREAM:
-            batch = replace(batch, total_rows=rows)
+            batch = replace(batch, total_rows=rows, is_lasting=True)
         step = self._batch_rows or rows
         if step >= rows:
             yield batch

@@ -114,6 +114,10 @@ SUMMARY_RING_BYTES: Final = 32 << 20
 """Bytes of shared memory for the batches of a summary: 5 million rows of 10 logits took 0.86 s in
 32 MiB, 1.2 s by TCP; with 64 MiB, which take twice as long to make, no less."""
 
+SUMMARY_DIRECT_PIECE_BYTES: Final = 6 << 20
+"""Bytes of a batch for a server in this process to aim at: 4 million rows of 10 logits took 0.6 s
+in pieces of 3 to 8 MiB, 0.8 s in pieces of 1 or 2 MiB, of which each is some work in Python."""
+
 SUMMARY_SILENCE_SECONDS: Final = 1.0
 """Seconds that the caller's data took, from which a server that gave up waiting for it is simply
 called again. Not measured: servers wait far longer."""

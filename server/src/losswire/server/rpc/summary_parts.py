@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from losswire.server import thresholds
-from losswire.server.pipeline.decode import NOTHING_DETACHED
+from losswire.server.pipeline.decode import NOTHING_DETACHED, Detached
 from losswire.server.rpc.parse import parse
 from losswire.server.summaries.call import Part
 from losswire.v1 import loss_service_pb2
@@ -19,16 +19,25 @@ _HEADER: Final = delimited_tag(_Request.HEADER_FIELD_NUMBER)
 async def summary_parts(requests: AsyncIterator[bytes]) -> AsyncGenerator[Part]:
     """Yield the parts of a call, each with the elements that were cut out of it.
 
-    Raises MalformedMessageError and OverLimitError as `parse` does.
+    Raises as `read_part` does.
     """
     async for data in requests:
-        if not data.startswith(_HEADER):
-            yield _read(data, thresholds.MAX_FIELDS)
-        elif len(data) < thresholds.OFF_LOOP_BYTES:
-            yield _read(data, thresholds.MAX_SUMMARY_FIELDS)
-        else:
-            # A summary to continue has very many fields.
-            yield await asyncio.to_thread(_read, data, thresholds.MAX_SUMMARY_FIELDS)
+        yield await read_part(data)
+
+
+async def read_part(data: bytes, elements: Detached = NOTHING_DETACHED) -> Part:
+    """Read one part; `elements` are those that were cut out of it already.
+
+    Raises MalformedMessageError and OverLimitError as `parse` does.
+    """
+    if not data.startswith(_HEADER):
+        message, found = _read(data, thresholds.MAX_FIELDS)
+    elif len(data) < thresholds.OFF_LOOP_BYTES:
+        message, found = _read(data, thresholds.MAX_SUMMARY_FIELDS)
+    else:
+        # A summary to continue has very many fields.
+        message, found = await asyncio.to_thread(_read, data, thresholds.MAX_SUMMARY_FIELDS)
+    return message, {**found, **elements} if elements else found
 
 
 def _read(data: bytes, max_fields: int) -> Part:

@@ -219,8 +219,11 @@ class _Call:
                     if each.reports:
                         yield await asyncio.to_thread(accumulator.report)
         finally:
-            for part in self._under_way:
-                part.cancel()
+            if self._under_way:
+                for part in self._under_way:
+                    part.cancel()
+                # From now on nobody reads the batches, which may be in the caller's memory.
+                await asyncio.to_thread(self._computer.stop)
         final = not self._reader.was_drained
         yield await asyncio.to_thread(accumulator.report, final=final)
 

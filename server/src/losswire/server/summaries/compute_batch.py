@@ -1,5 +1,6 @@
 """Computes what the rows of batches add to a summary, on the worker's thread."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,7 @@ class ComputedBatch:
 
 
 class BatchComputer:
-    """Computes the batches of one call, in order. All but the constructor runs on the worker."""
+    """Computes the batches of one call, in order. `compute` runs on the worker."""
 
     def __init__(self, plan: Plan, device: torch.device, pause: Pause, read: ReadTensor) -> None:
         """Compute on a device, and read other tensors than inputs by `read`."""
@@ -57,6 +58,8 @@ class BatchComputer:
         """Whether rows have clusters; None: the first ones decide."""
         self._next_row = plan.first_row
         self._failed = False
+        self._computing = threading.RLock()
+        """Held while a batch is computed."""
 
     def compute(self, batch: Batch, waited: int) -> ComputedBatch | None:
         """Compute a batch; None when an earlier one was refused.
@@ -65,15 +68,21 @@ class BatchComputer:
         data.
         """
         del waited
-        if self._failed:
-            return None
-        self._failed = True
-        # NaN and infinite losses are data.
-        with np.errstate(all="ignore"):
-            computed = self._computed(batch)
-        self._failed = False
+        with self._computing:
+            if self._failed:
+                return None
+            self._failed = True
+            # NaN and infinite losses are data.
+            with np.errstate(all="ignore"):
+                computed = self._computed(batch)
+            self._failed = False
         self._next_row += computed.rows.values.shape[1]
         return computed
+
+    def stop(self) -> None:
+        """Wait for the batch that is computed, and compute no more. Any thread may call."""
+        with self._computing:
+            self._failed = True
 
     def _computed(self, batch: Batch) -> ComputedBatch:
         _check_rows(batch)

@@ -1,22 +1,35 @@
-"""One SummarizeLosses on the wire, for one thread that neither blocks on sending nor on receiving.
+"""One SummarizeLosses under way, for one thread that neither blocks on sending nor on receiving.
 
-gRPC sends from a thread of its own, and another one receives here: what happens in both comes as
-events to the thread of the caller, where the caller's data is read and the caller's callbacks are
-called.
+gRPC sends from a thread of its own, and another one receives here; a server in this process
+answers from its own thread. What happens there comes as events to the thread of the caller, where
+the caller's data is read and the caller's callbacks are called.
 """
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final
 
 import grpc
 
-from losswire.client._errors import DeadlineExceededError, LosswireError, error_from_call
+from losswire.client._calls.local import LocalServer
+from losswire.client._calls.session import Session
+from losswire.client._calls.summarize.encode import Handed, Message
+from losswire.client._errors import (
+    CancelledError,
+    DeadlineExceededError,
+    LosswireError,
+    error_from_call,
+    error_from_details,
+)
 from losswire.v1 import loss_service_pb2
 
 Answer = loss_service_pb2.SummarizeLossesResponse
 _ENDED: Final = object()
+_LEAVE_SECONDS: Final = 10.0
+"""The longest wait for a server in this process to let go of the caller's arrays."""
 
 
 class CallFailedError(Exception):
@@ -27,37 +40,32 @@ class CallFailedError(Exception):
         self.error = error
 
 
-class OneCall:
+class OneCall(ABC):
     """A call that is under way."""
 
-    def __init__(
-        self, method: Any, header: bytes, metadata: Sequence[tuple[str, str]] | None
-    ) -> None:
-        """Make the call and send its first message; ValueError when the channel is closed."""
+    def __init__(self) -> None:
+        """Begin without an event."""
         self.has_ended = False
         """Whether the server has ended the call, without an error."""
         self.unsent_bytes = 0
-        """The bytes of the messages that gRPC has not taken yet."""
-        self._header_bytes = len(header)
-        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        """The bytes of the messages that were not taken yet."""
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.send(header)
-        self._call = method(self._requests(), metadata=metadata)
-        threading.Thread(target=self._receive, name="losswire-summary", daemon=True).start()
 
-    def send(self, message: bytes) -> None:
+    @abstractmethod
+    def send(self, message: Message) -> None:
         """Send a message when the messages before it are sent."""
-        self.unsent_bytes += len(message)
-        self._outbox.put(message)
 
+    @abstractmethod
     def finish(self) -> None:
         """End the messages of this side."""
-        self._outbox.put(None)
 
+    @abstractmethod
     def cancel(self) -> None:
         """End the call, unless it has ended. Any thread may do this."""
-        self._call.cancel()
-        self._outbox.put(None)
+
+    def leave(self) -> None:
+        """End the call, unless it has ended, and wait until nobody reads the caller's arrays."""
+        self.cancel()
 
     @property
     def has_events(self) -> bool:
@@ -76,17 +84,44 @@ class OneCall:
             raise CallFailedError(DeadlineExceededError(text)) from None
         if isinstance(event, int):
             self.unsent_bytes -= event
-        elif isinstance(event, grpc.RpcError):
-            raise CallFailedError(error_from_call(event, self._header_bytes)) from None
+        elif isinstance(event, LosswireError):
+            raise CallFailedError(event) from None
         elif event is _ENDED:
             self.has_ended = True
         else:
-            answer: Answer = event
+            answer: Answer = event if isinstance(event, Answer) else Answer.FromString(event)
             return answer
         return None
 
-    def _requests(self) -> Iterator[bytes]:
-        for message in iter(self._outbox.get, None):
+
+class GrpcCall(OneCall):
+    """A call by gRPC."""
+
+    def __init__(self, method: Any, header: bytes, session: Session) -> None:
+        """Make the call and send its first message; ValueError when the channel is closed."""
+        super().__init__()
+        self._header_bytes = len(header)
+        self._outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self.send(header)
+        self._call = method(self._requests(), metadata=session.metadata)
+        threading.Thread(target=self._receive, name="losswire-summary", daemon=True).start()
+
+    def send(self, message: Message) -> None:
+        """Send a message when the messages before it are sent."""
+        self.unsent_bytes += len(message)
+        self._outbox.put(message)
+
+    def finish(self) -> None:
+        """End the messages of this side."""
+        self._outbox.put(None)
+
+    def cancel(self) -> None:
+        """End the call, unless it has ended. Any thread may do this."""
+        self._call.cancel()
+        self._outbox.put(None)
+
+    def _requests(self) -> Iterator[Message]:
+        while (message := self._outbox.get()) is not None:
             self._events.put(len(message))
             yield message
 
@@ -96,4 +131,68 @@ class OneCall:
                 self._events.put(answer)
             self._events.put(_ENDED)
         except grpc.RpcError as failure:
-            self._events.put(failure)
+            self._events.put(error_from_call(failure, self._header_bytes))
+
+
+class DirectCall(OneCall):
+    """A call of the server in this process: it reads arrays where they are."""
+
+    def __init__(self, server: LocalServer, header: bytes, session: Session) -> None:
+        """Make the call and send its first message."""
+        super().__init__()
+        self._session = session
+        self._sizes: deque[int] = deque()
+        """The sizes of the messages that were not taken yet."""
+        self._is_over = threading.Event()
+        self._has_failed = False
+        self._call = server.open_summary(self)
+        self.send(header)
+        session.calls.add(self)
+        if session.closed:
+            self.cancel()
+
+    def send(self, message: Message) -> None:
+        """Hand a message over."""
+        size = len(message)
+        self.unsent_bytes += size
+        self._sizes.append(size)
+        if isinstance(message, Handed):
+            self._call.send(message.message, message.elements)
+        else:
+            self._call.send(message)
+
+    def finish(self) -> None:
+        """End the messages of this side."""
+        self._call.finish()
+
+    def cancel(self) -> None:
+        """End the call, unless it has ended. Any thread may do this."""
+        if not self._is_over.is_set():
+            self._has_failed = True
+            self._events.put(CancelledError("the call was cancelled"))
+            self._call.cancel()
+
+    def leave(self) -> None:
+        """End the call, unless it has ended, and wait until nobody reads the caller's arrays."""
+        self.cancel()
+        self._is_over.wait(_LEAVE_SECONDS)
+        self._session.calls.discard(self)
+
+    def taken(self) -> None:
+        """Note that the server took the next message."""
+        self._events.put(self._sizes.popleft())
+
+    def answered(self, answer: Answer | bytes) -> None:
+        """Note an answer."""
+        self._events.put(answer)
+
+    def failed(self, code: int, status: bytes) -> None:
+        """Note the error of the server."""
+        self._has_failed = True
+        self._events.put(error_from_details(code, status))
+
+    def ended(self) -> None:
+        """Note that the server reads no array any more."""
+        self._is_over.set()
+        if not self._has_failed:
+            self._events.put(_ENDED)

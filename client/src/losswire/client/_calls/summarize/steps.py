@@ -90,10 +90,10 @@ def _summarize(
 
     first: Batch | None = yield StreamedCall(_stoppable(read_first, stop))
     memory: Memory | None = None
-    if first is not None and _is_worth_sharing(first):
+    if session.local is None and first is not None and _is_worth_sharing(first):
         memory = yield from lender.lend(thresholds.SUMMARY_RING_BYTES)
     ring = None if memory is None else Ring(memory)
-    cutting = _cutting(request, loss, server, ring)
+    cutting = _cutting(request, loss, server, ring, is_direct=session.local is not None)
     watcher = Watcher(
         request.progress, on_report, 0 if resume_from is None else rows_of(resume_from)
     )
@@ -203,12 +203,19 @@ def _with_keys(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def _cutting(
-    request: SummaryRequest, loss: LossInfo | None, server: ServerInfo, ring: Ring | None
+    request: SummaryRequest,
+    loss: LossInfo | None,
+    server: ServerInfo,
+    ring: Ring | None,
+    *,
+    is_direct: bool,
 ) -> Cutting:
     limits = server.limits
     preferred = limits.preferred_chunk_bytes or thresholds.MIN_CHUNK_BYTES
     if ring is not None:
         preferred = min(preferred, ring.piece_bytes)
+    if is_direct:
+        preferred = thresholds.SUMMARY_DIRECT_PIECE_BYTES
     return Cutting(
         # Two summaries of rows without a key cover other rows, as far as anybody knows. The key
         # is new for each call, so that a summary is never merged with itself.

@@ -7,7 +7,7 @@ batches behind the last one are kept here, and sent again with it when a call br
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import grpc
 
@@ -16,8 +16,14 @@ from losswire.client._calls.cancellation import Cancellation
 from losswire.client._calls.operations import SUMMARIZE_LOSSES
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import Session
-from losswire.client._calls.summarize.encode import encode_batch
-from losswire.client._calls.summarize.one_call import Answer, CallFailedError, OneCall
+from losswire.client._calls.summarize.encode import Message, encode_batch, hand_over
+from losswire.client._calls.summarize.one_call import (
+    Answer,
+    CallFailedError,
+    DirectCall,
+    GrpcCall,
+    OneCall,
+)
 from losswire.client._calls.summarize.pieces import Piece
 from losswire.client._calls.summarize.ring import Placed, Ring
 from losswire.client._calls.summarize.watcher import Watcher
@@ -112,21 +118,33 @@ class Transfer:
         self, channels: Sequence[grpc.Channel], attempts: Attempts, cancellation: Cancellation
     ) -> summary_pb2.LossSummary:
         """Make all calls, each as often as the retry policy allows; returns the summary."""
-        methods: list[Any] = [
-            each.stream_stream(SUMMARIZE_LOSSES.path, None, SUMMARIZE_LOSSES.parse)
-            for each in channels
-        ]
+        begin = self._ways(channels)
         self.can_go_on = False
         self._attempts = attempts
         while self._begin():
             try:
-                self._one_call(methods[attempts.start()], attempts.timeout, cancellation)
+                self._one_call(begin[attempts.start()], attempts.timeout, cancellation)
             except CallFailedError as failure:
                 self._wait_after(failure.error, attempts, cancellation)
             else:
                 attempts.pin_target()
                 self._is_begun, self._is_done = False, True
         return self._result()
+
+    def _ways(self, channels: Sequence[grpc.Channel]) -> list[Callable[[bytes], OneCall]]:
+        """Return for each target what makes a call of it, given the first message."""
+        local = self._session.local
+        if local is not None:
+            return [lambda header: DirectCall(local, header, self._session)]
+        method = SUMMARIZE_LOSSES
+        return [
+            partial(
+                GrpcCall,
+                each.stream_stream(method.path, None, method.parse),
+                session=self._session,
+            )
+            for each in channels
+        ]
 
     def clear(self) -> None:
         """Drop the batches that are kept: an error that is kept must not keep them."""
@@ -183,10 +201,12 @@ class Transfer:
         self._is_begun = piece is not None or not self._is_done
         return self._is_begun
 
-    def _one_call(self, method: Any, seconds: float, cancellation: Cancellation) -> None:
+    def _one_call(
+        self, begin: Callable[[bytes], OneCall], seconds: float, cancellation: Cancellation
+    ) -> None:
         header = self._first_message()
         try:
-            call = OneCall(method, header, self._session.metadata)
+            call = begin(header)
         except ValueError:
             # gRPC's error for a channel that another thread closes meanwhile.
             if not self._session.closed:
@@ -203,7 +223,7 @@ class Transfer:
             while not call.has_ended:
                 self._take(call.next_answer(seconds))
         finally:
-            call.cancel()
+            call.leave()
         if self._window or not self._is_final:
             raise malformed_error("the call ended without a final report")
 
@@ -228,7 +248,7 @@ class Transfer:
             request.header.resume_from.CopyFrom(resume_from)
         return request.SerializeToString()
 
-    def _next_message(self, call: OneCall, seconds: float) -> bytes | None:
+    def _next_message(self, call: OneCall, seconds: float) -> Message | None:
         """Return the next message of a call once there is room for it; None at its end."""
         self._wait_for_room(call, seconds)
         while True:
@@ -242,12 +262,7 @@ class Transfer:
             batch, nbytes = piece.batch, piece.batch.nbytes
             asks = self._window.wants_report(nbytes)
             placed = self._placed(batch, call, seconds)
-            if placed is None:
-                message = encode_batch(batch, self._route.loss, report=asks)
-            else:
-                message = encode_batch(
-                    placed.batch, self._route.loss, report=asks, places=placed.places
-                )
+            message = self._encoded(batch, placed, report=asks)
             if self._fits(message, piece):
                 break
             if placed is not None and self._ring is not None:
@@ -256,6 +271,14 @@ class Transfer:
         self._window.add(Sent(message, batch.rows, nbytes, placed), asks=asks)
         self._end_row = piece.end_row
         return message
+
+    def _encoded(self, batch: Batch, placed: Placed | None, *, report: bool) -> Message:
+        loss = self._route.loss
+        if placed is not None:
+            return encode_batch(placed.batch, loss, report=report, places=placed.places)
+        if self._session.local is not None:
+            return hand_over(batch, loss, report=report)
+        return encode_batch(batch, loss, report=report)
 
     def _wait_for_room(self, call: OneCall, seconds: float) -> None:
         """Take what came, and wait until another message may be sent."""
@@ -279,7 +302,7 @@ class Transfer:
         if call.has_ended:
             raise malformed_error("the server ended the call before its data")
 
-    def _fits(self, message: bytes, piece: Piece) -> bool:
+    def _fits(self, message: Message, piece: Piece) -> bool:
         """Return whether a message is small enough; if not, its rows are to be read in halves."""
         largest, rows = self._route.max_message_bytes, piece.batch.rows
         if len(message) <= largest:

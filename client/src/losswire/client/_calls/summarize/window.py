@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from losswire.client._calls.summarize.encode import Message
 from losswire.client._calls.summarize.ring import Placed
 from losswire.client._messages import thresholds
 
@@ -13,7 +14,7 @@ from losswire.client._messages import thresholds
 class Sent:
     """One message that was sent."""
 
-    message: bytes
+    message: Message
     rows: int
     nbytes: int
     """The bytes that are kept of it, here or in shared memory."""
