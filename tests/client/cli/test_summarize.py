@@ -47,6 +47,12 @@ def test_a_summary_for_people(losswire: Run, data: str) -> None:
     assert (first, second) == (["r09", "4"], ["r10", "4"])
 
 
+def test_progress_can_be_turned_off(losswire: Run, data: str) -> None:
+    """The figures are the same."""
+    arguments = ("summarize", "mse_loss", data, "--column", "input=new")
+    assert losswire(*arguments, "--quiet").out == losswire(*arguments).out
+
+
 def test_json_is_what_to_dict_has(losswire: Run, data: str, tmp_path: Path) -> None:
     """One object, with the numbers of the summary that --output writes."""
     file = tmp_path / "out.summary"

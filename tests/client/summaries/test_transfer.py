@@ -188,7 +188,11 @@ _MISTAKES: Mapping[str, tuple[dict[str, Any], type[Exception], str]] = {
     "progress of another kind": ({"progress": 3}, TypeError, "progress"),
     "negative worst": ({"worst": -1}, ValueError, "worst"),
     "no such column": ({"slices": ["contry"]}, ValueError, "contry.*country"),
-    "no such argument": ({"slice": ["country"]}, TypeError, "slice"),
+    "no such argument": ({"slice": ["c"]}, TypeError, "no argument 'slice'; nearest: slices"),
+    "an array of weights": ({"sample_weight": np.ones(3)}, TypeError, "sample_weight: .* ndarray"),
+    "an array of a slice": ({"slices": [np.ones(3)]}, TypeError, r"slices\[0\]: .* ndarray"),
+    "several columns": ({"columns": {"input": ["a", "b"]}}, TypeError, r'columns\["input"\]: '),
+    "accuracy in percent": ({"accuracy": "1%"}, TypeError, "accuracy: .* 0.01"),
     "no such input": ({"columns": {"inputt": "input"}}, ValueError, "inputt"),
 }
 

@@ -15,7 +15,7 @@ from losswire.client._calls.plan import Progress
 from losswire.client._calls.retry import RetryPolicy
 from losswire.client._calls.runner import Runner
 from losswire.client._calls.session import open_session
-from losswire.client._calls.summarize.request import Candidates, SummaryFields, SummaryRequest
+from losswire.client._calls.summarize.request import Candidates, SummaryFields, request_of
 from losswire.client._calls.summarize.steps import summarize
 from losswire.client._errors import LosswireError
 from losswire.client._memory.evaluate import evaluate
@@ -208,7 +208,7 @@ class Client:
             >>> summary.worst[0].value, summary.worst[0].row, summary.worst[0].labels
             (9.0, 1, {'country': 'FR'})
         """
-        request = SummaryRequest(loss, options or {}, **fields)
+        request = request_of(loss, options, fields)
         steps = summarize(self._lender, Summary, request, batches, resume_from, on_report=on_report)
         return self._runner.run(steps, timeout)
 
@@ -238,7 +238,7 @@ class Client:
             >>> difference.mean, difference.wins, difference.ties, difference.losses
             (-2.5, 1, 1, 0)
         """
-        request = SummaryRequest(loss, options or {}, candidates=candidates, **fields)
+        request = request_of(loss, options, fields, candidates)
         steps = summarize(
             self._lender, Comparison, request, batches, resume_from, on_report=on_report
         )

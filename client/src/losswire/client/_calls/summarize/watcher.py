@@ -4,13 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final, Literal, Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 from losswire.client._summaries.progress import SummaryProgress
 from losswire.v1 import summary_pb2
 
-ProgressInput: TypeAlias = Literal[True] | Callable[[SummaryProgress], object] | None
-"""True: one line on the terminal; a callable gets each progress; None: nothing."""
+ProgressInput: TypeAlias = bool | Callable[[SummaryProgress], object] | None
+"""True: one line on the terminal; a callable gets each progress; None or False: nothing."""
 
 _LINE_SECONDS: Final = 0.2
 """The least time between two updates of the line."""
