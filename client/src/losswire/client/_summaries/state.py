@@ -115,6 +115,10 @@ class State:
                 raise TypeError(f"merge: expected a {cls.__name__}, got {type(each).__name__}")
         return cls(summaries.merge([each.message for each in states]))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the message alone: what was made of it is made again."""
+        return type(self).from_bytes, (self.to_bytes(),)
+
     def _facts(self) -> dict[str, Any]:
         """Return what both kinds have in `to_dict`."""
         return {
