@@ -91,6 +91,7 @@ def test_a_comparison_is_paired_and_written_as_a_page(
     ran = losswire(
         *("compare", "mse_loss", data, "--candidate", "old:input=old"),
         *("--candidate", "new:input=new", "--html", str(page), "--output", str(file)),
+        *("--slice", "country"),
     )
     assert ran.status == Exit.OK
     found = Comparison.from_bytes(file.read_bytes()).difference("new", "old")
@@ -98,6 +99,9 @@ def test_a_comparison_is_paired_and_written_as_a_page(
     assert found.mean == pytest.approx(expected.mean(), rel=1e-6)
     assert (found.wins, found.ties, found.losses) == (9, 0, 3)
     assert "3 / 0 / 9" in ran.out
+    lines = [line.split() for line in ran.out.splitlines()]
+    [german] = [line for line in lines if line[:4] == ["old", "-", "new", "DE"]]
+    assert float(german[4]) == pytest.approx(-expected[1::2].mean(), rel=1e-5)
     assert page.read_text().startswith("<!doctype html>")
 
 
