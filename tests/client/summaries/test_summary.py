@@ -275,7 +275,7 @@ def test_bytes_are_the_state(weighted: Summary) -> None:
     ("data", "text"),
     [
         (b"\xff\xff", "no summary"),
-        (b"", "loss: is empty"),
+        (b"", "these bytes are no summary: loss: is empty"),
         (_message([[1.0], [2.0]], candidates=("a", "b")).SerializeToString(), "of a Comparison"),
     ],
 )

@@ -218,8 +218,13 @@ def test_people_see_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         client.summarize("mse_loss", BATCHES, progress=True)
         monkeypatch.setattr(sys, "stderr", piped := io.StringIO())
         client.summarize("mse_loss", BATCHES, progress=True)
+        monkeypatch.setattr(sys, "stderr", clustered := Terminal())
+        documents = [{**each, "document": np.arange(len(each["target"])) // 9} for each in BATCHES]
+        client.summarize("mse_loss", documents, progress=True, cluster="document")
     last = written.getvalue().split("\r")[-1]
     assert last.startswith("2,499 rows · ")
     assert " rows/s · mean 0.96" in last
     assert last.endswith("so far\n")
     assert piped.getvalue() == ""
+    assert "±" in last
+    assert "±" not in clustered.getvalue()

@@ -93,6 +93,10 @@ class State:
             message = summary_pb2.LossSummary.FromString(bytes(data))
         except DecodeError:
             raise ValueError("these bytes are no summary") from None
+        try:
+            summaries.check_message(message)
+        except summaries.MergeError as error:
+            raise ValueError(f"these bytes are no summary: {error}") from None
         return cls(message)
 
     @classmethod
