@@ -150,5 +150,8 @@ def test_a_candidate_needs_a_name(losswire: Run, data: str) -> None:
     ran = losswire("compare", "mse_loss", data, "--candidate", "input=old")
     assert ran.status == Exit.USAGE
     assert "--candidate input=old: expected NAME:INPUT=COLUMN" in ran.err
+    ran = losswire("compare", "mse_loss", data)
+    assert (ran.status, ran.out) == (Exit.USAGE, "")
+    assert "--candidate: 0 given; a comparison is of 2 to 8" in ran.err
     ran = losswire("compare", "mse_loss", data, "--candidate", "old:input=old")
     assert ran.status == Exit.USAGE

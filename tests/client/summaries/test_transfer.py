@@ -206,6 +206,16 @@ def test_mistakes_are_named(call: Call, case: str) -> None:
     assert service.batches == []
 
 
+@pytest.mark.parametrize(("candidates", "error"), [({}, ValueError), (None, TypeError)])
+def test_a_comparison_of_nothing_is_refused(
+    call: Call, candidates: object, error: type[Exception]
+) -> None:
+    """Before anything is sent, instead of a summary that is no comparison."""
+    with serving(Summarizing()) as service, pytest.raises(error, match="candidates: "):
+        call(service.address, "compare", "mse_loss", BATCHES, candidates=candidates)
+    assert service.batches == []
+
+
 def test_people_see_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal, written over, with the last state kept; elsewhere nothing."""
 

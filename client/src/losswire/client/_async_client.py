@@ -13,7 +13,12 @@ from losswire.client._calls.async_runner import AsyncRunner
 from losswire.client._calls.plan import Progress
 from losswire.client._calls.retry import RetryPolicy
 from losswire.client._calls.session import open_session
-from losswire.client._calls.summarize.request import Candidates, SummaryFields, request_of
+from losswire.client._calls.summarize.request import (
+    Candidates,
+    SummaryFields,
+    request_of,
+    some_candidates,
+)
 from losswire.client._calls.summarize.source import readable
 from losswire.client._calls.summarize.steps import summarize
 from losswire.client._errors import LosswireError
@@ -159,7 +164,7 @@ class AsyncClient:
             >>> compared.difference("new", "old").mean
             -2.5
         """
-        request = request_of(loss, options, fields, candidates)
+        request = request_of(loss, options, fields, some_candidates(candidates))
         source = readable(batches)
         steps = summarize(
             self._lender, Comparison, request, source, resume_from, on_report=on_report

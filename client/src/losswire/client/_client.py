@@ -15,7 +15,12 @@ from losswire.client._calls.plan import Progress
 from losswire.client._calls.retry import RetryPolicy
 from losswire.client._calls.runner import Runner
 from losswire.client._calls.session import open_session
-from losswire.client._calls.summarize.request import Candidates, SummaryFields, request_of
+from losswire.client._calls.summarize.request import (
+    Candidates,
+    SummaryFields,
+    request_of,
+    some_candidates,
+)
 from losswire.client._calls.summarize.steps import summarize
 from losswire.client._errors import LosswireError
 from losswire.client._memory.evaluate import evaluate
@@ -239,7 +244,7 @@ class Client:
             >>> difference.mean, difference.wins, difference.ties, difference.losses
             (-2.5, 1, 1, 0)
         """
-        request = request_of(loss, options, fields, candidates)
+        request = request_of(loss, options, fields, some_candidates(candidates))
         steps = summarize(
             self._lender, Comparison, request, batches, resume_from, on_report=on_report
         )

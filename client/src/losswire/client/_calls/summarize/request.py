@@ -204,6 +204,13 @@ def request_of(
     return SummaryRequest(loss, options or {}, candidates=candidates, **fields)
 
 
+def some_candidates(candidates: Candidates) -> Candidates:
+    """Return the candidates of a comparison; TypeError and ValueError where there are none."""
+    if not items_of(candidates, "", "candidates"):
+        raise ValueError("candidates: a comparison is of 2 to 8, got none")
+    return candidates
+
+
 def _shown(value: object) -> str:
     """Return what an error says of a wrong argument: no arrays."""
     return repr(value) if isinstance(value, (list, int, float)) else type(value).__name__
