@@ -2,9 +2,11 @@
 
 import io
 import json
+import math
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -154,6 +156,27 @@ def test_diff_is_side_by_side(losswire: Run, saved: Callable[..., str], tmp_path
     slices = found["slices"]["country"].values()
     lowest = min(slices, key=lambda each: each["p_value"])
     assert lowest["p_adjusted"] == pytest.approx(min(1, 2 * lowest["p_value"]))
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        # 11 standard errors: as 1 minus the other tail, it would be 0.
+        ([6.0, 6.5, 7.0, 7.5], 2 * NormalDist().cdf(-5 / math.sqrt(2 * 5 / 48))),
+        ([1.0, 1.5, 2.0, 2.5], 1.0),
+    ],
+)
+def test_p_values_of_a_diff_are_those_of_the_smaller_tail(
+    losswire: Run, tmp_path: Path, other: Sequence[float], expected: float
+) -> None:
+    """In both directions, and 1 where there is no difference."""
+    files = [tmp_path / name for name in ("one", "other")]
+    for file, values in zip(files, ([1.0, 1.5, 2.0, 2.5], other), strict=True):
+        file.write_bytes(summary(values).SerializeToString())
+    for order in (files, files[::-1]):
+        ran = losswire("runs", "diff", *map(str, order), "--json")
+        [found] = json.loads(ran.out)["differences"]
+        assert found["total"]["p_value"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_delete_asks_first(

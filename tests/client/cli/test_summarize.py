@@ -47,6 +47,12 @@ def test_a_summary_for_people(losswire: Run, data: str) -> None:
     assert (first, second) == (["r09", "4"], ["r10", "4"])
 
 
+def test_progress_can_be_turned_off(losswire: Run, data: str) -> None:
+    """The figures are the same."""
+    arguments = ("summarize", "mse_loss", data, "--column", "input=new")
+    assert losswire(*arguments, "--quiet").out == losswire(*arguments).out
+
+
 def test_json_is_what_to_dict_has(losswire: Run, data: str, tmp_path: Path) -> None:
     """One object, with the numbers of the summary that --output writes."""
     file = tmp_path / "out.summary"
@@ -85,6 +91,7 @@ def test_a_comparison_is_paired_and_written_as_a_page(
     ran = losswire(
         *("compare", "mse_loss", data, "--candidate", "old:input=old"),
         *("--candidate", "new:input=new", "--html", str(page), "--output", str(file)),
+        *("--slice", "country"),
     )
     assert ran.status == Exit.OK
     found = Comparison.from_bytes(file.read_bytes()).difference("new", "old")
@@ -92,6 +99,9 @@ def test_a_comparison_is_paired_and_written_as_a_page(
     assert found.mean == pytest.approx(expected.mean(), rel=1e-6)
     assert (found.wins, found.ties, found.losses) == (9, 0, 3)
     assert "3 / 0 / 9" in ran.out
+    lines = [line.split() for line in ran.out.splitlines()]
+    [german] = [line for line in lines if line[:4] == ["old", "-", "new", "DE"]]
+    assert float(german[4]) == pytest.approx(-expected[1::2].mean(), rel=1e-5)
     assert page.read_text().startswith("<!doctype html>")
 
 
@@ -140,5 +150,8 @@ def test_a_candidate_needs_a_name(losswire: Run, data: str) -> None:
     ran = losswire("compare", "mse_loss", data, "--candidate", "input=old")
     assert ran.status == Exit.USAGE
     assert "--candidate input=old: expected NAME:INPUT=COLUMN" in ran.err
+    ran = losswire("compare", "mse_loss", data)
+    assert (ran.status, ran.out) == (Exit.USAGE, "")
+    assert "--candidate: 0 given; a comparison is of 2 to 8" in ran.err
     ran = losswire("compare", "mse_loss", data, "--candidate", "old:input=old")
     assert ran.status == Exit.USAGE

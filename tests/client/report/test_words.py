@@ -120,6 +120,14 @@ def test_the_verdict_names_where_it_is_the_other_way_round(tmp_path: Path) -> No
     assert lead == "But small is clearly better in country = JP."
 
 
+def test_so_does_that_of_each_pair_of_more_than_two(tmp_path: Path) -> None:
+    """The best with each other one."""
+    head = _read(comparison(rows=20000, candidates=3), tmp_path).one("header")
+    first, *_ = (_plain(each.text) for each in head.all("li"))
+    assert first.startswith("tiny is better than small: the loss is lower")
+    assert first.endswith(" But small is clearly better in country = JP.")
+
+
 def test_more_than_two_are_in_a_matrix(tmp_path: Path) -> None:
     """Row minus column, each with its interval and p."""
     evaluated = comparison(candidates=3)

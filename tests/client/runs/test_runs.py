@@ -53,6 +53,14 @@ def runs(request: pytest.FixtureRequest, server: str) -> Runs:
 SUMMARY = summary([1.0, 2.0, 6.0])
 
 
+def test_a_run_is_shown_without_its_message(runs: Runs) -> None:
+    """Its id, name and figures are one line; the message has hundreds."""
+    shown = repr(runs("save", SUMMARY, "nightly"))
+    assert "name='nightly'" in shown
+    assert "count=3, mean=3.0" in shown
+    assert "\n" not in shown
+
+
 def test_a_run_is_kept_with_all_that_was_said(runs: Runs) -> None:
     """Name, labels, times in UTC to the microsecond, loss and figures."""
     started = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone(timedelta(hours=2)))

@@ -78,3 +78,10 @@ def test_infinite_bounds_are_none() -> None:
     losses.sketch.positive_indices[1] = summaries.bucket_indices([largest], 8)[0]
     found = Summary(message)
     assert found.histogram().edges[-1] == found.histogram(3).edges[-1] == largest
+
+
+def test_a_histogram_is_shown_in_one_line() -> None:
+    """Its range and weight, not its hundreds of edges."""
+    summary = _summary(_CASES["positive"])
+    assert repr(summary.histogram([0, 1, 20])) == "<Histogram: 2 bins from 0 to 20, weight 5000>"
+    assert repr(_summary([]).histogram()) == "<Histogram: no bins>"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -274,7 +275,7 @@ def test_bytes_are_the_state(weighted: Summary) -> None:
     ("data", "text"),
     [
         (b"\xff\xff", "no summary"),
-        (b"", "loss: is empty"),
+        (b"", "these bytes are no summary: loss: is empty"),
         (_message([[1.0], [2.0]], candidates=("a", "b")).SerializeToString(), "of a Comparison"),
     ],
 )
@@ -282,6 +283,14 @@ def test_other_bytes_are_refused(data: bytes, text: str) -> None:
     """With the reason."""
     with pytest.raises(ValueError, match=text):
         Summary.from_bytes(data)
+
+
+def test_a_summary_is_pickled_after_it_was_looked_at(weighted: Summary) -> None:
+    """As a pool of processes does with what it returns."""
+    assert len(weighted.slices["country"]) == 3
+    copy = pickle.loads(pickle.dumps(weighted))  # noqa: S301 (made just above)
+    assert copy == weighted
+    assert copy.slices["country"]["France"].mean == weighted.slices["country"]["France"].mean
 
 
 def test_parts_merge_to_the_whole() -> None:

@@ -188,7 +188,11 @@ _MISTAKES: Mapping[str, tuple[dict[str, Any], type[Exception], str]] = {
     "progress of another kind": ({"progress": 3}, TypeError, "progress"),
     "negative worst": ({"worst": -1}, ValueError, "worst"),
     "no such column": ({"slices": ["contry"]}, ValueError, "contry.*country"),
-    "no such argument": ({"slice": ["country"]}, TypeError, "slice"),
+    "no such argument": ({"slice": ["c"]}, TypeError, "no argument 'slice'; nearest: slices"),
+    "an array of weights": ({"sample_weight": np.ones(3)}, TypeError, "sample_weight: .* ndarray"),
+    "an array of a slice": ({"slices": [np.ones(3)]}, TypeError, r"slices\[0\]: .* ndarray"),
+    "several columns": ({"columns": {"input": ["a", "b"]}}, TypeError, r'columns\["input"\]: '),
+    "accuracy in percent": ({"accuracy": "1%"}, TypeError, "accuracy: .* 0.01"),
     "no such input": ({"columns": {"inputt": "input"}}, ValueError, "inputt"),
 }
 
@@ -199,6 +203,16 @@ def test_mistakes_are_named(call: Call, case: str) -> None:
     fields, error, text = _MISTAKES[case]
     with serving(Summarizing()) as service, pytest.raises(error, match=text):
         call(service.address, "summarize", "mse_loss", BATCHES, **fields)
+    assert service.batches == []
+
+
+@pytest.mark.parametrize(("candidates", "error"), [({}, ValueError), (None, TypeError)])
+def test_a_comparison_of_nothing_is_refused(
+    call: Call, candidates: object, error: type[Exception]
+) -> None:
+    """Before anything is sent, instead of a summary that is no comparison."""
+    with serving(Summarizing()) as service, pytest.raises(error, match="candidates: "):
+        call(service.address, "compare", "mse_loss", BATCHES, candidates=candidates)
     assert service.batches == []
 
 
@@ -214,8 +228,13 @@ def test_people_see_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         client.summarize("mse_loss", BATCHES, progress=True)
         monkeypatch.setattr(sys, "stderr", piped := io.StringIO())
         client.summarize("mse_loss", BATCHES, progress=True)
+        monkeypatch.setattr(sys, "stderr", clustered := Terminal())
+        documents = [{**each, "document": np.arange(len(each["target"])) // 9} for each in BATCHES]
+        client.summarize("mse_loss", documents, progress=True, cluster="document")
     last = written.getvalue().split("\r")[-1]
     assert last.startswith("2,499 rows · ")
     assert " rows/s · mean 0.96" in last
     assert last.endswith("so far\n")
     assert piped.getvalue() == ""
+    assert "±" in last
+    assert "±" not in clustered.getvalue()

@@ -13,7 +13,12 @@ from losswire.client._calls.async_runner import AsyncRunner
 from losswire.client._calls.plan import Progress
 from losswire.client._calls.retry import RetryPolicy
 from losswire.client._calls.session import open_session
-from losswire.client._calls.summarize.request import Candidates, SummaryFields, SummaryRequest
+from losswire.client._calls.summarize.request import (
+    Candidates,
+    SummaryFields,
+    request_of,
+    some_candidates,
+)
 from losswire.client._calls.summarize.source import readable
 from losswire.client._calls.summarize.steps import summarize
 from losswire.client._errors import LosswireError
@@ -131,7 +136,7 @@ class AsyncClient:
             >>> (await async_client.summarize("mse_loss", batches)).mean
             5.0
         """
-        request = SummaryRequest(loss, options or {}, **fields)
+        request = request_of(loss, options, fields)
         source = readable(batches)
         steps = summarize(self._lender, Summary, request, source, resume_from, on_report=on_report)
         return await self._runner.run(steps, timeout)
@@ -159,7 +164,7 @@ class AsyncClient:
             >>> compared.difference("new", "old").mean
             -2.5
         """
-        request = SummaryRequest(loss, options or {}, candidates=candidates, **fields)
+        request = request_of(loss, options, fields, some_candidates(candidates))
         source = readable(batches)
         steps = summarize(
             self._lender, Comparison, request, source, resume_from, on_report=on_report

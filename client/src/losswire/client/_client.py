@@ -15,7 +15,12 @@ from losswire.client._calls.plan import Progress
 from losswire.client._calls.retry import RetryPolicy
 from losswire.client._calls.runner import Runner
 from losswire.client._calls.session import open_session
-from losswire.client._calls.summarize.request import Candidates, SummaryFields, SummaryRequest
+from losswire.client._calls.summarize.request import (
+    Candidates,
+    SummaryFields,
+    request_of,
+    some_candidates,
+)
 from losswire.client._calls.summarize.steps import summarize
 from losswire.client._errors import LosswireError
 from losswire.client._memory.evaluate import evaluate
@@ -182,7 +187,8 @@ class Client:
         - `reduction`: `"mean"` or, of kl_div, `"batchmean"`; `engine`, `compute_dtype`: as in
           `Evaluation`.
         - `partition`: the key of the rows, by which summaries of the same rows are not merged;
-          None: a new one for each call. Files have keys of their own.
+          None: a new one for each call, which `resume_from` cannot know. Files have keys of their
+          own.
         - `progress`: True for a line on stderr, if that is a terminal; or a callable, which gets
           a `SummaryProgress` after each batch. `on_report` gets the summary so far, every few
           seconds. `resume_from`: a summary to continue: rows that it covers, by their keys, are
@@ -208,7 +214,7 @@ class Client:
             >>> summary.worst[0].value, summary.worst[0].row, summary.worst[0].labels
             (9.0, 1, {'country': 'FR'})
         """
-        request = SummaryRequest(loss, options or {}, **fields)
+        request = request_of(loss, options, fields)
         steps = summarize(self._lender, Summary, request, batches, resume_from, on_report=on_report)
         return self._runner.run(steps, timeout)
 
@@ -238,7 +244,7 @@ class Client:
             >>> difference.mean, difference.wins, difference.ties, difference.losses
             (-2.5, 1, 1, 0)
         """
-        request = SummaryRequest(loss, options or {}, candidates=candidates, **fields)
+        request = request_of(loss, options, fields, some_candidates(candidates))
         steps = summarize(
             self._lender, Comparison, request, batches, resume_from, on_report=on_report
         )

@@ -14,6 +14,7 @@ from losswire.client._data.arrow import (
     tensor_of,
 )
 from losswire.client._data.batch import Array, Batch, compact
+from losswire.client._data.integers import accepted, floating_type
 from losswire.client._data.labels import Labelled, Mask, column_of
 from losswire.client._data.place import Place
 from losswire.client._data.wanted import ColumnsWanted
@@ -149,8 +150,10 @@ class Assembler:
         there = source.names
         self._check_names(source, there)
         optional = {name: each for name, each in wanted.optional.items() if each in there}
-        inputs = self._arrays({**wanted.inputs, **optional}, source, draft)
-        candidates = [self._arrays(own, source, draft) for own in wanted.candidates.values()]
+        names = [{**wanted.inputs, **optional}, *wanted.candidates.values()]
+        inputs, *candidates = self._accepted(
+            [self._arrays(own, source, draft) for own in names], names, source.place
+        )
         weight = self._weight(source, draft)
         columns = {name: self._column(name, source, draft) for name in wanted.slice_columns}
         clusters, ids = (
@@ -192,6 +195,22 @@ class Assembler:
         self, columns: Mapping[str, str], source: Source, draft: _Draft
     ) -> dict[str, Array]:
         return {name: self._input(name, column, source, draft) for name, column in columns.items()}
+
+    def _accepted(
+        self, found: list[dict[str, Array]], columns: list[Mapping[str, str]], place: Place
+    ) -> list[dict[str, Array]]:
+        """Return inputs and candidates of a table with integers in types that the loss takes."""
+        if place.is_dict:
+            return found
+        preferred = floating_type(each for own in found for each in own.values())
+        types = self._wanted.types
+        return [
+            {
+                name: accepted(array, types.get(name, ()), place.column(own[name]), preferred)
+                for name, array in arrays.items()
+            }
+            for arrays, own in zip(found, columns, strict=True)
+        ]
 
     def _input(self, name: str, column: str, source: Source, draft: _Draft) -> Array:
         """Return one input, with its rows in the axis where the loss expects them."""

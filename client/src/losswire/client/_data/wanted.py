@@ -41,6 +41,8 @@ class ColumnsWanted:
     """The axis of the rows in each input where it is not the first; None: it has none."""
     shared_only: frozenset[str] = frozenset()
     """The inputs that no batch may bring, because they have no rows."""
+    types: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The types that the loss takes, by input."""
 
     @property
     def slice_columns(self) -> tuple[str, ...]:
@@ -129,6 +131,7 @@ def columns_wanted(
         nulls=nulls,
         row_axes={name: axis for name, axis in axes.items() if axis != 0},
         shared_only=frozenset(name for name in free if axes[name] is None),
+        types={each.name: frozenset(each.dtypes) for each in loss.inputs},
     )
 
 

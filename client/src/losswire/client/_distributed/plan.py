@@ -15,6 +15,7 @@ from losswire.client._calls.summarize.request import (
     Candidates,
     RowFields,
     SummaryRequest,
+    request_of,
 )
 from losswire.client._client import Client
 from losswire.client._summaries.comparison import Comparison
@@ -64,7 +65,7 @@ class Plan:
             >>> Plan.of("cross_entropy", {"label_smoothing": 0.1}, slices=["country"]).target
             'local:'
         """
-        request = SummaryRequest(loss, options or {}, candidates=candidates or {}, **fields)
+        request = request_of(loss, options, fields, candidates or {})
         if request.residents:
             raise TypeError(
                 "shared: a resident tensor belongs to one client; a plan needs the array itself"

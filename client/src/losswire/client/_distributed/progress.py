@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 _LINE_SECONDS: Final = 0.2
 """The least time between two updates of the line."""
@@ -40,8 +40,9 @@ class DistributedProgress:
         )
 
 
-ProgressInput: TypeAlias = Literal[True] | Callable[[DistributedProgress], object] | None
-"""True: a bar on stderr where that is a terminal; a callable gets each progress; None: nothing."""
+ProgressInput: TypeAlias = bool | Callable[[DistributedProgress], object] | None
+"""True: a bar on stderr where that is a terminal; a callable gets each progress; None or
+False: nothing."""
 
 
 class ProgressReport:
@@ -49,8 +50,8 @@ class ProgressReport:
 
     def __init__(self, progress: ProgressInput, total: int, done: int) -> None:
         """Start the clock; `done` partitions of `total` are there already."""
-        if not (progress is None or progress is True or callable(progress)):
-            raise TypeError(f"progress: expected None, True or a callable, got {progress!r}")
+        if not (progress is None or isinstance(progress, bool) or callable(progress)):
+            raise TypeError(f"progress: expected a bool, None or a callable, got {progress!r}")
         self._line = progress is True and sys.stderr.isatty()
         self._call = progress if callable(progress) else None
         self._total = total

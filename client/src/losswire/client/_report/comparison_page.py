@@ -138,7 +138,12 @@ def _head(comparison: ComparisonLike, pairs: Sequence[Pair]) -> Html:
         [
             element(
                 "ul",
-                *(element("li", each.verdict) for each in pairs),
+                *(
+                    element(
+                        "li", " ".join(filter(None, (each.verdict, _exceptions(message, each))))
+                    )
+                    for each in pairs
+                ),
             )
         ]
         if len(pairs) > 1

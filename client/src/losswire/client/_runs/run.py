@@ -1,7 +1,7 @@
 """A run that a server keeps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
@@ -55,7 +55,7 @@ class Run:
     """Who saved it; empty where callers have no names."""
     figures: tuple[RunFigures, ...]
     """Count, mean and standard error, of each candidate where there are any."""
-    message: run_service_pb2.Run
+    message: run_service_pb2.Run = field(repr=False)
     """All of it, as it came from the server."""
 
     @cached_property

@@ -29,6 +29,15 @@ class Histogram:
     """The weight of the rows between each two edges, float64 of shape (B); without weights, the
     number of rows."""
 
+    def __repr__(self) -> str:
+        if not len(self.weights):
+            return "<Histogram: no bins>"
+        low, high = self.edges[0], self.edges[-1]
+        return (
+            f"<Histogram: {len(self.weights):,} bins from {low:.6g} to {high:.6g}, "
+            f"weight {self.weights.sum():.6g}>"
+        )
+
 
 def histogram_of(
     sketch: summary_pb2.LossSketch,

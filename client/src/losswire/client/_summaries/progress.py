@@ -27,6 +27,8 @@ class SummaryProgress:
     """The mean of the loss so far, of each candidate; one where there are no candidates."""
     standard_errors: tuple[float, ...]
     """The standard error of each mean, without regard to clusters."""
+    has_clusters: bool = False
+    """Whether rows have clusters: then only the finished summary has an honest interval."""
 
     @property
     def remaining_seconds(self) -> float | None:
@@ -36,12 +38,16 @@ class SummaryProgress:
         return max(0, self.total_rows - self.rows) / self.rows_per_second
 
     def __str__(self) -> str:
-        """Return it as a line for people: rows, rows a second, means with their intervals."""
+        """Return it as a line for people: rows, rows a second, means with their intervals.
+
+        Without intervals where rows have clusters: they would be too narrow.
+        """
         total = self.total_rows
         rows = f"{self.rows:,} rows" if not total else f"{self.rows:,} of {total:,} rows"
         half_widths = [_Z * each for each in self.standard_errors]
         means = ", ".join(
-            f"{mean:.6g} ± {half:.2g}" for mean, half in zip(self.means, half_widths, strict=False)
+            f"{mean:.6g}" if self.has_clusters else f"{mean:.6g} ± {half:.2g}"
+            for mean, half in zip(self.means, half_widths, strict=False)
         )
         left = self.remaining_seconds
         parts = [rows, f"{self.rows_per_second:,.0f} rows/s", f"mean {means}" if means else ""]

@@ -96,6 +96,10 @@ class State:
             message = summary_pb2.LossSummary.FromString(bytes(data))
         except DecodeError:
             raise ValueError("these bytes are no summary") from None
+        try:
+            summaries.check_message(message)
+        except summaries.MergeError as error:
+            raise ValueError(f"these bytes are no summary: {error}") from None
         return cls(message)
 
     @classmethod
@@ -117,6 +121,10 @@ class State:
             if not isinstance(each, cls):
                 raise TypeError(f"merge: expected a {cls.__name__}, got {type(each).__name__}")
         return cls(summaries.merge([each.message for each in states]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the message alone: what was made of it is made again."""
+        return type(self).from_bytes, (self.to_bytes(),)
 
     def _facts(self) -> dict[str, Any]:
         """Return what both kinds have in `to_dict`."""

@@ -192,9 +192,9 @@ class Statistics:
 
     @cached_property
     def derived_figures(self) -> dict[str, tuple[float, tuple[float, float]]]:
-        """The figures above that the loss has, by name, each with its 95 % interval.
+        """`perplexity`, `rmse`, `bits_per_dimension`, where the loss has them, with 95 % intervals.
 
-        The bounds are those of the mean, transformed.
+        By name: the figure, and its two bounds, which are those of the mean, transformed.
         """
         low, high = self.interval()
         return {

@@ -1,12 +1,13 @@
 """Two evaluations side by side: `losswire runs diff`."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from losswire.client.cli._common import UsageError
 from losswire.client.cli._increase import Increase, Pairing, Side, corrected
 from losswire.client.cli._run_names import Evaluation
-from losswire.client.cli._table import interval, number, table
+from losswire.client.cli._table import interval, number, probability, table
 
 UNPAIRED = "unpaired: rows that are hard for both widen the intervals of the differences"
 SAME_ROWS = "both are of the same rows: a comparison of both would tell smaller differences"
@@ -112,7 +113,7 @@ def _slice_lines(pairing: Pairing, column: str, level: float) -> Iterator[str]:
                     number(each.candidate.mean),
                     number(each.mean),
                     interval(each.interval(level)),
-                    number(p_value),
+                    probability(p_value),
                 )
             )
         else:
@@ -128,8 +129,8 @@ def _slice_lines(pairing: Pairing, column: str, level: float) -> Iterator[str]:
 
 def _p_value(found: Increase) -> float:
     """Return the two-sided p value of no difference."""
-    above = found.p_above(0.0)
-    return 2 * min(above, 1 - above)
+    # The smaller tail: as 1 minus the other one, it would be rounded to 0.
+    return min(1.0, 2 * replace(found, mean=abs(found.mean)).p_above(0.0))
 
 
 def _facts(found: Increase, level: float) -> dict[str, Any]:

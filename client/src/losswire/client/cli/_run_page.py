@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
-from losswire.client.cli._table import interval, number, table
+from losswire.client.cli._table import interval, number, probability, table
 from losswire.summaries import statistics
 from losswire.v1 import summary_pb2
 from losswire.wire import decode_option
@@ -28,6 +28,9 @@ def show_lines(summary: summary_pb2.LossSummary) -> Iterator[str]:
     for each in summary.tables:
         yield ""
         yield from _slices(summary, each)
+        if summary.candidates:
+            yield ""
+            yield from _slice_differences(summary, each)
 
 
 def show_facts(summary: summary_pb2.LossSummary) -> dict[str, Any]:
@@ -110,7 +113,7 @@ def _differences(summary: summary_pb2.LossSummary) -> Iterator[str]:
                 f"{names[first]} - {names[second]}",
                 number(found.mean),
                 interval(found.interval(_LEVEL)),
-                number(found.p_value),
+                probability(found.p_value),
                 f"{pair.wins} / {pair.ties} / {pair.losses}",
             )
         )
@@ -122,16 +125,46 @@ def _differences(summary: summary_pb2.LossSummary) -> Iterator[str]:
 
 def _slices(summary: summary_pb2.LossSummary, found: summary_pb2.SliceTable) -> Iterator[str]:
     names = list(summary.candidates) or [""]
-    groups = [(", ".join(each.labels), each) for each in found.slices]
-    groups += [("(other)", found.other)] if found.HasField("other") else []
     titles = [",".join(found.columns), "ROWS"]
     for name in names:
         titles += [f"MEAN {name}".strip(), "95 % INTERVAL"]
     rows = []
-    for label, group in groups:
+    for label, group in _labelled(found):
         row = [label, str(group.distributions[0].count)]
         for index in range(len(names)):
             estimate = statistics.estimate(group, index)
             row += [number(estimate.mean), interval(estimate.interval(_LEVEL))]
         rows.append(row)
     yield from table(titles, rows, "")
+
+
+def _slice_differences(
+    summary: summary_pb2.LossSummary, found: summary_pb2.SliceTable
+) -> Iterator[str]:
+    """Write how the candidates differ in each slice, row by row."""
+    names = list(summary.candidates)
+    rows = []
+    for first, second in combinations(range(len(names)), 2):
+        estimates = [
+            (label, statistics.difference(group, first, second))
+            for label, group in _labelled(found)
+        ]
+        adjusted = statistics.holm([each.p_value for _, each in estimates])
+        for (label, each), p_value in zip(estimates, adjusted, strict=True):
+            rows.append(
+                (
+                    f"{names[first]} - {names[second]}",
+                    label,
+                    number(each.mean),
+                    interval(each.interval(_LEVEL)),
+                    probability(p_value),
+                )
+            )
+    titles = ("PAIRED DIFFERENCE", ",".join(found.columns), "MEAN", "95 % INTERVAL", "P (HOLM)")
+    yield from table(titles, rows, "")
+
+
+def _labelled(found: summary_pb2.SliceTable) -> list[tuple[str, summary_pb2.GroupSummary]]:
+    """Return the slices of a table by what people call them."""
+    groups = [(", ".join(each.labels), each) for each in found.slices]
+    return [*groups, ("(other)", found.other)] if found.HasField("other") else groups

@@ -160,6 +160,12 @@ def _summarize(arguments: argparse.Namespace) -> Exit:
 
 def _compare(arguments: argparse.Namespace) -> Exit:
     candidates = dict(map(_candidate, arguments.candidate))
+    if len(candidates) < 2:  # noqa: PLR2004
+        message = (
+            f"--candidate: {len(candidates)} given; a comparison is of 2 to 8, such as "
+            "--candidate old:input=logits_old --candidate new:input=logits_new"
+        )
+        raise UsageError(message)
     with open_client(arguments) as client:
         loss = describe(client, arguments.loss)
         started = datetime.now(UTC)

@@ -20,6 +20,11 @@ def number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.6g}"
 
 
+def probability(value: float) -> str:
+    """Write a p value; one too small for a float64 is not 0."""
+    return "< 1e-300" if value == 0 else number(value)
+
+
 def interval(bounds: tuple[float, float]) -> str:
     """Write an interval; `-` where it is unknown."""
     return "-" if math.isnan(bounds[0]) else f"[{number(bounds[0])}, {number(bounds[1])}]"

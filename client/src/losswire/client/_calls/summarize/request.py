@@ -1,7 +1,9 @@
 """What a caller wants to be summarized, and the header that says so."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypedDict
 
 import numpy as np
@@ -89,14 +91,34 @@ class SummaryRequest:
             )
         if self.overflow not in _OVERFLOWS:
             raise ValueError(f'overflow: expected "refuse" or "other", got {self.overflow!r}')
-        if not (self.progress is None or self.progress is True or callable(self.progress)):
-            raise TypeError(f"progress: expected None, True or a callable, got {self.progress!r}")
+        if not (
+            self.progress is None or isinstance(self.progress, bool) or callable(self.progress)
+        ):
+            raise TypeError(f"progress: expected a bool, None or a callable, got {self.progress!r}")
+        if isinstance(self.accuracy, bool) or not isinstance(self.accuracy, (int, float)):
+            raise TypeError(f"accuracy: expected a number, such as 0.01, got {self.accuracy!r}")
+        self._check_columns()
         for name, low in (("worst", 0), ("max_slices", 1)):
             number = getattr(self, name)
             if not isinstance(number, int) or number < low:
                 raise ValueError(f"{name}: expected an integer of at least {low}, got {number!r}")
         for name, inputs in items_of(self.candidates, "", "candidates"):
             items_of(inputs, f'candidates["{name}"].', "inputs")
+
+    def _check_columns(self) -> None:
+        """Raise TypeError where something else is given than the name of a column."""
+        named = {name: getattr(self, name) for name in ("ids", "sample_weight", "cluster")}
+        found = [(name, column) for name, column in named.items() if column is not None]
+        for name, column in items_of(self.columns or {}, "", "columns"):
+            found.append((f'columns["{name}"]', column))
+        for index, each in enumerate(self.slices):
+            names = each if isinstance(each, tuple) else (each,)
+            found += [(f"slices[{index}]", column) for column in names]
+        for path, column in found:
+            if not isinstance(column, str):
+                raise TypeError(
+                    f"{path}: expected the name of a column of batches, got {_shown(column)}"
+                )
 
     @property
     def tables(self) -> list[tuple[str, ...]]:
@@ -172,6 +194,34 @@ class SummaryRequest:
             else:
                 found[name] = as_array(value, where)
         return found
+
+
+def request_of(
+    loss: str,
+    options: Mapping[str, OptionScalar] | None,
+    fields: Mapping[str, Any],
+    candidates: Candidates = MappingProxyType({}),
+) -> SummaryRequest:
+    """Return the request of a call; TypeError for an unknown argument, with the nearest ones."""
+    known = SummaryFields.__annotations__
+    for name in fields:
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, "timeout", "on_report"], cutoff=0.5)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise TypeError(f"there is no argument {name!r}{hint}")
+    return SummaryRequest(loss, options or {}, candidates=candidates, **fields)
+
+
+def some_candidates(candidates: Candidates) -> Candidates:
+    """Return the candidates of a comparison; TypeError and ValueError where there are none."""
+    if not items_of(candidates, "", "candidates"):
+        raise ValueError("candidates: a comparison is of 2 to 8, got none")
+    return candidates
+
+
+def _shown(value: object) -> str:
+    """Return what an error says of a wrong argument: no arrays."""
+    return repr(value) if isinstance(value, (list, int, float)) else type(value).__name__
 
 
 def _dtype_of(inputs: Mapping[str, Any] | None) -> np.dtype[Any] | None:

@@ -95,7 +95,10 @@ def _summarize(
     ring = None if memory is None else Ring(memory)
     cutting = _cutting(request, loss, server, ring, is_direct=session.local is not None)
     watcher = Watcher(
-        request.progress, on_report, 0 if resume_from is None else rows_of(resume_from)
+        request.progress,
+        on_report,
+        0 if resume_from is None else rows_of(resume_from),
+        has_clusters=request.cluster is not None,
     )
     route = Route(
         make_header=request.header,

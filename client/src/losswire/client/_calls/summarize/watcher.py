@@ -4,13 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final, Literal, Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 from losswire.client._summaries.progress import SummaryProgress
 from losswire.v1 import summary_pb2
 
-ProgressInput: TypeAlias = Literal[True] | Callable[[SummaryProgress], object] | None
-"""True: one line on the terminal; a callable gets each progress; None: nothing."""
+ProgressInput: TypeAlias = bool | Callable[[SummaryProgress], object] | None
+"""True: one line on the terminal; a callable gets each progress; None or False: nothing."""
 
 _LINE_SECONDS: Final = 0.2
 """The least time between two updates of the line."""
@@ -24,6 +24,8 @@ class Watcher:
         progress: ProgressInput,
         on_report: Callable[[summary_pb2.LossSummary], object] | None,
         rows_before: int,
+        *,
+        has_clusters: bool = False,
     ) -> None:
         """Start the clock; `rows_before` are the rows of the summary that is continued."""
         self.total_rows: int | None = None
@@ -32,6 +34,7 @@ class Watcher:
         self._progress = progress if callable(progress) else self._line
         self._on_report = on_report
         self._rows_before = rows_before
+        self._has_clusters = has_clusters
         self._started = time.monotonic()
 
     def progress(self, rows: int, means: Sequence[float], errors: Sequence[float]) -> None:
@@ -47,6 +50,7 @@ class Watcher:
                 rows_per_second=(rows - self._rows_before) / seconds if seconds else 0.0,
                 means=tuple(means),
                 standard_errors=tuple(errors),
+                has_clusters=self._has_clusters,
             )
         )
 
