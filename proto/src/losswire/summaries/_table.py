@@ -197,23 +197,15 @@ class GroupTable:
     @staticmethod
     def _labels_of(columns: Sequence[Column]) -> tuple[list[Labels], Integers]:
         """Return the distinct labels of rows, and the position of each row's."""
-        found = [each.distinct() for each in columns]
-        if len(found) == 1:
-            keys, at = found[0]
-            return [(str(each),) for each in keys], at
-        code = np.zeros(len(columns[0].codes), np.int64)
-        for keys, at in found:
-            code = code * max(len(keys), 1) + at
-        used, at = np.unique(code, return_inverse=True)
-        labels = []
-        for each in used.tolist():
-            parts: list[str] = []
-            rest = each
-            for keys, _ in reversed(found):
-                rest, position = divmod(rest, len(keys))
-                parts.append(str(keys[position]))
-            labels.append(tuple(reversed(parts)))
-        return labels, at
+        keys, group = columns[0].distinct()
+        labels = [(str(each),) for each in keys]
+        for column in columns[1:]:
+            keys, at = column.distinct()
+            # Numbered anew after each column: products of the numbers of all could overflow.
+            used, group = np.unique(group * len(keys) + at, return_inverse=True)
+            pairs = [divmod(each, len(keys)) for each in used.tolist()]
+            labels = [(*labels[first], str(keys[second])) for first, second in pairs]
+        return labels, group
 
     def add(self, prepared: Prepared, placement: Placement) -> None:
         """Add rows where they were placed."""
