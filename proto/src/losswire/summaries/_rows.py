@@ -49,7 +49,11 @@ _CHARACTER_BYTES: Final = 4
 
 def text_bytes(key: Key) -> int:
     """Return the memory of a text, in bytes, at most; 0 of a number."""
-    return 80 + _CHARACTER_BYTES * len(key) if isinstance(key, str) else 0
+    return 80 + _characters_bytes(key) if isinstance(key, str) else 0
+
+
+def _characters_bytes(text: str) -> int:
+    return len(text) if text.isascii() else _CHARACTER_BYTES * len(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Column:
         """The bytes of the longest value as a text, at most."""
         if self.labels is None:
             return len(str(np.iinfo(np.int64).min))
-        return _CHARACTER_BYTES * max(map(len, self.labels), default=0)
+        return max(map(_characters_bytes, self.labels), default=0)
 
     def text(self, row: int) -> str:
         """Return the value of a row as a text; a number in decimal."""
