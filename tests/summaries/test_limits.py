@@ -48,6 +48,18 @@ def test_sketches_of_many_slices_stay_small() -> None:
     assert state.message().total.distributions[0].sketch.scale == 8
 
 
+def test_a_cross_of_many_columns_has_the_labels_of_its_rows() -> None:
+    """The products of the numbers of labels, 20 in each of 16 columns, are beyond int64."""
+    names = tuple(f"c{each}" for each in range(16))
+    codes = np.random.default_rng(0).integers(0, 20, (len(names), 300))
+    columns = {name: Column(each) for name, each in zip(names, codes, strict=True)}
+    state = SummaryState(Settings(loss="mse_loss", tables=(names,)))
+    state.add(Rows(values=np.ones((1, 300)), columns=columns))
+    [table] = state.message().tables
+    found = [tuple(map(int, each.labels)) for each in table.slices]
+    assert sorted(found) == sorted(map(tuple, codes.T.tolist()))
+
+
 def test_a_sketch_beyond_float64_is_refused_before_memory_is_taken() -> None:
     """The largest bucket depends on the scale."""
     message = summary_of(_SLICED, Data(values=np.ones((1, 4)), columns={"c": Column(np.arange(4))}))

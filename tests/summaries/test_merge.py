@@ -142,9 +142,59 @@ def _without_a_candidate(message: summary_pb2.LossSummary) -> None:
     del message.total.distributions[1]
 
 
+def _distribution(**fields: float) -> Callable[[summary_pb2.LossSummary], None]:
+    def change(message: summary_pb2.LossSummary) -> None:
+        for name, value in fields.items():
+            setattr(message.total.distributions[0], name, value)
+
+    return change
+
+
+def _negative_bucket(message: summary_pb2.LossSummary) -> None:
+    message.total.distributions[0].sketch.positive_weights[0] = -1.0
+
+
+def _negative_zeros(message: summary_pb2.LossSummary) -> None:
+    message.total.pairs[0].sketch.zero_weight = float("nan")
+
+
+def _negative_moments(message: summary_pb2.LossSummary) -> None:
+    message.tables[0].slices[0].joint.weight = -3.0
+
+
+def _too_many_wins(message: summary_pb2.LossSummary) -> None:
+    message.total.pairs[0].wins = 1 << 62
+
+
+def _worst_of_one(message: summary_pb2.LossSummary) -> None:
+    del message.total.pairs[0].most_different[0].values[1:]
+
+
+def _beyond_int64(message: summary_pb2.LossSummary) -> None:
+    for name in ("a", "b"):
+        message.included.add(partition=name).ranges.add(begin=0, end=(1 << 63) - 1)
+
+
+def _all_numbers(message: summary_pb2.LossSummary) -> None:
+    message.included[0].partition = "other"
+    message.included[0].ranges[0].end = (1 << 63) - 1
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        (_distribution(count=-1), "the counts"),
+        (_distribution(count=1 << 62), "the counts"),
+        (_distribution(nan_count=101), "the counts"),
+        (_distribution(weight_sum=-1.0), "a sum of weights is negative or NaN"),
+        (_distribution(weight_square_sum=float("nan")), "a sum of weights is negative or NaN"),
+        (_negative_bucket, "a weight of a sketch is negative or NaN"),
+        (_negative_zeros, "a weight of a sketch is negative or NaN"),
+        (_negative_moments, "the weight of moments is negative or NaN"),
+        (_too_many_wins, "a pair has .* rows of the 100 that are included"),
+        (_worst_of_one, "one of the worst rows has other candidates"),
+        (_beyond_int64, "rows are more than int64 counts"),
+        (_all_numbers, "do not fit into int64"),
         (_change(loss="l1_loss"), "the loss differ: 'l1_loss' and 'mse_loss'"),
         (_with_option, "the options differ"),
         (_with_table, "the slices differ"),

@@ -307,3 +307,28 @@ def test_the_lines_say_which_slices_fail(losswire: Run, file: Files) -> None:
     assert lines[-2] == (
         "both are of the same rows: a comparison of both would tell smaller differences"
     )
+
+
+def test_a_slice_with_the_name_of_the_others_is_checked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The rows of all other slices do not hide a slice that is called like them."""
+    words = ["--max-increase", "2", "--slice", "kind"]
+    for side, shift in (("baseline", 0.0), ("candidate", 9.0)):
+        values = np.where(np.arange(100) % 2, shift, 0.0) + np.arange(100) % 7
+        message = summary(values, {"kind": ["a", "(other)"] * 50})
+        message.total.CopyFrom(message.tables[0].slices[1])
+        message.total.ClearField("labels")
+        message.tables[0].other.CopyFrom(message.total)
+        path = tmp_path / side
+        path.write_bytes(message.SerializeToString())
+        words += [f"--{side}", str(path)]
+    status, found = _gate(capsys, *words)
+    checked = [(each["where"], each["verdict"]) for each in found["checks"]]
+    assert status == 1
+    assert checked == [
+        ("total", "pass"),
+        ("kind=(other)", "fail"),
+        ("kind=a", "pass"),
+        ("kind=(other)", "pass"),
+    ]

@@ -133,6 +133,22 @@ def test_a_missing_slice_is_named(weighted: Summary, column: str, label: str, te
         weighted.slices[column][label]
 
 
+def test_labels_with_a_cross_in_them_stay_apart() -> None:
+    """Two slices, and two tables, whose texts are the same have their own figures."""
+    labels = {"a": ["x×y", "x"], "b": ["z", "y×z"], "a×b": ["p", "p"]}
+    columns = {name: summaries.Column(np.arange(2), found) for name, found in labels.items()}
+    tables = (("a", "b"), ("a×b",))
+    state = summaries.SummaryState(summaries.Settings(loss="mse_loss", tables=tables))
+    state.add(summaries.Rows(values=np.array([[1.0, 3.0]]), columns=columns))
+    found = Summary(state.message())
+    assert [len(each) for each in found.slices.values()] == [2, 1]
+    table = found.slices["a", "b"]
+    assert table["x×y", "z"].mean == 1.0
+    assert table["x", "y×z"].mean == 3.0
+    assert sorted(each.mean for each in table.values()) == [1.0, 3.0]
+    assert [(each.lift, each.statistics.mean) for each in table.by_lift()] == [(1, 3), (-1, 1)]
+
+
 def test_lifts_are_sorted_and_corrected() -> None:
     """The slice that is worse than the others comes first, and its p value is the smallest."""
     values = _VALUES + np.where(_COUNTRY == 2, 1.0, 0.0)

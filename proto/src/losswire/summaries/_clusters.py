@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.summaries._moments import MomentsTable, sums_by_group
-from losswire.summaries._rows import Key
+from losswire.summaries._rows import Key, text_bytes
 from losswire.v1 import summary_pb2
 
 Floats = npt.NDArray[np.float64]
@@ -24,12 +24,25 @@ class ClusterTable:
         """The sums by key and group."""
         self.open_count = 0
         """How many sums are open: clusters in each of their groups."""
+        self._text_bytes = 0
+        """The memory of the keys that are texts."""
 
     @property
     def nbytes(self) -> int:
         """The memory of the table, in bytes, about."""
-        each = 400 + 8 * self.folded.dimension
-        return self.folded.nbytes + self.open_count * each
+        return self.folded.nbytes + self.open_count * self._sum_bytes + self._text_bytes
+
+    @property
+    def _sum_bytes(self) -> int:
+        return 400 + 8 * self.folded.dimension
+
+    def bytes_with(self, groups: int, added: int, key_bytes: int) -> int:
+        """Return the memory with as many groups and `added` open sums more, at most.
+
+        `key_bytes` is the memory of the largest of their keys.
+        """
+        more = added * (self._sum_bytes + key_bytes)
+        return self.nbytes - self.folded.nbytes + self.folded.bytes_with(groups) + more
 
     def grow(self, groups: int) -> None:
         """Add groups without clusters."""
@@ -64,6 +77,8 @@ class ClusterTable:
             self._close(key)
 
     def _add_open(self, key: Key, group: int, sums: Floats) -> None:
+        if key not in self._open:
+            self._text_bytes += text_bytes(key)
         by_group = self._open.setdefault(key, {})
         if group in by_group:
             by_group[group] = by_group[group] + sums
@@ -74,6 +89,7 @@ class ClusterTable:
     def _close(self, key: Key) -> None:
         """Fold a cluster that is complete."""
         by_group = self._open.pop(key)
+        self._text_bytes -= text_bytes(key)
         self.open_count -= len(by_group)
         self._fold(np.stack(list(by_group.values())), np.array(list(by_group), np.int64))
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from losswire.summaries._kernels import NUMPY, Kernels
 from losswire.summaries._moments import MomentsTable, sums_by_group
 from losswire.summaries._rows import Rows
-from losswire.summaries._sketch import Bucketed, SketchTable
+from losswire.summaries._sketch import Bucketed, Extent, SketchTable
 from losswire.v1 import summary_pb2
 
 Floats = npt.NDArray[np.float64]
@@ -31,6 +31,9 @@ _SUMS: Final = (
     "mean_numerator",
     "mean_denominator",
 )
+
+GROUP_BYTES: Final = 8 * (len(_COUNTS) + len(_SUMS) + 3 + 6 + 3)
+"""Of one group, without its sketch: counts, sums, origin, extremes, terms and values."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,10 @@ class DistributionTable:
         own = sum(each.nbytes for each in (*self.counts.values(), *self.sums.values()))
         own += self.origin.nbytes + self.minimum.nbytes + self.maximum.nbytes
         return own + self.terms.nbytes + self.values.nbytes + self.sketch.nbytes
+
+    def bytes_with(self, extent: Extent | None, groups: int) -> int:
+        """Return the memory with values of an extent and as many groups, at most."""
+        return groups * GROUP_BYTES + self.sketch.bytes_with(extent, groups)
 
     def grow(self, groups: int) -> None:
         """Add groups without rows."""

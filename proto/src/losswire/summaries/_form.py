@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from losswire.summaries._buckets import MAX_SCALE, MIN_SCALE, bucket_indices
+from losswire.summaries._included import MAX_ROW
 from losswire.summaries._rows import MergeError
 from losswire.v1 import summary_pb2
 
@@ -19,19 +20,21 @@ def check_message(message: summary_pb2.LossSummary) -> None:
         raise MergeError("loss: is empty")
     if not MIN_SCALE <= message.scale <= MAX_SCALE:
         raise MergeError(f"scale: {message.scale} is not in [{MIN_SCALE}, {MAX_SCALE}]")
-    _check_included(message.included)
+    rows = _check_included(message.included)
     width = max(len(message.candidates), 1)
-    _check_group(message.total, width, ())
+    _check_group(message.total, width, (), rows)
     for table in message.tables:
         for group in table.slices:
-            _check_group(group, width, table.columns)
+            _check_group(group, width, table.columns, rows)
         if len({tuple(each.labels) for each in table.slices}) < len(table.slices):
             raise MergeError(f"the table {' x '.join(table.columns)} has a slice twice")
         if table.HasField("other"):
-            _check_group(table.other, width, ())
+            _check_group(table.other, width, (), rows)
 
 
-def _check_included(messages: Iterable[summary_pb2.IncludedRows]) -> None:
+def _check_included(messages: Iterable[summary_pb2.IncludedRows]) -> int:
+    """Check the rows that a summary covers; returns their number."""
+    rows = 0
     seen: set[str] = set()
     for each in messages:
         before = -1
@@ -42,12 +45,18 @@ def _check_included(messages: Iterable[summary_pb2.IncludedRows]) -> None:
                     f"{each.partition!r} are not a range above those before"
                 )
             before = span.end
+            rows += span.end - span.begin
         if each.partition in seen:
             raise MergeError(f"included: has the partition {each.partition!r} twice")
         seen.add(each.partition)
+    if rows > MAX_ROW:
+        raise MergeError(f"included: {rows} rows are more than int64 counts")
+    return rows
 
 
-def _check_group(group: summary_pb2.GroupSummary, width: int, columns: Iterable[str]) -> None:
+def _check_group(
+    group: summary_pb2.GroupSummary, width: int, columns: Iterable[str], rows: int
+) -> None:
     columns = list(columns)
     if len(group.labels) != len(columns):
         raise MergeError(f"a slice has the labels {list(group.labels)} for the columns {columns}")
@@ -66,11 +75,43 @@ def _check_group(group: summary_pb2.GroupSummary, width: int, columns: Iterable[
         _check_sketch(sketch)
     if any(len(each.sums) != 2 * width for each in group.clusters.open):
         raise MergeError("an open cluster has other candidates than the summary")
+    if not all(each.weight >= 0 for each, _ in moments):
+        raise MergeError("the weight of moments is negative or NaN")
+    _check_rows(group, width, rows)
+
+
+def _check_rows(group: summary_pb2.GroupSummary, width: int, rows: int) -> None:
+    """Check the rows that are counted, and those that are kept."""
+    kept = [row for each in group.distributions for row in each.worst]
+    kept += [row for each in group.pairs for row in each.most_different]
+    if any(len(each.values) != width for each in kept):
+        raise MergeError("one of the worst rows has other candidates than the summary")
+    for each in group.distributions:
+        _check_counts(each, rows)
+    for pair in group.pairs:
+        outcomes = (pair.wins, pair.ties, pair.losses)
+        if min(outcomes) < 0 or sum(outcomes) > rows:
+            raise MergeError(f"a pair has {outcomes} rows of the {rows} that are included")
+
+
+def _check_counts(found: summary_pb2.LossDistribution, rows: int) -> None:
+    """Check that no count or weight is negative, and that no more rows are counted than there are.
+
+    Sums may be anything: those of losses beyond float64 are infinite or NaN.
+    """
+    special = (found.nan_count, found.positive_infinity_count, found.negative_infinity_count)
+    counts = (found.count, found.ignored_count, *special)
+    if min(counts) < 0 or sum(special) > found.count or found.count + found.ignored_count > rows:
+        raise MergeError(f"a group has the counts {counts} for the {rows} rows that are included")
+    if not (found.weight_sum >= 0 and found.weight_square_sum >= 0):
+        raise MergeError("a sum of weights is negative or NaN")
 
 
 def _check_sketch(sketch: summary_pb2.LossSketch) -> None:
     if not MIN_SCALE <= sketch.scale <= MAX_SCALE:
         raise MergeError(f"a sketch has the scale {sketch.scale}")
+    if not sketch.zero_weight >= 0:
+        raise MergeError("a weight of a sketch is negative or NaN")
     for indices, weights in (
         (sketch.positive_indices, sketch.positive_weights),
         (sketch.negative_indices, sketch.negative_weights),
@@ -79,6 +120,8 @@ def _check_sketch(sketch: summary_pb2.LossSketch) -> None:
             raise MergeError("a sketch has as many weights as indices, or is malformed")
         if not indices:
             continue
+        if not all(each >= 0 for each in weights):
+            raise MergeError("a weight of a sketch is negative or NaN")
         ascending = all(map(int.__lt__, indices[:-1], indices[1:]))
         if not ascending:
             raise MergeError("the buckets of a sketch are not in ascending order")

@@ -1,9 +1,13 @@
 """Which rows a summary covers: ranges of row numbers, by partition."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from losswire.summaries._rows import MergeError
 from losswire.v1 import summary_pb2
+
+MAX_ROW: Final = (1 << 63) - 1
+"""The most rows, and the largest number of the row after the last one."""
 
 
 class Included:
@@ -11,12 +15,9 @@ class Included:
 
     def __init__(self) -> None:
         """Start without rows."""
-        self._ranges: dict[str, list[tuple[int, int]]] = {}
-
-    @property
-    def rows(self) -> int:
+        self.rows = 0
         """How many rows they are."""
-        return sum(end - begin for each in self._ranges.values() for begin, end in each)
+        self._ranges: dict[str, list[tuple[int, int]]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -24,7 +25,9 @@ class Included:
         return sum(200 + 2 * len(key) + 150 * len(each) for key, each in self._ranges.items())
 
     def check(self, partition: str, begin: int, end: int) -> None:
-        """Raise MergeError where some of these rows are covered already."""
+        """Raise MergeError where some of these rows are covered already, or are too many."""
+        if max(end, self.rows + end - begin) > MAX_ROW:
+            raise MergeError(f"rows up to {end - 1}: their numbers do not fit into int64")
         for first, last in self._ranges.get(partition, []):
             if begin < last and first < end:
                 common = (max(begin, first), min(end, last))
@@ -37,6 +40,7 @@ class Included:
         """Add rows that are not covered."""
         if begin == end:
             return
+        self.rows += end - begin
         ranges = self._ranges.setdefault(partition, [])
         if ranges and ranges[-1][1] == begin:
             ranges[-1] = (ranges[-1][0], end)

@@ -122,6 +122,10 @@ class MomentsTable:
             self.means[group] = message.means
             self.products[group] = message.products
 
+    def bytes_with(self, groups: int) -> int:
+        """Return the memory of the table with as many groups."""
+        return 8 * groups * (1 + self.dimension + self.dimension * (self.dimension + 1) // 2)
+
     @property
     def nbytes(self) -> int:
         """The memory of the table, in bytes."""

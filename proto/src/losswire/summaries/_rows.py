@@ -35,6 +35,27 @@ class TooManyError(ValueError):
     """There are more slices or open clusters than there may be; nothing was counted."""
 
 
+class MemoryNeededError(Exception):
+    """Rows would take more memory than they may; nothing was counted."""
+
+    def __init__(self, needed_bytes: int) -> None:
+        """Say how many bytes the summary would have, at most."""
+        super().__init__(f"the summary would take {needed_bytes} bytes")
+        self.needed_bytes = needed_bytes
+
+
+_CHARACTER_BYTES: Final = 4
+
+
+def text_bytes(key: Key) -> int:
+    """Return the memory of a text, in bytes, at most; 0 of a number."""
+    return 80 + _characters_bytes(key) if isinstance(key, str) else 0
+
+
+def _characters_bytes(text: str) -> int:
+    return len(text) if text.isascii() else _CHARACTER_BYTES * len(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A value of each of N rows: numbers, or texts by their codes."""
@@ -48,6 +69,13 @@ class Column:
         """Return the value of a row."""
         code = int(self.codes[row])
         return code if self.labels is None else self.labels[code]
+
+    @property
+    def longest(self) -> int:
+        """The bytes of the longest value as a text, at most."""
+        if self.labels is None:
+            return len(str(np.iinfo(np.int64).min))
+        return max(map(_characters_bytes, self.labels), default=0)
 
     def text(self, row: int) -> str:
         """Return the value of a row as a text; a number in decimal."""

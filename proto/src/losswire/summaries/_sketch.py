@@ -1,12 +1,13 @@
 """Sketches of the values of groups of rows: dense counts in logarithmic buckets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from losswire.summaries._buckets import MIN_SCALE
+from losswire.summaries._buckets import MIN_SCALE, bucket_indices
 from losswire.summaries._kernels import NUMPY, Kernels
 from losswire.v1 import summary_pb2
 
@@ -20,6 +21,27 @@ _MAX_CELLS: Final = 1 << 23
 """The most buckets of all groups of a table together, empty ones included: 64 MiB."""
 _MARGIN: Final = 64
 """How many buckets are added on either side when a table grows, so that it seldom does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Which buckets some values go to, of which at least one is not 0."""
+
+    scale: int
+    low: int
+    high: int
+    kinds: int
+    """2 where there are negative ones, otherwise 1."""
+
+    @classmethod
+    def of(cls, values: Floats, scale: int) -> "Extent | None":
+        """Return the extent of finite values; None where all are 0."""
+        magnitudes = np.abs(values)
+        magnitudes = magnitudes[magnitudes > 0]
+        if not len(magnitudes):
+            return None
+        low, high = bucket_indices([magnitudes.min(), magnitudes.max()], scale).tolist()
+        return cls(scale, low, high, 2 if (values < 0).any() else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +74,13 @@ class Bucketed:
         low, high = (int(indices.min()), int(indices.max())) if len(indices) else (0, 0)
         return cls(scale, zeros, nonzero if zeros else None, signs, indices, low, high)
 
+    @property
+    def extent(self) -> Extent | None:
+        """The buckets of those that are not 0; None where all are."""
+        if not len(self.indices):
+            return None
+        return Extent(self.scale, self.low, self.high, 1 if self.signs is None else 2)
+
 
 class SketchTable:
     """Weights by bucket, for each of some groups. All groups have the same scale."""
@@ -71,6 +100,19 @@ class SketchTable:
     def nbytes(self) -> int:
         """The memory of the table, in bytes."""
         return self.zero.nbytes + self._weights.nbytes
+
+    def bytes_with(self, extent: Extent | None, groups: int) -> int:
+        """Return the memory of the table with values of an extent and as many groups, at most."""
+        _, kinds, span = self._weights.shape
+        if extent is not None:
+            shift = extent.scale - self.scale
+            first, last = extent.low >> shift, extent.high >> shift
+            if span:
+                first, last = min(first, self._first), max(last, self._first + span - 1)
+            kinds = max(kinds, extent.kinds)
+            if last - first + 1 != span:
+                span = last - first + 1 + 2 * _MARGIN
+        return _bytes_of(groups, kinds, span)
 
     def add(
         self, values: "Floats | Bucketed", group: Integers | None, weights: Floats | None
@@ -245,3 +287,26 @@ class SketchTable:
                 other._cover(int(at.min()), int(at.max()), sign + 1)
                 other._weights[0, sign, at - other._first] += np.array(weights)
         self.merge(other, np.array([group]))
+
+
+def _bytes_of(groups: int, kinds: int, span: int) -> int:
+    """Return the memory of a table of a width, whose scale is lowered where it is too large."""
+    cells = min(groups * kinds * span, _MAX_CELLS + groups * kinds * 2 * _MARGIN)
+    return 8 * (groups + cells)
+
+
+def bytes_of_sketches(messages: Sequence[summary_pb2.LossSketch], scale: int) -> int:
+    """Return the memory of the table that messages are read into, at most; one for each group.
+
+    `scale` is that of the accuracy that was asked for.
+    """
+    kinds, low, high = 1, 0, -1
+    for each in messages:
+        for kind, indices in enumerate((each.positive_indices, each.negative_indices), 1):
+            if not indices:
+                continue
+            kinds = max(kinds, kind)
+            finer = 2.0 ** (scale - each.scale)
+            first, last = int(indices[0] * finer // 1), int((indices[-1] + 1) * finer // 1)
+            low, high = (first, last) if high < low else (min(low, first), max(high, last))
+    return _bytes_of(len(messages), kinds, high - low + 1 + 2 * _MARGIN)

@@ -9,7 +9,15 @@ from losswire.summaries._distribution import CandidateRows
 from losswire.summaries._form import check_message
 from losswire.summaries._included import Included
 from losswire.summaries._kernels import NUMPY, Kernels
-from losswire.summaries._rows import MAX_OPEN_CLUSTERS, MergeError, Rows, Settings, TooManyError
+from losswire.summaries._memory import bytes_of
+from losswire.summaries._rows import (
+    MAX_OPEN_CLUSTERS,
+    MemoryNeededError,
+    MergeError,
+    Rows,
+    Settings,
+    TooManyError,
+)
 from losswire.summaries._table import Clustered, GroupTable, Placement, Prepared
 from losswire.summaries._worst import WorstRows
 from losswire.summaries.statistics import estimate_of
@@ -67,12 +75,15 @@ class SummaryState:
     @property
     def nbytes(self) -> int:
         """The memory of the state, in bytes, about."""
-        kept = sum(len(each.rows) for each in (*self._worst, *self._differing))
-        return sum(each.nbytes for each in self._tables) + self.included.nbytes + 500 * kept
+        kept = sum(each.nbytes for each in (*self._worst, *self._differing))
+        return sum(each.nbytes for each in self._tables) + self.included.nbytes + kept
 
     @_beyond_float64
-    def add(self, rows: Rows) -> None:
-        """Add rows. Raises MergeError or TooManyError before anything has changed."""
+    def add(self, rows: Rows, limit_bytes: int | None = None) -> None:
+        """Add rows. Raises MergeError or TooManyError before anything has changed.
+
+        So it does MemoryNeededError, where the summary might become larger than `limit_bytes`.
+        """
         count = rows.values.shape[1]
         self.included.check(rows.partition, rows.first_row, rows.first_row + count)
         if self.clustered is None:
@@ -83,7 +94,9 @@ class SummaryState:
             return
         prepared = self._prepare(rows)
         places = [each.place(rows) for each in self._tables]
-        self._check_clusters(prepared, places)
+        added = self._check_clusters(prepared, places)
+        if limit_bytes is not None:
+            self._check_memory(prepared, places, added, limit_bytes)
         for table, place in zip(self._tables, places, strict=True):
             table.add(prepared, place)
         self._add_worst(prepared)
@@ -117,18 +130,37 @@ class SummaryState:
         complete -= {first, rows.clusters.key(len(key_of) - 1)}
         return Clustered(keys, key_of, frozenset(complete))
 
-    def _check_clusters(self, prepared: Prepared, places: list[Placement]) -> None:
+    def _check_memory(
+        self, prepared: Prepared, places: list[Placement], added: int, limit_bytes: int
+    ) -> None:
+        """Raise MemoryNeededError where the summary might become larger than a limit."""
+        rows = prepared.rows
+        count = rows.values.shape[1]
+        columns = (*rows.columns.values(), *([] if rows.ids is None else [rows.ids]))
+        size = len(rows.partition.encode()) + 16 * len(rows.values)
+        size += sum(40 + each.longest for each in columns) + sum(map(len, rows.columns))
+        needed = self.included.nbytes + 400 + 2 * len(rows.partition)
+        needed += sum(each.bytes_with(count, size) for each in (*self._worst, *self._differing))
+        for table, place in zip(self._tables, places, strict=True):
+            needed += table.bytes_with(prepared, place, added)
+        if needed > limit_bytes:
+            raise MemoryNeededError(needed)
+
+    def _check_clusters(self, prepared: Prepared, places: list[Placement]) -> int:
+        """Return how many open sums rows add to a table, at most; TooManyError for too many."""
         if prepared.clustered is None:
-            return
+            return 0
         limit = self.settings.max_open_clusters
         open_sums = sum(each.clusters.open_count for each in self._tables if each.clusters)
         enough = (limit - open_sums) // len(self._tables)
         both = zip(self._tables, places, strict=True)
-        if open_sums + sum(each.new_clusters(prepared, at, enough) for each, at in both) > limit:
+        added = [each.new_clusters(prepared, at, enough) for each, at in both]
+        if open_sums + sum(added) > limit:
             raise TooManyError(
                 f"more than {limit} clusters would be open over all slices; sort the rows by "
                 "cluster and say that they are grouped"
             )
+        return max(added)
 
     def _add_worst(self, prepared: Prepared) -> None:
         if not self.settings.worst:
@@ -168,13 +200,15 @@ class SummaryState:
         self.receipts.setdefault(receipt.SerializeToString(deterministic=True), receipt)
 
     @_beyond_float64
-    def merge(self, message: summary_pb2.LossSummary) -> None:
+    def merge(self, message: summary_pb2.LossSummary, limit_bytes: int | None = None) -> None:
         """Add the rows of a summary.
 
-        Raises MergeError when it does not fit, and TooManyError for too many slices, before
-        anything has changed.
+        Raises MergeError when it does not fit, TooManyError for too many slices, and
+        MemoryNeededError where it might be larger than `limit_bytes`, before anything has changed.
         """
         self._check_fit(message)
+        if limit_bytes is not None and (needed := bytes_of(message)) > limit_bytes:
+            raise MemoryNeededError(needed)
         self.included.check_all(message.included)
         if _is_empty(message):
             self._note_receipts(message)
@@ -229,11 +263,15 @@ class SummaryState:
 
     @classmethod
     def resume(
-        cls, message: summary_pb2.LossSummary, settings: Settings, kernels: Kernels = NUMPY
+        cls,
+        message: summary_pb2.LossSummary,
+        settings: Settings,
+        kernels: Kernels = NUMPY,
+        limit_bytes: int | None = None,
     ) -> "SummaryState":
-        """Return the state of a summary; MergeError when the settings are not its own."""
+        """Return the state of a summary; raises as `merge` does."""
         state = cls(settings, kernels=kernels)
-        state.merge(message)
+        state.merge(message, limit_bytes)
         return state
 
     def message(self) -> summary_pb2.LossSummary:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,9 @@ from losswire.summaries._clusters import ClusterTable
 from losswire.summaries._distribution import CandidateRows, DistributionTable
 from losswire.summaries._kernels import NUMPY, Kernels
 from losswire.summaries._moments import MomentsTable
-from losswire.summaries._rows import Column, Key, Rows, Settings, TooManyError
-from losswire.summaries._sketch import SketchTable
+from losswire.summaries._pairs import PairTable
+from losswire.summaries._rows import Column, Key, Rows, Settings, TooManyError, text_bytes
+from losswire.summaries._sketch import Extent
 from losswire.v1 import summary_pb2
 
 Floats = npt.NDArray[np.float64]
@@ -33,7 +35,7 @@ class Clustered:
     """Those that have no further rows."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prepared:
     """Some rows, with what all tables select of them."""
 
@@ -76,6 +78,14 @@ class Prepared:
             None if weights is None else weights[both],
         )
 
+    @cached_property
+    def extents(self) -> tuple[Extent | None, ...]:
+        """The buckets of the differences of each pair."""
+        width = len(self.candidates)
+        pairs = [(a, b) for a in range(width) for b in range(a + 1, width)]
+        scale = self.candidates[0].scale
+        return tuple(Extent.of(self.difference(a, b, None)[0], scale) for a, b in pairs)
+
     def _of_joint(self, candidate: CandidateRows, array: Floats) -> Floats:
         """Return the joint rows of an array of a candidate's finite rows."""
         if self.joint is None or len(self.candidates) == 1:
@@ -97,50 +107,9 @@ class Placement:
     """The slices that they need, in the order of their groups; None: the other slices."""
 
 
-class PairTable:
-    """How two candidates differ, for each of some groups."""
-
-    def __init__(self, groups: int, scale: int) -> None:
-        """Start without rows."""
-        self.outcomes: Integers = np.zeros((3, groups), np.int64)
-        """Wins, ties and losses of the first."""
-        self.sketch = SketchTable(groups, scale)
-
-    @property
-    def nbytes(self) -> int:
-        """The memory of the table, in bytes."""
-        return self.outcomes.nbytes + self.sketch.nbytes
-
-    def grow(self, groups: int) -> None:
-        """Add groups without rows."""
-        missing = groups - self.outcomes.shape[1]
-        self.outcomes = np.concatenate([self.outcomes, np.zeros((3, missing), np.int64)], axis=1)
-        self.sketch.grow(groups)
-
-    def add(self, difference: Floats, group: Integers | None, weights: Floats | None) -> None:
-        """Add the difference of each row."""
-        groups = self.outcomes.shape[1]
-        if not len(difference):
-            return
-        for outcome, flags in enumerate((difference < 0, difference == 0, difference > 0)):
-            at = np.zeros(int(flags.sum()), np.int64) if group is None else group[flags]
-            self.outcomes[outcome] += np.bincount(at, minlength=groups)
-        self.sketch.add(difference, group, weights)
-
-    def merge(self, other: "PairTable", into: Integers) -> None:
-        """Add the rows of another table."""
-        self.outcomes[:, into] += other.outcomes
-        self.sketch.merge(other.sketch, into)
-
-    def write(self, group: int, message: summary_pb2.PairSummary) -> None:
-        """Write one group to a message, apart from its rows."""
-        message.wins, message.ties, message.losses = self.outcomes[:, group].tolist()
-        self.sketch.write(group, message.sketch)
-
-    def read(self, group: int, message: summary_pb2.PairSummary) -> None:
-        """Read one group from a message."""
-        self.outcomes[:, group] = message.wins, message.ties, message.losses
-        self.sketch.read(group, message.sketch)
+def _label_bytes(labels: Labels | None) -> int:
+    """Return the memory of the labels of a slice, in bytes, at most."""
+    return 300 + sum(map(text_bytes, labels or ()))
 
 
 class GroupTable:
@@ -159,6 +128,7 @@ class GroupTable:
         self._settings = settings
         width, scale = settings.width, settings.scale
         self._groups: dict[Labels | None, int] = {}
+        self._label_bytes = 0
         self.distributions = [DistributionTable(0, scale, kernels) for _ in range(width)]
         self.joint = MomentsTable(0, 2 * width) if width > 1 else None
         self.pairs = [PairTable(0, scale) for _ in settings.pairs]
@@ -170,7 +140,26 @@ class GroupTable:
     def nbytes(self) -> int:
         """The memory of the table, in bytes, about."""
         parts = [*self.distributions, *self.pairs, self.joint, self.clusters]
-        return sum(each.nbytes for each in parts if each) + 300 * len(self._groups)
+        return sum(each.nbytes for each in parts if each) + self._label_bytes
+
+    def bytes_with(self, prepared: Prepared, placement: Placement, added: int) -> int:
+        """Return the memory of the table with rows where they were placed, at most.
+
+        `added` is the number of open sums that they add, at most.
+        """
+        new = {each for each in placement.labels if each not in self._groups}
+        groups = len(self._groups) + len(new)
+        total = self._label_bytes + sum(map(_label_bytes, new))
+        for table, found in zip(self.distributions, prepared.candidates, strict=True):
+            total += table.bytes_with(found.bucketed.extent, groups)
+        for pair, extent in zip(self.pairs, prepared.extents, strict=True):
+            total += pair.bytes_with(extent, groups)
+        if self.joint is not None:
+            total += self.joint.bytes_with(groups)
+        clusters = prepared.rows.clusters
+        if self.clusters is not None and clusters is not None:
+            total += self.clusters.bytes_with(groups, added, 80 + clusters.longest)
+        return total
 
     def place(self, rows: Rows) -> Placement:
         """Return where rows go, without changing anything; TooManyError for too many slices."""
@@ -197,23 +186,15 @@ class GroupTable:
     @staticmethod
     def _labels_of(columns: Sequence[Column]) -> tuple[list[Labels], Integers]:
         """Return the distinct labels of rows, and the position of each row's."""
-        found = [each.distinct() for each in columns]
-        if len(found) == 1:
-            keys, at = found[0]
-            return [(str(each),) for each in keys], at
-        code = np.zeros(len(columns[0].codes), np.int64)
-        for keys, at in found:
-            code = code * max(len(keys), 1) + at
-        used, at = np.unique(code, return_inverse=True)
-        labels = []
-        for each in used.tolist():
-            parts: list[str] = []
-            rest = each
-            for keys, _ in reversed(found):
-                rest, position = divmod(rest, len(keys))
-                parts.append(str(keys[position]))
-            labels.append(tuple(reversed(parts)))
-        return labels, at
+        keys, group = columns[0].distinct()
+        labels: list[Labels] = [(str(each),) for each in keys]
+        for column in columns[1:]:
+            keys, at = column.distinct()
+            # Numbered anew after each column: products of the numbers of all could overflow.
+            used, group = np.unique(group * len(keys) + at, return_inverse=True)
+            pairs = [divmod(each, len(keys)) for each in used.tolist()]
+            labels = [(*labels[first], str(keys[second])) for first, second in pairs]
+        return labels, group
 
     def add(self, prepared: Prepared, placement: Placement) -> None:
         """Add rows where they were placed."""
@@ -264,7 +245,9 @@ class GroupTable:
         """Add the slices that are not there."""
         before = len(self._groups)
         for each in labels:
-            self._groups.setdefault(each, len(self._groups))
+            if each not in self._groups:
+                self._groups[each] = len(self._groups)
+                self._label_bytes += _label_bytes(each)
         groups = len(self._groups)
         if groups == before:
             return

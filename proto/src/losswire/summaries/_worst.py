@@ -27,6 +27,18 @@ class WorstRows:
         self._rows: list[summary_pb2.RowLoss] = []
         self._threshold = -math.inf
         """The smallest score that may still enter."""
+        self._nbytes: int | None = 0
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the rows, in bytes, about."""
+        if self._nbytes is None:
+            self._nbytes = sum(row_bytes(each.ByteSize()) for each in self._rows)
+        return self._nbytes
+
+    def bytes_with(self, rows: int, size: int) -> int:
+        """Return the memory with some rows more, whose messages have at most `size` bytes."""
+        return self.nbytes + min(rows, self._limit) * row_bytes(size)
 
     def add(
         self,
@@ -69,6 +81,7 @@ class WorstRows:
     def merge(self, rows: Iterable[summary_pb2.RowLoss]) -> None:
         """Add rows of another summary."""
         both = [*self._rows, *rows]
+        self._nbytes = None
         self._rows = heapq.nsmallest(self._limit, both, key=self._order)
         if self._limit and len(self._rows) == self._limit:
             score = self._score(self._rows[-1])
@@ -84,6 +97,11 @@ class WorstRows:
     def rows(self) -> list[summary_pb2.RowLoss]:
         """The rows, the one with the largest score first."""
         return self._rows
+
+
+def row_bytes(size: int) -> int:
+    """Return the memory of a row whose message has some bytes; about, texts are small objects."""
+    return 500 + 2 * size
 
 
 def _first_by_id(at: Integers, ids: Column | None, count: int) -> Integers:

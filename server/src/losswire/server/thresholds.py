@@ -147,6 +147,10 @@ PROGRESS_SECONDS: Final = 0.02
 """Seconds between two messages of progress while further batches are computed. A message takes
 about 0.2 ms on each side; 50 a second are more than a person sees."""
 
+SUMMARY_STEP_BYTES: Final = 256 * _KIB
+"""Steps in which the memory of a growing summary is reserved. Not measured: a small summary takes
+one, and few are on the way to a large one."""
+
 LABEL_BYTES: Final = 64
 """Bytes that a text of a column takes beside its characters. Not measured: protobuf's and Python's
 own texts, each with a pointer."""

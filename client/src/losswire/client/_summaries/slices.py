@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -45,6 +45,19 @@ class Lift:
     """Whether fewer than 30 rows or clusters make interval and p value too small."""
 
 
+def texts_of(keys: Iterable[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return keys by their text: the parts with × between them.
+
+    Of keys with the same text, whose parts have a × themselves, the first one has it, and that of
+    each other one is the key as Python writes it.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for key in keys:
+        text = CROSS.join(key)
+        found[repr(key) if text in found else text] = key
+    return found
+
+
 class Table(Mapping[str, _T], Generic[_T]):
     """The slices of one table, by label."""
 
@@ -53,6 +66,7 @@ class Table(Mapping[str, _T], Generic[_T]):
         self._message = message
         self._wrap = wrap
         self._groups = {tuple(each.labels): each for each in message.slices}
+        self._keys = texts_of(self._groups)
         self._wrapped: dict[tuple[str, ...], _T] = {}
 
     @property
@@ -81,13 +95,12 @@ class Table(Mapping[str, _T], Generic[_T]):
         if key in self._groups:
             return key
         text = CROSS.join(key)
-        found = next((each for each in self._groups if CROSS.join(each) == text), None)
-        if found is None:
+        if text not in self._keys:
             raise KeyError(_missing(f"no slice {text!r} of {self.name}", text, list(self)))
-        return found
+        return self._keys[text]
 
     def __iter__(self) -> Iterator[str]:
-        return (CROSS.join(each) for each in self._groups)
+        return iter(self._keys)
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -173,12 +186,18 @@ class Tables(Mapping[str, _V], Generic[_V]):
         self, messages: Sequence[summary_pb2.SliceTable], wrap: Callable[[Any], _V]
     ) -> None:
         """Wrap the tables of a message when they are asked for."""
-        self._messages = {CROSS.join(each.columns): each for each in messages}
+        by_columns = {tuple(each.columns): each for each in messages}
+        keys = texts_of(by_columns)
+        self._messages = {text: by_columns[key] for text, key in keys.items()}
+        self._names = {key: text for text, key in keys.items()}
         self._wrap = wrap
         self._wrapped: dict[str, _V] = {}
 
     def __getitem__(self, columns: object) -> _V:
-        name = CROSS.join(map(str, columns)) if isinstance(columns, tuple) else str(columns)
+        name = str(columns)
+        if isinstance(columns, tuple):
+            key = tuple(map(str, columns))
+            name = self._names.get(key, CROSS.join(key))
         if name not in self._messages:
             raise KeyError(_missing(f"no slices by {name!r}", name, list(self)))
         if name not in self._wrapped:

@@ -85,8 +85,9 @@ class Pairing:
         sides = [
             _slices(_tables(each.evaluation)[column]) for each in (self.baseline, self.candidate)
         ]
-        for label in sorted({*sides[0], *sides[1]}):
-            yield label, sides[0].get(label), sides[1].get(label)
+        for key in sorted({*sides[0], *sides[1]}, key=lambda each: (each is None, each or ())):
+            label = _OTHER if key is None else ",".join(key)
+            yield label, sides[0].get(key), sides[1].get(key)
 
     def increase(self, before: Group, after: Group, *, relative: bool = False) -> Increase:
         """Return the increase in some rows; NaN where a mean is not finite."""
@@ -157,10 +158,13 @@ def _tables(evaluation: Evaluation) -> Mapping[str, summary_pb2.SliceTable]:
     return {",".join(each.columns): each for each in evaluation.message.tables}
 
 
-def _slices(found: summary_pb2.SliceTable) -> Mapping[str, Group]:
-    groups = {",".join(each.labels): each for each in found.slices}
+def _slices(found: summary_pb2.SliceTable) -> Mapping[tuple[str, ...] | None, Group]:
+    """Return the slices by their labels, and the rows of all others by None."""
+    groups: dict[tuple[str, ...] | None, Group] = {
+        tuple(each.labels): each for each in found.slices
+    }
     if found.HasField("other"):
-        groups[_OTHER] = found.other
+        groups[None] = found.other
     return groups
 
 

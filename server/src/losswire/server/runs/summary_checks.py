@@ -15,6 +15,10 @@ _FIELD: Final = "run.summary"
 
 def check_summary(summary: summary_pb2.LossSummary) -> Iterator[Violation]:
     """Check the form of a summary, and that its counts fit together."""
+    # First, because these say which group it is.
+    if wrong := list(_check_groups(summary)):
+        yield from wrong
+        return
     try:
         check_message(summary)
     except MergeError as error:
@@ -23,7 +27,6 @@ def check_summary(summary: summary_pb2.LossSummary) -> Iterator[Violation]:
     if len(summary.loss.encode()) > MAX_VALUE_BYTES or "\0" in summary.loss:
         yield Violation(f"{_FIELD}.loss", "it is not the name of a loss")
     yield from _check_candidates(summary.candidates)
-    yield from _check_group(summary.total, f"{_FIELD}.total")
     if len(summary.tables) > MAX_TABLES:
         yield Violation(f"{_FIELD}.tables", f"there are {len(summary.tables)} of {MAX_TABLES}")
         return
@@ -65,8 +68,6 @@ def _check_table(
 ) -> Iterator[Violation]:
     if not table.columns:
         yield Violation(f"{field}.columns", "a table has at least one column")
-    for number, each in enumerate(table.slices):
-        yield from _check_group(each, f"{field}.slices[{number}]")
     groups = [*table.slices, *([table.other] if table.HasField("other") else [])]
     for index, whole in enumerate(summary.total.distributions):
         counted = sum(each.distributions[index].count for each in groups)
@@ -74,6 +75,17 @@ def _check_table(
             yield Violation(
                 field, f"its slices have {counted} rows together, and the total has {whole.count}"
             )
+
+
+def _check_groups(summary: summary_pb2.LossSummary) -> Iterator[Violation]:
+    """Check the counts of all groups, whatever the form of the summary."""
+    yield from _check_group(summary.total, f"{_FIELD}.total")
+    for number, table in enumerate(summary.tables):
+        field = f"{_FIELD}.tables[{number}]"
+        for place, each in enumerate(table.slices):
+            yield from _check_group(each, f"{field}.slices[{place}]")
+        if table.HasField("other"):
+            yield from _check_group(table.other, f"{field}.other")
 
 
 def _check_group(group: summary_pb2.GroupSummary, field: str) -> Iterator[Violation]:

@@ -35,31 +35,33 @@ class Accumulator:
         self._state = SummaryState(plan.settings, kernels=KERNELS)
         self._batches = 0
 
-    def resume(self) -> int:
+    def resume(self, *, limit_bytes: int) -> int:
         """Continue the summary of the header, if there is one; returns the state's bytes.
 
-        Raises InvalidEvaluationError when that summary does not fit.
+        Raises InvalidEvaluationError when that summary does not fit, and MemoryNeededError where
+        it might be larger than `limit_bytes`.
         """
         if self._plan.resume_from is not None:
             try:
                 self._state = SummaryState.resume(
-                    self._plan.resume_from, self._plan.settings, KERNELS
+                    self._plan.resume_from, self._plan.settings, KERNELS, limit_bytes
                 )
             except (MergeError, TooManyError) as error:
                 raise _wrong("header.resume_from", str(error)) from None
         return self._state.nbytes
 
-    def add(self, batch: ComputedBatch, *, progress: bool) -> Counted:
+    def add(self, batch: ComputedBatch, *, progress: bool, limit_bytes: int) -> Counted:
         """Add the rows of a batch; returns the progress if it is asked for.
 
-        Raises OverLimitError for too many slices or clusters, and InvalidEvaluationError for rows
-        that are counted already, before any of them is counted.
+        Raises MemoryNeededError where the summary might become larger than `limit_bytes`,
+        OverLimitError for too many slices or clusters, and InvalidEvaluationError for rows that
+        are counted already, before any of them is counted.
         """
         for receipt in batch.receipts:
             self._state.note_receipt(receipt)
         try:
             with np.errstate(all="ignore"):
-                self._state.add(batch.rows)
+                self._state.add(batch.rows, limit_bytes)
         except TooManyError as error:
             message = f"{where(batch.number)}: {error}"
             raise OverLimitError(message) from None

@@ -4,11 +4,11 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from losswire.server import thresholds
 from losswire.server.compute.paths import tiled_form
@@ -31,6 +31,7 @@ from losswire.server.summaries.batch import (
 from losswire.server.summaries.columns import text_bytes
 from losswire.server.summaries.compute_batch import Batch, BatchComputer, ComputedBatch
 from losswire.server.summaries.header import Plan, make_plan
+from losswire.summaries import MemoryNeededError
 from losswire.v1 import loss_service_pb2, summary_pb2
 from losswire.wire import Violation
 
@@ -41,6 +42,8 @@ Computing = asyncio.Future[list[ComputedBatch | None]]
 """A batch that the worker computes."""
 
 _NUMBER_BYTES = 8
+
+_T = TypeVar("_T")
 
 
 class Summarizer:
@@ -201,7 +204,7 @@ class _Call:
         self._reservation.raise_to(self._demand.size_bytes)
         accumulator = self._accumulator
         # The summary is kept off the worker's thread, which computes the next batch meanwhile.
-        self._reserve(state=await asyncio.to_thread(accumulator.resume))
+        self._reserve(state=await self._within_memory(accumulator.resume))
         source = read_ahead(self._computing(), thresholds.CHUNKS_AHEAD)
         try:
             async with aclosing(source) as in_order:
@@ -212,8 +215,7 @@ class _Call:
                         continue
                     due = each.reports or each.in_regions or self._is_progress_due()
                     add = partial(accumulator.add, computed, progress=due)
-                    counted = await asyncio.to_thread(add)
-                    self._reserve(state=counted.state_bytes)
+                    counted = await self._within_memory(add)
                     if counted.progress is not None:
                         yield counted.progress
                     if each.reports:
@@ -226,6 +228,16 @@ class _Call:
                 await asyncio.to_thread(self._computer.stop)
         final = not self._reader.was_drained
         yield await asyncio.to_thread(accumulator.report, final=final)
+
+    async def _within_memory(self, grow: Callable[..., _T]) -> _T:
+        """Let the summary grow in a thread, once the memory that this may take is reserved."""
+        while True:
+            try:
+                return await asyncio.to_thread(grow, limit_bytes=self._demand.state)
+            except MemoryNeededError as error:
+                # In steps: what grows with each batch is not measured twice each time.
+                steps = -(-error.needed_bytes // thresholds.SUMMARY_STEP_BYTES)
+                self._reserve(state=steps * thresholds.SUMMARY_STEP_BYTES)
 
     def _is_progress_due(self) -> bool:
         """Return whether a batch that was computed is worth a message: not many are a second."""
