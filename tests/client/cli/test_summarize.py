@@ -155,3 +155,32 @@ def test_a_candidate_needs_a_name(losswire: Run, data: str) -> None:
     assert "--candidate: 0 given; a comparison is of 2 to 8" in ran.err
     ran = losswire("compare", "mse_loss", data, "--candidate", "old:input=old")
     assert ran.status == Exit.USAGE
+
+
+def test_figures_are_printed_where_they_cannot_be_kept(
+    losswire: Run, data: str, tmp_path: Path
+) -> None:
+    """The evaluation may have taken hours: only what was asked for beside the figures fails."""
+    ran = losswire(
+        *("summarize", "mse_loss", data, "--column", "input=old", "--json"),
+        *("--output", str(tmp_path)),
+    )
+    assert ran.status == Exit.USAGE
+    assert json.loads(ran.out)["rows"] == _ROWS
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--html", "/no/such/folder/page.html"), "--html /no/such/folder/page.html: there is no"),
+        (("--output", "/no/such/folder/out"), "--output /no/such/folder/out: there is no"),
+        (("--label", "commit"), "--label commit: expected NAME=VALUE"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_first(
+    losswire: Run, data: str, words: tuple[str, str], text: str
+) -> None:
+    """Nothing is evaluated."""
+    ran = losswire("summarize", "mse_loss", data, "--column", "input=old", *words)
+    assert (ran.status, ran.out) == (Exit.USAGE, "")
+    assert text in ran.err

@@ -256,6 +256,11 @@ _WRONG: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         'batches["s"]: it holds an integer that does not fit into int64',
     ),
+    "half of a surrogate pair": (
+        {"x": [1.0, 2.0], "s": ["a", "b\ud800"]},
+        ValueError,
+        "batches[\"s\"]: a text has '\\ud800', which UTF-8 does not have",
+    ),
     "bytes that are no text": (
         {"x": [1.0], "s": np.array([b"\xff"])},
         ValueError,

@@ -39,7 +39,18 @@ def column_of(value: Any, path: str) -> Labelled:
     convert = _BY_KIND.get(array.dtype.kind)
     if convert is None:
         raise TypeError(f"{path}: {array.dtype} is not accepted; {_ACCEPTED}")
-    return convert(array, path)
+    found = convert(array, path)
+    _check_texts(found[0].labels or (), path)
+    return found
+
+
+def _check_texts(labels: Sequence[str], path: str) -> None:
+    """Raise ValueError for a text that UTF-8 does not have, such as half of a surrogate pair."""
+    try:
+        "".join(labels).encode()
+    except UnicodeEncodeError as error:
+        wrong = error.object[error.start : error.end]
+        raise ValueError(f"{path}: a text has {wrong!r}, which UTF-8 does not have") from None
 
 
 _ACCEPTED: Final = "ids, slices and clusters are integers, bools, texts or dates"

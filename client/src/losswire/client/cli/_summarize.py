@@ -148,17 +148,18 @@ def _add_settings(group: Any) -> None:
 
 
 def _summarize(arguments: argparse.Namespace) -> Exit:
+    _check_places(arguments)
     with open_client(arguments) as client:
         loss = describe(client, arguments.loss)
         started = datetime.now(UTC)
         with _refusals():
             summary = client.summarize(loss.name, arguments.data, **_fields(arguments, loss))
         _finish(client, arguments, summary, started)
-    _print(arguments, summary)
     return Exit.OK
 
 
 def _compare(arguments: argparse.Namespace) -> Exit:
+    _check_places(arguments)
     candidates = dict(map(_candidate, arguments.candidate))
     if len(candidates) < 2:  # noqa: PLR2004
         message = (
@@ -174,7 +175,6 @@ def _compare(arguments: argparse.Namespace) -> Exit:
                 loss.name, arguments.data, candidates=candidates, **_fields(arguments, loss)
             )
         _finish(client, arguments, comparison, started)
-    _print(arguments, comparison)
     return Exit.OK
 
 
@@ -237,7 +237,29 @@ def _finish(
     found: Summary | Comparison,
     started: datetime,
 ) -> None:
-    """Write files and keep the run."""
+    """Write files, keep the run, and print: also where the others fail, after a long run."""
+    try:
+        _keep(client, arguments, found, started)
+    finally:
+        _print(arguments, found)
+
+
+def _check_places(arguments: argparse.Namespace) -> None:
+    """Refuse before a long run what cannot be kept after it."""
+    dict(pairs(arguments.label, "--label"))
+    for name in ("output", "html"):
+        place = getattr(arguments, name)
+        if place and not Path(place).parent.is_dir():
+            message = f"--{name} {place}: there is no such folder"
+            raise UsageError(message)
+
+
+def _keep(
+    client: Client,
+    arguments: argparse.Namespace,
+    found: Summary | Comparison,
+    started: datetime,
+) -> None:
     with _refusals():
         if arguments.output:
             Path(arguments.output).write_bytes(found.to_bytes())

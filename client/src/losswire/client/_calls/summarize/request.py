@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypedDict
 
@@ -28,6 +29,7 @@ _OVERFLOWS: Final = {
 }
 _NOTHING: Final[Mapping[str, Any]] = {}
 _DECISIVE: Final = "input"
+_MAX_INT32: Final = (1 << 31) - 1
 """The input whose type weights take."""
 
 
@@ -102,6 +104,12 @@ class SummaryRequest:
             number = getattr(self, name)
             if not isinstance(number, int) or number < low:
                 raise ValueError(f"{name}: expected an integer of at least {low}, got {number!r}")
+            if number > _MAX_INT32:
+                raise ValueError(f"{name}: expected an integer that fits into int32, got {number}")
+        if not (self.partition is None or isinstance(self.partition, str)):
+            raise TypeError(f"partition: expected a text, got {self.partition!r}")
+        if not isinstance(self.accuracy, Real):
+            raise TypeError(f"accuracy: expected a number, got {self.accuracy!r}")
         for name, inputs in items_of(self.candidates, "", "candidates"):
             items_of(inputs, f'candidates["{name}"].', "inputs")
 
