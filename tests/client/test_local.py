@@ -170,6 +170,23 @@ _EVALUATE = """
 """
 
 
+def test_a_start_that_was_interrupted_goes_on() -> None:
+    """Ctrl-C while the service starts: the next call waits for the same start."""
+    done = _run("""
+        import _thread, threading
+        from losswire.client import Client
+
+        client = Client("local:")
+        threading.Timer(0.3, _thread.interrupt_main).start()
+        try:
+            client.server_info()
+        except KeyboardInterrupt:
+            print("interrupted")
+        print(client.server_info().device)
+        """)
+    assert (done.stdout, done.stderr) == ("interrupted\ncpu\n", "")
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_children_start_their_own(tmp_path: Path, method: str) -> None:
     """Whether they were forked before the first call or spawned after it."""

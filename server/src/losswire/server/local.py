@@ -53,6 +53,8 @@ class LocalServer:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._started = False
+        self._ready: Future[None] | None = None
+        """Settled once a start is over; None: there is none under way."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._summaries: DirectSummaries | None = None
         self._stopping: asyncio.Event | None = None
@@ -78,14 +80,17 @@ class LocalServer:
         with self._lock:
             if self._started:
                 return
-            ready: Future[None] = Future()
-            self._thread = threading.Thread(
-                target=self._run, args=(ready,), name="losswire-local", daemon=True
-            )
-            self._thread.start()
+            # A start whose caller was interrupted goes on: the next one waits for it.
+            if self._ready is None:
+                self._ready = Future()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._ready,), name="losswire-local", daemon=True
+                )
+                self._thread.start()
             try:
-                ready.result()
+                self._ready.result()
             except Exception as error:
+                self._ready = None
                 message = f"target: local: does not start: {error}"
                 raise RuntimeError(message) from error
             self._started = True

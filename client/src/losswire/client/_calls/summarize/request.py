@@ -97,21 +97,23 @@ class SummaryRequest:
             self.progress is None or isinstance(self.progress, bool) or callable(self.progress)
         ):
             raise TypeError(f"progress: expected a bool, None or a callable, got {self.progress!r}")
-        if isinstance(self.accuracy, bool) or not isinstance(self.accuracy, (int, float)):
-            raise TypeError(f"accuracy: expected a number, such as 0.01, got {self.accuracy!r}")
+        if not (self.partition is None or isinstance(self.partition, str)):
+            raise TypeError(f"partition: expected a text, got {self.partition!r}")
+        self._check_numbers()
         self._check_columns()
+        for name, inputs in items_of(self.candidates, "", "candidates"):
+            items_of(inputs, f'candidates["{name}"].', "inputs")
+
+    def _check_numbers(self) -> None:
+        """Raise TypeError and ValueError for numbers that the header cannot have."""
+        if isinstance(self.accuracy, bool) or not isinstance(self.accuracy, Real):
+            raise TypeError(f"accuracy: expected a number, such as 0.01, got {self.accuracy!r}")
         for name, low in (("worst", 0), ("max_slices", 1)):
             number = getattr(self, name)
             if not isinstance(number, int) or number < low:
                 raise ValueError(f"{name}: expected an integer of at least {low}, got {number!r}")
             if number > _MAX_INT32:
                 raise ValueError(f"{name}: expected an integer that fits into int32, got {number}")
-        if not (self.partition is None or isinstance(self.partition, str)):
-            raise TypeError(f"partition: expected a text, got {self.partition!r}")
-        if not isinstance(self.accuracy, Real):
-            raise TypeError(f"accuracy: expected a number, got {self.accuracy!r}")
-        for name, inputs in items_of(self.candidates, "", "candidates"):
-            items_of(inputs, f'candidates["{name}"].', "inputs")
 
     def _check_columns(self) -> None:
         """Raise TypeError where something else is given than the name of a column."""
