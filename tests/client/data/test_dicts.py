@@ -323,6 +323,13 @@ def test_rows_with_nulls_get_no_weight() -> None:
     assert values_of(batch.columns["s"]) == ["a", "a", "b"]
 
 
+def test_weights_in_a_list_stay_what_they_are() -> None:
+    """In float32 a small one would become 0, and its row would be ignored."""
+    data = {"input": [1.0, 2.0, 3.0], "target": [0.0, 0.0, 0.0], "w": [1e-300, 0.1, 1e300]}
+    [batch] = read_batches(data, ColumnsWanted(inputs={"input": "input"}, sample_weight="w"))
+    assert np.asarray(batch.sample_weight).tolist() == [1e-300, 0.1, 1e300]
+
+
 def test_inputs_without_rows_stay_whole() -> None:
     """An input that the loss knows to have no rows is neither counted nor cut."""
     wanted = ColumnsWanted(inputs={"input": "x", "lengths": "n"}, row_axes={"lengths": None})

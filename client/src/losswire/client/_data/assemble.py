@@ -18,7 +18,7 @@ from losswire.client._data.integers import accepted, floating_type
 from losswire.client._data.labels import Labelled, Mask, column_of
 from losswire.client._data.place import Place
 from losswire.client._data.wanted import ColumnsWanted
-from losswire.client._messages.arrays import as_array
+from losswire.client._messages.arrays import as_array, is_python_numbers
 from losswire.client._messages.weights import exact_floats
 from losswire.summaries import Column
 
@@ -244,6 +244,10 @@ class Assembler:
         if name is None:
             return None
         array, nulls = source.array(name)
+        given = source.values[name] if isinstance(source, DictSource) else None
+        if array.dtype == np.float32 and is_python_numbers(given):
+            # Python's floats are float64: a small weight in float32 could become 0.
+            array = np.array(given, np.float64)
         path = source.place.column(name)
         draft.add(path, _length(array, 0, path), self._allowed(nulls, source, name))
         return exact_floats(array, path)
