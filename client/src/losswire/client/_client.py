@@ -187,8 +187,7 @@ class Client:
         - `reduction`: `"mean"` or, of kl_div, `"batchmean"`; `engine`, `compute_dtype`: as in
           `Evaluation`.
         - `partition`: the key of the rows, by which summaries of the same rows are not merged;
-          None: a new one for each call, which `resume_from` cannot know. Files have keys of their
-          own.
+          None: a new one for each call, unknown to `resume_from`. Files have keys of their own.
         - `progress`: True for a line on stderr, if that is a terminal; or a callable, which gets
           a `SummaryProgress` after each batch. `on_report` gets the summary so far, every few
           seconds. `resume_from`: a summary to continue: rows that it covers, by their keys, are

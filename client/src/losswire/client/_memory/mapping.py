@@ -4,6 +4,7 @@ import mmap
 import socket
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -40,6 +41,25 @@ def aligned(size: int) -> int:
 def size_with_mark(nbytes: int) -> int:
     """Return the size of a region for some bytes, rounded up to pages, and the mark."""
     return -(-nbytes // PAGE_BYTES) * PAGE_BYTES + len(MARK)
+
+
+_watched: Final[dict[int, "weakref.ref[Array]"]] = {}
+"""References to arrays, by their own `id`: without them nobody would hear of the arrays' end."""
+
+
+def _call_with_last(root: Array, function: Callable[[], object]) -> None:
+    """Call a function with the last reference to an array, and then let go of it.
+
+    Also where an exception of a signal handler takes the place of the call: unlike `finalize`, a
+    weak reference drops its callback before it is called.
+    """
+
+    def call(reference: "weakref.ref[Array]") -> None:
+        _watched.pop(id(reference), None)
+        function()
+
+    reference = weakref.ref(root, call)
+    _watched[id(reference)] = reference
 
 
 class SharedMemory:
@@ -84,7 +104,7 @@ class SharedMemory:
         # The connection is the lease: without it the server does not know the region. So it
         # stays until the last array in the memory is gone.
         self.lease = Lease(lease, created.max_request_bytes, interrupt)
-        weakref.finalize(self._root, self.lease.close).atexit = False
+        _call_with_last(self._root, self.lease.close)
 
     def check(self) -> None:
         """Check that nobody has emptied it; FailedPreconditionError otherwise."""

@@ -11,7 +11,11 @@ import os
 import socket
 import sys
 import threading
-from typing import Any, Final
+from functools import partial
+from io import FileIO
+from itertools import chain
+from operator import itemgetter
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -47,39 +51,39 @@ def receive_and_map(
     `inherited` memory is mapped in forked children, too. Raises OSError when the server refuses
     or the system does.
     """
-    received = _Received()
+    files: list[FileIO] = []
+    try:
+        _receive_into(files, connection)
+        if not files:
+            raise OSError("the server refused")
+        return _map(files[0].fileno(), size, inherited=inherited)
+    finally:
+        for each in files:
+            each.close()
+
+
+def _receive_into(files: list[FileIO], connection: socket.socket) -> None:
+    """Receive descriptors as files.
+
+    All of it is one call in C, and files close their descriptors in C, also when nobody closes
+    them: an exception of a signal handler would leave a descriptor that Python code has to close.
+    """
     space = socket.CMSG_SPACE(_DESCRIPTOR_BYTES)
-    received.messages.extend(map(connection.recvmsg, (1,), (space,), (socket.MSG_CMSG_CLOEXEC,)))
-    descriptors = received.descriptors
-    if not received.messages[0][0] or not descriptors:
-        raise OSError("the server refused")
+    messages = map(connection.recvmsg, (1,), (space,), (socket.MSG_CMSG_CLOEXEC,))
+    ancillary = chain.from_iterable(map(itemgetter(1), messages))
+    files.extend(map(FileIO, map(_descriptor_of, map(itemgetter(2), ancillary))))
+
+
+_descriptor_of = partial(int.from_bytes, byteorder=sys.byteorder)
+
+
+def _map(descriptor: int, size: int, *, inherited: bool) -> npt.NDArray[np.uint8]:
+    """Map a region, once it is seen to be sealed."""
     needed = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-    if fcntl.fcntl(descriptors[0], fcntl.F_GET_SEALS) & needed != needed:
+    if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & needed != needed:
         # If the server made it smaller, an access would end this process with a signal.
         raise OSError("the server did not seal it")
-    return _Mapping(descriptors[0], size, inherited=inherited).array()
-
-
-class _Received:
-    """Messages with descriptors, which are closed with it."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[bytes, list[tuple[int, int, bytes]], int, Any]] = []
-
-    @property
-    def descriptors(self) -> list[int]:
-        """The descriptors, in this process's numbers."""
-        return [
-            int.from_bytes(data[start : start + _DESCRIPTOR_BYTES], sys.byteorder)
-            for _, ancillary, _, _ in self.messages
-            for level, kind, data in ancillary
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-            for start in range(0, len(data) - _DESCRIPTOR_BYTES + 1, _DESCRIPTOR_BYTES)
-        ]
-
-    def __del__(self) -> None:
-        for each in self.descriptors:
-            os.close(each)
+    return _Mapping(descriptor, size, inherited=inherited).array()
 
 
 class _Mapping:

@@ -122,10 +122,11 @@ class Region:
             >>> array.tolist()
             [0.0, 0.0, 0.0]
         """
-        if not self._closed:
-            self._closed = True
-            self._forget(self)
-            self.memory.release()
+        # All of it each time: an exception of a signal handler may have ended the time before
+        # between any two of these, and then the client closes it again.
+        self._closed = True
+        self.memory.release()
+        self._forget(self)
 
     def __enter__(self) -> Self:
         return self
