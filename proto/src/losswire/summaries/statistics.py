@@ -281,6 +281,18 @@ def buckets(sketch: summary_pb2.LossSketch) -> tuple[Floats, Floats]:
     return np.concatenate(values), np.concatenate(weights)
 
 
+def negated(sketch: summary_pb2.LossSketch) -> summary_pb2.LossSketch:
+    """Return the sketch of the same numbers with the other sign."""
+    return summary_pb2.LossSketch(
+        scale=sketch.scale,
+        zero_weight=sketch.zero_weight,
+        positive_indices=sketch.negative_indices,
+        positive_weights=sketch.negative_weights,
+        negative_indices=sketch.positive_indices,
+        negative_weights=sketch.positive_weights,
+    )
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values corrected for their number (Holm 1979), in the same order; NaN stays."""
     known = [each for each in range(len(p_values)) if not math.isnan(p_values[each])]
@@ -305,6 +317,7 @@ __all__ = [
     "holm",
     "lift",
     "mean",
+    "negated",
     "quantile",
     "quantiles",
     "std",

@@ -9,14 +9,13 @@ from functools import partial
 from typing import Final
 
 from losswire.client._calls.batch import Batch
+from losswire.client._calls.description import describe_server
 from losswire.client._calls.operations import (
     ChunkedCall,
     EachTarget,
     LocalStep,
     Steps,
     check_contents,
-    get_server_info,
-    list_losses,
     put,
 )
 from losswire.client._calls.operations import evaluate as evaluate_one
@@ -107,12 +106,7 @@ def _in_chunks(
     session: Session, batch: Batch, progress: Progress | None
 ) -> Steps[EvaluationResult | None]:
     """Evaluate in chunks; None when one message is as good, or the server takes none."""
-    server, losses = session.server, session.losses
-    if server is None:
-        server = session.server = yield get_server_info()
-    if losses is None:
-        listed = yield list_losses()
-        losses = session.losses = {each.name: each for each in listed}
+    server, losses = yield from describe_server(session)
     plan = batch.plan(server, losses)
     if plan is None:
         return None

@@ -63,7 +63,7 @@ def fill_evaluation(
     if not isinstance(evaluation, Evaluation):
         path = prefix.removesuffix(".") or "evaluation"
         raise TypeError(f"{path}: expected an Evaluation, got {type(evaluation).__name__}")
-    message.loss = _text(evaluation.loss, f"{prefix}loss")
+    message.loss = text_of(evaluation.loss, f"{prefix}loss")
     for name, value in items_of(evaluation.inputs, prefix, "inputs"):
         encode = encode_array_spec if name in streamed else encode_array
         message.inputs[name].CopyFrom(encode(value, f'{prefix}inputs["{name}"]'))
@@ -94,7 +94,8 @@ def _fill_choices(message: evaluation_pb2.Evaluation, evaluation: Evaluation, pr
     message.compute_data_type = float_type(evaluation.compute_dtype, f"{prefix}compute_dtype")
 
 
-def _text(value: object, path: str) -> str:
+def text_of(value: object, path: str) -> str:
+    """Return a text; TypeError with its path for anything else."""
     if not isinstance(value, str):
         raise TypeError(f"{path}: expected text, got {type(value).__name__}")
     return value
@@ -120,7 +121,7 @@ def gradient_names(gradients: object, prefix: str) -> list[str]:
             f'{prefix}gradients: expected a list of input names, such as ["input"], '
             f"got {gradients!r}"
         )
-    return [_text(name, f"{prefix}gradients[{i}]") for i, name in enumerate(gradients)]
+    return [text_of(name, f"{prefix}gradients[{i}]") for i, name in enumerate(gradients)]
 
 
 def _choice(numbers: Mapping[object, int], value: object, path: str) -> Any:

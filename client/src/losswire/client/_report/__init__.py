@@ -10,12 +10,11 @@ from importlib.resources import files
 from string import Template
 from typing import Final
 
+from losswire.client._report.comparison_page import ComparisonLike, comparison_body
+from losswire.client._report.figures import plot
+from losswire.client._report.markup import Html, safe
+from losswire.client._report.summary_page import SummaryLike, summary_body
 from losswire.client._version import __version__
-
-from .comparison_page import ComparisonLike, comparison_body
-from .figures import plot
-from .markup import Html, safe
-from .summary_page import SummaryLike, summary_body
 
 _FOLDER: Final = files(__package__)
 

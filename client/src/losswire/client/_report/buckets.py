@@ -122,15 +122,3 @@ def cumulative(
             points.append((bar.high, share))
             at, height = place(bar.high), share
     return points
-
-
-def swapped(sketch: LossSketch) -> LossSketch:
-    """Return the sketch of the same numbers with the other sign."""
-    return LossSketch(
-        scale=sketch.scale,
-        zero_weight=sketch.zero_weight,
-        positive_indices=sketch.negative_indices,
-        positive_weights=sketch.negative_weights,
-        negative_indices=sketch.positive_indices,
-        negative_weights=sketch.positive_weights,
-    )

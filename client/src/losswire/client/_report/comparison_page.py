@@ -4,16 +4,25 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Final, Protocol
 
+from losswire.client._report import differences, forest, numbers, words
+from losswire.client._report.differences import Pair
+from losswire.client._report.markup import Html, element, join, shorten
+from losswire.client._report.origin import origin
+from losswire.client._report.parts import (
+    Cell,
+    Column,
+    facts,
+    fold,
+    name,
+    paragraph,
+    rows_of_each,
+    section,
+    table,
+)
+from losswire.client._report.rows import rows_table
+from losswire.client._report.subjects import Difference, Figures
+from losswire.summaries import statistics
 from losswire.v1.summary_pb2 import LossSummary, PairSummary
-
-from . import differences, forest, numbers, words
-from .buckets import swapped
-from .differences import Pair
-from .markup import Html, element, join, shorten
-from .origin import origin
-from .parts import Cell, Column, facts, fold, name, paragraph, rows_of_each, section, table
-from .rows import rows_table
-from .subjects import Difference, Figures
 
 CROSS: Final = "\u00d7"
 """What joins the columns of a table."""
@@ -110,7 +119,7 @@ def _state(message: LossSummary, first: int, second: int) -> PairSummary:
     if first < second:
         return kept
     turned = PairSummary(wins=kept.losses, ties=kept.ties, losses=kept.wins)
-    turned.sketch.CopyFrom(swapped(kept.sketch))
+    turned.sketch.CopyFrom(statistics.negated(kept.sketch))
     turned.most_different.extend(kept.most_different)
     return turned
 

@@ -4,17 +4,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from losswire.client._report import charts, forest, numbers, words
+from losswire.client._report.axes import LinearAxis
+from losswire.client._report.buckets import Bar, bars_of, rebinned, total
+from losswire.client._report.charts import Mark
+from losswire.client._report.markup import Html, element, join, shorten
+from losswire.client._report.parts import Cell, Column, cut, figure, name, paragraph, section, table
+from losswire.client._report.rows import rows_table
+from losswire.client._report.subjects import Difference, SliceDifference
+from losswire.client._report.tables import bars_table
 from losswire.v1.summary_pb2 import PairSummary
-
-from . import charts, forest, numbers, words
-from .axes import LinearAxis
-from .buckets import Bar, bars_of, rebinned, total
-from .charts import Mark
-from .markup import Html, element, join, shorten
-from .parts import Cell, Column, cut, figure, name, paragraph, section, table
-from .rows import rows_table
-from .subjects import Difference, SliceDifference
-from .tables import bars_table
 
 
 @dataclass(frozen=True)

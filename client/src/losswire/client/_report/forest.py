@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .axes import LinearAxis, around
-from .charts import ticks
-from .markup import Html, element, percent, visible
+from losswire.client._report.axes import LinearAxis, around
+from losswire.client._report.charts import ticks
+from losswire.client._report.markup import Html, element, percent, visible
 
 _HEIGHT: Final = 24
 _MIDDLE: Final = 12

@@ -2,12 +2,21 @@
 
 from typing import Final
 
+from losswire.client._report import numbers, words
+from losswire.client._report.markup import Html
+from losswire.client._report.parts import (
+    MOST_ROWS,
+    Cell,
+    Column,
+    cut,
+    fold,
+    name,
+    paragraph,
+    section,
+    table,
+)
 from losswire.v1.summary_pb2 import IncludedRows, LossSummary
 from losswire.v1.tensor_pb2 import DataType
-
-from . import numbers, words
-from .markup import Html
-from .parts import MOST_ROWS, Cell, Column, cut, fold, name, paragraph, section, table
 
 _MOST_RANGES: Final = 3
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .markup import Html, element, safe, shorten
+from losswire.client._report.markup import Html, element, safe, shorten
 
 MOST_ROWS: Final = 50
 """Rows of one table of a page; the sentence below it says how many there are."""

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
+from losswire.client._report import numbers
+from losswire.client._report.markup import Html
+from losswire.client._report.parts import MOST_ROWS, Cell, Column, cut, name, section, table
 from losswire.v1.summary_pb2 import LossSummary, RowLoss
-
-from . import numbers
-from .markup import Html
-from .parts import MOST_ROWS, Cell, Column, cut, name, section, table
 
 
 def worst_rows(message: LossSummary, k: int) -> Html | None:

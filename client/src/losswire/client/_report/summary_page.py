@@ -4,19 +4,29 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
+from losswire.client._report import charts, forest, numbers, words
+from losswire.client._report.axes import Axis, LinearAxis, LogAxis, SignedLogAxis
+from losswire.client._report.buckets import Bar, bars_of, coarser, cumulative, rebinned, total
+from losswire.client._report.charts import Mark
+from losswire.client._report.markup import Html, element, join
+from losswire.client._report.origin import origin
+from losswire.client._report.parts import (
+    Cell,
+    Column,
+    cut,
+    facts,
+    figure,
+    name,
+    paragraph,
+    rows_of_each,
+    section,
+    table,
+)
+from losswire.client._report.rows import worst_rows
+from losswire.client._report.subjects import Figures, Lift
+from losswire.client._report.tables import bars_table, points_table
 from losswire.summaries.statistics import effective_count
 from losswire.v1.summary_pb2 import LossSummary
-
-from . import charts, forest, numbers, words
-from .axes import Axis, LinearAxis, LogAxis, SignedLogAxis
-from .buckets import Bar, bars_of, coarser, cumulative, rebinned, total
-from .charts import Mark
-from .markup import Html, element, join
-from .origin import origin
-from .parts import Cell, Column, cut, facts, figure, name, paragraph, rows_of_each, section, table
-from .rows import worst_rows
-from .subjects import Figures, Lift
-from .tables import bars_table, points_table
 
 QUANTILES: Final = (0.5, 0.9, 0.99)
 _BARS: Final = 48

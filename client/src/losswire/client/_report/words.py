@@ -4,12 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from losswire.client._report import numbers
+from losswire.client._report.markup import shorten
+from losswire.client._report.subjects import Difference, Figures, Lift, SliceDifference
 from losswire.v1.evaluation_pb2 import OptionValue
 from losswire.v1.summary_pb2 import LossSummary
-
-from . import numbers
-from .markup import shorten
-from .subjects import Difference, Figures, Lift, SliceDifference
 
 CLEAR: Final = 0.05
 """An adjusted p below this is called clear."""

@@ -13,7 +13,7 @@ from losswire.client._calls.operations import (
     SAVE_RUN,
     Operation,
 )
-from losswire.client._messages.request import serialize
+from losswire.client._messages.request import serialize, text_of
 from losswire.client._runs.contents import to_message
 from losswire.client._runs.run import Run, read_run, timestamp_of
 from losswire.v1 import run_service_pb2
@@ -33,8 +33,8 @@ def save(
 ) -> Operation[Run]:
     """Keep a run. Its id is made once, so that all tries save the same run."""
     run = run_service_pb2.Run(
-        run_id=str(uuid.uuid4()) if run_id is None else _text(run_id, "run_id"),
-        name=_text(name, "name"),
+        run_id=str(uuid.uuid4()) if run_id is None else text_of(run_id, "run_id"),
+        name=text_of(name, "name"),
         labels=_labels(labels),
         started=None if started is None else timestamp_of(started, "started"),
         ended=None if ended is None else timestamp_of(ended, "ended"),
@@ -53,13 +53,13 @@ def save(
 
 def get(run_id: str) -> Operation[Run]:
     """Ask for a run."""
-    request = run_service_pb2.GetRunRequest(run_id=_text(run_id, "run_id"))
+    request = run_service_pb2.GetRunRequest(run_id=text_of(run_id, "run_id"))
     return Operation(GET_RUN, serialize(request), lambda answer: read_run(answer.run))
 
 
 def delete(run_id: str) -> Operation[bool]:
     """Delete a run; returns whether there was one."""
-    request = run_service_pb2.DeleteRunRequest(run_id=_text(run_id, "run_id"))
+    request = run_service_pb2.DeleteRunRequest(run_id=text_of(run_id, "run_id"))
     return Operation(DELETE_RUN, serialize(request), lambda answer: bool(answer.deleted))
 
 
@@ -88,8 +88,8 @@ class Listing:
 
     def _request(self) -> run_service_pb2.ListRunsRequest:
         return run_service_pb2.ListRunsRequest(
-            loss=_text(self.loss, "loss"),
-            name=_text(self.name, "name"),
+            loss=text_of(self.loss, "loss"),
+            name=text_of(self.name, "name"),
             labels=_labels(self.labels),
             page_size=PAGE_SIZE if self.limit is None else min(self.limit, PAGE_SIZE),
             page_token=self._token,
@@ -103,14 +103,8 @@ class Listing:
         return [read_run(each) for each in answer.runs]
 
 
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: expected text, got {type(value).__name__}")
-    return value
-
-
 def _labels(labels: Mapping[str, str] | None) -> dict[str, str]:
     return {
-        _text(key, "labels"): _text(value, f'labels["{key}"]')
+        text_of(key, "labels"): text_of(value, f'labels["{key}"]')
         for key, value in (labels or {}).items()
     }

@@ -240,16 +240,7 @@ class Difference:
     @cached_property
     def _sketch(self) -> summary_pb2.LossSketch:
         sketch = self._kept.sketch
-        if not self._pair.is_turned:
-            return sketch
-        return summary_pb2.LossSketch(
-            scale=sketch.scale,
-            zero_weight=sketch.zero_weight,
-            positive_indices=sketch.negative_indices,
-            positive_weights=sketch.negative_weights,
-            negative_indices=sketch.positive_indices,
-            negative_weights=sketch.positive_weights,
-        )
+        return statistics.negated(sketch) if self._pair.is_turned else sketch
 
     def __repr__(self) -> str:
         return f"<Difference: {self.verdict}>"

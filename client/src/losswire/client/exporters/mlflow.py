@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from ._content import Content, Evaluated, content_of
+from losswire.client.exporters._content import Content, Evaluated, content_of
 
 try:
     import mlflow

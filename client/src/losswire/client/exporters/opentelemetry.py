@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+from losswire.client.exporters._content import Evaluated, groups_of
 from losswire.v1.summary_pb2 import LossDistribution
-
-from ._content import Evaluated, groups_of
 
 try:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue

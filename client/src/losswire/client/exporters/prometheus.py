@@ -12,11 +12,10 @@ from itertools import pairwise
 from operator import add
 from typing import TYPE_CHECKING, Any, Final
 
+from losswire.client.exporters._content import Evaluated, Group, groups_of
+from losswire.client.exporters._prometheus_messages import GAUGE, GAUGE_HISTOGRAM, MetricFamily
 from losswire.v1.summary_pb2 import LossDistribution
 from losswire.wire import varint
-
-from ._content import Evaluated, Group, groups_of
-from ._prometheus_messages import GAUGE, GAUGE_HISTOGRAM, MetricFamily
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

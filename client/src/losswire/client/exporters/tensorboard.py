@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ._content import Content, Evaluated, content_of, histogram
+from losswire.client.exporters._content import Content, Evaluated, content_of, histogram
 
 try:
     from tensorboard.compat.proto.event_pb2 import Event

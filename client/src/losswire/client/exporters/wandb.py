@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ._content import Evaluated, content_of, histogram
+from losswire.client.exporters._content import Evaluated, content_of, histogram
 
 try:
     import wandb

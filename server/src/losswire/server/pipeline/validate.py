@@ -142,13 +142,13 @@ class _Validator:
             dtypes = dict.fromkeys(each for one in expected for each in one.spec(name).dtypes)
             self.note(
                 path("inputs", name) + ".data_type",
-                f"is {array.dtype.name}; expected {_either(list(dtypes))}",
+                f"is {array.dtype.name}; expected {either(list(dtypes))}",
             )
             return
         shapes = dict.fromkeys(each.spec(name).axes.describe(each.bindings) for each in typed)
         self.note(
             path("inputs", name) + ".shape",
-            f"is {list(array.shape)}; expected {_either(list(shapes))}",
+            f"is {list(array.shape)}; expected {either(list(shapes))}",
         )
 
     def empty_axes(self, fitting: Attempt, arrays: Mapping[str, Array]) -> None:
@@ -193,7 +193,7 @@ class _Validator:
         """Check the value of one option."""
         option = self.record.options[name]
         if option.choices and value not in option.choices:
-            choices = _either(list(option.choices))
+            choices = either(list(option.choices))
             self.note(path("options", name), f"{str(value)[:64]!r} is not {choices}")
         for rule in option.rules:
             if problem := rule.violation(value, context):
@@ -207,7 +207,7 @@ class _Validator:
         reduction = _REDUCTIONS.get(number)
         if reduction not in self.record.reductions:
             asked = reduction.value if reduction else str(number)
-            accepted = _either([each.value for each in self.record.reductions])
+            accepted = either([each.value for each in self.record.reductions])
             self.note("reduction", f"is {asked}; {self.record.name} accepts {accepted}")
             return None
         return reduction
@@ -219,7 +219,7 @@ class _Validator:
         wire_type = DATA_TYPES.get(number)
         if wire_type is None or wire_type.name not in FLOATS:
             given = wire_type.name if wire_type else str(number)
-            self.note(field, f"is {given}; expected {_either(FLOATS)}")
+            self.note(field, f"is {given}; expected {either(FLOATS)}")
             return None
         return wire_type.name
 
@@ -238,14 +238,14 @@ class _Validator:
         if asked not in accepted:
             self.note(
                 "compute_data_type",
-                f"is {asked}; {_either(accepted)} can hold the inputs",
+                f"is {asked}; {either(accepted)} can hold the inputs",
             )
         return asked
 
     def engine(self) -> None:
         """Refuse a number that is no engine of the contract."""
         if self.request.engine not in evaluation_pb2.Engine.values():
-            known = _either(evaluation_pb2.Engine.keys()[1:])
+            known = either(evaluation_pb2.Engine.keys()[1:])
             self.note("engine", f"is {self.request.engine}; expected {known}")
 
     def normalizer(self, reduction: Reduction | None) -> None:
@@ -268,7 +268,7 @@ class _Validator:
                 continue
             possible = self.record.differentiable_in(name)
             if not possible or (layout is not None and layout.name not in possible):
-                why = "" if not possible else f" for this kind of inputs ({_either(possible)} only)"
+                why = "" if not possible else f" for this kind of inputs ({either(possible)} only)"
                 self.note(where, f"torch gives no gradient with respect to {name}{why}")
             elif name not in self.request.inputs:
                 self.note(where, f"{name} is not among the inputs of this evaluation")
@@ -310,7 +310,7 @@ class _Validator:
         expected = [str(list(shape))]
         if len(shape) > 1:
             expected.append(str(list(shape[:1])))
-        self.note("sample_weight.shape", f"is {list(weight.shape)}; expected {_either(expected)}")
+        self.note("sample_weight.shape", f"is {list(weight.shape)}; expected {either(expected)}")
         return None
 
     def weightable(self, field: str, weight: Array) -> bool:
@@ -319,7 +319,7 @@ class _Validator:
             self.note(field, f"{self.record.name} is an activation and takes no weights")
             return False
         if weight.dtype.name not in FLOATS:
-            self.note(field + ".data_type", f"is {weight.dtype.name}; expected {_either(FLOATS)}")
+            self.note(field + ".data_type", f"is {weight.dtype.name}; expected {either(FLOATS)}")
             return False
         return True
 
@@ -338,7 +338,7 @@ class _Validator:
         if not self.request.gradients_for:
             self.note("grad_output", "has no meaning without gradients_for")
         if given.dtype.name not in FLOATS:
-            self.note("grad_output.data_type", f"is {given.dtype.name}; expected {_either(FLOATS)}")
+            self.note("grad_output.data_type", f"is {given.dtype.name}; expected {either(FLOATS)}")
         if reduction is None:
             return
         expected = shape if reduction is Reduction.NONE else ()
@@ -355,6 +355,6 @@ def wrong_values(record: LossRecord, layout: Layout, context: Context) -> Iterat
             yield Violation(path("inputs", name), problem)
 
 
-def _either(names: Sequence[str]) -> str:
+def either(names: Sequence[str]) -> str:
     """Return a list as a choice: `a`, `a or b`, `a, b or c`."""
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -1,7 +1,5 @@
 """Accumulates the computed batches of one SummarizeLosses."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from losswire.server.compute.native.summary_rows import KERNELS
@@ -14,16 +12,6 @@ from losswire.v1 import loss_service_pb2
 from losswire.wire import Violation
 
 Response = loss_service_pb2.SummarizeLossesResponse
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """A batch that is counted, with all before it."""
-
-    progress: Response | None
-    """None: it was not asked for."""
-    state_bytes: int
-    """The memory of the summary so far."""
 
 
 class Accumulator:
@@ -50,7 +38,7 @@ class Accumulator:
                 raise _wrong("header.resume_from", str(error)) from None
         return self._state.nbytes
 
-    def add(self, batch: ComputedBatch, *, progress: bool, limit_bytes: int) -> Counted:
+    def add(self, batch: ComputedBatch, *, progress: bool, limit_bytes: int) -> Response | None:
         """Add the rows of a batch; returns the progress if it is asked for.
 
         Raises MemoryNeededError where the summary might become larger than `limit_bytes`,
@@ -68,7 +56,7 @@ class Accumulator:
         except MergeError as error:
             raise _wrong(where(batch.number), str(error)) from None
         self._batches += 1
-        return Counted(self._progress() if progress else None, self._state.nbytes)
+        return self._progress() if progress else None
 
     def _progress(self) -> Response:
         means, errors = self._state.progress()

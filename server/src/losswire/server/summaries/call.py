@@ -215,9 +215,9 @@ class _Call:
                         continue
                     due = each.reports or each.in_regions or self._is_progress_due()
                     add = partial(accumulator.add, computed, progress=due)
-                    counted = await self._within_memory(add)
-                    if counted.progress is not None:
-                        yield counted.progress
+                    progress = await self._within_memory(add)
+                    if progress is not None:
+                        yield progress
                     if each.reports:
                         yield await asyncio.to_thread(accumulator.report)
         finally:

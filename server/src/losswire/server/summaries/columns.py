@@ -14,6 +14,7 @@ from losswire.server.catalogue.value_rules import Array, position
 from losswire.server.errors import InvalidEvaluationError
 from losswire.server.pipeline.decode import Detached
 from losswire.server.pipeline.field_path import path
+from losswire.server.pipeline.validate import either
 from losswire.summaries import Column
 from losswire.v1 import summary_pb2, tensor_pb2
 from losswire.wire import DATA_TYPES, MalformedTensorError, Violation
@@ -155,11 +156,11 @@ class _Reader:
         wire_type = DATA_TYPES.get(tensor.data_type)
         fine = True
         if wire_type is not None and wire_type.name not in dtypes:
-            self.note(f"{field}.data_type", f"is {wire_type.name}; expected {_either(dtypes)}")
+            self.note(f"{field}.data_type", f"is {wire_type.name}; expected {either(dtypes)}")
             fine = False
         # Before it is read: of one in a region a copy is made.
         if shape not in shapes:
-            names = _either(list(dict.fromkeys(str(list(each)) for each in shapes)))
+            names = either(list(dict.fromkeys(str(list(each)) for each in shapes)))
             self.note(f"{field}.shape", f"is {list(shape[:9])}; expected {names}")
             fine = False
         if not fine:
@@ -169,8 +170,3 @@ class _Reader:
         except MalformedTensorError as error:
             self.found += error.violations
             return None
-
-
-def _either(names: Sequence[str]) -> str:
-    """Return a list as a choice: `a`, `a or b`, `a, b or c`."""
-    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -8,12 +8,11 @@ from typing import Any, TypeVar
 import grpc
 
 from losswire.client._calls.cancellation import Cancellation
+from losswire.client._calls.description import describe_server
 from losswire.client._calls.operations import (
     EachTarget,
     Steps,
     StreamedCall,
-    get_server_info,
-    list_losses,
     put,
 )
 from losswire.client._calls.retry import Attempts
@@ -72,12 +71,7 @@ def _summarize(
     on_report: Callable[[summary_pb2.LossSummary], object] | None,
 ) -> Steps[tuple[summary_pb2.LossSummary, summary_pb2.SummaryHeader]]:
     session = lender.session
-    server, losses = session.server, session.losses
-    if server is None:
-        server = session.server = yield get_server_info()
-    if losses is None:
-        listed = yield list_losses()
-        losses = session.losses = {each.name: each for each in listed}
+    server, losses = yield from describe_server(session)
     loss = losses.get(request.loss)
     covered = () if resume_from is None else resume_from.included
     # The server refuses a loss that it does not have before it gets any data.
