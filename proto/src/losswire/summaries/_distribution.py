@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.summaries._kernels import NUMPY, Kernels
-from losswire.summaries._moments import MomentsTable, sums_by_group
+from losswire.summaries._moments import MomentsTable, sums_by_group, times
 from losswire.summaries._rows import Rows
 from losswire.summaries._sketch import Bucketed, Extent, SketchTable
 from losswire.v1 import summary_pb2
@@ -110,8 +110,8 @@ class CandidateRows:
         # The difference of the values is exact, and rounding their products is not.
         centred = self.values - origin
         if self.rows.denominators is None:
-            return _times(centred, self.weights), self.denominators
-        above = _times(centred, self.weights)
+            return times(centred, self.weights), self.denominators
+        above = times(centred, self.weights)
         spare = self.denominators - (1.0 if self.weights is None else self.weights)
         return above - origin * spare, self.denominators
 
@@ -329,10 +329,6 @@ class DistributionTable:
         if message.HasField("minimum"):
             self.minimum[group], self.maximum[group] = message.minimum, message.maximum
         self.sketch.read(group, message.sketch)
-
-
-def _times(numbers: Floats, weights: Floats | None) -> Floats:
-    return numbers if weights is None else numbers * weights
 
 
 def _count(flags: Flags | None, group: Integers | None, groups: int, rows: int) -> Integers:

@@ -46,13 +46,13 @@ class MomentsTable:
         weight = np.where(table.weight == 0, 1.0, table.weight)
         deviations, rounded = [], []
         for position, each in enumerate(numbers):
-            mean = sums_by_group(_times(each, weights), group, groups) / weight
+            mean = sums_by_group(times(each, weights), group, groups) / weight
             deviation = each - (mean[0] if group is None else mean[group])
-            rounded.append(sums_by_group(_times(deviation, weights), group, groups) / weight)
+            rounded.append(sums_by_group(times(deviation, weights), group, groups) / weight)
             table.means[:, position] = mean + rounded[-1]
             deviations.append(deviation)
         for position, (row, column) in enumerate(_triangle(len(numbers))):
-            left = _times(deviations[row], weights)
+            left = times(deviations[row], weights)
             # The deviations are from the rounded mean: what that adds is taken away again.
             excess = rounded[row] * rounded[column] * table.weight
             total = _products(left, deviations[column], group, groups)
@@ -138,7 +138,8 @@ def _triangle(dimension: int) -> list[tuple[int, int]]:
     return [(row, column) for row in range(dimension) for column in range(row + 1)]
 
 
-def _times(numbers: Floats, weights: Floats | None) -> Floats:
+def times(numbers: Floats, weights: Floats | None) -> Floats:
+    """Return numbers times their weights; None: 1 each."""
     return numbers if weights is None else numbers * weights
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -167,4 +168,4 @@ class Settings:
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """The pairs of candidates, in the order of messages."""
-        return [(a, b) for a in range(self.width) for b in range(a + 1, self.width)]
+        return list(combinations(range(self.width), 2))

@@ -32,13 +32,12 @@ _beyond_float64 = np.errstate(over="ignore", invalid="ignore")
 class SummaryState:
     """What is kept of all rows so far. Its size does not grow with their number."""
 
-    def __init__(
-        self, settings: Settings, *, clustered: bool | None = None, kernels: Kernels = NUMPY
-    ) -> None:
-        """Start without rows. `clustered`: None: as the first rows are."""
+    def __init__(self, settings: Settings, *, kernels: Kernels = NUMPY) -> None:
+        """Start without rows."""
         self.settings = settings
         self._kernels = kernels
-        self.clustered = clustered
+        self.clustered: bool | None = None
+        """Whether rows have clusters; None: not known before the first."""
         self.included = Included()
         self.receipts: dict[bytes, evaluation_pb2.Receipt] = {}
         self._tables: list[GroupTable] = []
@@ -53,12 +52,6 @@ class SummaryState:
         ]
         self._first_cluster: int | str | None = None
         self._last_cluster: int | str | None = None
-        if clustered is not None:
-            self._begin(clustered=clustered)
-
-    def _begin(self, *, clustered: bool) -> None:
-        self.clustered = clustered
-        self._tables = self._empty_tables(clustered=clustered)
 
     def _empty_tables(self, *, clustered: bool) -> list[GroupTable]:
         every = ((), *self.settings.tables)
@@ -87,7 +80,8 @@ class SummaryState:
         count = rows.values.shape[1]
         self.included.check(rows.partition, rows.first_row, rows.first_row + count)
         if self.clustered is None:
-            self._begin(clustered=rows.clusters is not None)
+            self.clustered = rows.clusters is not None
+            self._tables = self._empty_tables(clustered=self.clustered)
         if self.clustered != (rows.clusters is not None):
             raise MergeError("rows must have clusters in all batches, or in none")
         if not count:

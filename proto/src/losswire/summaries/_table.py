@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -81,9 +82,8 @@ class Prepared:
     @cached_property
     def extents(self) -> tuple[Extent | None, ...]:
         """The buckets of the differences of each pair."""
-        width = len(self.candidates)
-        pairs = [(a, b) for a in range(width) for b in range(a + 1, width)]
         scale = self.candidates[0].scale
+        pairs = combinations(range(len(self.candidates)), 2)
         return tuple(Extent.of(self.difference(a, b, None)[0], scale) for a, b in pairs)
 
     def _of_joint(self, candidate: CandidateRows, array: Floats) -> Floats:

@@ -26,20 +26,16 @@ Array = npt.NDArray[Any]
 Part: TypeAlias = bytes | memoryview
 
 
-def _tag(message: Any, name: str) -> bytes:
-    return delimited_tag(message.DESCRIPTOR.fields_by_name[name].number)
-
-
-_BATCH: Final = _tag(loss_service_pb2.SummarizeLossesRequest, "batch")
-_INPUTS: Final = _tag(summary_pb2.SummaryBatch, "inputs")
-_CANDIDATES: Final = _tag(summary_pb2.SummaryBatch, "candidates")
-_SAMPLE_WEIGHT: Final = _tag(summary_pb2.SummaryBatch, "sample_weight")
-_COLUMNS: Final = _tag(summary_pb2.SummaryBatch, "columns")
-_CLUSTERS: Final = _tag(summary_pb2.SummaryBatch, "clusters")
-_IDS: Final = _tag(summary_pb2.SummaryBatch, "ids")
-_OWN_INPUTS: Final = _tag(summary_pb2.CandidateBatch, "inputs")
-_CODES: Final = _tag(summary_pb2.Column, "codes")
-_DATA: Final = _tag(tensor_pb2.Tensor, "data")
+_BATCH: Final = delimited_tag(loss_service_pb2.SummarizeLossesRequest.BATCH_FIELD_NUMBER)
+_INPUTS: Final = delimited_tag(summary_pb2.SummaryBatch.INPUTS_FIELD_NUMBER)
+_CANDIDATES: Final = delimited_tag(summary_pb2.SummaryBatch.CANDIDATES_FIELD_NUMBER)
+_SAMPLE_WEIGHT: Final = delimited_tag(summary_pb2.SummaryBatch.SAMPLE_WEIGHT_FIELD_NUMBER)
+_COLUMNS: Final = delimited_tag(summary_pb2.SummaryBatch.COLUMNS_FIELD_NUMBER)
+_CLUSTERS: Final = delimited_tag(summary_pb2.SummaryBatch.CLUSTERS_FIELD_NUMBER)
+_IDS: Final = delimited_tag(summary_pb2.SummaryBatch.IDS_FIELD_NUMBER)
+_OWN_INPUTS: Final = delimited_tag(summary_pb2.CandidateBatch.INPUTS_FIELD_NUMBER)
+_CODES: Final = delimited_tag(summary_pb2.Column.CODES_FIELD_NUMBER)
+_DATA: Final = delimited_tag(tensor_pb2.Tensor.DATA_FIELD_NUMBER)
 _KEY: Final = delimited_tag(1)
 _VALUE: Final = delimited_tag(2)
 """The fields of an entry of any map."""
