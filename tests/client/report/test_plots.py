@@ -67,8 +67,8 @@ def test_a_table_is_chosen() -> None:
 )
 def test_odd_losses(drawn: dict[str, object]) -> None:
     """They are drawn without a warning."""
-    _drawn(summary(**drawn).plot())
-    _drawn(comparison(**drawn).plot())
+    for figure in (summary(**drawn).plot(), comparison(**drawn).plot()):
+        assert _drawn(figure).axes[0].has_data()
 
 
 def test_hostile_names_are_texts() -> None:

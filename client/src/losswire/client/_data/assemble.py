@@ -118,7 +118,7 @@ class _Draft:
     nulls: Mask | None = None
 
     def add(self, path: str, length: int, nulls: Mask | None) -> None:
-        """Take part in the number of rows and in the nulls."""
+        """Check the number of rows of a column, and add its nulls."""
         if self.rows is None:
             self.rows, self.counted = length, path
         elif length != self.rows:

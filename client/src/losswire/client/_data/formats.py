@@ -63,7 +63,7 @@ class Table:
     names: list[str]
     """The names of its columns."""
     runs: Callable[[list[str], int | None], Iterator[Run]]
-    """Read some columns, with at most so many rows in a record batch where that is known."""
+    """Read some columns, with at most `rows` rows in a record batch where that is known."""
 
 
 @contextmanager

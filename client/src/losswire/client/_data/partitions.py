@@ -38,7 +38,7 @@ def partitions_of(data: Any, rows_per_partition: int | None = None) -> list[Part
     """Return the partitions of a data set of files, in the order in which it would be read.
 
     Each file is one, or, with `rows_per_partition`, as many row groups of a Parquet file as make
-    at least so many rows. Only the footers of Parquet files are read.
+    at least `rows_per_partition` rows. Only the footers of Parquet files are read.
 
     Raises TypeError for data that is not made of files, ValueError for `rows_per_partition` below
     1, and as `read_batches` does.

@@ -35,7 +35,7 @@ def read_batches(
       not files.
     - A `Partition` of files.
 
-    With `batch_rows`, batches have at most so many rows.
+    With `batch_rows`, batches have at most that number of rows.
 
     Raises, at once or while batches are taken: TypeError for other data and for columns of types
     that are not numbers; ValueError for missing columns, nulls, lists of uneven length, arrays

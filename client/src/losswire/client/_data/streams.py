@@ -61,7 +61,7 @@ def guarded(items: Iterable[_T], name: str) -> Iterator[_T]:
 
 
 def regroup(record_batches: Iterable[Any], rows: int | None) -> Iterator[Any]:
-    """Yield the same rows in record batches of at most so many, or of a good size.
+    """Yield the same rows in record batches of at most `rows`; None: of a suitable size.
 
     Small neighbours are joined, which copies them; larger ones are cut, which does not.
     """

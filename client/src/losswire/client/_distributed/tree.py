@@ -34,7 +34,7 @@ class MergeTree(Generic[StateT]):
         """The state of all parts, once all are settled; None when no part has one."""
 
     def settle(self, part: int, state: StateT | None) -> None:
-        """Give the state of a part, each once; None for a part that has none."""
+        """Add the state of a part, once for each part; None where a part has none."""
         for level, size in enumerate(self._sizes):
             if size == 1:
                 break

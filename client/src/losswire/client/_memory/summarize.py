@@ -22,7 +22,7 @@ class StagingLender:
         return (yield from self._staging.take(nbytes))
 
     def take_back(self, memory: Memory, *, is_unused: bool) -> None:
-        """Take it back; `is_unused`: no server reads in it any more."""
+        """Return it to the lender; `is_unused`: no server reads in it any more."""
         if not isinstance(memory, SharedMemory):
             raise TypeError(f"this {type(memory).__name__} is no region")
         if is_unused:

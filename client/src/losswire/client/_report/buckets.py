@@ -42,7 +42,7 @@ def _bounds(indices: object, weights: object, scale: int) -> Iterator[tuple[floa
 
 
 def coarser(sketch: LossSketch, most: int) -> LossSketch:
-    """Return a sketch whose buckets span at most so many neighbours on each side."""
+    """Return a sketch whose buckets span at most `most` neighbours on each side."""
     while sketch.scale > MIN_SCALE and _widest(sketch) > most:
         sketch = halved(sketch)
     return sketch

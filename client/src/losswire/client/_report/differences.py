@@ -226,7 +226,7 @@ def reach_of(bars: Sequence[Bar], whole: float) -> float:
 
 
 def by_slice(column: str, pairs: Sequence[Pair], most: int) -> Html:
-    """Return the differences in each slice of a table, at most so many for each pair."""
+    """Return the differences in each slice of a table, at most `most` for each pair."""
     return section(
         f"Differences by {column}",
         *(

@@ -32,7 +32,7 @@ def visible(text: str) -> str:
 
 
 def shorten(text: str, most: int = 80) -> str:
-    """Return a text of at most so many characters, with an ellipsis where it was cut."""
+    """Return a text of at most `most` characters, with an ellipsis where it was cut."""
     return text if len(text) <= most else text[: most - 1] + "\u2026"
 
 

@@ -24,7 +24,7 @@ def rows(value: int, what: str = "row") -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """Return a number with so many significant digits."""
+    """Return a number with `digits` significant digits."""
     special = _special(value)
     if special is not None:
         return special

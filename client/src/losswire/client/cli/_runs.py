@@ -68,7 +68,7 @@ def _add_list(commands: Any) -> None:
         metavar="KEY=VALUE",
         help="only runs with this label; may be repeated",
     )
-    add("--limit", type=_count, default=50, metavar="N", help="at most so many; default: 50")
+    add("--limit", type=_count, default=50, metavar="N", help="the most runs to list; default: 50")
     _finish(listing, _list)
 
 

@@ -47,7 +47,7 @@ class Lender(Protocol):
         """Return memory of at least some bytes; None where there is none."""
 
     def take_back(self, memory: Memory, *, is_unused: bool) -> None:
-        """Take it back; `is_unused`: no server reads in it any more."""
+        """Return it to the lender; `is_unused`: no server reads in it any more."""
 
 
 @dataclass(frozen=True, slots=True)

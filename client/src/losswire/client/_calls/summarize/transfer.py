@@ -281,7 +281,7 @@ class Transfer:
         return encode_batch(batch, loss, report=report)
 
     def _wait_for_room(self, call: OneCall, seconds: float) -> None:
-        """Take what came, and wait until another message may be sent."""
+        """Handle the answers that came, and wait until another message may be sent."""
         while (
             call.has_events
             or not self._window.has_room

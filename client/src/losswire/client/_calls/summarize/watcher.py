@@ -38,7 +38,7 @@ class Watcher:
         self._started = time.monotonic()
 
     def progress(self, rows: int, means: Sequence[float], errors: Sequence[float]) -> None:
-        """Tell that some rows are counted."""
+        """Report the number of rows that are counted."""
         if self._progress is None:
             return
         seconds = time.monotonic() - self._started
@@ -55,7 +55,7 @@ class Watcher:
         )
 
     def report(self, make: Callable[[], summary_pb2.LossSummary]) -> None:
-        """Tell that there is a report, which is made where somebody wants it."""
+        """Pass on a report, which is made only if the caller wants it."""
         if self._on_report is not None:
             self._on_report(make())
 
