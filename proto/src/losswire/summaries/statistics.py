@@ -139,9 +139,13 @@ def _ratio(numerator: float, denominator: float) -> float:
         return float(np.float64(numerator) / np.float64(denominator))
 
 
+def infinite_count(found: summary_pb2.LossDistribution) -> int:
+    """Return how many rows have a loss that is infinite, of either sign."""
+    return found.positive_infinity_count + found.negative_infinity_count
+
+
 def _finite_count(found: summary_pb2.LossDistribution) -> int:
-    infinite = found.positive_infinity_count + found.negative_infinity_count
-    return found.count - found.nan_count - infinite
+    return found.count - found.nan_count - infinite_count(found)
 
 
 def estimate_of(found: summary_pb2.LossDistribution) -> Estimate:
@@ -315,6 +319,7 @@ __all__ = [
     "estimate_of",
     "finite_mean",
     "holm",
+    "infinite_count",
     "lift",
     "mean",
     "negated",

@@ -20,7 +20,7 @@ class PartFields(RowFields, total=False):
     timeout: float | None
     """The seconds without progress of one part. None: the client's default."""
     rows_per_partition: int | None
-    """Row groups of Parquet files with at least this number of rows are a part. None: each file is."""
+    """Row groups of Parquet files with at least this many rows are a part. None: each file is."""
     fan_in: int
     """How many states are merged at once, at least 2. Default 16."""
     resume_from: Iterable[Summary | Comparison | bytes]

@@ -27,15 +27,7 @@ HAVE_REGIONS: Final = sys.platform == "linux" and sys.byteorder == "little"
 """Whether this machine supports regions: others have no sealed descriptors, or another byte order
 than the wire."""
 
-ALIGNMENT: Final = 64
-"""The alignment of arrays, in bytes: a cache line."""
-
 PAGE_BYTES: Final = mmap.PAGESIZE
-
-
-def aligned(size: int) -> int:
-    """Round up to where the next array may begin."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def size_with_mark(nbytes: int) -> int:

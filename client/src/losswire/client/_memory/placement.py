@@ -10,10 +10,10 @@ import numpy.typing as npt
 from losswire.client._calls.batch import Batch
 from losswire.client._calls.lease import Lease
 from losswire.client._calls.operations import EVALUATE, Operation
-from losswire.client._memory.mapping import SharedMemory, aligned
+from losswire.client._memory.mapping import SharedMemory
 from losswire.client._messages import thresholds
 from losswire.client._messages.outputs import Spec
-from losswire.client._messages.placed_array import PlacedArray
+from losswire.client._messages.placed_array import PlacedArray, aligned
 from losswire.client._messages.request import fill_evaluation, serialize
 from losswire.client._messages.response import EvaluationResult, read_result
 from losswire.v1 import loss_service_pb2

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._calls.lease import Lease
-from losswire.client._memory.mapping import SharedMemory, aligned
-from losswire.client._messages.placed_array import PlacedArray
+from losswire.client._memory.mapping import SharedMemory
+from losswire.client._messages.placed_array import PlacedArray, aligned
 
 
 class Region:

@@ -33,6 +33,15 @@ _unsettled: "list[weakref.ref[Array]]" = []
 """Shared memory that a server may still write into: its call ended here without an answer."""
 
 
+ALIGNMENT: Final = 64
+"""The alignment of arrays in shared memory, in bytes: a cache line."""
+
+
+def aligned(size: int) -> int:
+    """Round up to where the next array may begin."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PlacedArray:
     """An array in memory that a server shares."""

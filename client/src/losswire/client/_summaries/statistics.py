@@ -50,7 +50,7 @@ class Statistics:
     @property
     def infinite_count(self) -> int:
         """How many rows that take part have an infinite loss."""
-        return self._losses.positive_infinity_count + self._losses.negative_infinity_count
+        return statistics.infinite_count(self._losses)
 
     @property
     def weight_sum(self) -> float:

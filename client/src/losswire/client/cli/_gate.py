@@ -22,13 +22,13 @@ from losswire.client.cli._increase import (
     Group,
     Increase,
     Pairing,
-    corrected,
     of_comparison,
     single,
 )
 from losswire.client.cli._run_diff import SAME_ROWS, covers_same_rows
 from losswire.client.cli._run_names import RUN_HELP, Evaluation, find_summary
 from losswire.client.cli._table import interval, number
+from losswire.summaries import statistics
 
 _DESCRIPTION = f"""\
 Compare the mean of a candidate with that of a baseline. The exit status is 1 only when the increase
@@ -168,7 +168,7 @@ def _check_slices(
             else:
                 increase = pairing.increase(before, after, relative=arguments.relative)
                 found.append((where, increase))
-    p_values = corrected([each.p_above(arguments.max_increase) for _, each in found])
+    p_values = statistics.holm([each.p_above(arguments.max_increase) for _, each in found])
     checks = [
         _check(arguments, where, increase, p_value)
         for (where, increase), p_value in zip(found, p_values, strict=True)

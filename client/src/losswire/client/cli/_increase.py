@@ -1,9 +1,8 @@
 """By how much the mean of one evaluation is above that of another, and how sure that is."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from losswire.client.cli._common import UsageError
 from losswire.client.cli._run_names import Evaluation
@@ -44,8 +43,7 @@ class Increase:
 
     def interval(self, level: float) -> tuple[float, float]:
         """Return the two-sided interval by the normal law."""
-        half = NormalDist().inv_cdf((1 + level) / 2) * self.standard_error
-        return self.mean - half, self.mean + half
+        return statistics.Estimate(self.mean, self.standard_error, 0).interval(level)
 
     def p_above(self, limit: float) -> float:
         """Return the one-sided p value of an increase of at most `limit`; NaN if unknown."""
@@ -166,8 +164,3 @@ def _slices(found: summary_pb2.SliceTable) -> Mapping[tuple[str, ...] | None, Gr
     if found.HasField("other"):
         groups[None] = found.other
     return groups
-
-
-def corrected(p_values: Sequence[float]) -> list[float]:
-    """Return p values with Holm's correction; NaN stays."""
-    return statistics.holm(p_values)

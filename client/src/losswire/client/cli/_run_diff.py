@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from losswire.client.cli._common import UsageError
-from losswire.client.cli._increase import Increase, Pairing, Side, corrected
+from losswire.client.cli._increase import Increase, Pairing, Side
 from losswire.client.cli._run_names import Evaluation
 from losswire.client.cli._table import interval, number, probability, table
+from losswire.summaries import statistics
 
 UNPAIRED = "unpaired: rows that are hard for both widen the intervals of the differences"
 SAME_ROWS = "both are of the same rows: a comparison of both would tell smaller differences"
@@ -96,7 +97,7 @@ def _known_slices(pairing: Pairing, column: str) -> list[tuple[str, Increase, fl
         for label, before, after in pairing.slices(column)
         if before and after
     ]
-    p_values = corrected([_p_value(each) for _, each in found])
+    p_values = statistics.holm([_p_value(each) for _, each in found])
     return [(*each, p_value) for each, p_value in zip(found, p_values, strict=True)]
 
 

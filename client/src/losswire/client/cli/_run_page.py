@@ -63,7 +63,7 @@ def _group_facts(
             "count": found.count,
             "ignored_count": found.ignored_count,
             "nan_count": found.nan_count,
-            "infinite_count": found.positive_infinity_count + found.negative_infinity_count,
+            "infinite_count": statistics.infinite_count(found),
             "mean": estimate.mean,
             "standard_error": estimate.standard_error,
             "interval": estimate.interval(_LEVEL),
@@ -77,7 +77,7 @@ def _group_facts(
 def _facts_of(group: summary_pb2.GroupSummary, index: int) -> dict[str, str]:
     """Return the figures of a candidate, by title."""
     found, estimate = group.distributions[index], statistics.estimate(group, index)
-    infinite = found.positive_infinity_count + found.negative_infinity_count
+    infinite = statistics.infinite_count(found)
     facts = {
         "rows": str(found.count),
         "ignored": str(found.ignored_count),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +319,7 @@ def _csv_group(
             found.count,
             found.ignored_count,
             found.nan_count,
-            found.positive_infinity_count + found.negative_infinity_count,
+            statistics.infinite_count(found),
             estimate.mean,
             *estimate.interval(),
             statistics.std(found),
@@ -335,13 +336,8 @@ def _worst_lines(message: summary_pb2.LossSummary) -> Iterator[str]:
     for index, found in enumerate(message.total.distributions):
         title = f"WORST ROWS OF {names[index]}" if names else "WORST ROWS"
         yield from _rows(title, found.worst, names)
-    first = 0
-    second = 1
-    for pair in message.total.pairs:
-        yield from _rows(
-            f"{names[first]} AND {names[second]} DIFFER MOST", pair.most_different, names
-        )
-        first, second = (first, second + 1) if second + 1 < len(names) else (first + 1, first + 2)
+    for (first, second), pair in zip(combinations(names, 2), message.total.pairs, strict=True):
+        yield from _rows(f"{first} AND {second} DIFFER MOST", pair.most_different, names)
 
 
 def _rows(title: str, rows: Sequence[summary_pb2.RowLoss], names: Sequence[str]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,10 @@ from losswire.client._calls.operations import Steps
 from losswire.client._calls.session import Session
 from losswire.client._data.batch import Batch
 from losswire.client._messages import thresholds
-from losswire.client._messages.placed_array import PlacedArray
+from losswire.client._messages.placed_array import PlacedArray, aligned
 from losswire.wire import wire_type_of
 
 Array = npt.NDArray[Any]
-
-_ALIGNMENT: Final = 64
-"""The alignment of arrays, in bytes: a cache line."""
 
 
 class Memory(Protocol):
@@ -111,7 +108,7 @@ class Ring:
             if placed is not None:
                 places[id(placed.array)] = placed
                 copies[id(array)] = placed.array
-            offset += _aligned(copy.nbytes)
+            offset += aligned(copy.nbytes)
         self._spans.append((start, offset))
 
         def moved(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -156,8 +153,4 @@ def _large_arrays(batch: Batch) -> Iterator[Array]:
 
 
 def _size_of(batch: Batch) -> int:
-    return sum(_aligned(array.nbytes) for array in _large_arrays(batch))
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
+    return sum(aligned(array.nbytes) for array in _large_arrays(batch))
