@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 _BUFFER = 1 << 16
@@ -40,8 +40,11 @@ def counting(address: str) -> Iterator[Relay]:
 
 
 def _forward(source: socket.socket, sink: socket.socket, relay: Relay | None) -> None:
-    while data := source.recv(_BUFFER):
-        if relay is not None:
-            relay.sent_bytes += len(data)
-        sink.sendall(data)
-    sink.shutdown(socket.SHUT_WR)
+    # A client that closes its connection resets it while the server's last bytes are under way.
+    with suppress(ConnectionError):
+        while data := source.recv(_BUFFER):
+            if relay is not None:
+                relay.sent_bytes += len(data)
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)

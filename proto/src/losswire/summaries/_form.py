@@ -1,17 +1,12 @@
 """The form of a summary that came from outside: what the merging of it relies on."""
 
 from collections.abc import Iterable
+from functools import cache
 
 from losswire.summaries._buckets import MAX_SCALE, MIN_SCALE, bucket_indices
 from losswire.summaries._included import MAX_ROW
 from losswire.summaries._rows import MergeError
 from losswire.v1 import summary_pb2
-
-_LIMITS = {
-    scale: bucket_indices([5e-324, 1.7976931348623157e308], scale).tolist()
-    for scale in range(MIN_SCALE, MAX_SCALE + 1)
-}
-"""The buckets of the smallest and of the largest float64, by scale."""
 
 
 def check_message(message: summary_pb2.LossSummary) -> None:
@@ -125,6 +120,13 @@ def _check_sketch(sketch: summary_pb2.LossSketch) -> None:
         ascending = all(map(int.__lt__, indices[:-1], indices[1:]))
         if not ascending:
             raise MergeError("the buckets of a sketch are not in ascending order")
-        lowest, highest = _LIMITS[sketch.scale]
+        lowest, highest = _limits(sketch.scale)
         if indices[0] < lowest or indices[-1] > highest:
             raise MergeError("a sketch has a bucket beyond those of float64")
+
+
+@cache
+def _limits(scale: int) -> tuple[int, int]:
+    """The buckets of the smallest and of the largest float64 at a scale."""
+    lowest, highest = bucket_indices([5e-324, 1.7976931348623157e308], scale).tolist()
+    return lowest, highest
