@@ -1,0 +1,226 @@
+// Real data for the example buttons of empty screens: every fifth of the UCI digits, as predicted by
+// two small networks that were not trained on it. tools/make_console_samples.py writes DATA.
+
+const ROWS = 360;
+const CLASSES = 10;
+/** A digit's number among all of them is its row times this. */
+const EVERY = 5;
+/** A byte over this is how far a logit is below the largest of its row. */
+const STEPS = 8;
+const INK = ["light", "medium", "heavy"];
+
+// Deflated, in base64: of each row its digit plus ten times its ink, ten logits of the small model,
+// ten of the large one, and 64 pixels of four greys.
+const DATA = [
+  "eNo1eAlUW2eW5pUAyUggOTG2BWhxbNkWq1jEDkJsQhJIaGMRWhAgJCGxCBAgdrEZbGMj71tsyw6JHZftKIlSIelUlTqpqq5",
+  "eqkrVVdVdM909pdPj7s7MmenRmeGcYc5Ud819qprzjuI8/vfu++/2fd/9IZOWmZGSwWQnkTOSjpLIdBLpaHJqMjklFZgZmR",
+  "nMjJQj6SdwhU4+TuKwUo5TUxjs5FQWJ/nY0WNUWtpJRmoK/pdKomSyUxlJDE4yh8HJ4mTj35I5mRnkdOrxrEw2h/E24xiDw",
+  "zh2lEPNICcxjqVAWhKupLx9jPU2g8NKZaVmpVLhBFrLpKUlvUWnMNEam3GMlYrWjlEz0pJYHCacSKLSjzIJaymQuN4++Tbl",
+  "JCsVTiZlk/CVY3CccvwoiXIMWJlHstBYRhKFnnQyO+0tdurJIyffTmJnHqFmECscSCdW3iJW0tlJ7JPsTDY1g028A+lZpJM",
+  "ns8lUNqTQmPgVDE0aYSiNTj9OYaSyTjBTMWAp5LeYqSQS9UTS0QzcHn4/5URyatLb6Qlb2RlvH01nHKOdPHr8ZPpbadlsDj",
+  "xZWJ/stOkMBv35EYE5zzKYDzCz+ajXUe3V9Lw7+aHiMmxah7pgcfMD15TB7fQ16vpEDSAtL1XBF3duLnYObLmsIyM/MGhgU",
+  "mbTLra2l6wOjg1D+8vNXviHmXu35t0bWtBv7I6Zii+Bcebr4u1KU+/81SuV8KORu65RuUptvlI/AkH5x9fg0tDbVotTLF0Q",
+  "Qnvnxya15M734Eqg8vbOqlL6AGbdmRMOfW3rA/C35Y84GkrKW+BMT405deVYYFj+g4/hlt7keI9Tzjs+IlKUSKBLf2cDKqq",
+  "r2qcU9WB2vy+vy52qPN+ZLQFVAR9Umg7eSL5LwgW4srh72ahaHVeKzVJJHUjzS01wLxzRDRgm5909Vc1vN0OjOFMNnqlXqp",
+  "nTm7qhrCmZVQmlBaoR+OLqn/SNWNevjDd7pWoXDAo7DMNJxXqxrVoGynvP3fC3E3851aO83ACCrzWzq+csMH/xC8c16YzXv",
+  "zgkgweil5XO6v7WC7dkg/Cg6utbsF3PNSt7zyvGOiDXd90rFluCcGcob9rYVtM8QGs9L7qnK4HaZvflmtEzvuoW2Cr65ENY",
+  "qrdY7+fpKiQSqEgvVd2EZ9O8Z3aDbGysos1YOOIC+3iRqbxNAooj9bLFws+egqO5rX+5SSLxaM2tJtC2de//NZgH2ybXZju",
+  "v1+iqPpLng1f7N7+BBbVldM8k2+iorfUdy4Bu1xffwni9ZiWsci/WXeqYHc4Dh675hnUEPmj+oW3hWsuLuqtjzeC/Oisb7n",
+  "sXhgbhTq87oG6aVrmfzkL7b+5vXu0O7N2ywW/0zwI6k2Lg738P84Pjl/aNZVvq0oLpt4tgZfajxmswP+FohnGXe7a206rsu",
+  "TIJ3H/3PApUWD+6Nwv/6P6b25aanZ2ujqEdL7gXr0JZg3DdUlpulg52Peq0wyv5x8ErT9DK06BRtbm+pn2w5HkNOmXdrqz2",
+  "1GJhLeik0V/DmqZz7nHgziD83Pniak7VBO/aRbjTNCl+v6FNfvZi42KXCJab9z6DXand83mprv7cXKOiNwculnzzGj62unp",
+  "eSsz9xR8PLPdUQK7Y0pJ3BHreKlf0Kc7uqZZMtWBpN5h7i65DKw9mVx4vzRpn53s9ehBtO4bGh5emTa1wXdc/dK5xUxn9Od",
+  "z3zHm+0M/Onn5cutzXANfuvFv5IQTme7Xw2nBlbaD+2rrFVQwVF96R+EWTtqZm2GUY3PmnmBK1uJhhzi6H++BvFLXql04Ua",
+  "aTL8+W9cE/y9PH2g7zvwcq62ni+taxmsPxsI2Rzhgc6ltq70NhF1rUdWK8dk79SquRnnfXqOsgZ7P46BuvurukPzw7ITi0L",
+  "DGXZUNF45ftgtrEtxrNOq3C1qHMgE9SqF7+B/qYRx+dV2sqsTaFWnANNrnGnSQEvjk2WVRef6BMVVmSBx+DSTXY9B1sFvD+",
+  "x5Z81XnVrZntAfG93dqLD2qcogPclC11VWXrLz38P12f6Fp/UuCYkl2vd47lgfPieZBdsbl0+zGq6JhQyU3GL/hx4LqrLln",
+  "K6OpqPkSdaigxw/sr4tNu4gvgw/QIanM0ztaNv7Sgso4vjCnh2/un2408bPoR761MNI9VSq9lZOAfWmZnLyvcHAv46qDQ//",
+  "RlMDecO+OfOmVoHLzUtQPtcwVe7sK5odt8zNP21XS7f0TXCHWn893DVM//otx3v3Gg+f1rHzwNnXuQpfGSXtHlMJX8x2nTG",
+  "1VYPutuPvqfehh86/6n1revSY8eahAKQtXTyC7v0kFsB1xv1VzQ286DBrgDqffOAPqt+bkULP6n7nrr3lLTlL74Dc8O8fun",
+  "Q8Q/6BJKxKjHo7bcr26G2s8wEC3O704Oyja5RbydQbyoN/Wek3jvl8FN1wDklkpXa9FU1PhDl22F8k9VemXvcUlOs2zhlg1",
+  "X5s+XRLpkfAl1KaUexyqIzq/tALjl5UZF+oo2TC4a6r38C06OnlDXaNveo09wxAxXNg1ufwVjyXfnftcwvNwVlUzNamFb/7",
+  "Z+DvWHN84vq2t7MaWGHigOdMz/7n/Co27D743bVqGrRZhwrhfbxxZ0mCdwV3+hZetB8Q3rxSg44reqWsY4n4NTC8NaK02EZ",
+  "0Jes9AH3yymXr8LxZLYDnvevDhUr+vv/6few41q6/2uhSnZmU95nKIY+jUJkgWlhGbbeuKtXbhjsqvnuCEg+e/6l3LDzySU",
+  "n/EL/YMnWt92padIMzsPE5AsoaqudGRXxx/sE055aAyzXPunf6uu8DD6dxWQGebGsTmIgnShr14qmJb3W86Axf/g1LJdc9f",
+  "5HF5h68jr5g/zeu0vPurfg3q6pCna0rh2teLrRMDS4pV4Gj7/7HFxRDuy0yYYbNVKLnjkOZf35SXBpdGe2q92rMqjGxisCo",
+  "JtRsj3jfblXR+0bIPX262CD7+xTlIwZVbzrrRoPFORZK00yDVwQ7uoHeBDs7h6pEprzv7sLi2Z5i21meTD/YZ1zRQzgKxeM",
+  "nKxpza2r1ADjUm+rurB2EP/+pNc6IDyjrTeNNNSNQrNrGJgcg11oa+qvdc5sWzRwqSFo1yw2XYDxKSlV3VWbuVQtnANhq2L",
+  "VtK6cnSsCGCjmG06XtgjZozBoPDfRW85QSFx9CwopXBdtb0P3Qv68vK9kSmi9vW7Mget5ng9AodXecg/ULjbsGTdULhjtf1",
+  "2ibDvfcdLGPg0wPP9wYaJqbazzVM3XK5Db1qrPX5j6umYUJuY0KiVHmF3N13KAZWo6O+UYgSs1v3z+3Ab/OvL5trGq/vygE",
+  "liO1FPJQw5v65xwwozs/A+6CwFX89XA4pN3ffDL+ut+0zmldPDheTtc73r2GNQW1U2XlTN96dYg/EhybVSb/f3rK/Cvmu8G",
+  "O4QTO4O2Gd0TmLTEvNAYfHh3e+mr6Z5a+Yh6B5QyR5slw5ZnLwCaRuLIHeEPd74Djz/Rw38eDk575UaVmDRSUGoB4ae7aog",
+  "t/vyyqbW5WTJgapObQGL9sA5+rLyo6z+raZG2DBRbJZD7+tr1ws/h09HhLnWFlKU4UVUJp8Y63V1K0xq0lsPe4oKvYcTZ5S",
+  "irOHpKfkJ1FNiyhiW3RQWPaux7XzvhXzzfLK31qW7/9B8QfWyPfqaeuS6azAsMVQHMOXTV2b2lKvFHT9shpvnGY9G1KJ3b3",
+  "e2wLp1ZBqW1ekmhzXM/eN8B/zj1pztd2u/eboVf90RGDSZHnbdFJpyGnNSBdjjyRYV6mi2+6Loh65Y8BHWZt0AF63xrO5RU",
+  "zsyLzEyfqAh++Vc34ffa7+9Ma625BrfKqndCq//1EPxUFuzpP7OVI1G36od7Qb3u7YA/rR+bbKu2NPbpBponlJBvM+wIRkC",
+  "8IuhcqTI1uNWbKqiz2iXsHu0GtNTCzntPV2Zlj1y9hrzW7v6OficUt7ReWLW1wcO6G5NPpPC/VV/YrXy97T/9F7jcO3vxL7",
+  "XW0bpg26WxCoDo9OV5ndu/4Xx5zQJ/Z375RCeZlszdFc/DhebAT6BU1bhuNRfvXN7ohR+r7i0YikJ/OQn/a+61f0A2ZdYMd",
+  "TTdgaG+mibgPC1faZK8Y1d01yq6NiCXWX1O3NnZrjYDF74QdezK1aP98kuvP1N9BE/WVrVws1h7X6/o1w2N74bLb4N9o7cO",
+  "vOer1morrSXa1gXv6R1o8NSchhnF2F17+7BV6n+43/AZzFxyyTTWwSpfj8EG5z641gm/cYaeyaW/9ILgvcefTq2+gg8Hrj2",
+  "Z7vMtjMxvn4VP+pyWnpZuQ/ctQz+8bHqRSyrJFRUW1mfBgwno+Nrv9808Z59sbioXi6oKoTmlBFSDfaLMrNvwSmO5MHGnpU",
+  "myYh/QqsHX7FvXRn4P911Td39b4es8/0Dk7e5EkvuX/wu33cvbP/tqHAr3bj0fMQcuvHhe9x7cmZvUF6rqsy9VXS4pBbj7/",
+  "a+H5jSPRhwtw0M9elC3dGjAe+uGSyHeaFDUyYZ61VBXX94ha4CcdkVTQZ1jPM/SprVuwTvMgYzm+rPQw8s/7cq9V1sk7NWm",
+  "wD6I6oRz442Ny7tQqS/uby/l2EW82RUoLmeeP+2eBuETZ+dI2dhq91FwdC2z+b39GouvehS8yutQvBY+q82aqzBAcPGG3yS",
+  "9aFj0u8Hwam7u0vjdtZ4a+GzktVFW328a6RybuA/5zCcgFxfNGeprnHKoreE1gzltorWWX9gKLdyydtcklP/C9b7WMNTGb1",
+  "Xn5xjYQDVV7ojFnGlRNsxKXbCa2T6ZW25plqcPlRtqQXhRdg7Ly63jKIxsi07QW6uBygGWKllJL2mD/M3zzhxTYfscKD1d/",
+  "6GrF0zWtvp1rWNmzqn/DljsjyY6mhZnoGcDnkzfvdTnnbg0NtWoqbNIjZ3AqZtxLze1wTXJ1WlZNUzXucQncpzdH34DX7b2",
+  "eH5h6u0vvKvY6G8GCAxeWlCpZsY2/vauF341/athja5Dt/5Uegk+KX66A45rwuWSxYLNRck4PKCY3QWNN5aWIGT+aL2+0tf",
+  "s6W0b2YX20r11aN3fXZ5a+vNxi8dfv3AZLq564URB0Zaq+KhRUO+VmiRaJRvg5eyMs8fqMOp6zs8UDFQ65rHzVsYudevLB7",
+  "WDN5z3uxxwZ3SsFzamb43a2jyGgSK5TlwLUnGpDH64c83bYV/3usc6L6g7YVHcrRpSSWvXxienoen2lBy+mnjoXe61dIB+5",
+  "r5+SLAG1oFXNRfb3L0z15Ya4ZuRx+vubnX3wGVUIBebnlyGjYEzFotL2T6SA67Oj1Saht2XsLZYE5hbqm+8D8v9pzfGuiRt",
+  "V+Fmo2DcYaquaKEWDIuVMEXztjUE7sJETadxvU5Rc9rb2W/VQIVp0Qn5Zef05s4GMDuCrfVnxkvPtZwoAG0+l6ob6KoYKr1",
+  "gPAvwwdTudE/nxpRZr6+Rq8FRVK6Hzfk7cmO/021dFBXzHDAk5vTASO+efrTwjnHo9IzEpAVVjc0Ndy8/tXuHApNjPePGrh",
+  "Ew1akMFshQnR0pkFMUn3/uhp+O/nLWat2yQO1j1/R6/SDcc7/u3lQs+NZnxsphtexpnat5Trv9rmoa9ho+vwS7ssJZzZBAP",
+  "tMJeWOLG9Uy3Q68aM+dtllLRDPJIsHp1aY80Mpnl5W9+bfaEEhF31yDd+v7+55I2oqlOug5Uym7ACs9mZ5udZHck9fedW6o",
+  "H3oNbX0yhQKk2WLlvcIvt2C1XT6wIZE3udQOyTAo9abIF6DWa8bHOlrtlTLZtug0WLVPvgvL7RrP5R6s4jzRKIUBCtPqHjh",
+  "EDc4d++yU7JElsFYOfUbzunwe3q37bvuqvXitdN6GgLnubrO7A9DdC+8O2Dfa9Jtyw3uL0PrD1cs73UufP7VDxPDklt3Z0f",
+  "+Lv4dR3Zh/T51jrMzh9qewYdz9TDsBazPuZlgfGR6u7PAotetXoeTHE7e2lK4fBpfgN+u/vDxovLnZKh26cgEcmzuQ01y0a",
+  "S4sMbY7xq+3T8N35OErN1+23II7F0cc80tD0s0hww3QGzo+GJBw5itaQd+49xgsUl3/9Ad7Q/B9+7OtskbLqQEv7JQb6y/X",
+  "a3Tl2/JNRw1sKz4NwgeyfseLWpuyfspo6SuAscILN+GpslN1RWwR53gVdm0JCKXuMkkGuDNbdG6LaLd3fqYRBmQyg6p0HcR",
+  "5cH/8ictjWV5z+lRQ4nd4hsz2Ln0ZLDV16TLzxqXf/BXs2j1jz/Rz7uqr0uuDrXB1957oA7iw0tsPl9vcq+7a9/v1yLeSWU",
+  "n7stTXq2qAqWOqoZrC7LqWEtFbA6fzYBOmWurkiqV3cjs0yyuSftgSX/etXKncgnl/Y0d5t7i2s/aECph8t1G6rLFMC2H87",
+  "c0tVMqDNVc13e01A20WOeQNycJ/BWsDZk+geMtWuNTU31kI0oZrL6GnP7+rJXvEXDYkqu3PAHPXox/BHVm/+4veab1gVWrs",
+  "roBmj294oA4e8C/UVwsYI6LS9lMw0mnXqKzXoSMPvrD7Lsxar4+a7zhAFli5PGWymFSnYErq1DVmmwzf+2e4OmxbvFE+tiR",
+  "er3PM5kLD2k7LDAy51e/AUo9h1NBlqxC7WNDqbS5e5taqKtJhqrnUQDp1zztsN689gqWlLWhb6Fqqv3x2u9M67BlUw4OCK1",
+  "u3PlbegY3Lbrmmpa3bMsmfBL1rakNxyxHwt0Kj+torcFtK9cML77TW9I4WOkF3pfbFEniMasdFk3ivr6rZJc6FW/pf/QY+G",
+  "eu/+uve6o9seXx9cRmYj3umYbs+VzCoqHk8ICuz6arAunvrPfUqhAd+reXvOdknZaXYH41KUam+G4o64FXr8Ip61DTvHGwE",
+  "hldv0zILfIEO+LTxeVe/sEP54jI4x/K7C8fO/clSafOEXAYa463aDmhqK9fCXf/V8X7V7Z4hkwzO3NJ0zhTqtm6I4ee9T9c",
+  "n2lXKCWPe1AIUVHaBPfCWs7giyyQW65bLp2BW+a7N6ZDNw1y7VF5frR1ot7Q4oamr+MUwl9WdUwXa4p3rYBti159qNLmHh5",
+  "0t81BRbHAFwJU80/rxwLKj8ZXu0lUdeMQ//BJ6yz32Lwpk9jJbrdLEg0bj9ocwWtc7+6xcbaozm5U2Puj7t5Zb2uF+ywX1h",
+  "d2WO8rVlRIYM3bXaCfvQk8v+BbXhmyGIZN83ACFj+zG6eLeS1Pt8EH/6niRbnQ4+k/w0j145SdV6vbSZYuttww8+q4aF/aK",
+  "uBKumQasHb392taHw9D25acfO3sDT1aM8J3OewudHTd6hhQqyzx4BwJQalDuOBvyZ6aFvoU6G1yqu+WYU6vX0Jamu5PaKmi",
+  "WNJqBmdumK5iTDTkFUN65eRUGTrucn7pA2XFGdk7DkW6tvVZfg+1luxJ2uo3zbY3+Mknr6GijC6wTPXzY0RtnW1XT1fXVKu",
+  "kxIwhM5wEuTy65u7pnZDKzq79mBmQzcp7LoS9YMGrGoWVzcgxulizNaztGRzvPX1C3LoKgaKxCL9XC1LntZgsPNjSKnrPHz",
+  "WXfvwU+Y5vcMLFhrwmoFhdxIhgRnTe91awTlIisabAxIbbkyV1TLfDUODRZeK5PZhkqG1kFuWcTMs/ajNXbYrVxdX57YBDu",
+  "tH/QqZsVTUDvmPREj1t6dknbihpM57k9s+NaeV4NsJbLcxU3dJWenwRVV6FdXvS2Wjxmtmk6YDZ38ip0TZT4WgZKxhTjNzY",
+  "MDfC0YuQFtFual81Gibfdb7S2OsCpuFNu6BGqTvTncwA2XbeHHBUXR21S/WcrIJeVNMnX7Q8lftiY6tZ25Jzj1AmRdI/pW0",
+  "Wd2lHYFX397P1B+O3oBzfstaWS6TmotWTl0fXucYOzdHEEFconPa7bK22vJuZW1npgry0wrGJ1ysy71R7Y6Hh8F8R9zTd7j",
+  "LnTrvk6uK3c7VDQ7syOwJ/WPbyt4G5fH1T5VB+AtekHbuj5we7rDy9+fMHWojXK16Cts8s0WmaX9LXCW652U91S6crYKXj5",
+  "UTf8j6nXt2Zsw/3Vb001qtxQ/uWNLvjtvejOkKlYlqtVN9Ti9OS4Uw9fqi4MG0q08rLGwSqcEc6+d31d8B14NmV3NVWJT9e",
+  "ebGmBM542k7plcBX0FfAq4F9QXJi1GM+VMVm16S3HgKkzrNl1crijWAh/YoX/uvDZyrajyf3lhzAv6Z16pNy+kucoWWnLB1",
+  "joUjYX2kraWx4+VMHf6H+4ZOvW6ZYuyq2wU72wAh0jlaMNuvz+PwvPw9/5v7nrsj2+0wZRc2TO2qspttYWFk1ALrnbDBm75",
+  "e3jhfJbhgmlUvUU7BVjYmvWZKl9AErPbwyLdNkLFXXw6Xse+LX76x1bm0YkdjQOtthAvPhkED6XP7XbK3Ss/N7KHmU3NG6M",
+  "yuG98mF7o0BebzT3tKAEF+i1vjwL1Iyc07prNI0DEy4FtFn7VDxtxwqoquDDe8+8I7oH02MdVSpdt15vhVxb+9blfhM8b7q",
+  "8+CfN8EvNqymXqKXn0x+BV+Hy7WtGVnSBrs3L5QAfzU0vGOyX7caPbjvgJ/MvApqui+LhSw1rsNl65QnUWAYv2Uart7zLSv",
+  "iq9+ayofzFyz74b3Mf3O1Wrk+4pqXzz2DSW2SBkinFnLkjb1jRWV3V5Yd8WpmoTqHXS3rhFDxobLmi0/tVsq2n32m/D1f9v",
+  "m7Yqe/eMPW5ZOrB5Vv1GzDgNzTBcqV4tK7cVtEms9tPEE5UsuCm2LfSr5u1mQYCL5XXYPyiQ9Zl7hCPKtt7oPDFowH4wdbz",
+  "nTbLj8ag/LPbX69tvoTHttVNh33D1rF7owx+PLC8MThoMM1cVUzDM8mHRdCQ3VDb2PEOZc8Nqs9d/tvuwOm3VfkSWVtrPqh",
+  "AQKlVG06zmLtwpV3dP+qrK1F6fRZ7P9xt8k/pP/5neO0YvPTjrknJuaf1m3MqmBn81T/jjD1/Yf/9aWiI3Pz+tvfaxUfvVd",
+  "+HLf+E8exgUda05FIJqv+7d54M+bpuDdl7BnpwvNQ0Sztg4f6OtbslUCMuE1usDVAvrRR3KKDMYR5QS0x9lXni6vZVOH3Ul",
+  "6lqqQNPYYvQkTN8Rnius4IMd0EoaVv0NEp8M1DdWzYtLeE5co6oTXA2l36GtbwCuT9wmS/UzDvlDOiRjWSekrvkg8P107Ai",
+  "uwNlWw/fGeSulMjh5YWLK/2muwb7vQnQ/tnSyr3xu9OGHNgdvGaQ17fbyho7VJvAZ9yHyvqc+c6yskFlhkKfK4eeo25rVYE",
+  "I/RBUqL2XoOm7vvcHHCOqsh5LcZmjKA2Viaey4Ez3aQYsqlzgqzAP5LepW+qOOuuNLXDukkYMQf2CK8/QXajpztPoTFCoe7",
+  "sJ2tOrG5LyXGetQk1z9Th02mUfd3VD34CsfMI4PWKZKbkJfb51Y0fHLA6Lm/D1eHCjd3Xh7qq3u1dt0HlG4R3p0MqswgzvN",
+  "l8fbq0Ff9t4W3bumGJ1C/xVRt0Dh328elu9Nt0GcNO7NK8ZXehzf7o1At+MfzXUpujo9N5GFA9W3bsIprX8tdxp/roip5vU",
+  "B1Id850Pl5fgufbFanvHTtPoUMP8fRgqujcDytczqxeGH180z83Weq7AwsQwHBVyxmvyQCbomzXqW7o02UDx08NsAYu4+Ol",
+  "Bip8GzDg9Ro+SvOBLCdNj5Bg9zBCkCziCdD4tSA5kxYWBQhBGUiKkKNXPA0qAHucWsYvSBAw+PUQO0AK8QBpwgOmHCCVK99",
+  "MDXA+bn8/PF+UXsUN4F+DFuMCMpgQhRo0wgRaghSihJHwyPcAJ0gP0QEqcHCVFIYQFv08PkmLUcLIVAmR/IfD8pD18Ms4Ns",
+  "0UcPsNGj5MD9GhKiBSDKARBlOplxMh+qoQG6cALMJz0EdI+RNGDKDeSQtgkngpCnBQCDynK89N/BfsQg4PsOA+/SVz41SgJ",
+  "fc6OZkXJEXKEFIAgKY4WYrQYxEhRUoAcowbQK2BKmLgTchz85AhVwhCx9+kHaDtAl9AD1CA5DAJgU76iBMkRuoQDAmv2IRn",
+  "3hhf6QxZBiBzlSXgScpgCvBjtKN1PDkII4yWhS9ID6Z6kGLHTI+gdGSOYXpTGZ7GOCNJD1ADvTeFePnCBit/NjnAlND8zhh",
+  "EWsURsLyNO8fMOeAEmriZFyOgDz0+W0KMcawE/ncUQ0A+pUeYbbjAf8jFD6AXmjxpgHnBFHEG+gCNixqiEtT0OMIAuIfuz/",
+  "UzA9/2p0aRQkp8WoQXIUXosKwwhEhHNMCnMDFCjwmghxirJTwX6c/qbJD89xvVyRJxKro95QI4xJbQoRi6GkfWmhDCDUXwC",
+  "7fOivD26k/zm/8eXG8uMQRywAhmx5BAESOg5NUgNgpd0SD3gxbPipAO0gZnDH8adHuMkbNL93CA7xDhI8aL9GN1PiiRF6BF",
+  "mRHgofEPGO26QF0wHGlAluEP0B/YS9vAiH2D2Qvh3rGRSjPfmBHpAg+wAd4+N8cWMYCVlAu43So/wosJD6k2056dG6EGGiB",
+  "bCf6PcGDVGllAhPYOd8BUrxk8JMEICH5eoyAgpQo0QVpjJ3K+EBzRcT4pQ41yvwMd7Q0H/kvBdjC9WK1vAjdEwhkkY7XRr6",
+  "gH1gGQD/hE+9l+EqOdUoMWZzmyMFyXGtfL53IMUAbBoAvThkP48mQ+epENKjITZpgSYYTZWiyCDncHwUmPUKDcqiB5P7IO+",
+  "Rz+kRwrxDmMRAx9ln0nkS8JILsgvDPOI/UfIhzQbW8SNYwbwHbQX5ko4Em4UrGClRCkSrJc4Q8/OYGWwTtGCVD8RhYwg4Qs",
+  "NGHv0A8xkiKhucgzz4aUT348lY+dRD5noLYWoTKLTYuQoFaNDiRDxS8UIcPe4TpqTHKMhvhQQnY7ZJcWYfkqM4xF4smP0SH",
+  "qQ46HGSft0U5qAd5DiwQ6JkBL5ZjZzfLwD9B/rkB5jFRHfx/q0Et9P9GeMFmUHCjEDgDXFiNPC1DDwQcQNYU4kSWpaND2SE",
+  "xPGCX+pflqQ5sH4h5MFjOeUMIno2Bgjyj0QYk4x/wF6KNVLPSTvA7GOWadjvyCmhdMF9DA5QAlkxlkhWpwkAAHNR4lRvsf8",
+  "N46Xg/4mERkgqhA9IhA3lU9DvKRAoZ8fzSBsR+nf0l5i/cTT8WnSQYaoMEzkNClAC6ZFc94ID0joLz2QGROEuAckJwhSvbQ",
+  "Y7ZCB9SrEOEGQhviJmBwtsHL4AkGagL5POaBhLLP8KVjNSXr6PpExboTip0YRA0WMMDWWEuYhmrKJaGL0MJ7oLQ8vcoyEHY",
+  "e/SKJfA7w4t5K+j/nZ5+0R6E5BLOXi9yjRwiC7iBGnx2kCWg/5kIL5FoQwP4IjAkZi//jlKEY4KjzIwjtakBtmeWhYFxQPz",
+  "UMJYMUfTQ+yo4WHwihR/1jfHoFXEGbuASvFhvUroR1NDxW8Eb7JliT6JU7zskVZYZozmc/0UmKJyrOyYzm/Eh5k+xGl/Cwr",
+  "35oZotmAlcqifIv5kTCwn3n+9BBNRMV8MUKs4PE40wN8ipOMnUb1gof8OyrRj0R9RhFPRAKBgMUWpPuoB5QIF3kJAoCVmqS",
+  "n/ncyrgsCx4l+ENCU5P9D9FV6EXu/8IAXSeD7AaOS5eM+x/zzaR4CL9PUrKM5YS4rmZ9SREUEpQVZIn4RqyitiGLFdeBJcv",
+  "25Cd+YBvq/kwI0D81K5AI8DBZpnxqjIBOQ3jAPaER0gOhoZoyJnIYsjbtHC4j3WIFRhhf755AW4qhZWI+pVjiVHGT6SUGa4",
+  "Agf4+3nYMRJcUqAE0IeDpFEwE8RUA4wviyOl/0mF3mDKqFKSGGqk+KhIh+zcCcJ/ozSo2zE06wYRLDj9qmvGKO8Q4oHkThG",
+  "cCr2V5T7hshfMq6Dj3w3VcA4YFoJxMC44TepIY5VeJgbTrDvIrWd4eOFU4oS61bsCWQDDhS+4X3FwHjDPnmbhv1N8yTeDpC",
+  "+or5MYQGu0BJZwJ2FjvAzCPwpYsYofsoBM5wfOk6wRTM1nBRDfA0lE3zjg0oK1jdicDjdU7AvPMTuwfqGEfJd+j7zD/bxC0",
+  "mH1DdcKJDw4ilhiCX5KRJ6nIFsSfAtI07EgRtNSWAwCzGKeUAJCuMZBLp4AbNDCZAO6PupIvJX9FhmlMBf0h4VMZAXZfp5i",
+  "OUkCfYv8ko6cNSM5zQz6Tn9d7w3BL8S/I0dj+hC30/3MFElcBFLMesvyQ9p+Qn/CX8D5B6qIN3L3edFKWidDJQoM5Tv5UaZ",
+  "Em4k1UpULaoPjF+uv/5NdjTBPzF2ELUIH/sH84s4i/3LCYgPhITGiWA9xNP2sqwpfChKEZEIvYSsx/ZU7dXHTkSSJJjtOHY",
+  "z1m+GgCugHFJwr4Sa4oaJ/sfqi9GQ3RP2+SwPBeNNC2MsQkQlErbIBNI/T/+jnqRGeBFalJTAPuzCPd4begRRGPmCilor04",
+  "OKEvGFYeUExYfCBH6TcO+cECUMldhfTtIhLSg8JJRfgpv8qCYkzBiLz0J8Y/Ez0X9UZgfE9wk/mahFiXwR38MK8CaHs1FjU",
+  "qKJGj5MQqxNRb2TFE2KJSH70CNUAgdRKRG4zIvR+VQvKc484AULCP5P6AVUaHH6ARe5EZHmIIng+D1amLaP+xOcKuJ6yPGE",
+  "TgHu0Xyv+CAXqw0ZJMJFvcn0J+1R88kBxh4jkC5hYq6Qj4JM5AeGh+BnrC9WOh+j58+UZEm4QYyngOZF/A4wrOhfBq5n0Io",
+  "w2pFUyREJPYb5YqU6seP9jACniMU/wkpL4EtWNBX5GXsT15MFqEijyB8YF8RcD81LaBcuwYoYbb63IEzHKHGCAisdY0Dhpw",
+  "pQv6DiZ6NYzQnybHhP2I+hNomDj53PGUEejJDvJo3QfcKD46jOiIpNs6ZZkYcRX5PT6Ie0AMOWeQQTkpFxiqhHrBAvYssBC",
+  "6cKxkvqITVwBCsZlXUwGX1G+99S91M9yUFKjBcnOiMJkjDSRC9AkP4F+QeEjkjDHfFijB4a1i9tL13NRY0HIkBGQX3hz4yy",
+  "8DvI6DaOgIqKl1PEDdEJvS1g8ynI9Fwr61RGIoRHWDhbEJqEmGjwQizFGiCmg4R9Zxob8T1ARSylJlbpUdTriXWcUsIcAcN",
+  "JfUNwJVYIcWHNJBGxlKQTWPAG98cmP8e7IGYihHrKg71F6O0Ax8rms1lpmE9k0Sj1Eo3B/Yq7n5gtIvSDwj2uRBg9jlhIQb",
+  "1Kl7C/TUd0RuTxH8G7pBg9QMY6ZQZ5+3QfqrtYoZcfQjsHIEjZx11KuMn5+YUJNZnQdH62FfVajAqIbTh9YcZDHD4LCYwtY",
+  "O5T39ADOSF+kErMcywQoJ4EQm/itUd/SU8nH6IuiRGcgp2EHYFoFMjx8D2o3mzE87QQPVYQzo0R3QqiZB/yzivu/hEP7ovQ",
+  "gpgrpqTQL4gkRwieZ76iP6e95obTsE6ocaqE6DdmjCGgepFnY+lWVpCGfZEeRB6O427VgAqSHi2MHScmL8xg6gj9gBaoPCU",
+  "KINdFU08dKULeihWGj8axm7GfU33oD6onnBMTExgDO5QWy/EcJbCyCARY/7jO86aHkB39TD8DJxzuIe85gbZoIXgCUZkW5J",
+  "/io306pBIMh9NKCpGJQ94fKwPj7RHwBaJ81ETpBHqgHsmxsvzE/EDz/2GKwG9HuHuMfPpXSYgOWfu49xj+KlMwPsRUzDiSL",
+  "yhEtZPIdxT7XUTbJydQkh7FfvEQ+JXBZ1kzcd7LRnRJ/sM8FUyJ8wiFiR3JCCCGHsH6Iurzj7mh4woq8FhBMPF0jOgI6pvs",
+  "g5x9QiljBGPHkXdoB1y84317UpL0B3/8WRFyQsMhB40gyv0uJR+c1MOUBG7hnBdnhGgER0TSoyxkenoA9QpO0lgvRckYZ15",
+  "c4IVgEk5IUJns4+H0mx0sDDJixBuEikPeQ/1EIvwXoN7GvYqDubgPOrFO7DyWE3gLFXjKfjKLg/VHiTHDDKwqzIw/HX2ix5",
+  "hBZAZEOPCkYjXgeogWwi6IMlAz0iMUnJcyCAQ5JCUUGvZfkMfnIL+wK1G/4hd4IV7CA1qEeJ7oVcxPgBfCeddHzInc8JFQQ",
+  "g+wUxfpiGeoOI+kC9heYTwLo01Xp6IeogVJp1AvId5SiHmSAA8+S5ROzDexdEQrMuG/gIb4ijoNFQs9yPyWqaRbyIdYDwQ2",
+  "IIskLqxXJqHfE/Gg7BMnKYUhnI+iOOk6k/MRi1Av81HP8Q7pCeZFPLbyT2WcIrQIeYP6b2RUbslW1NFER2EOCf9yYlxEHQZ",
+  "6SKAQLYj6hyAIFgN1Gi2crj4CwlgKzouE3kN9EGN5+MgwqP/DVJwdGEFEu2AK0V9eJnEaEuIQ8ukIi0XgE8VfLeFDbiDVR/",
+  "Q7NU6WMKOZRQLi/QxinfacvpcG3CDO1/xUrF9ktDCD4A3sYpoHWYZQx1ZSYt47IsLukxRGcPbFyic4F2d8PzPG9ibwiIX6D",
+  "vmOQ6i6KCkMLMTXA1Q0iBJpiMfpGF/knTAlLgxnhDB+YcDOYkCe5KyfmEUxbzh7gJdyKNzP8GE+vfjbJwVR8R1AHK8YEDgR",
+  "JsWz48J4MoEY+H5CnxMKJpYmYOC8TCgRWoD9pvBASJxaRJB/g5kxyh7yB/rPjCfOj45y9qoP62M4nWL/cmKsIKF0yX76AfM",
+  "NqgFCXwdSQuBBPsdpjhGmH+I0Rugp7JfE+UARR8ARYNcT+jFGPC+ELAmZQA7ED2Kdy+fw0ypx/otR4kycd1HhJJCFik/RUb",
+  "8l42yLiuZ71BSiyygH9DdEDxPnAFScj+sjhRFS5A8nXaR9Bup3Hk7SqL39iWkrktBKiXpM/F+UUDv47YR1poTQkfRDoYTQd",
+  "WmID4XR44SGlzAzuPv0AOop4oyFeCeW0KcJ/UpTI9P3UPeJMyycD4u4p7h8hhdRHBGAgXyTT5wfCdJRb9Mlef7EHIRdgnPK",
+  "PpWojD/gdygVWZIXRf0cpx8iEqNqZQPOfMj+xJkA6jL0MaGXUY8hUlpxXokxUDMRpzdokUALxGdG+IiImD3w/jn9MBU4ovw",
+  "QD/ufUA40QH3Ww7ExCSVNTGyol3mJEyeiPkle1FN+Lk6VZGT6VBHqbuQPGuEFzv34BHYn8vFRepwaYUbSohzki+xoHvYw6k",
+  "5kkBQf5i6DSagozAo7lI54R9lnBpHP40TUiG5C9Af8AuIOI5TmRX3xO9oIInWQFhMeEDMeMiAx4fIRwJyIxn5qACsF+wr5P",
+  "3okiPMhcR5DnI/FUGXvI5vHKFjFlAAxKaTE6QHiVAlxIp+3X3+AGgIzxIiycBLEbuCnEOc9AUYc85GRn8Hm43wkoR5idaLS",
+  "QgQPkUKoLRLR4GG98cJ0E/lbMvIL+hdh4o8eIyV0GXFOhorxgBSmB2ixzBDBaYSehjAzSFQ0xgv5P+ENYSeSnOh3RKoDbpB",
+  "AfYhRvhUeEPVGJ86XbUnE6Qcxr6L+QnyJc7xcjAz2C84P/w+425sW",
+];
+
+/** @typedef {import("./files.js").Column} Column */
+
+/** @returns {Promise<Uint8Array>} */
+async function unpack() {
+  const packed = Uint8Array.from(atob(DATA.join("")), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/** @returns {Column} */
+const logits = (name, bytes) => ({
+  name,
+  type: "float32",
+  shape: [ROWS, CLASSES],
+  data: Float32Array.from(bytes, (below) => -below / STEPS),
+});
+
+/**
+ * Return the digits as a file would give them: logits of both models, the digit, its ink, an id.
+ * @returns {Promise<Column[]>}
+ */
+export async function digits() {
+  const bytes = await unpack();
+  const part = (from, width) => bytes.subarray(from * ROWS, (from + width) * ROWS);
+  const codes = part(0, 1);
+  return [
+    { name: "id", type: "int64", shape: [ROWS], data: Int32Array.from(codes, (_, row) => row * EVERY) },
+    logits("logits_small", part(1, CLASSES)),
+    logits("logits_large", part(1 + CLASSES, CLASSES)),
+    { name: "digit", type: "int64", shape: [ROWS], data: Int32Array.from(codes, (each) => each % 10) },
+    {
+      name: "ink",
+      type: "text",
+      shape: [ROWS],
+      data: Int32Array.from(codes, (each) => Math.floor(each / 10)),
+      labels: INK,
+    },
+    {
+      name: "picture",
+      type: "float32",
+      shape: [ROWS, 64],
+      data: Float32Array.from({ length: ROWS * 64 }, (_, at) => greyOf(part(21, 16), at)),
+    },
+  ];
+}
+
+/** Return a pixel, 0 (paper) to 1 (ink). */
+const greyOf = (bytes, at) => ((bytes[at >> 2] >> (6 - 2 * (at & 3))) & 3) / 3;
