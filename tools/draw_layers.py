@@ -54,13 +54,13 @@ PHRASES: Final[Mapping[str, str]] = {
     "losswire.client._errors": "exceptions",
     "losswire.client._allocator": "large blocks",
     "losswire.client._version": "version",
-    "losswire.summaries": "mergeable states of summaries, which both sides use",
+    "losswire.summaries": "mergeable states of summaries and their figures, which both sides use",
     "losswire.wire": "the tensor codec that both sides use",
     "losswire.v1": "the contract: .proto files and generated stubs",
 }
 """A few words on each module; a module without any cannot be drawn."""
 
-CONTRACT: Final = (("losswire.summaries", "losswire.wire"), ("losswire.v1",))
+CONTRACT: Final = (("losswire.summaries",), ("losswire.wire",), ("losswire.v1",))
 """The rooms of the contract's distribution, which both sides import."""
 
 _TITLES: Final = {
@@ -98,7 +98,7 @@ def layers_of(project: Mapping[str, object]) -> dict[str, Layers]:
 def draw(layers: Mapping[str, Layers]) -> str:
     """Return the picture as SVG."""
     bottom = _TOP + _ROW * max(map(len, layers.values())) + 10
-    height = bottom + 2 * _ROW + 10
+    height = bottom + len(CONTRACT) * _ROW + 10
     parts = [
         _HEAD.format(width=_WIDTH, height=height, grey=_GREY),
         _text(_MARGIN, 24, "A module imports from the layers below its own, never from above.", 13),

@@ -43,15 +43,16 @@ from losswire.client._runs.run import Run, RunFigures
 from losswire.client._runs.shells import AsyncRuns, Runs
 from losswire.client._streams.async_stream import AsyncStream
 from losswire.client._streams.sync_stream import Stream
-from losswire.client._summaries.comparison import CandidateStatistics, Comparison
-from losswire.client._summaries.difference import Difference, SliceDifference
-from losswire.client._summaries.histogram import Histogram
+from losswire.client._summaries.comparison import Comparison
 from losswire.client._summaries.progress import SummaryProgress
-from losswire.client._summaries.row_loss import RowLoss
-from losswire.client._summaries.slices import Lift, SliceTable
-from losswire.client._summaries.statistics import Statistics
 from losswire.client._summaries.summary import Summary
 from losswire.client._version import __version__
+from losswire.summaries.figures.candidates import CandidateStatistics
+from losswire.summaries.figures.difference import Difference, SliceDifference
+from losswire.summaries.figures.histogram import Histogram
+from losswire.summaries.figures.row_loss import RowLoss
+from losswire.summaries.figures.slices import Lift, SliceTable
+from losswire.summaries.figures.statistics import Statistics
 from losswire.wire import Violation
 
 __all__ = [

@@ -5,7 +5,7 @@ Needs numpy, never torch.
 
 from losswire.wire._bytes import new_bytes
 from losswire.wire._cache import BoundedCache
-from losswire.wire._dtypes import BY_NAME, DATA_TYPES, WireType, wire_type_of
+from losswire.wire._dtypes import BY_NAME, DATA_TYPES, WireType, dtype_name, wire_type_of
 from losswire.wire._fields import (
     LENGTH_DELIMITED,
     delimited_tag,
@@ -69,6 +69,7 @@ __all__ = [
     "decode_tensor",
     "delimited_tag",
     "detach",
+    "dtype_name",
     "encode_option",
     "encode_spec",
     "encode_tensor",

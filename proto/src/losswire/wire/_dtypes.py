@@ -61,6 +61,13 @@ DATA_TYPES: dict[int, WireType] = {
 BY_NAME: dict[str, WireType] = {each.name: each for each in DATA_TYPES.values()}
 """Every data type of the wire, by its name."""
 
+
+def dtype_name(number: int) -> str:
+    """Return the name of a data type; one of a newer contract gets a name with its number."""
+    wire_type = DATA_TYPES.get(number)
+    return wire_type.name if wire_type else f"data_type_{number}"
+
+
 _BY_NUMPY = {wire_type.numpy: wire_type for wire_type in DATA_TYPES.values()}
 
 

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from losswire.client._messages.request import names_of
-from losswire.client._messages.response import dtype_name
 from losswire.v1 import evaluation_pb2, loss_info_pb2, loss_service_pb2
-from losswire.wire import OptionScalar, decode_option
+from losswire.wire import OptionScalar, decode_option, dtype_name
 
 _REDUCTIONS = names_of(evaluation_pb2.Reduction)
 _KINDS = names_of(loss_info_pb2.LossKind)

@@ -10,7 +10,13 @@ import numpy.typing as npt
 
 from losswire.client._errors import InternalError, LosswireError, error_from_status
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
-from losswire.wire import DATA_TYPES, DETACHED_FROM, MalformedTensorError, decode_tensor, detach
+from losswire.wire import (
+    DETACHED_FROM,
+    MalformedTensorError,
+    decode_tensor,
+    detach,
+    dtype_name,
+)
 
 TransportName = Literal["unary", "chunked", "region", "local", "many", "stream"]
 
@@ -130,12 +136,6 @@ class OneAnswer(NamedTuple):
         message, payloads = detach(answer, loss_service_pb2.EvaluateResponse)
         detached = {path.removeprefix("result."): payloads[path] for path in payloads}
         return cls(message, detached, transport)
-
-
-def dtype_name(number: int) -> str:
-    """Return the name of a data type; one of a newer server gets a name with its number."""
-    wire_type = DATA_TYPES.get(number)
-    return wire_type.name if wire_type else f"data_type_{number}"
 
 
 def read_result(

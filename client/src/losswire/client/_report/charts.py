@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from losswire.client._report import numbers
 from losswire.client._report.axes import Axis
 from losswire.client._report.buckets import Bar, total
 from losswire.client._report.markup import Html, element, join, percent, visible
+from losswire.summaries.figures import numbers
 
 _HEIGHT: Final = 168
 _LABELS: Final = 22

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Final, Protocol
 
-from losswire.client._report import differences, forest, numbers, words
+from losswire.client._report import differences, forest
 from losswire.client._report.differences import Pair
-from losswire.client._report.markup import Html, element, join, shorten
+from losswire.client._report.markup import Html, element, join
 from losswire.client._report.origin import origin
 from losswire.client._report.parts import (
     Cell,
@@ -20,8 +20,10 @@ from losswire.client._report.parts import (
     table,
 )
 from losswire.client._report.rows import rows_table
-from losswire.client._report.subjects import Difference, Figures
 from losswire.summaries import statistics
+from losswire.summaries.figures import numbers, words
+from losswire.summaries.figures.subjects import Difference, Figures
+from losswire.summaries.figures.words import shorten
 from losswire.v1.summary_pb2 import LossSummary, PairSummary
 
 CROSS: Final = "\u00d7"

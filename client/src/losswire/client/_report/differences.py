@@ -4,15 +4,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from losswire.client._report import charts, forest, numbers, words
+from losswire.client._report import charts, forest
 from losswire.client._report.axes import LinearAxis
 from losswire.client._report.buckets import Bar, bars_of, rebinned, total
 from losswire.client._report.charts import Mark
-from losswire.client._report.markup import Html, element, join, shorten
+from losswire.client._report.markup import Html, element, join
 from losswire.client._report.parts import Cell, Column, cut, figure, name, paragraph, section, table
 from losswire.client._report.rows import rows_table
-from losswire.client._report.subjects import Difference, SliceDifference
 from losswire.client._report.tables import bars_table
+from losswire.summaries.figures import numbers, words
+from losswire.summaries.figures.subjects import Difference, SliceDifference
+from losswire.summaries.figures.words import shorten
 from losswire.v1.summary_pb2 import PairSummary
 
 

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from losswire.client._report import numbers, words
 from losswire.client._report.axes import LogAxis, SignedLogAxis
 from losswire.client._report.buckets import Bar, bars_of, coarser, rebinned, total
 from losswire.client._report.comparison_page import CROSS, ComparisonLike, detailed_pairs
 from losswire.client._report.differences import Pair, kind, reach_of, written
 from losswire.client._report.forest import Whisker, whisker
-from losswire.client._report.markup import shorten, visible
+from losswire.client._report.markup import visible
 from losswire.client._report.summary_page import SummaryLike, log_bars
+from losswire.summaries.figures import numbers, words
+from losswire.summaries.figures.words import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -31,11 +31,6 @@ def visible(text: str) -> str:
     )
 
 
-def shorten(text: str, most: int = 80) -> str:
-    """Return a text of at most `most` characters, with an ellipsis where it was cut."""
-    return text if len(text) <= most else text[: most - 1] + "\u2026"
-
-
 def safe(child: "str | Html") -> Html:
     """Return markup as it is, and a text escaped."""
     return child if isinstance(child, Html) else Html(escape(visible(child), quote=True))

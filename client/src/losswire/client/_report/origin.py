@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from losswire.client._report import numbers, words
 from losswire.client._report.markup import Html
 from losswire.client._report.parts import (
     MOST_ROWS,
@@ -15,6 +14,7 @@ from losswire.client._report.parts import (
     section,
     table,
 )
+from losswire.summaries.figures import numbers, words
 from losswire.v1.summary_pb2 import IncludedRows, LossSummary
 from losswire.v1.tensor_pb2 import DataType
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from losswire.client._report.markup import Html, element, safe, shorten
+from losswire.client._report.markup import Html, element, safe
+from losswire.summaries.figures.words import shorten
 
 MOST_ROWS: Final = 50
 """Rows of one table of a page; the sentence below it says how many there are."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from losswire.client._report import numbers
 from losswire.client._report.markup import Html
 from losswire.client._report.parts import MOST_ROWS, Cell, Column, cut, name, section, table
+from losswire.summaries.figures import numbers
 from losswire.v1.summary_pb2 import LossSummary, RowLoss
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from losswire.client._report import charts, forest, numbers, words
+from losswire.client._report import charts, forest
 from losswire.client._report.axes import Axis, LinearAxis, LogAxis, SignedLogAxis
 from losswire.client._report.buckets import Bar, bars_of, coarser, cumulative, rebinned, total
 from losswire.client._report.charts import Mark
@@ -23,8 +23,9 @@ from losswire.client._report.parts import (
     table,
 )
 from losswire.client._report.rows import worst_rows
-from losswire.client._report.subjects import Figures, Lift
 from losswire.client._report.tables import bars_table, points_table
+from losswire.summaries.figures import numbers, words
+from losswire.summaries.figures.subjects import Figures, Lift
 from losswire.summaries.statistics import effective_count
 from losswire.v1.summary_pb2 import LossSummary
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from losswire.client._report import numbers
 from losswire.client._report.buckets import Bar, total
 from losswire.client._report.markup import Html
 from losswire.client._report.parts import Cell, Column, table
+from losswire.summaries.figures import numbers
 
 
 def bars_table(caption: str, bars: Sequence[Bar], unit: str) -> Html:

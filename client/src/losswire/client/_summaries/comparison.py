@@ -4,49 +4,17 @@ import difflib
 import html
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from losswire.client._summaries.difference import (
-    Difference,
-    SliceDifference,
-    difference_dict,
-    pair_of,
-)
-from losswire.client._summaries.row_loss import RowLoss, row_loss
-from losswire.client._summaries.slices import SliceTable, Table, Tables
 from losswire.client._summaries.state import State, write_page
-from losswire.client._summaries.statistics import Statistics, figures
-from losswire.client._summaries.tables import frame_of, html_of, pandas, row_dict, tables_dict
+from losswire.client._summaries.tables import frame_of, html_of, pandas
+from losswire.summaries.figures.candidates import CandidateStatistics
+from losswire.summaries.figures.difference import Difference, SliceDifference
+from losswire.summaries.figures.documents import difference_of, differences, to_dict
+from losswire.summaries.figures.row_loss import RowLoss
+from losswire.summaries.figures.slices import Table, Tables
 from losswire.v1 import summary_pb2
-
-
-class CandidateStatistics(Statistics):
-    """The losses of one candidate of a comparison, over all rows and by slice.
-
-    Example:
-        >>> batch = {"x": [1.0, 3.0], "y": [2.0, 3.0], "target": [0.0, 0.0]}
-        >>> candidates = {"a": {"input": "x"}, "b": {"input": "y"}}
-        >>> client.compare("mse_loss", [batch], candidates=candidates)["b"].worst[0].value
-        9.0
-    """
-
-    def __init__(self, message: summary_pb2.LossSummary, candidate: int) -> None:
-        """Wrap one candidate of a message; a comparison makes its own."""
-        super().__init__(message.total, message.loss, candidate)
-        self._message = message
-
-    @cached_property
-    def slices(self) -> Tables[SliceTable]:
-        """The tables of slices, as `Summary.slices`."""
-        total, loss, candidate = self._message.total, self._loss, self._candidate
-        return Tables(self._message.tables, lambda table: SliceTable(table, total, loss, candidate))
-
-    @cached_property
-    def worst(self) -> list[RowLoss]:
-        """The rows with the largest losses, NaN before all others, the worst first."""
-        return [row_loss(each, self._candidate) for each in self._losses.worst]
 
 
 class Comparison(State, Mapping[str, CandidateStatistics]):
@@ -120,8 +88,7 @@ class Comparison(State, Mapping[str, CandidateStatistics]):
         one, other = self._position(first), self._position(second)
         if one == other:
             raise ValueError(f"difference: {first!r} is compared with itself")
-        pair = pair_of(self.candidates, one, other)
-        return Difference(self.message.total, pair, self.message.tables)
+        return difference_of(self.message, one, other)
 
     @property
     def slices(self) -> Tables[Table[Difference]]:
@@ -153,9 +120,6 @@ class Comparison(State, Mapping[str, CandidateStatistics]):
         first, second, *_ = self.candidates
         return self.difference(first, second)
 
-    def _differences(self) -> Iterator[Difference]:
-        return (self.difference(*each) for each in combinations(self.candidates, 2))
-
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the buckets with values that JSON has; NaN is the text "NaN".
 
@@ -165,27 +129,7 @@ class Comparison(State, Mapping[str, CandidateStatistics]):
             >>> client.compare("mse_loss", [batch], candidates=candidates).to_dict()["candidates"]
             ['a', 'b']
         """
-        return {
-            **self._facts(),
-            "candidates": list(self.candidates),
-            "statistics": {
-                name: {
-                    **figures(each),
-                    "slices": tables_dict(each.slices, figures),
-                    "worst": [row_dict(row) for row in each.worst],
-                }
-                for name, each in self.items()
-            },
-            "differences": [
-                {
-                    **difference_dict(each),
-                    "verdict": each.verdict,
-                    "slices": tables_dict(each.slices, difference_dict),
-                    "worst": [row_dict(row) for row in each.worst],
-                }
-                for each in self._differences()
-            ],
-        }
+        return to_dict(self.message)
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame: for each candidate a row for all rows and each slice.
@@ -236,10 +180,10 @@ class Comparison(State, Mapping[str, CandidateStatistics]):
         return write_page(comparison_page(self), path)
 
     def __repr__(self) -> str:
-        verdicts = " ".join(each.verdict for each in self._differences())
+        verdicts = " ".join(each.verdict for each in differences(self.message))
         return f"<Comparison of {self.loss}, {self.rows:,} rows: {verdicts}>"
 
     def _repr_html_(self) -> str:
         tables = [html_of(f"{self.loss}, {name}", each, {}) for name, each in self.items()]
-        verdicts = [f"<p>{html.escape(each.verdict)}</p>" for each in self._differences()]
+        verdicts = [f"<p>{html.escape(each.verdict)}</p>" for each in differences(self.message)]
         return "".join([*verdicts, *tables])

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from losswire import summaries
 from losswire.client._messages.response import Receipt, read_receipt
+from losswire.summaries.figures.documents import included_rows, row_total
 from losswire.v1 import summary_pb2
 from losswire.wire import OptionScalar, decode_option
 
@@ -54,15 +55,12 @@ class State:
     @cached_property
     def included(self) -> Mapping[str, Sequence[tuple[int, int]]]:
         """Which rows are counted: (begin, end) ranges of row numbers, by partition."""
-        return {
-            each.partition: [(rows.begin, rows.end) for rows in each.ranges]
-            for each in self._message.included
-        }
+        return included_rows(self._message)
 
     @property
     def rows(self) -> int:
         """How many rows it covers, whether they take part or not."""
-        return sum(end - begin for ranges in self.included.values() for begin, end in ranges)
+        return row_total(self._message)
 
     @cached_property
     def receipts(self) -> Sequence[Receipt]:
@@ -125,20 +123,6 @@ class State:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the message alone: what was made of it is made again."""
         return type(self).from_bytes, (self.to_bytes(),)
-
-    def _facts(self) -> dict[str, Any]:
-        """Return what both kinds have in `to_dict`."""
-        return {
-            "loss": self.loss,
-            "options": dict(self.options),
-            "rows": self.rows,
-            "accuracy": self.accuracy,
-            "clustered": self._message.clustered,
-            "included": {name: [list(each) for each in r] for name, r in self.included.items()},
-            "receipts": [
-                {name: getattr(each, name) for name in Receipt.__slots__} for each in self.receipts
-            ],
-        }
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, State):

@@ -4,11 +4,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from losswire.client._summaries.row_loss import RowLoss, row_loss
-from losswire.client._summaries.slices import SliceTable, Tables
 from losswire.client._summaries.state import State, write_page
-from losswire.client._summaries.statistics import Statistics, figures, sentence
-from losswire.client._summaries.tables import frame_of, html_of, row_dict, tables_dict
+from losswire.client._summaries.tables import frame_of, html_of
+from losswire.summaries.figures.candidates import slices_of, worst_of
+from losswire.summaries.figures.documents import to_dict
+from losswire.summaries.figures.row_loss import RowLoss
+from losswire.summaries.figures.slices import SliceTable, Tables
+from losswire.summaries.figures.statistics import Statistics, sentence
 from losswire.v1 import summary_pb2
 
 
@@ -34,13 +36,12 @@ class Summary(State, Statistics):
     @cached_property
     def slices(self) -> Tables[SliceTable]:
         """The tables of slices by column; a cross by its columns, as `("a", "b")` or `"a×b"`."""
-        total, loss = self.message.total, self.loss
-        return Tables(self.message.tables, lambda table: SliceTable(table, total, loss))
+        return slices_of(self.message)
 
     @cached_property
     def worst(self) -> list[RowLoss]:
         """The rows with the largest losses, NaN before all others, the worst first."""
-        return [row_loss(each) for each in self.message.total.distributions[0].worst]
+        return worst_of(self.message)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the buckets with values that JSON has; NaN is the text "NaN".
@@ -50,12 +51,7 @@ class Summary(State, Statistics):
             >>> client.summarize("mse_loss", [batch]).to_dict()["count"]
             2
         """
-        return {
-            **self._facts(),
-            **figures(self),
-            "slices": tables_dict(self.slices, figures),
-            "worst": [row_dict(each) for each in self.worst],
-        }
+        return to_dict(self.message)
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with a row for all rows and one for each slice.

@@ -1,42 +1,14 @@
-"""Figures of summaries as tables: for JSON, pandas and notebooks."""
+"""Figures of summaries as tables: for pandas and notebooks."""
 
 import html
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-from losswire.client._summaries.row_loss import RowLoss
-from losswire.client._summaries.slices import SliceTable, Table
-from losswire.client._summaries.statistics import QUANTILES, Statistics, json_number, warnings
-
-_T = TypeVar("_T")
+from losswire.summaries.figures.slices import SliceTable
+from losswire.summaries.figures.statistics import QUANTILES, Statistics, warnings
 
 _SHOWN = 10
 """The most slices of a table in a notebook."""
-
-
-def row_dict(row: RowLoss) -> dict[str, Any]:
-    """Return a row as JSON has it."""
-    return {
-        "id": row.id,
-        "partition": row.partition,
-        "row": row.row,
-        "value": json_number(row.value),
-        "values": [json_number(each) for each in row.values],
-        "weight": json_number(row.weight),
-        "labels": dict(row.labels),
-    }
-
-
-def tables_dict(
-    tables: Mapping[str, Table[_T]], show: Callable[[_T], dict[str, Any]]
-) -> dict[str, Any]:
-    """Return all slices as JSON has them: a list for each table."""
-    found: dict[str, Any] = {}
-    for name, table in tables.items():
-        found[name] = [{"label": label, **show(each)} for label, each in table.items()]
-        if table.other is not None:
-            found[name].append({"label": None, **show(table.other)})
-    return found
 
 
 def pandas() -> Any:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import grpc
 
 from losswire.client import Client, LosswireError, RetryPolicy
+from losswire.summaries.figures.increase import IncomparableError
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 60.0
@@ -128,6 +129,19 @@ def refusals() -> Iterator[None]:
         yield
     except (TypeError, ValueError, ModuleNotFoundError) as error:
         raise UsageError(str(error)) from error
+
+
+_OPTIONS = {"relative": "--relative: ", "slice": "--slice "}
+"""What an error begins with that is about an option, and not about a run."""
+
+
+@contextmanager
+def comparing() -> Iterator[None]:
+    """Convert the error for evaluations that cannot be compared to UsageError."""
+    try:
+        yield
+    except IncomparableError as error:
+        raise UsageError(f"{_OPTIONS.get(error.field, '')}{error}") from error
 
 
 def open_client(arguments: argparse.Namespace) -> Client:

@@ -4,14 +4,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from losswire.client.cli._common import UsageError
-from losswire.client.cli._increase import Increase, Pairing, Side
-from losswire.client.cli._run_names import Evaluation
+from losswire.client.cli._common import UsageError, comparing
 from losswire.client.cli._table import interval, number, probability, table
 from losswire.summaries import statistics
+from losswire.summaries.figures.increase import (
+    SAME_ROWS,
+    Evaluation,
+    Increase,
+    Pairing,
+    Side,
+    covers_same_rows,
+)
 
 UNPAIRED = "unpaired: rows that are hard for both widen the intervals of the differences"
-SAME_ROWS = "both are of the same rows: a comparison of both would tell smaller differences"
 
 
 def diff_lines(first: Evaluation, second: Evaluation, level: float) -> Iterator[str]:
@@ -52,19 +57,12 @@ def diff_facts(first: Evaluation, second: Evaluation, level: float) -> dict[str,
     return {"first": first.text, "second": second.text, "paired": False, "differences": found}
 
 
-def covers_same_rows(first: Evaluation, second: Evaluation) -> bool:
-    """Return whether two evaluations are of the same rows, as far as their partitions say."""
-    named = [
-        {each.partition: [(part.begin, part.end) for part in each.ranges] for each in one.included}
-        for one in (first.message, second.message)
-    ]
-    return bool(named[0]) and any(named[0]) and named[0] == named[1]
-
-
 def _pairings(first: Evaluation, second: Evaluation) -> Iterator[tuple[str, Pairing]]:
     """Yield the candidates that both have."""
     if not first.message.candidates and not second.message.candidates:
-        yield "", Pairing(Side(first), Side(second), paired=False)
+        with comparing():
+            pairing = Pairing(Side(first), Side(second), paired=False)
+        yield "", pairing
         return
     names = [list(each.message.candidates) for each in (first, second)]
     common = [name for name in names[0] if name in names[1]]
@@ -73,7 +71,9 @@ def _pairings(first: Evaluation, second: Evaluation) -> Iterator[tuple[str, Pair
         raise UsageError(message)
     for name in common:
         sides = Side(first, names[0].index(name)), Side(second, names[1].index(name))
-        yield name, Pairing(*sides, paired=False)
+        with comparing():
+            pairing = Pairing(*sides, paired=False)
+        yield name, pairing
 
 
 def _total_rows(

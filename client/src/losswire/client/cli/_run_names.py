@@ -1,7 +1,6 @@
 """RUN on the command line: from what was written to a run, or to the summary of a file."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -9,6 +8,7 @@ from google.protobuf.message import DecodeError
 from losswire.client import Client, NotFoundError, Run
 from losswire.client.cli._common import UsageError
 from losswire.summaries import MergeError, check_message
+from losswire.summaries.figures.increase import Evaluation
 from losswire.v1 import summary_pb2
 
 RUN_HELP = (
@@ -20,14 +20,6 @@ _LATEST = "@latest"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SEARCHED = 10_000
 """How many of the newest runs are searched for the beginning of an id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A summary, and what it was called on the command line."""
-
-    text: str
-    message: summary_pb2.LossSummary
 
 
 def find_run(client: Client, text: str) -> Run:

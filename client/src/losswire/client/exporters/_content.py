@@ -11,10 +11,10 @@ from typing import Any, Final
 from losswire.client import Comparison, Summary
 from losswire.client._report import comparison_page, summary_page
 from losswire.client._report.buckets import halved
-from losswire.client._report.words import mean_sentence
-from losswire.client._summaries.histogram import Histogram, histogram_of
-from losswire.client._summaries.slices import CROSS
-from losswire.client._summaries.statistics import Statistics
+from losswire.summaries.figures.histogram import Histogram, histogram_of
+from losswire.summaries.figures.slices import CROSS
+from losswire.summaries.figures.statistics import Statistics
+from losswire.summaries.figures.words import mean_sentence
 from losswire.v1.summary_pb2 import LossDistribution
 
 Evaluated = Summary | Comparison

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from losswire.client._summaries.statistics import Statistics
 from losswire.summaries import statistics
+from losswire.summaries.figures.statistics import Statistics
 from losswire.v1 import summary_pb2
 
 _T = TypeVar("_T")

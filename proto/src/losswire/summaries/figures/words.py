@@ -1,12 +1,11 @@
-"""Says in sentences what the numbers of a report show."""
+"""Says in sentences what the figures show."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from losswire.client._report import numbers
-from losswire.client._report.markup import shorten
-from losswire.client._report.subjects import Difference, Figures, Lift, SliceDifference
+from losswire.summaries.figures import numbers
+from losswire.summaries.figures.subjects import Difference, Figures, Lift, SliceDifference
 from losswire.v1.evaluation_pb2 import OptionValue
 from losswire.v1.summary_pb2 import LossSummary
 
@@ -17,6 +16,11 @@ READING: Final = (
     "How to read an interval: if the evaluation were repeated with other rows of the same kind, "
     "about 95 of 100 such intervals would contain the true mean."
 )
+
+
+def shorten(text: str, most: int = 80) -> str:
+    """Return a text of at most `most` characters, with an ellipsis where it was cut."""
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
 
 
 def mean_sentence(loss: str, figures: Figures) -> str:

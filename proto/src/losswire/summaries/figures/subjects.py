@@ -1,4 +1,4 @@
-"""What a report reads of Summary and Comparison, as protocols: they call it, not the reverse."""
+"""What sentences and reports read of Statistics, Lift and Difference, as protocols."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol

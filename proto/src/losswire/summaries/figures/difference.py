@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, overload
 
-from losswire.client._summaries.histogram import Histogram, histogram_of
-from losswire.client._summaries.row_loss import RowLoss, row_loss
-from losswire.client._summaries.slices import Table, Tables
-from losswire.client._summaries.statistics import json_number
 from losswire.summaries import statistics
+from losswire.summaries.figures.histogram import Histogram, histogram_of
+from losswire.summaries.figures.row_loss import RowLoss, row_loss
+from losswire.summaries.figures.slices import Table, Tables
+from losswire.summaries.figures.statistics import json_number
 from losswire.summaries.statistics import Estimate
 from losswire.v1 import summary_pb2
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, overload
 
-from losswire.client._summaries import derived
-from losswire.client._summaries.histogram import Histogram, histogram_of
 from losswire.summaries import statistics
+from losswire.summaries.figures import derived
+from losswire.summaries.figures.histogram import Histogram, histogram_of
 from losswire.summaries.statistics import Estimate
 from losswire.v1 import summary_pb2
 

@@ -4,13 +4,31 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from losswire.client.cli._common import UsageError
-from losswire.client.cli._run_names import Evaluation
 from losswire.summaries import statistics
 from losswire.v1 import summary_pb2
 
 Group = summary_pb2.GroupSummary
 _OTHER = "(other)"
+
+SAME_ROWS = "both are of the same rows: a comparison of both would tell smaller differences"
+
+
+class IncomparableError(ValueError):
+    """Evaluations that cannot be compared as requested."""
+
+    def __init__(self, field: str, text: str) -> None:
+        """Store which part of the question is wrong, and why."""
+        super().__init__(text)
+        self.field = field
+        """`baseline`, `candidate`, `relative` or `slice`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A summary, and what it was called where it was asked for."""
+
+    text: str
+    message: summary_pb2.LossSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,37 +137,34 @@ def _relative_error(
     return math.sqrt(max(variance, 0.0)) / baseline.mean
 
 
-def single(evaluation: Evaluation) -> Side:
-    """Return the only candidate of an evaluation; UsageError for a comparison."""
-    names = evaluation.message.candidates
-    if names:
-        message = (
-            f"{evaluation.text} is a comparison of {', '.join(names)}: write --comparison "
-            f"{evaluation.text} --baseline {names[0]} --candidate {names[1]}"
-        )
-        raise UsageError(message)
-    return Side(evaluation)
-
-
-def of_comparison(evaluation: Evaluation, name: str) -> Side:
-    """Return one candidate of a comparison; UsageError when there is none of the name."""
+def of_comparison(evaluation: Evaluation, name: str, field: str) -> Side:
+    """Return one candidate of a comparison; IncomparableError when there is none of the name."""
     names = list(evaluation.message.candidates)
     if name not in names:
         known = ", ".join(names) or "none: it is no comparison"
-        message = f'{evaluation.text} has no candidate "{name}"; it has {known}'
-        raise UsageError(message)
+        text = f'{evaluation.text} has no candidate "{name}"; it has {known}'
+        raise IncomparableError(field, text)
     return Side(evaluation, names.index(name))
+
+
+def covers_same_rows(first: Evaluation, second: Evaluation) -> bool:
+    """Return whether two evaluations are of the same rows, as far as their partitions say."""
+    named = [
+        {each.partition: [(part.begin, part.end) for part in each.ranges] for each in one.included}
+        for one in (first.message, second.message)
+    ]
+    return bool(named[0]) and any(named[0]) and named[0] == named[1]
 
 
 def _check_alike(baseline: Evaluation, candidate: Evaluation) -> None:
     """Refuse evaluations whose numbers mean different things."""
     losses = [each.message.loss for each in (baseline, candidate)]
     if losses[0] != losses[1]:
-        message = f"{baseline.text} is of {losses[0]}, {candidate.text} of {losses[1]}"
-        raise UsageError(message)
+        text = f"{baseline.text} is of {losses[0]}, {candidate.text} of {losses[1]}"
+        raise IncomparableError("candidate", text)
     if dict(baseline.message.options) != dict(candidate.message.options):
-        message = f"{baseline.text} and {candidate.text} have other options of {losses[0]}"
-        raise UsageError(message)
+        text = f"{baseline.text} and {candidate.text} have other options of {losses[0]}"
+        raise IncomparableError("candidate", text)
 
 
 def _tables(evaluation: Evaluation) -> Mapping[str, summary_pb2.SliceTable]:
