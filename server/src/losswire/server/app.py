@@ -20,13 +20,16 @@ from losswire.server.compute.devices.cuda import usable_bytes
 from losswire.server.compute.native import binding as native
 from losswire.server.losses import builtin_registry
 from losswire.server.memory.regions.memory import HAVE_REGIONS, check_sharing
+from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.pipeline.selftest import run_selftest
 from losswire.server.pipeline.worker import ComputeWorker
 from losswire.server.rpc.direct_summaries import DirectSummaries
 from losswire.server.rpc.guard import GuardedServer
 from losswire.server.rpc.handlers import EvaluateHandlers
+from losswire.server.rpc.lease_calls import responder
 from losswire.server.rpc.loss_service import LossService
+from losswire.server.rpc.recorded import recorded_lease
 from losswire.server.rpc.region_socket import RegionSocket
 from losswire.server.rpc.run_service import RunService
 from losswire.server.rpc.tensor_service import TensorService
@@ -130,9 +133,12 @@ class App:
         device = pick_device(settings.device)
         self._settings = fit_to_device(settings, device)
         self._registry = registry or load_registry(settings.losses)
-        self._worker = ComputeWorker(device, settings.threads)
-        self._evaluator = Evaluator(self._registry, self._worker, self._settings)
-        self._handlers = EvaluateHandlers(self._evaluator, self._settings.max_evaluations_per_call)
+        self._recorder = Recorder() if settings.metrics or settings.http else None
+        self._worker = ComputeWorker(device, settings.threads, self._recorder)
+        self._evaluator = Evaluator(self._registry, self._worker, self._settings, self._recorder)
+        self._handlers = EvaluateHandlers(
+            self._evaluator, self._settings.max_evaluations_per_call, self._recorder
+        )
         self._runs = make_keeper(settings.store)
         self._summarizer = Summarizer(self._evaluator)
         self._summaries = DirectSummaries(self._summarizer)
@@ -219,7 +225,7 @@ class App:
         )
         evaluator = self._evaluator
         # The generated functions only use the methods that GuardedServer has.
-        guarded: Any = GuardedServer(server, _SERVICES)
+        guarded: Any = GuardedServer(server, _SERVICES, self._recorder)
         loss_service_pb2_grpc.add_LossServiceServicer_to_server(
             LossService(self._handlers, self._summarizer, settings), guarded
         )
@@ -249,7 +255,10 @@ class App:
         try:
             check_sharing()
             longest = min(thresholds.MAX_LEASE_REQUEST_BYTES, self._settings.max_message_bytes)
-            return RegionSocket(regions, path, self._handlers.one, longest)
+            respond = responder(self._handlers.one)
+            if self._recorder is not None:
+                respond = recorded_lease(respond, self._recorder)
+            return RegionSocket(regions, path, respond, longest)
         except OSError as error:
             if path:
                 message = f"--region-socket {path}: {error}"

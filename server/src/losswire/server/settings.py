@@ -19,6 +19,10 @@ class Settings:
 
     listen: str = "127.0.0.1:50051"
     """HOST:PORT or unix:PATH; port 0 picks a free one."""
+    http: str = ""
+    """HOST:PORT where the HTTP door listens; empty: nowhere."""
+    metrics: str = ""
+    """HOST:PORT where Prometheus reads metrics; empty: nowhere."""
     device: str = "auto"
     """`auto` (a GPU when there is one), `cpu` or `cuda`."""
     threads: int

@@ -7,32 +7,24 @@ Prometheus' own, so that nothing is lost; counts are doubles there, as weights a
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
-from itertools import pairwise
-from operator import add
 from typing import TYPE_CHECKING, Any, Final
 
 from losswire.client.exporters._content import Evaluated, Group, groups_of
-from losswire.client.exporters._prometheus_messages import GAUGE, GAUGE_HISTOGRAM, MetricFamily
-from losswire.v1.summary_pb2 import LossDistribution
-from losswire.wire import varint
+from losswire.summaries.prometheus import (
+    CONTENT_TYPE,
+    GAUGE,
+    GAUGE_HISTOGRAM,
+    MetricFamily,
+    fill_histogram,
+    page,
+)
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-CONTENT_TYPE: Final = (
-    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
-)
-"""The content type of an exposition."""
-
 _NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _RESERVED: Final = frozenset({"candidate", "table", "slice", "le", "quantile"})
-_ZERO: Final = 2.0**-1074
-"""The width of the zero bucket: as narrow as a double can be, because only 0 is in it.
-
-Not 0, which means to older versions of Prometheus that a histogram of floats is not a native one.
-"""
 
 _GAUGES: Final[Mapping[str, tuple[str, Callable[[Group], float]]]] = {
     "mean": ("Mean loss.", lambda group: group.statistics.mean),
@@ -87,9 +79,7 @@ def exposition(
         _gauges(f"{name}_{end}", text, read, groups, labels or {})
         for end, (text, read) in _GAUGES.items()
     ]
-    return b"".join(
-        varint(len(data)) + data for each in families for data in [each.SerializeToString()]
-    )
+    return page(families)
 
 
 def wsgi_app(collect: Callable[[], bytes]) -> "WSGIApplication":
@@ -119,7 +109,7 @@ def _histograms(name: str, text: str, groups: Sequence[Group], labels: Mapping[s
     family = MetricFamily(name=name, help=text, type=GAUGE_HISTOGRAM)
     for group in groups:
         metric = _metric(family, group, labels)
-        _fill(metric.histogram, group.distribution)
+        fill_histogram(metric.histogram, group.distribution)
     return family
 
 
@@ -143,39 +133,6 @@ def _metric(family: Any, group: Group, labels: Mapping[str, str]) -> Any:
     for key, value in sorted({**labels, **group.attributes}.items()):
         metric.label.add(name=key, value=value)
     return metric
-
-
-def _fill(histogram: Any, distribution: LossDistribution) -> None:
-    """Fill in a native histogram of floats."""
-    sketch = distribution.sketch
-    # Prometheus adds the buckets up in this order, and refuses a count that is the least bit lower.
-    # Not by `sum`, which rounds less.
-    sides = [reduce(add, each, 0.0) for each in (sketch.negative_weights, sketch.positive_weights)]
-    counted = sides[0] + sides[1] + sketch.zero_weight
-    histogram.sample_count_float = max(distribution.weight_sum, counted)
-    histogram.sample_sum = distribution.sum
-    histogram.schema = sketch.scale
-    histogram.zero_count_float = sketch.zero_weight
-    histogram.zero_threshold = _ZERO
-    for side in ("positive", "negative"):
-        indices = getattr(sketch, f"{side}_indices")
-        _spans(getattr(histogram, f"{side}_span"), indices)
-        getattr(histogram, f"{side}_count").extend(getattr(sketch, f"{side}_weights"))
-
-
-def _spans(spans: Any, indices: Sequence[int]) -> None:
-    """Add the runs of neighbouring buckets.
-
-    Bucket i has (b^(i-1), b^i] there and (b^i, b^(i+1)] here, so that numbers differ by one.
-    """
-    if not indices:
-        return
-    spans.add(offset=indices[0] + 1, length=1)
-    for before, index in pairwise(indices):
-        if index == before + 1:
-            spans[-1].length += 1
-        else:
-            spans.add(offset=index - before - 1, length=1)
 
 
 __all__ = ["CONTENT_TYPE", "exposition", "wsgi_app"]

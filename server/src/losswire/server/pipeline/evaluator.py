@@ -16,6 +16,7 @@ from losswire.server.errors import OverLimitError
 from losswire.server.memory.budget import Budget
 from losswire.server.memory.regions.store import RegionStore
 from losswire.server.memory.residents import TENANT, ResidentStore
+from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.admit import demand
 from losswire.server.pipeline.chunked.call import ChunkedEvaluator
 from losswire.server.pipeline.decode import NOTHING_DETACHED, Detached, decode
@@ -48,7 +49,13 @@ def _ignore(position: int, work: Work, result: Encoded) -> None:
 class Evaluator:
     """Evaluates messages: returns their results, or raises or returns exceptions."""
 
-    def __init__(self, registry: Registry, worker: ComputeWorker, settings: Settings) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        worker: ComputeWorker,
+        settings: Settings,
+        recorder: Recorder | None = None,
+    ) -> None:
         """Create the stores of resident tensors and regions, within the settings' limits."""
         self.registry = registry
         self.worker = worker
@@ -68,6 +75,7 @@ class Evaluator:
         """Held while an evaluation that writes into regions is decoded and checked, so that these
         are computed in the order in which they arrive: the late gradient of one that its caller
         gave up must not replace that of the next."""
+        self._recorder = recorder
         self._validation = ValidationCache()
         self._max_evaluations = settings.max_evaluations_per_call
 
@@ -166,6 +174,8 @@ class Evaluator:
         `detached_bytes` were cut out of the messages. Meanwhile the budget holds the memory that
         checking resident tensors takes, and that of copies out of regions.
         """
+        if self._recorder is not None:
+            checks = self._recorder.timed("decode", checks)
         referenced = [self._referenced_bytes(each) for each in evaluations]
         resident = sum([each.resident for each in referenced])
         copied = sum([each.copied for each in referenced])

@@ -20,8 +20,10 @@ from losswire.server.compute.stacking.stacks import stacks
 from losswire.server.compute.work import Work
 from losswire.server.errors import DeviceLostError, ExpiredError, OverloadedError
 from losswire.server.memory.allocator import return_freed_memory
+from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.admit import step_count
-from losswire.server.pipeline.encode import Encoded, encode_detached
+from losswire.server.pipeline.encode import Encoded
+from losswire.server.pipeline.waiting import Task, Waiting, counting_encode, counting_task
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +31,6 @@ Answer = Encoded | Exception
 """The result of one evaluation, or its error."""
 
 ResultT = TypeVar("ResultT")
-
-Task = Callable[[int], Any]
-"""A function to run on the worker's thread; its argument is the nanoseconds it waited."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -92,13 +91,19 @@ class _Computed:
 class ComputeWorker:
     """Computes on one device; the event loop waits for it, or computes small evaluations itself."""
 
-    def __init__(self, device: torch.device, threads: int) -> None:
-        """Use a device, and on a CPU this many threads of torch."""
+    def __init__(
+        self, device: torch.device, threads: int, recorder: Recorder | None = None
+    ) -> None:
+        """Use a device, and on a CPU this many threads of torch; count for the recorder."""
         self.device = device
         self.threads = threads
         self.device_lost = False
         """Whether the device failed for good; then nothing more is computed."""
         self._on_lost: Callable[[], object] = _ignore
+        self._recorder = recorder
+        self._encode = counting_encode(recorder)
+        self.waiting = Waiting()
+        """The jobs in the queue."""
         self._submitted = 0
         self._finished = 0
         """The number of parts that were submitted to the thread, and that it has finished."""
@@ -189,7 +194,14 @@ class ComputeWorker:
             queued=time.perf_counter_ns(),
             is_brief=is_brief,
         )
-        future.add_done_callback(lambda done: job.parts.clear() if done.cancelled() else None)
+        self.waiting.add(job, job.queued)
+
+        def forget_cancelled(done: asyncio.Future[list[Any]]) -> None:
+            if done.cancelled():
+                job.parts.clear()
+                self.waiting.remove(job)
+
+        future.add_done_callback(forget_cancelled)
         self._submitted += len(parts)
         self._jobs.put(job)
         return future
@@ -262,6 +274,7 @@ class ComputeWorker:
         """Compute together the parts that were not cancelled and have not expired."""
         live = []
         for job, position in entries:
+            self.waiting.remove(job)
             part = job.part(position)
             if part is None:
                 continue
@@ -272,13 +285,15 @@ class ComputeWorker:
         self._current = live[0][:2] if is_pausable and len(live) == 1 else None
         now = time.perf_counter_ns()
         waited = [now - job.queued for job, _, _ in live]
+        if self._recorder is not None and live:
+            self._recorder.batch(len(live))
         works: list[Work] = []
         answers: list[Any] = []
         for (_, _, part), wait in zip(live, waited, strict=True):
             if isinstance(part, Work):
                 works.append(part)
             else:
-                answers.append(self._attempt(part, wait))
+                answers.append(self._attempt(counting_task(self._recorder, part), wait))
         if works:
             answers = self._compute_together(works, waited)
         for (job, position, _), answer in zip(live, answers, strict=True):
@@ -292,7 +307,7 @@ class ComputeWorker:
             try:
                 outcomes = compute_together(works, self.device)
                 return [
-                    encode_detached(each, wait) for each, wait in zip(outcomes, waited, strict=True)
+                    self._encode(each, wait) for each, wait in zip(outcomes, waited, strict=True)
                 ]
             except Exception as error:  # noqa: BLE001 (computed alone, the faulty one fails)
                 _log.warning("evaluations failed together and are computed one by one")
@@ -303,7 +318,7 @@ class ComputeWorker:
         """Compute one evaluation."""
 
         def task(waited: int) -> Answer:
-            return encode_detached(compute(work, self.device, self.pause), waited)
+            return self._encode(compute(work, self.device, self.pause), waited)
 
         answer: Answer = self._attempt(task, waited)
         return answer

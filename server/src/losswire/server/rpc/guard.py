@@ -16,7 +16,9 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from losswire.server.errors import OverLimitError
+from losswire.server.metrics.recorder import Method, Recorder
 from losswire.server.rpc.parse import parse
+from losswire.server.rpc.recorded import recorded_response, recorded_stream
 from losswire.server.rpc.request_id import current_request_id, new_request_id
 from losswire.server.rpc.status import call_status, error_code_of, forget_frames
 from losswire.v1 import loss_service_pb2, run_service_pb2
@@ -46,9 +48,15 @@ class GuardedServer:
     Registers every handler with the real server, guarded.
     """
 
-    def __init__(self, server: grpc.aio.Server, services: Sequence[ServiceDescriptor]) -> None:
-        """Wrap a server, for these services."""
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        services: Sequence[ServiceDescriptor],
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Wrap a server, for these services; calls are counted if there is a recorder."""
         self._server = server
+        self._recorder = recorder
         self._requests = {
             (service.full_name, method.name): GetMessageClass(method.input_type)
             for service in services
@@ -63,28 +71,38 @@ class GuardedServer:
     ) -> None:
         """Register all methods of a service, guarded."""
         guarded = {
-            name: _guard(handler, self._requests[service, name])
+            name: _guard(handler, self._requests[service, name], self._method(service, name))
             for name, handler in handlers.items()
         }
         generic = grpc.method_handlers_generic_handler(service, guarded)
         self._server.add_generic_rpc_handlers((generic,))
 
+    def _method(self, service: str, name: str) -> Method | None:
+        return self._recorder.method(f"{service}/{name}") if self._recorder else None
+
 
 def _guard(
-    handler: "grpc.RpcMethodHandler[Any, Any]", request_type: type[Message]
+    handler: "grpc.RpcMethodHandler[Any, Any]",
+    request_type: type[Message],
+    method: Method | None,
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Wrap one method, unary or streaming."""
+    """Wrap one method, unary or streaming; `method` counts its calls."""
+    serialize = partial(_serialize, handler.response_serializer)
+    record: Callable[..., Any] = recorded_response
     reader = _READERS.get(request_type) or partial(parse, request_type)
     if handler.stream_stream:
         behavior = _guard_response_stream(handler.stream_stream, reader)
         make = grpc.stream_stream_rpc_method_handler
+        record = recorded_stream
     elif handler.stream_unary:
         behavior = _guard_response(handler.stream_unary, partial(_read_each, reader))
         make = grpc.stream_unary_rpc_method_handler
     else:
         behavior = _guard_response(handler.unary_unary, reader)
         make = grpc.unary_unary_rpc_method_handler
-    return make(behavior, response_serializer=partial(_serialize, handler.response_serializer))
+    if method is not None:
+        behavior = record(behavior, serialize, method)
+    return make(behavior, response_serializer=serialize)
 
 
 def _serialize(serializer: Callable[[Any], bytes] | None, response: Any) -> bytes:  # noqa: ANN401 (any message)

@@ -6,6 +6,7 @@ from functools import partial
 
 from losswire.server import thresholds
 from losswire.server.compute.work import Work
+from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.decode import NOTHING_DETACHED, Detached
 from losswire.server.pipeline.encode import Encoded
 from losswire.server.pipeline.evaluator import Evaluator, OnEvaluated
@@ -32,12 +33,19 @@ Deadline = Callable[[], float]
 class EvaluateHandlers:
     """Answers the requests that hold whole evaluations."""
 
-    def __init__(self, evaluator: Evaluator, max_evaluations: int) -> None:
+    def __init__(
+        self, evaluator: Evaluator, max_evaluations: int, recorder: Recorder | None = None
+    ) -> None:
         """Begin with an empty cache; one call holds at most `max_evaluations`."""
         self.evaluator = evaluator
         self.prepared = PreparedCache(evaluator.worker.threads, evaluator.regions.map_region)
         self._max_evaluations = max_evaluations
         self._prepares = not evaluator.worker.copies_inputs
+        self._answer_of = PreparedEvaluation.answer_of
+        self._result_of = PreparedEvaluation.result_of
+        if recorder is not None:
+            self._answer_of = recorder.timed("compute", self._answer_of)
+            self._result_of = recorder.timed("compute", self._result_of)
 
     async def one(
         self, request: bytes, deadline: Deadline
@@ -49,7 +57,7 @@ class EvaluateHandlers:
             if not prepared.small:
                 answer = await self._on_worker(prepared, sent, deadline())
             else:
-                answer = prepared.answer_of(sent) if self._computes_now(prepared) else None
+                answer = self._answer_of(prepared, sent) if self._computes_now(prepared) else None
             if answer is not None:
                 return answer
         message, detached = _parse_one(request)
@@ -85,7 +93,9 @@ class EvaluateHandlers:
         number, sent = streamed_evaluation(request)
         prepared = self.prepared.find(sent) if sent else None
         result = (
-            prepared.result_of(sent) if sent and prepared and self._computes_now(prepared) else None
+            self._result_of(prepared, sent)
+            if sent and prepared and self._computes_now(prepared)
+            else None
         )
         if result is not None:
             return streamed_result(number, result)
@@ -132,7 +142,7 @@ class EvaluateHandlers:
         results: list[bytes] = []
         with budget.hold(size_bytes):
             for prepared, each in zip(found, sent, strict=True):
-                result = prepared.result_of(each)
+                result = self._result_of(prepared, each)
                 if result is None:
                     return []
                 results.append(result)

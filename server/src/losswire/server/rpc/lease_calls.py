@@ -20,6 +20,9 @@ from losswire.wire import LEASE_HEADER
 Answer = Callable[[bytes, Callable[[], float]], Awaitable[bytes | Message]]
 """Answers an EvaluateRequest by a deadline on the monotonic clock; raises its error."""
 
+Respond = Callable[[bytes, float], Coroutine[Any, Any, bytes]]
+"""Answers a request by a deadline, with the bytes of its answer; raises nothing."""
+
 
 class LeaseCalls(asyncio.Protocol):
     """Answers the requests of one connection, one after the other.
@@ -28,9 +31,9 @@ class LeaseCalls(asyncio.Protocol):
     and with it the region.
     """
 
-    def __init__(self, answer: Answer, max_request_bytes: int) -> None:
-        """Answer requests of at most this size by calling `answer`."""
-        self._answer = answer
+    def __init__(self, respond: Respond, max_request_bytes: int) -> None:
+        """Answer requests of at most this size by calling `respond`."""
+        self._respond = respond
         self._max_request_bytes = max_request_bytes
         self._received = bytearray()
         self._answering: asyncio.Task[None] | None = None
@@ -96,18 +99,6 @@ class LeaseCalls(asyncio.Protocol):
         if self._finishing:
             self._transport.close()
 
-    async def _respond(self, request: bytes, deadline: float) -> bytes:
-        request_id = new_request_id()
-        code = 0
-        try:
-            answer = await self._answer(request, lambda: deadline)
-        except Exception as error:  # noqa: BLE001 (the table decides)
-            answer = call_status(error, request_id)
-            code = answer.code
-            forget_frames(error)
-        body = answer if isinstance(answer, bytes) else answer.SerializeToString()
-        return LEASE_HEADER.pack(len(body), code) + body
-
     def finish(self) -> None:
         """End the connection, after the answer to the current request."""
         self._finishing = True
@@ -117,3 +108,21 @@ class LeaseCalls(asyncio.Protocol):
     def abort(self) -> None:
         """End the connection now."""
         self._transport.abort()
+
+
+def responder(answer: Answer) -> Respond:
+    """Return what answers requests by a handler, or by the status of its error."""
+
+    async def respond(request: bytes, deadline: float) -> bytes:
+        request_id = new_request_id()
+        code = 0
+        try:
+            body = await answer(request, lambda: deadline)
+        except Exception as error:  # noqa: BLE001 (the table decides)
+            body = call_status(error, request_id)
+            code = body.code
+            forget_frames(error)
+        data = body if isinstance(body, bytes) else body.SerializeToString()
+        return LEASE_HEADER.pack(len(data), code) + data
+
+    return respond

@@ -17,7 +17,7 @@ from typing import Final
 
 from losswire.server import thresholds
 from losswire.server.memory.regions.store import TOKEN_BYTES, RegionStore
-from losswire.server.rpc.lease_calls import Answer, LeaseCalls
+from losswire.server.rpc.lease_calls import LeaseCalls, Respond
 
 GRANTED: Final = b"\x01"
 """The byte that is sent together with the descriptor."""
@@ -32,16 +32,16 @@ class RegionSocket:
     """Listens until it is closed, and then removes the files that it created."""
 
     def __init__(
-        self, store: RegionStore, path: str, answer: Answer, max_request_bytes: int
+        self, store: RegionStore, path: str, respond: Respond, max_request_bytes: int
     ) -> None:
         """Listen at a path, or in a new private folder when it is empty.
 
-        `answer` answers the requests that come over leases, of at most `max_request_bytes` each.
+        `respond` answers the requests that come over leases, of at most `max_request_bytes` each.
 
         Raises OSError when the path cannot be used, for example because a server listens there.
         """
         self._store = store
-        self._answer = answer
+        self._respond = respond
         self._max_request_bytes = max_request_bytes
         self._calls: set[LeaseCalls] = set()
         self._folder = None if path else Path(tempfile.mkdtemp(prefix="losswire-"))
@@ -127,7 +127,7 @@ class RegionSocket:
 
     async def _serve_lease(self, peer: socket.socket) -> None:
         """Answer the requests of a connection until it ends."""
-        calls = LeaseCalls(self._answer, self._max_request_bytes)
+        calls = LeaseCalls(self._respond, self._max_request_bytes)
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: calls, peer)
         self._calls.add(calls)

@@ -29,6 +29,7 @@ from losswire.server.errors import (
     UnavailableStoreError,
     UnknownLossError,
 )
+from losswire.server.metrics.recorder import record_refusal
 from losswire.v1 import status_pb2 as losswire_status_pb2
 from losswire.wire import MalformedTensorError, Violation
 
@@ -97,9 +98,11 @@ def item_status(error: BaseException, request_id: str) -> losswire_status_pb2.St
     status = error_code_of(error)
     if status.code is grpc.StatusCode.INTERNAL:
         _log.error("request %s failed", request_id, exc_info=error)
+    message = _truncated(text_for_caller(error, request_id))
+    record_refusal(status.reason, status.code.name, message)
     return losswire_status_pb2.Status(
         code=status.code.value[0],
-        message=_truncated(text_for_caller(error, request_id)),
+        message=message,
         reason=status.reason,
         violations=[
             losswire_status_pb2.FieldViolation(field=each.field, description=each.description)

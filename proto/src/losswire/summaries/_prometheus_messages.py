@@ -22,9 +22,13 @@ _KINDS: Final = {
 _MESSAGES: Final = {
     "LabelPair": ("name 1 string", "value 2 string"),
     "Gauge": ("value 1 double",),
+    "Counter": ("value 1 double",),
+    "Bucket": ("cumulative_count 1 uint64", "upper_bound 2 double"),
     "BucketSpan": ("offset 1 sint32", "length 2 uint32"),
     "Histogram": (
+        "sample_count 1 uint64",
         "sample_sum 2 double",
+        "bucket 3 *Bucket",
         "sample_count_float 4 double",
         "schema 5 sint32",
         "zero_threshold 6 double",
@@ -37,6 +41,7 @@ _MESSAGES: Final = {
     "Metric": (
         "label 1 *LabelPair",
         "gauge 2 Gauge",
+        "counter 3 Counter",
         "timestamp_ms 6 int64",
         "histogram 7 Histogram",
     ),
@@ -44,7 +49,9 @@ _MESSAGES: Final = {
 }
 """The fields of each message: name, number, type; with a star, repeated."""
 
+COUNTER: Final = 0
 GAUGE: Final = 1
+HISTOGRAM: Final = 4
 GAUGE_HISTOGRAM: Final = 5
 _TYPES: Final = {
     "COUNTER": 0,
@@ -87,7 +94,7 @@ _POOL: Final = descriptor_pool.DescriptorPool()
 _POOL.Add(_file())
 
 
-def _class(name: str) -> Any:
+def _class(name: str) -> Any:  # noqa: ANN401 (a class made at run time)
     """Return the class of a message."""
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
 

@@ -1,0 +1,145 @@
+"""The recorder: what is counted while the server works.
+
+Without metrics there is none, and the functions that it would wrap are called as they are. Nothing
+here knows how the counts are read, so that counting takes neither a library nor a label lookup.
+"""
+
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, ParamSpec, TypeVar
+
+from losswire.server.metrics.histogram import BYTES, COUNTS, SECONDS, STAGE_SECONDS, Histogram
+
+P = ParamSpec("P")
+ResultT = TypeVar("ResultT")
+
+Stage = Literal["decode", "queue", "compute", "encode"]
+STAGES: Final[tuple[Stage, ...]] = ("decode", "queue", "compute", "encode")
+"""The stages of an evaluation; `decode` includes the validation."""
+
+RECENT_REFUSALS: Final = 50
+"""How many refusals are kept with their texts."""
+
+_NANO: Final = 1e-9
+
+
+class Ended(NamedTuple):
+    """The calls of a method that ended with the same status."""
+
+    seconds: Histogram
+    received_bytes: Histogram
+    sent_bytes: Histogram
+
+
+class Method:
+    """The calls of one method. Belongs to the event loop."""
+
+    __slots__ = ("ended", "name", "recorder", "started")
+
+    def __init__(self, name: str, recorder: "Recorder") -> None:
+        """Begin without calls; `name` is the service and the method."""
+        self.name = name
+        self.recorder = recorder
+        self.started = 0
+        self.ended: dict[str, Ended] = {}
+        """By the name of the status."""
+
+    def begin(self) -> int:
+        """Count a call that begins, and make it the current one; returns the time."""
+        self.started += 1
+        CURRENT_METHOD.set(self)
+        return time.perf_counter_ns()
+
+    def end(self, status: str, began: int, received_bytes: int, sent_bytes: int) -> None:
+        """Count a call that ended; `began` is what `begin` returned."""
+        ended = self.ended.get(status)
+        if ended is None:
+            ended = Ended(Histogram(SECONDS), Histogram(BYTES), Histogram(BYTES))
+            self.ended[status] = ended
+        ended.seconds.observe((time.perf_counter_ns() - began) * _NANO)
+        ended.received_bytes.observe(received_bytes)
+        ended.sent_bytes.observe(sent_bytes)
+
+
+CURRENT_METHOD: ContextVar[Method | None] = ContextVar("losswire_method", default=None)
+"""The method whose call is being answered; None where nothing is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error that was sent to a caller."""
+
+    time: float
+    """Seconds since 1970."""
+    method: str
+    reason: str
+    code: str
+    detail: str
+    """The text that the caller received."""
+
+
+class Recorder:
+    """The counts of one server. They are read on the event loop."""
+
+    def __init__(self) -> None:
+        """Begin without counts."""
+        self.methods: dict[str, Method] = {}
+        self.requests: dict[tuple[str, str, int], Histogram] = {}
+        """Seconds of HTTP requests by method, template of the path, and status."""
+        self.lease_calls = 0
+        """Calls over the connections of leases, which are in `methods` as well."""
+        self.stages: dict[Stage, Histogram] = {stage: Histogram(STAGE_SECONDS) for stage in STAGES}
+        self.batch_sizes = Histogram(COUNTS)
+        self.refusals: defaultdict[str, int] = defaultdict(int)
+        """By reason."""
+        self.recent_refusals: deque[Refusal] = deque(maxlen=RECENT_REFUSALS)
+        # The event loop and the worker's thread both compute.
+        self._lock = threading.Lock()
+
+    def method(self, name: str) -> Method:
+        """Return the counts of a method."""
+        return self.methods.setdefault(name, Method(name, self))
+
+    def request(self, method: str, template: str, status: int, seconds: float) -> None:
+        """Count an HTTP request that ended."""
+        key = method, template, status
+        seconds_of = self.requests.get(key)
+        if seconds_of is None:
+            seconds_of = self.requests[key] = Histogram(SECONDS)
+        seconds_of.observe(seconds)
+
+    def stage(self, stage: Stage, nanoseconds: int) -> None:
+        """Count a stage that an evaluation has passed; on any thread."""
+        with self._lock:
+            self.stages[stage].observe(nanoseconds * _NANO)
+
+    def batch(self, size: int) -> None:
+        """Count evaluations that are computed together; on the worker's thread."""
+        self.batch_sizes.observe(size)
+
+    def timed(self, stage: Stage, function: Callable[P, ResultT]) -> Callable[P, ResultT]:
+        """Return a function that calls another one and counts its time as a stage."""
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> ResultT:
+            began = time.perf_counter_ns()
+            result = function(*args, **kwargs)
+            self.stage(stage, time.perf_counter_ns() - began)
+            return result
+
+        return call
+
+    def refused(self, method: str, reason: str, code: str, detail: str) -> None:
+        """Count an error that is sent to a caller."""
+        self.refusals[reason] += 1
+        self.recent_refusals.append(Refusal(time.time(), method, reason, code, detail))
+
+
+def record_refusal(reason: str, code: str, detail: str) -> None:
+    """Count an error of the current call, if calls are counted."""
+    method = CURRENT_METHOD.get()
+    if method is not None:
+        method.recorder.refused(method.name, reason, code, detail)
