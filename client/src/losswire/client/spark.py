@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final, Unpack, cast
 
 from losswire.client._calls.summarize.request import Candidates
-from losswire.client._data.arrow import pyarrow
 from losswire.client._distributed.fields import PartFields, job_of
 from losswire.client._distributed.job import IncompleteError, Part
 from losswire.client._distributed.plan import Plan
@@ -18,6 +17,7 @@ from losswire.client._distributed.tree import FAN_IN, check_fan_in
 from losswire.client._distributed.work import evaluate_partition
 from losswire.client._summaries.comparison import Comparison
 from losswire.client._summaries.summary import Summary
+from losswire.summaries.columns.arrow import pyarrow
 from losswire.wire import OptionScalar
 
 __all__ = ["IncompleteError", "PartFields", "compare", "summarize"]

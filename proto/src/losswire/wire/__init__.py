@@ -14,6 +14,7 @@ from losswire.wire._fields import (
     read_delimited,
     submessages,
 )
+from losswire.wire._floats import exact_floats
 from losswire.wire._identity import ID_BYTES, begin_identity
 from losswire.wire._lease import LEASE_HEADER
 from losswire.wire._options import OptionScalar, decode_option, encode_option
@@ -73,6 +74,7 @@ __all__ = [
     "encode_option",
     "encode_spec",
     "encode_tensor",
+    "exact_floats",
     "fields",
     "find_payloads",
     "is_repeated",

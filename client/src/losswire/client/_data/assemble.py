@@ -6,21 +6,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from losswire.client._data.arrow import (
+from losswire.client._data.batch import Array, Batch, compact
+from losswire.client._data.wanted import ColumnsWanted
+from losswire.client._messages.arrays import as_array, is_python_numbers, to_numpy
+from losswire.summaries import Column
+from losswire.summaries.columns.arrow import (
     Dense,
     as_arrow_array,
     column_of_arrow,
     exports_arrow,
     tensor_of,
 )
-from losswire.client._data.batch import Array, Batch, compact
-from losswire.client._data.integers import accepted, floating_type
-from losswire.client._data.labels import Labelled, Mask, column_of
-from losswire.client._data.place import Place
-from losswire.client._data.wanted import ColumnsWanted
-from losswire.client._messages.arrays import as_array, is_python_numbers
-from losswire.client._messages.weights import exact_floats
-from losswire.summaries import Column
+from losswire.summaries.columns.integers import accepted, floating_type
+from losswire.summaries.columns.labels import ACCEPTED, Labelled, Mask, column_of, is_pandas
+from losswire.summaries.columns.place import Place
+from losswire.wire import exact_floats
 
 
 class Source(Protocol):
@@ -65,7 +65,17 @@ class DictSource:
         value = self.values[name]
         if exports_arrow(value) and not hasattr(value, "iloc"):
             return column_of_arrow(as_arrow_array(value), self.place.column(name))
-        return column_of(value, self.place.column(name))
+        return column_of(_own_array(value, self.place.column(name)), self.place.column(name))
+
+
+def _own_array(value: Any, path: str) -> Any:
+    """Return what `column_of` reads: an array of another library as numpy has it."""
+    if isinstance(value, (list, tuple, np.ndarray)) or is_pandas(value):
+        return value
+    try:
+        return to_numpy(value)
+    except TypeError as error:
+        raise TypeError(f"{path}: {error}; {ACCEPTED}") from error
 
 
 def _has_numbers(value: Any) -> bool:

@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
-from losswire.client._data.arrow import pyarrow
 from losswire.client._data.files import files_of, is_path
 from losswire.client._data.formats import File
+from losswire.summaries.columns.arrow import pyarrow
 
 _SCHEMES: Final = {"s3": "s3://", "gcs": "gs://", "abfs": "abfs://"}
 

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from losswire.client._data.arrow import pyarrow
 from losswire.client._data.formats import FORMATS, File
+from losswire.summaries.columns.arrow import pyarrow
 
 _URI: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _COMPRESSIONS: Final = {".gz", ".bz2", ".zst", ".lz4", ".br"}

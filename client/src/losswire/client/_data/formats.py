@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from losswire.client._data.arrow import pyarrow
+from losswire.summaries.columns.arrow import pyarrow
 
 BATCH_BYTES: Final = 4 << 20
 """How large a batch is made. Smaller ones cost more calls; one MiB is already as fast."""

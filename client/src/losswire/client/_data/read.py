@@ -4,15 +4,15 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from losswire.client._data.arrow import pyarrow
 from losswire.client._data.assemble import ArrowSource, Assembler, DictSource
 from losswire.client._data.batch import Batch
 from losswire.client._data.datasets import files_in, is_dataset, is_scanner
 from losswire.client._data.formats import MAX_BATCH_ROWS
 from losswire.client._data.partitions import Partition, read_files, read_partition
-from losswire.client._data.place import Place
 from losswire.client._data.streams import STREAM, check_unique, guarded, numbered, regroup
 from losswire.client._data.wanted import ColumnsWanted
+from losswire.summaries.columns.arrow import pyarrow
+from losswire.summaries.columns.place import Place
 
 _ACCEPTED: Final = (
     "a dict of arrays, a data frame, an Arrow table or reader, a pyarrow dataset, the path of a "

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-from losswire.client._data.arrow import pyarrow
 from losswire.client._data.assemble import ArrowSource, Assembler
 from losswire.client._data.batch import Batch
 from losswire.client._data.formats import File, fitting_rows, opened, reading
-from losswire.client._data.place import Place
 from losswire.client._data.wanted import ColumnsWanted
+from losswire.summaries.columns.arrow import pyarrow
+from losswire.summaries.columns.place import Place
 
 _T = TypeVar("_T")
 

@@ -17,10 +17,17 @@ import numpy.typing as npt
 from losswire.client._data.batch import Batch, compact
 from losswire.client._messages import thresholds
 from losswire.client._messages.placed_array import PlacedArray
-from losswire.client._messages.weights import WEIGHTS, exact_floats, float_weight
+from losswire.client._messages.weights import WEIGHTS, float_weight
 from losswire.summaries import Column
 from losswire.v1 import loss_service_pb2, summary_pb2, tensor_pb2
-from losswire.wire import bytes_of, delimited_tag, encode_spec, new_bytes, varint
+from losswire.wire import (
+    bytes_of,
+    delimited_tag,
+    encode_spec,
+    exact_floats,
+    new_bytes,
+    varint,
+)
 
 Array = npt.NDArray[Any]
 Part: TypeAlias = bytes | memoryview

@@ -1,4 +1,4 @@
-"""Columns of ids, slices and clusters, from arrays and lists of any library."""
+"""Columns of ids, slices and clusters, from arrays and lists."""
 
 import datetime as dt
 import re
@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from losswire.client._messages.arrays import to_numpy
 from losswire.summaries import Column
 
 Array = npt.NDArray[Any]
@@ -38,7 +37,7 @@ def column_of(value: Any, path: str) -> Labelled:
     array = _as_flat_array(value, path)
     convert = _BY_KIND.get(array.dtype.kind)
     if convert is None:
-        raise TypeError(f"{path}: {array.dtype} is not accepted; {_ACCEPTED}")
+        raise TypeError(f"{path}: {array.dtype} is not accepted; {ACCEPTED}")
     found = convert(array, path)
     _check_texts(found[0].labels or (), path)
     return found
@@ -53,32 +52,28 @@ def _check_texts(labels: Sequence[str], path: str) -> None:
         raise ValueError(f"{path}: a text has {wrong!r}, which UTF-8 does not have") from None
 
 
-_ACCEPTED: Final = "ids, slices and clusters are integers, bools, texts or dates"
+ACCEPTED: Final = "ids, slices and clusters are integers, bools, texts or dates"
 
 
 def _as_flat_array(value: Any, path: str) -> Array:
     if isinstance(value, (list, tuple)):
         plain = (each.item() if isinstance(each, np.generic) else each for each in value)
         array = np.fromiter(plain, object, len(value))
-    elif isinstance(value, np.ndarray) or _is_pandas(value):
-        array = np.asarray(value)
     else:
-        try:
-            array = to_numpy(value)
-        except TypeError as error:
-            raise TypeError(f"{path}: {error}; {_ACCEPTED}") from error
+        array = np.asarray(value)
     if array.ndim != 1:
         raise ValueError(f"{path}: one value for each row was expected, not {array.ndim} axes")
     return array
 
 
-def _is_pandas(value: Any) -> bool:
+def is_pandas(value: Any) -> bool:
+    """Return whether a value is one of pandas."""
     return type(value).__module__.partition(".")[0] == "pandas"
 
 
 def _categories_of(value: Any) -> tuple[Array, Sequence[Any]] | None:
     """Return the codes and categories of a pandas Categorical, alone or in a Series."""
-    if not _is_pandas(value):
+    if not is_pandas(value):
         return None
     if type(value.dtype).__name__ != "CategoricalDtype":
         return None
@@ -165,7 +160,7 @@ def _from_objects(array: Array, path: str) -> Labelled:
         return Column(np.zeros(len(values), np.int64)), nulls if len(values) else None
     if len(kinds) > 1 or None in kinds:
         names = ", ".join(sorted({type(value).__name__ for value in present}))
-        raise TypeError(f"{path}: it holds values of {names}; {_ACCEPTED}, all of one type")
+        raise TypeError(f"{path}: it holds values of {names}; {ACCEPTED}, all of one type")
     [kind] = kinds
     if kind is dt.date:
         column = with_iso_times(encode_texts([value.isoformat() for value in present]))

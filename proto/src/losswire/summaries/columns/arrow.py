@@ -6,7 +6,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from losswire.client._data.labels import (
+from losswire.summaries import Column
+from losswire.summaries.columns.labels import (
     Labelled,
     Mask,
     column_of,
@@ -14,8 +15,7 @@ from losswire.client._data.labels import (
     take,
     with_iso_times,
 )
-from losswire.client._data.place import Place
-from losswire.summaries import Column
+from losswire.summaries.columns.place import Place
 
 Array = npt.NDArray[Any]
 Dense = tuple[Array, Mask | None]

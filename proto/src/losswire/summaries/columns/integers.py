@@ -4,12 +4,14 @@ Whoever has arrays chooses their types; that of a column was often chosen by wha
 """
 
 from collections.abc import Collection, Iterable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from losswire.client._data.batch import Array
-from losswire.client._messages.weights import exact_floats
+from losswire.wire import exact_floats
+
+Array = npt.NDArray[Any]
 
 _FLOATS: Final = ("float", "bfloat")
 
