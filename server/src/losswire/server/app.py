@@ -3,11 +3,12 @@
 import asyncio
 import ipaddress
 import logging
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import torch
@@ -46,6 +47,9 @@ from losswire.v1 import (
     tensor_service_pb2_grpc,
 )
 
+if TYPE_CHECKING:
+    from losswire.server.http.server import HttpServer
+
 _log = logging.getLogger(__name__)
 
 _SERVICES = (
@@ -83,6 +87,37 @@ class Address:
             message = f"--listen {text}: expected HOST:PORT or unix:PATH"
             raise StartError(message)
         return cls(text, host.strip("[]"))
+
+    @classmethod
+    def parse_tcp(cls, text: str, option: str) -> "Address":
+        """Read the `HOST:PORT` of an option; StartError for anything else."""
+        try:
+            address = cls.parse(text)
+        except StartError:
+            address = cls(text, "")
+        if address.host:
+            return address
+        message = f"{option} {text}: expected HOST:PORT"
+        raise StartError(message)
+
+    def check_allowed(self, option: str, *, allow_insecure: bool) -> None:
+        """Raise StartError when other machines can call, and that was not allowed."""
+        if self.local or allow_insecure:
+            return
+        message = (
+            f"{option} {self.text} can be reached from other machines, and the server has "
+            "neither TLS nor a token; say --allow-insecure if that is meant"
+        )
+        raise StartError(message)
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int(self.text.rpartition(":")[2])
+
+    def with_port(self, port: int) -> str:
+        """Return the address with the port that was picked."""
+        return f"{self.text.rpartition(':')[0]}:{port}" if self.host else self.text
 
     @property
     def local(self) -> bool:
@@ -142,21 +177,20 @@ class App:
         self._runs = make_keeper(settings.store)
         self._summarizer = Summarizer(self._evaluator)
         self._summaries = DirectSummaries(self._summarizer)
+        self._worker_id = secrets.token_hex(8)
         self._on_lost = on_lost
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._region_socket: RegionSocket | None = None
+        self._http: HttpServer | None = None
+        self._ready = False
 
     async def start(self) -> str:
         """Listen; returns the address, with the port that was picked."""
         settings = self._settings
         address = Address.parse(settings.listen)
-        if not address.local and not settings.allow_insecure:
-            message = (
-                f"--listen {address.text} can be reached from other machines, and the server has "
-                "neither TLS nor a token; say --allow-insecure if that is meant"
-            )
-            raise StartError(message)
+        address.check_allowed("--listen", allow_insecure=settings.allow_insecure)
+        http = self._bind_http()
         server = self._make_server()
         try:
             port = server.add_insecure_port(address.text)
@@ -182,11 +216,20 @@ class App:
         await self._runs.start()
         await server.start()
         self._server = server
+        self._ready = True
         for name in _HEALTHY:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        if not address.host:
-            return address.text
-        return f"{address.text.rpartition(':')[0]}:{port}"
+        if http is not None:
+            await http.start()
+            self._http = http
+        return address.with_port(port)
+
+    @property
+    def http_address(self) -> str:
+        """The address of the HTTP door, with the port that was picked; empty: there is none."""
+        if self._http is None:
+            return ""
+        return Address.parse(self._settings.http).with_port(self._http.port)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -227,7 +270,7 @@ class App:
         # The generated functions only use the methods that GuardedServer has.
         guarded: Any = GuardedServer(server, _SERVICES, self._recorder)
         loss_service_pb2_grpc.add_LossServiceServicer_to_server(
-            LossService(self._handlers, self._summarizer, settings), guarded
+            LossService(self._handlers, self._summarizer, settings, self._worker_id), guarded
         )
         tensor_service_pb2_grpc.add_TensorServiceServicer_to_server(
             TensorService(evaluator.budget, evaluator.residents, evaluator.regions), guarded
@@ -241,6 +284,31 @@ class App:
             [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
         )
         return server
+
+    def _bind_http(self) -> "HttpServer | None":
+        """Return the HTTP server, bound to its address; None when it was not requested."""
+        settings = self._settings
+        if not settings.http:
+            return None
+        address = Address.parse_tcp(settings.http, "--http")
+        address.check_allowed("--http", allow_insecure=settings.allow_insecure)
+        # Imported here: a server without HTTP starts sooner, in less memory.
+        from losswire.server.http.server import HttpServer  # noqa: PLC0415
+        from losswire.server.http.services import Services  # noqa: PLC0415
+
+        services = Services(
+            settings=settings,
+            evaluator=self._evaluator,
+            summarizer=self._summarizer,
+            runs=self._runs,
+            worker_id=self._worker_id,
+            is_ready=lambda: self._ready and not self.device_lost,
+        )
+        try:
+            return HttpServer(services, address.host, address.port)
+        except OSError as error:
+            message = f"--http {address.text}: {error}"
+            raise StartError(message) from error
 
     def _share_memory(self, address: Address) -> RegionSocket | None:
         """Lease regions, if that was requested or only this machine can call."""
@@ -272,11 +340,13 @@ class App:
 
     async def stop(self) -> None:
         """Report NOT_SERVING, let calls finish, then end."""
+        self._ready = False
         await self._health.enter_graceful_shutdown()
         self._summarizer.drain()
         if self._server is not None:
             seconds = self._settings.drain_seconds
-            await asyncio.gather(self._server.stop(seconds), self._summaries.stop(seconds))
+            http = [self._http.stop()] if self._http is not None else []
+            await asyncio.gather(self._server.stop(seconds), self._summaries.stop(seconds), *http)
             await self._end_sharing()
             self._worker.stop()
             await self._runs.stop()

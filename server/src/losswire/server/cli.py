@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _set_up_log(options.log_level)
     settings = Settings(
         listen=options.listen,
+        http=options.http,
+        http_cors=tuple(options.http_cors),
+        metrics=options.metrics,
         device=options.device,
         threads=options.threads,
         allow_insecure=options.allow_insecure,
@@ -62,6 +65,8 @@ async def _serve(settings: Settings) -> int:
     gc.collect()
     gc.freeze()
     print(f"listening on {address}", flush=True)  # noqa: T201 (a command line prints)
+    if app.http_address:
+        print(f"http on {app.http_address}", flush=True)  # noqa: T201 (likewise)
     await stopping.wait()
     await app.stop()
     return 1 if app.device_lost else 0
@@ -86,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="HOST:PORT, where port 0 picks a free one, or unix:PATH",
     )
+    add(
+        "--metrics",
+        # argparse would write the default, which is no address.
+        default="",
+        metavar="ADDRESS",
+        help="HOST:PORT where Prometheus reads metrics at /metrics; without it, nowhere",
+    )
+    _add_http(add)
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
     add(
         "--threads",
@@ -122,6 +135,25 @@ def _parser() -> argparse.ArgumentParser:
         help="what the log tells",
     )
     return parser
+
+
+def _add_http(add: Callable[..., object]) -> None:
+    """Add the options of the HTTP door."""
+    add(
+        "--http",
+        # argparse would write the default, which is no address.
+        default="",
+        metavar="ADDRESS",
+        help="also serve HTTP with JSON and the console: HOST:PORT, where port 0 picks a free one",
+    )
+    add(
+        "--http-cors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a web page's origin, such as https://example.org, that may call over HTTP; may be "
+        "repeated",
+    )
 
 
 def _add_memory(add: Callable[..., object]) -> None:

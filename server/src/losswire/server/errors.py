@@ -153,3 +153,29 @@ class DamagedStoreError(LosswireServerError):
     def __init__(self) -> None:
         """Use a fixed text: the cause is written to the log only."""
         super().__init__("the file of the store of runs is damaged; the server's log says how")
+
+
+class UnknownPathError(LosswireServerError):
+    """A path that the HTTP door does not serve."""
+
+    def __init__(self, path: str) -> None:
+        """Name the path."""
+        super().__init__(f"there is nothing at {path[:128]}; /openapi.json lists the paths")
+
+
+class WrongMethodError(LosswireServerError):
+    """A method that a path of the HTTP door does not have."""
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        """Store the methods that the path has."""
+        super().__init__(f"{method[:16]} is not a method of this path; {', '.join(allowed)} are")
+        self.allowed = tuple(allowed)
+
+
+class WrongMediaTypeError(LosswireServerError):
+    """A body of a media type or an encoding that a path of the HTTP door does not read."""
+
+    def __init__(self, found: str, expected: Sequence[str]) -> None:
+        """Name what was found and what is expected."""
+        name = found[:64] or "no Content-Type"
+        super().__init__(f"{name}: expected {' or '.join(expected)}")

@@ -1,7 +1,8 @@
 """The settings of a server, read once by the command line and never changed."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,12 @@ class Settings:
 
     listen: str = "127.0.0.1:50051"
     """HOST:PORT or unix:PATH; port 0 picks a free one."""
-    http: str = ""
-    """HOST:PORT where the HTTP door listens; empty: nowhere."""
     metrics: str = ""
     """HOST:PORT where Prometheus reads metrics; empty: nowhere."""
+    http: str = ""
+    """HOST:PORT of the HTTP door and the console; port 0 picks a free one. Empty: there is none."""
+    http_cors: tuple[str, ...] = ()
+    """The origins of pages, besides the console, that may call the HTTP door from a browser."""
     device: str = "auto"
     """`auto` (a GPU when there is one), `cpu` or `cuda`."""
     threads: int
@@ -52,6 +55,8 @@ class Settings:
     """Modules with further losses, installed beside the server."""
     store: str = "none"
     """Where runs are kept: a folder, a URL of SQLite or PostgreSQL, or `none`."""
+    http_files: Mapping[str, Path] = field(default_factory=dict)
+    """Files that the console may read, each by a token that is a part of its address."""
 
     @property
     def chunk_bytes(self) -> int:

@@ -57,6 +57,64 @@ MAX_TOKEN_PEERS: Final = 64
 ACCEPT_RETRY_SECONDS: Final = 0.1
 """Seconds before the next try to accept a connection. Not measured: descriptors get free."""
 
+# http
+
+MAX_JSON_DEPTH: Final = 32
+"""Nested arrays and objects of a JSON body. Not measured: a tensor has 8 axes at most."""
+
+HTTP_OFF_LOOP_BYTES: Final = 32 * _KIB
+"""Bytes of a JSON body from which it is parsed in another thread. Not measured: a MiB takes a few
+milliseconds, so that others wait a fraction of one."""
+
+HTTP_ANSWER_COPIES: Final = 14
+"""Memory that an answer in JSON takes, in multiples of its tensors. Not measured: a number of 4
+bytes is one of 32 in Python and about 20 as text; both are there at once."""
+
+HTTP_BODIES_IN_BUDGET: Final = 4
+"""Largest bodies that fit into the memory budget, which holds the evaluation too. Not measured."""
+
+HTTP_BODY_GRACE_SECONDS: Final = 10.0
+"""Seconds in which a body of any size may arrive. Not measured: a slow start of a connection."""
+
+HTTP_BODY_BYTES_PER_SECOND: Final = _KIB
+"""Bytes a second that a body arrives with at least, after the seconds above. Not measured: less
+than any connection that works."""
+
+HTTP_BODY_IDLE_SECONDS: Final = 60.0
+"""Seconds in which a part of a body has to arrive. Not measured: a lost packet is sent again in a
+few."""
+
+HTTP_HEADER_BYTES: Final = 16 * _KIB
+"""Bytes of the header of an HTTP request. Not measured: gRPC's limit for metadata."""
+
+HTTP_HEADER_SECONDS: Final = 10.0
+"""Seconds in which the header of an HTTP request arrives. Not measured: one packet or two."""
+
+HTTP_KEEP_ALIVE_SECONDS: Final = 75
+"""Seconds that an idle connection stays open. Not measured: longer than the 60 of usual proxies,
+which would otherwise send a request into a connection that is about to end."""
+
+HTTP_MAX_CONNECTIONS: Final = 1024
+"""HTTP connections at a time. Not measured: bounds descriptors; gRPC has as many."""
+
+HTTP_SEND_BYTES: Final = 256 * _KIB
+"""Bytes of an answer that are written at a time. Not measured: a few times the socket's buffer."""
+
+HTTP_SEND_SECONDS: Final = 60.0
+"""Seconds in which a caller reads so many bytes. Not measured: 4 KiB a second."""
+
+MAX_PARTS: Final = 256
+"""Parts of a multipart body. Not measured: an evaluation has 66 tensors at most."""
+
+MAX_PART_HEADER_BYTES: Final = 4 * _KIB
+"""Bytes of the header of one part. Not measured: a name and a file's name."""
+
+MAX_QUERY_FIELDS: Final = 128
+"""Parameters of one query. Not measured: a run has 64 labels at most."""
+
+MAX_TIMEOUT_DIGITS: Final = 12
+"""Digits of a time in milliseconds: 31 years. Not measured."""
+
 # prepared
 
 MAX_PREPARED: Final = 1024

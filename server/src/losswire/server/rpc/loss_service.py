@@ -1,16 +1,14 @@
 """The gRPC service of losses: methods that evaluate hand their request to a handler."""
 
-import secrets
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-import torch
 
-from losswire.server import __version__
 from losswire.server.catalogue.describe import describe
 from losswire.server.rpc.handlers import EvaluateHandlers
+from losswire.server.rpc.server_info import server_info
 from losswire.server.rpc.streaming import answer_stream
 from losswire.server.rpc.summary_parts import summary_parts
 from losswire.server.settings import Settings
@@ -18,9 +16,7 @@ from losswire.server.summaries.call import Summarizer
 from losswire.v1 import (
     loss_service_pb2,
     loss_service_pb2_grpc,
-    server_info_pb2,
 )
-from losswire.wire import MAX_RANK
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -35,14 +31,18 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
     """Losses and their gradients."""
 
     def __init__(
-        self, handlers: EvaluateHandlers, summarizer: Summarizer, settings: Settings
+        self,
+        handlers: EvaluateHandlers,
+        summarizer: Summarizer,
+        settings: Settings,
+        worker_id: str,
     ) -> None:
-        """Answer with these handlers, within the settings' limits."""
+        """Answer with these handlers, within the settings' limits, as this process."""
         self._evaluator = handlers.evaluator
         self._handlers = handlers
         self._summarizer = summarizer
         self._settings = settings
-        self._worker_id = secrets.token_hex(8)
+        self._worker_id = worker_id
 
     async def ListLosses(
         self, request: loss_service_pb2.ListLossesRequest, context: Context
@@ -56,29 +56,7 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
     ) -> loss_service_pb2.GetServerInfoResponse:
         """Return versions, device, limits and transports."""
         del request, context
-        settings, device = self._settings, self._evaluator.worker.device
-        return loss_service_pb2.GetServerInfoResponse(
-            server_version=__version__,
-            torch_version=torch.__version__,
-            device=str(device),
-            device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
-            threads=settings.threads,
-            worker_id=self._worker_id,
-            limits=server_info_pb2.Limits(
-                max_message_bytes=settings.max_message_bytes,
-                max_rank=MAX_RANK,
-                max_evaluations_per_call=settings.max_evaluations_per_call,
-                max_in_flight_per_stream=settings.max_in_flight_per_stream,
-                memory_budget_bytes=settings.memory_budget_bytes,
-                preferred_chunk_bytes=settings.chunk_bytes,
-                resident_quota_bytes=settings.resident_quota_bytes,
-            ),
-            transports=server_info_pb2.Transports(
-                chunked=True,
-                resident_tensors=settings.resident_quota_bytes > 0,
-                region_socket=self._evaluator.regions.socket_path,
-            ),
-        )
+        return server_info(self._evaluator, self._settings, self._worker_id)
 
     def Evaluate(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (a coroutine)
         """Evaluate one batch."""

@@ -28,6 +28,9 @@ from losswire.server.errors import (
     OverloadedError,
     UnavailableStoreError,
     UnknownLossError,
+    UnknownPathError,
+    WrongMediaTypeError,
+    WrongMethodError,
 )
 from losswire.server.metrics.recorder import record_refusal
 from losswire.v1 import status_pb2 as losswire_status_pb2
@@ -76,6 +79,9 @@ ERROR_CODES: Final[Mapping[type[BaseException], ErrorCode]] = {
     UnavailableStoreError: ErrorCode(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),
     FullStoreError: ErrorCode(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL"),
     DamagedStoreError: ErrorCode(grpc.StatusCode.DATA_LOSS, "STORE_DAMAGED"),
+    UnknownPathError: ErrorCode(grpc.StatusCode.NOT_FOUND, "UNKNOWN_PATH"),
+    WrongMethodError: ErrorCode(grpc.StatusCode.UNIMPLEMENTED, "WRONG_METHOD"),
+    WrongMediaTypeError: ErrorCode(grpc.StatusCode.INVALID_ARGUMENT, "WRONG_MEDIA_TYPE"),
     Exception: ErrorCode(grpc.StatusCode.INTERNAL, "INTERNAL"),
 }
 """The status of each exception, looked up along the exception's ancestors."""

@@ -1,0 +1,89 @@
+"""The body of a request: read at a minimum rate, within a limit and the budget."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from losswire.server import thresholds
+from losswire.server.errors import ExpiredError, OverLimitError
+from losswire.server.memory.budget import Reservation
+
+Receive = Callable[[], Awaitable[Any]]
+"""Returns the next message of a connection, as ASGI defines it."""
+
+
+class CallerGoneError(Exception):
+    """The caller closed the connection: nobody reads an answer."""
+
+
+class Body:
+    """The body of one request."""
+
+    def __init__(self, receive: Receive, headers: Mapping[str, str]) -> None:
+        """Read from `receive`; the header may declare the length."""
+        self._receive = receive
+        declared = headers.get("content-length", "")
+        self.declared_bytes: int | None = int(declared) if declared.isdecimal() else None
+        self._ended = asyncio.Event()
+        self.received_bytes = 0
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yield the body part by part, as it comes.
+
+        Raises ExpiredError when it comes more slowly than the minimum rate, and CallerGoneError.
+        """
+        clock = asyncio.get_running_loop().time
+        waited = 0.0
+        while not self._ended.is_set():
+            began = clock()
+            part, more = await self._next(waited)
+            # Only the time in which this waits for the caller counts.
+            waited += clock() - began
+            self.received_bytes += len(part)
+            if not more:
+                self._ended.set()
+            if part:
+                yield part
+
+    async def _next(self, waited: float) -> tuple[bytes, bool]:
+        """Return the next part, and whether more follow."""
+        allowed = thresholds.HTTP_BODY_GRACE_SECONDS
+        allowed += self.received_bytes / thresholds.HTTP_BODY_BYTES_PER_SECOND
+        patience = min(allowed - waited, thresholds.HTTP_BODY_IDLE_SECONDS)
+        try:
+            async with asyncio.timeout(patience):
+                message = await self._receive()
+        except TimeoutError:
+            rate = thresholds.HTTP_BODY_BYTES_PER_SECOND
+            text = f"the body did not arrive in time; at least {rate} bytes a second are expected"
+            raise ExpiredError(text) from None
+        if message["type"] != "http.request":
+            raise CallerGoneError
+        return message.get("body", b""), message.get("more_body", False)
+
+    async def read(self, limit: int, reservation: Reservation) -> bytearray:
+        """Read all of it, which the reservation holds.
+
+        Raises OverLimitError for more than `limit` bytes, before they are read if they are
+        declared.
+        """
+        _check_size(self.declared_bytes or 0, limit)
+        data = bytearray()
+        async for part in self.parts():
+            _check_size(len(data) + len(part), limit)
+            # Not the declared size at once: to declare much costs a caller nothing.
+            reservation.raise_to(len(data) + len(part))
+            data += part
+        return data
+
+    async def wait_gone(self) -> None:
+        """Return when the caller is gone; the body must be read until its end first."""
+        await self._ended.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def _check_size(size_bytes: int, limit: int) -> None:
+    if size_bytes > limit:
+        message = f"the body is larger than {limit} bytes"
+        raise OverLimitError(message)

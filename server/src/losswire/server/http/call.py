@@ -1,0 +1,174 @@
+"""One call: what a handler reads of a request, and what it holds until the answer is sent."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import cached_property, partial
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from losswire.server import thresholds
+from losswire.server.errors import (
+    InvalidEvaluationError,
+    MalformedMessageError,
+    WrongMediaTypeError,
+)
+from losswire.server.http.body import Body, Receive
+from losswire.server.http.json_text import load, parsed_bytes
+from losswire.server.http.multipart import Part, read_parts
+from losswire.server.http.services import Services
+from losswire.server.memory.budget import Reservation
+from losswire.wire import Violation
+
+ResultT = TypeVar("ResultT")
+
+
+class Call:
+    """One request. Belongs to the event loop."""
+
+    def __init__(
+        self,
+        services: Services,
+        scope: Mapping[str, Any],
+        receive: Receive,
+        request_id: str,
+    ) -> None:
+        """Read the header; the body waits until a handler reads it."""
+        self.services = services
+        self.request_id = request_id
+        self.method: str = scope["method"]
+        self.path: Mapping[str, str] = scope.get("path_params", {})
+        """The parameters in the path."""
+        self.headers: Mapping[str, str] = _headers(scope["headers"])
+        """The header fields, in lower case; of a field that came twice, the last."""
+        self._query_string: bytes = scope["query_string"]
+        self._held = ExitStack()
+        self._body = Body(receive, self.headers)
+        self._media_type, self._media_parameters = _media_type(self.headers.get("content-type", ""))
+        self.deadline = _deadline(self.headers)
+        """When the call has to be answered, on the monotonic clock; infinite when it has none."""
+
+    @cached_property
+    def query(self) -> Mapping[str, str]:
+        """The parameters in the query; of one that came twice, the last."""
+        return dict(self.query_items)
+
+    @cached_property
+    def query_items(self) -> list[tuple[str, str]]:
+        """The parameters in the query, in order.
+
+        Raises MalformedMessageError for too many.
+        """
+        try:
+            return parse_qsl(
+                self._query_string.decode("latin-1"),
+                keep_blank_values=True,
+                max_num_fields=thresholds.MAX_QUERY_FIELDS,
+            )
+        except ValueError:
+            message = f"the query has more than {thresholds.MAX_QUERY_FIELDS} parameters"
+            raise MalformedMessageError(message) from None
+
+    @property
+    def media_type(self) -> str:
+        """The media type of the body, without parameters; empty when it was not sent."""
+        return self._media_type
+
+    def accepts(self, media_type: str) -> bool:
+        """Return whether the caller asks for a media type by its name."""
+        wanted = self.headers.get("accept", "").lower().split(",")
+        return any(each.partition(";")[0].strip() == media_type for each in wanted)
+
+    def hold(self, size_bytes: int) -> Reservation:
+        """Reserve memory of the budget until the answer is sent; it can grow, and end earlier."""
+        reservation = self._held.enter_context(self.services.evaluator.budget.reservation())
+        reservation.raise_to(size_bytes)
+        return reservation
+
+    def close(self) -> None:
+        """Release everything that is held."""
+        self._held.close()
+
+    @property
+    def body(self) -> Body:
+        """The body: its parts as they come, and whether the caller is gone."""
+        return self._body
+
+    async def read(self, limit: int) -> bytearray:
+        """Read the whole body, held in the budget until the answer is sent.
+
+        Raises OverLimitError for more than `limit` bytes.
+        """
+        return await self._body.read(limit, self.hold(0))
+
+    async def json(self) -> Any:  # noqa: ANN401 (whatever JSON can hold)
+        """Read and parse the body as JSON, held in the budget until the answer is sent."""
+        text = bytes(await self.read(self.services.settings.max_message_bytes))
+        return await self.parse(text)
+
+    async def json_object(self) -> dict[str, Any]:
+        """Read and parse the body as a JSON object; MalformedMessageError for anything else."""
+        return as_object(await self.json())
+
+    async def parse(self, text: bytes) -> Any:  # noqa: ANN401 (likewise)
+        """Parse JSON, off the event loop when it is long."""
+        self.hold(parsed_bytes(text))
+        return await self.work(partial(load, text))
+
+    async def work(self, function: Callable[[], ResultT]) -> ResultT:
+        """Return what a function returns; off the event loop when the body is long."""
+        if self._body.received_bytes < thresholds.HTTP_OFF_LOOP_BYTES:
+            return function()
+        return await asyncio.to_thread(function)
+
+    async def parts(self) -> dict[str, Part]:
+        """Read a multipart/form-data body: its parts by name, whose data is not copied.
+
+        Raises WrongMediaTypeError for a body of another type, and MalformedMessageError.
+        """
+        boundary = self._media_parameters.get("boundary", "")
+        if self._media_type != "multipart/form-data" or not boundary:
+            raise WrongMediaTypeError(self._media_type, ["multipart/form-data; boundary=..."])
+        data = await self.read(self.max_body_bytes)
+        return await self.work(partial(read_parts, data, boundary))
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The most bytes of a body that is not JSON."""
+        return max_body_bytes(self.services)
+
+
+def max_body_bytes(services: Services) -> int:
+    """Return the most bytes of a body that is not JSON: a share of the budget."""
+    return services.settings.memory_budget_bytes // thresholds.HTTP_BODIES_IN_BUDGET
+
+
+def as_object(content: object, field: str = "body") -> dict[str, Any]:
+    """Return a JSON object; InvalidEvaluationError, with the field, for anything else."""
+    if isinstance(content, dict):
+        return content
+    raise InvalidEvaluationError([Violation(field, "must be an object")])
+
+
+def _headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+
+
+def _media_type(text: str) -> tuple[str, dict[str, str]]:
+    """Return a media type in lower case, and its parameters."""
+    media_type, *parameters = text.split(";")
+    pairs = [each.partition("=") for each in parameters]
+    found = {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
+    return media_type.strip().lower(), found
+
+
+def _deadline(headers: Mapping[str, str]) -> float:
+    """Return a call's deadline on the monotonic clock; infinite when it has none."""
+    text = headers.get("losswire-timeout-ms")
+    if text is None:
+        return float("inf")
+    if not text.isdecimal() or not text.isascii() or len(text) > thresholds.MAX_TIMEOUT_DIGITS:
+        rule = "must be a whole number of milliseconds"
+        raise InvalidEvaluationError([Violation("Losswire-Timeout-Ms", rule)])
+    return time.monotonic() + int(text) / 1000

@@ -1,0 +1,67 @@
+"""JSON, to and from Python values; numbers that JSON lacks are the texts of `NONFINITE`."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from losswire.server import thresholds
+from losswire.server.errors import MalformedMessageError, OverLimitError
+
+NONFINITE: Final[Mapping[str, float]] = {
+    "NaN": math.nan,
+    "Infinity": math.inf,
+    "-Infinity": -math.inf,
+}
+"""The texts that stand for the numbers which JSON lacks, in both directions."""
+
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_BRACKETS: Final = b"[{]}"
+_OTHERS: Final = bytes(each for each in range(256) if each not in _BRACKETS)
+
+
+def number(value: float) -> float | str:
+    """Return a number as JSON can hold it."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def dump(content: Any) -> bytes:  # noqa: ANN401 (whatever JSON can hold)
+    """Return a value as JSON; its floats must have passed `number`, others become null."""
+    return orjson.dumps(content)
+
+
+def load(text: bytes) -> Any:  # noqa: ANN401 (likewise)
+    """Parse JSON.
+
+    Raises MalformedMessageError when it is none, and OverLimitError when it is nested too deeply.
+    """
+    deepest = thresholds.MAX_JSON_DEPTH
+    # Brackets inside of strings count for nothing; they are rare enough to look twice.
+    if _depth(text) > deepest and _depth(_STRING.sub(b"", text)) > deepest:
+        message = f"the JSON is nested more than {deepest} deep"
+        raise OverLimitError(message)
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        message = f"the body is not JSON: {error}"
+        raise MalformedMessageError(message) from None
+
+
+def _depth(text: bytes) -> int:
+    """Return how deep brackets are nested, those inside of strings included."""
+    brackets = np.frombuffer(text.translate(None, _OTHERS), np.uint8)
+    opens = (brackets == _BRACKETS[0]) | (brackets == _BRACKETS[1])
+    return int(np.cumsum(np.where(opens, 1, -1)).max(initial=0))
+
+
+def parsed_bytes(text: bytes) -> int:
+    """Return the most memory that the values of a JSON text may take, in bytes."""
+    numbers = text.count(b",") + text.count(b":")
+    containers = text.count(b"[") + text.count(b"{")
+    texts = text.count(b'"') // 2
+    return len(text) + numbers * 40 + containers * 120 + texts * 60

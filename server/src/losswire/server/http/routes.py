@@ -1,0 +1,40 @@
+"""The table of routes, from which both the application and the OpenAPI document are made."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route as Path
+from starlette.routing import Router
+
+from losswire.server.http import catalogue, evaluate, static
+from losswire.server.http.guard import GuardedPath
+from losswire.server.http.route import Route
+from losswire.server.http.services import Services
+
+ROUTES: Final[Sequence[Route]] = (
+    *catalogue.ROUTES,
+    *evaluate.ROUTES,
+    *static.ROUTES,
+)
+"""Every route; a module of a feature adds its own `ROUTES` here."""
+
+
+def make_application(services: Services, routes: Sequence[Route] = ROUTES) -> Any:  # noqa: ANN401
+    """Return the ASGI application of some routes."""
+    by_path: dict[str, list[Route]] = {}
+    for each in routes:
+        by_path.setdefault(each.path, []).append(each)
+    paths = [Path(path, GuardedPath(services, found)) for path, found in by_path.items()]
+    router = Router(paths, redirect_slashes=False, default=GuardedPath(services, ()))
+    origins = services.settings.http_cors
+    if not origins:
+        return router
+    return CORSMiddleware(
+        router,
+        allow_origins=origins,
+        allow_methods=sorted({each.method for each in routes}),
+        allow_headers=["content-type", "losswire-timeout-ms"],
+        expose_headers=["x-request-id", "retry-after"],
+        max_age=600,
+    )

@@ -1,0 +1,83 @@
+"""The HTTP server: uvicorn in the event loop of the gRPC server, without signal handlers."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from losswire.server import thresholds
+from losswire.server.http.protocol import Connection
+from losswire.server.http.routes import make_application
+from losswire.server.http.services import Services
+
+
+class HttpServer:
+    """Serves HTTP at one address."""
+
+    def __init__(self, services: Services, host: str, port: int) -> None:
+        """Bind the address, where port 0 picks a free one; OSError when that fails."""
+        self._socket = _bound(host, port)
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(
+            make_application(services),
+            http=Connection,
+            ws="none",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            h11_max_incomplete_event_size=thresholds.HTTP_HEADER_BYTES,
+            timeout_keep_alive=thresholds.HTTP_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=services.settings.drain_seconds,  # type: ignore[arg-type]
+        )
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen."""
+        self._serving = asyncio.create_task(self._server.serve([self._socket]))
+        await self._server.listens.wait()
+
+    async def stop(self) -> None:
+        """Accept no further requests, let those in flight end, then cut the rest."""
+        if self._serving is None:
+            self._socket.close()
+            return
+        self._server.should_exit = True
+        await self._serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which leaves signals to the process that it runs in."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.listens.set()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address."""
+    [found, *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -1,0 +1,24 @@
+"""What the handlers of the HTTP door work with: the parts of a running server."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from losswire.server.pipeline.evaluator import Evaluator
+from losswire.server.runs.keeper import RunKeeper
+from losswire.server.settings import Settings
+from losswire.server.summaries.call import Summarizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """The parts of a running server, which gRPC uses too."""
+
+    settings: Settings
+    evaluator: Evaluator
+    """With the registry, the budget, the resident tensors and the worker."""
+    summarizer: Summarizer
+    runs: RunKeeper
+    worker_id: str
+    """The random id of this process, as GetServerInfo returns it."""
+    is_ready: Callable[[], bool]
+    """Returns whether health reports SERVING."""
