@@ -1,0 +1,537 @@
+// Keeps the rows of an evaluation off the page's thread: reads files, cuts them into pieces for the
+// server, and answers every brush and click from typed arrays. Its operations are the functions of
+// OPERATIONS; lib/evaluation.js calls them.
+
+import { readFiles } from "./files.js";
+
+/** @typedef {import("./files.js").Column} Column */
+
+/**
+ * What is evaluated. `as` is the data type that an input is sent in.
+ * @typedef {object} Plan
+ * @property {{input: string, column: string, as: string}[]} inputs those that all candidates share
+ * @property {{name: string, inputs: {input: string, column: string, as: string}[]}[]} candidates
+ * @property {string[]} slices
+ * @property {string | null} weights
+ * @property {string | null} clusters
+ * @property {string | null} ids
+ * @property {string | null} label the column of class indices, of a classifier
+ * @property {"logits" | "log_probabilities" | "logit" | "probability" | null} scores what the input is
+ * @property {number | null} ignore the label of rows that take no part
+ */
+
+const PIECE_BYTES = 2 ** 21;
+const BINS = 96;
+const NO_BIN = 255;
+const CONFIDENCE_BINS = 10;
+const MOST_CODES = 4096;
+
+/** @type {Map<string, Column>} */
+let columns = new Map();
+let rows = 0;
+/** @type {Plan | null} */
+let plan = null;
+/** Of each candidate: `losses` of rows (NaN: none, or not finite), `predicted`, `confidence`. */
+let candidates = [];
+/** Of each slice column: `codes` of rows and `labels` of codes. */
+let sliced = new Map();
+let weights = null;
+let labels = null;
+/** What was derived from the losses; emptied when there are more of them. */
+let derived = new Map();
+
+const BYTES = { float32: 4, float64: 8, int64: 8 };
+const DESCRIPTIONS = { float32: "<f4", float64: "<f8", int64: "<i8" };
+
+/** Return the .npy bytes of some rows; `pick` gives the place of the i-th of them. */
+function npy(column, as, length, pick) {
+  const width = column.data.length / column.shape[0];
+  const shape = [length, ...column.shape.slice(1)];
+  const text = `{'descr': '${DESCRIPTIONS[as]}', 'fortran_order': False, 'shape': (${shape.join(", ")},), }`;
+  const header = text.padEnd(Math.ceil((text.length + 11) / 64) * 64 - 11) + "\n";
+  const bytes = new Uint8Array(10 + header.length + length * width * BYTES[as]);
+  bytes.set([0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, 1, 0, header.length & 255, header.length >> 8]);
+  bytes.set(new TextEncoder().encode(header), 10);
+  const values = as === "float32" ? new Float32Array(length * width) : new Float64Array(length * width);
+  for (let i = 0; i < length; i += 1) {
+    const from = pick(i) * width;
+    for (let j = 0; j < width; j += 1) values[i * width + j] = column.data[from + j];
+  }
+  const target = as === "int64" ? wholeNumbers(values) : values;
+  bytes.set(new Uint8Array(target.buffer), 10 + header.length);
+  return bytes.buffer;
+}
+
+/** Return 64-bit integers as pairs of 32 bits: BigInt would take ten times as long. */
+function wholeNumbers(values) {
+  const pairs = new Int32Array(values.length * 2);
+  for (let i = 0; i < values.length; i += 1) {
+    pairs[2 * i] = values[i] % 2 ** 32;
+    pairs[2 * i + 1] = Math.floor(values[i] / 2 ** 32);
+  }
+  return pairs;
+}
+
+const naturalType = (column) => {
+  if (column.type === "text" || column.type === "int64") return column.type;
+  return column.data instanceof Float32Array ? "float32" : "float64";
+};
+
+/** Return the name of the part that has a column in a data type. */
+const partName = (name, as) => (as === naturalType(columns.get(name)) ? name : `${name} as ${as}`);
+
+/** Return every column that the server needs: its part's name, its name, and its type there. */
+function wantedParts() {
+  const found = new Map();
+  const add = (column, as) => column && found.set(partName(column, as), { column, as });
+  for (const { column, as } of [...plan.inputs, ...plan.candidates.flatMap((each) => each.inputs)]) add(column, as);
+  for (const name of [...plan.slices, plan.clusters, plan.ids, plan.weights]) {
+    if (name) add(name, naturalType(columns.get(name)));
+  }
+  return found;
+}
+
+/** Return the parts of some rows: .npy bytes, or texts. */
+function partsOf(length, pick) {
+  const parts = {};
+  for (const [part, { column: name, as }] of wantedParts()) {
+    const column = columns.get(name);
+    if (as === "text") parts[part] = Array.from({ length }, (_, i) => column.labels[column.data[pick(i)]]);
+    else parts[part] = npy(column, as, length, pick);
+  }
+  return parts;
+}
+
+/** Return what the page needs to know of a column. */
+function described(column) {
+  const { name, type, shape, missing, members } = column;
+  const width = shape.slice(1).reduce((one, other) => one * other, 1);
+  const found = { name, type, shape, width, missing, members, floats: naturalType(column) };
+  if (shape.length === 1 && (type === "int64" || type === "text")) {
+    const seen = new Set();
+    for (let row = 0; row < rows && seen.size <= MOST_CODES; row += 1) seen.add(column.data[row]);
+    Object.assign(found, { distinct: seen.size, smallest: type === "int64" ? Math.min(...seen) : 0 });
+  }
+  found.preview = Array.from(column.data.slice(0, Math.min(3, width > 1 ? width : 3)), (value) => column.labels?.[value] ?? value);
+  return found;
+}
+
+function keep(found) {
+  columns = new Map(found.map((each) => [each.name, each]));
+  rows = found[0].shape[0];
+  return { rows, columns: found.map(described) };
+}
+
+/** Return codes and labels of a column of slices. Codes of 16 bits are read in half the time. */
+function coded(name) {
+  const column = columns.get(name);
+  const few = (codes, labels) => ({ codes: labels.length < 65536 ? Uint16Array.from(codes) : codes, labels });
+  if (column.type === "text") return few(column.data, column.labels);
+  const known = new Map();
+  const codes = new Int32Array(rows);
+  for (let row = 0; row < rows; row += 1) {
+    const value = column.data[row];
+    if (!known.has(value)) known.set(value, known.size);
+    codes[row] = known.get(value);
+  }
+  return few(codes, [...known.keys()].map(String));
+}
+
+/** Prepare an evaluation, and return the rows of each piece. */
+function prepare(wanted) {
+  plan = wanted;
+  derived = new Map();
+  sliced = new Map(plan.slices.map((name) => [name, coded(name)]));
+  weights = plan.weights ? columns.get(plan.weights).data : null;
+  labels = plan.label ? columns.get(plan.label).data : null;
+  candidates = plan.candidates.map(() => ({
+    losses: new Float64Array(rows).fill(NaN),
+    predicted: plan.scores && labels ? new Int32Array(rows).fill(-1) : null,
+    confidence: plan.scores && labels ? new Float32Array(rows) : null,
+  }));
+  const bytes = [...wantedParts().values()].reduce((sum, { column, as }) => {
+    const { data, shape } = columns.get(column);
+    return sum + (data.length / shape[0]) * (BYTES[as] ?? 12);
+  }, 0);
+  // At least eight pieces, as long as they are worth a request: the interval is seen to shrink.
+  const most = Math.max(256, Math.min(Math.floor(PIECE_BYTES / bytes), Math.ceil(rows / 8)));
+  const pieces = [];
+  for (let first = 0; first < rows; first += most) pieces.push([first, Math.min(most, rows - first)]);
+  return { pieces, parts: Object.fromEntries([...wantedParts()].map(([part, { column }]) => [part, column])) };
+}
+
+/** Note what the candidates predict for some rows. */
+function predict(first, length) {
+  if (!candidates[0].predicted) return;
+  for (const [at, { predicted, confidence }] of candidates.entries()) {
+    const own = [...plan.candidates[at].inputs, ...plan.inputs].find((each) => each.input === "input");
+    const { data, shape } = columns.get(own.column);
+    if (plan.scores === "logit" || plan.scores === "probability") {
+      for (let row = first; row < first + length; row += 1) {
+        const share = plan.scores === "logit" ? 1 / (1 + Math.exp(-data[row])) : data[row];
+        predicted[row] = share > 0.5 ? 1 : 0;
+        confidence[row] = Math.max(share, 1 - share);
+      }
+    } else predictClass(data, shape[1], first, length, predicted, confidence);
+  }
+}
+
+/** The class with the largest score, and its probability by softmax: of log-probabilities, itself. */
+function predictClass(data, width, first, length, predicted, confidence) {
+  for (let row = first; row < first + length; row += 1) {
+    const from = row * width;
+    let best = 0;
+    for (let j = 1; j < width; j += 1) if (data[from + j] > data[from + best]) best = j;
+    let sum = 0;
+    for (let j = 0; j < width; j += 1) sum += Math.exp(data[from + j] - data[from + best]);
+    predicted[row] = best;
+    confidence[row] = 1 / sum;
+  }
+}
+
+/** Keep the losses of some rows; those of several values a row are averaged. */
+function keepLosses({ candidate, first, values, length }) {
+  const { losses } = candidates[candidate];
+  const width = values.length / length;
+  for (let i = 0; i < length; i += 1) {
+    const row = first + i;
+    if (labels && plan.ignore !== null && labels[row] === plan.ignore) continue;
+    if (weights && weights[row] === 0) continue;
+    let sum = 0;
+    for (let j = 0; j < width; j += 1) sum += values[i * width + j];
+    losses[row] = sum / width;
+  }
+  derived = new Map();
+}
+
+/** Return the numbers that are looked at: losses of a candidate, or first minus second. */
+function valuesOf(source) {
+  if (!Array.isArray(source)) return candidates[source].losses;
+  return cached(`values ${source}`, () => {
+    const [one, other] = source.map((each) => candidates[each].losses);
+    return one.map((value, row) => value - other[row]);
+  });
+}
+
+function cached(key, make) {
+  if (!derived.has(key)) derived.set(key, make());
+  return derived.get(key);
+}
+
+/** Return finite values of some rows in ascending order, enough of them to place the edges. */
+function sampleOf(values) {
+  const step = Math.max(1, Math.floor(rows / 20000));
+  const found = [];
+  for (let row = 0; row < rows; row += step) if (Number.isFinite(values[row])) found.push(values[row]);
+  return Float64Array.from(found).sort();
+}
+
+function extremesOf(values) {
+  let [low, high, least] = [Infinity, -Infinity, Infinity];
+  for (let row = 0; row < rows; row += 1) {
+    const value = values[row];
+    if (!Number.isFinite(value)) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+    if (value > 0 && value < least) least = value;
+  }
+  return { low, high, least };
+}
+
+/** Return the edges of the bars. The outer ones also have what is beyond them. */
+function edgesOf(values, scale) {
+  const { low, high, least } = extremesOf(values);
+  if (!(high >= low)) return null;
+  const sample = sampleOf(values);
+  const at = (share) => sample[Math.floor(share * (sample.length - 1))];
+  const edges = new Float64Array(BINS + 1);
+  if (scale === "log" && low >= 0 && high > 0) {
+    const begin = Math.log(Math.max(least, Math.min(at(0.002) || least, high) || least, high * 1e-12));
+    const step = (Math.log(high) - begin || 1) / BINS;
+    for (let i = 0; i <= BINS; i += 1) edges[i] = Math.exp(begin + i * step);
+    return { edges, place: (value) => (Math.log(value) - begin) / step, log: true };
+  }
+  // A few rows far out would press all others into one bar.
+  let [from, to] = [low, high];
+  if (to > at(0.995) + (at(0.995) - at(0.005))) to = at(0.995);
+  if (from < at(0.005) - (at(0.995) - at(0.005))) from = at(0.005);
+  if (low < 0 && high > 0) [from, to] = [-Math.max(-from, to), Math.max(-from, to)];
+  const step = (to - from || Math.abs(to) || 1) / BINS;
+  for (let i = 0; i <= BINS; i += 1) edges[i] = from + i * step;
+  return { edges, place: (value) => (value - from) / step, log: false };
+}
+
+/** Return the edges and the bar of each row. */
+function binsOf(source, scale) {
+  return cached(`bins ${source} ${scale}`, () => {
+    const values = valuesOf(source);
+    const found = edgesOf(values, scale);
+    const index = new Uint8Array(rows).fill(NO_BIN);
+    if (!found) return { edges: new Float64Array(2), index, log: false };
+    for (let row = 0; row < rows; row += 1) {
+      const value = values[row];
+      if (value > -Infinity && value < Infinity) index[row] = Math.max(0, Math.min(BINS - 1, found.place(value)));
+    }
+    return { edges: found.edges, index, log: found.log };
+  });
+}
+
+/** Return the rows by value, the largest first: of differences, by magnitude. */
+function orderOf(source) {
+  return cached(`order ${source}`, () => {
+    const values = valuesOf(source);
+    const bySize = Array.isArray(source);
+    const keys = new BigUint64Array(rows);
+    const words = new Uint32Array(keys.buffer);
+    const float = new Float32Array(1);
+    const bits = new Uint32Array(float.buffer);
+    for (let row = 0; row < rows; row += 1) {
+      // Bits of a float in the order of its values, so that the browser's own sort can be used.
+      [float[0]] = [bySize ? Math.abs(values[row]) : values[row]];
+      const key = bits[0] >> 31 ? ~bits[0] : bits[0] | 0x80000000;
+      words[2 * row] = rows - 1 - row;
+      words[2 * row + 1] = Number.isNaN(float[0]) ? 0 : key;
+    }
+    keys.sort();
+    const order = new Uint32Array(rows);
+    for (let i = 0; i < rows; i += 1) order[i] = rows - 1 - words[2 * (rows - 1 - i)];
+    return order;
+  });
+}
+
+/**
+ * What is looked at. Slices are labels by column; rows of one column are any of its labels.
+ * @typedef {object} Look
+ * @property {number | [number, number]} source a candidate, or first minus second
+ * @property {"log" | "linear"} scale
+ * @property {[number, number] | null} brush
+ * @property {Record<string, string[]>} slices
+ * @property {number[]} rows those that were picked
+ * @property {number} top how many rows to list
+ */
+
+const BRUSH = 1;
+const PICKED = 2;
+/** The mark of rows without a finite loss, which nothing takes off. */
+const NO_LOSS = 4;
+/** The filter of the i-th column of slices, of which there are at most 12. */
+const sliceFilter = (i) => 8 << i;
+
+/** Of each row, the filters that it fails; kept between looks. */
+let fails = new Uint16Array(0);
+
+/** Mark which filters each row fails. A filter that is not set costs nothing. */
+function mark(look, values, index) {
+  fails = cached("fails", () => new Uint16Array(rows));
+  fails.set(cached(`without ${look.source}`, () => {
+    const without = new Uint16Array(rows);
+    for (let row = 0; row < rows; row += 1) if (index[row] === NO_BIN) without[row] = NO_LOSS;
+    return without;
+  }));
+  if (look.brush) {
+    const [low, high] = look.brush;
+    for (let row = 0; row < rows; row += 1) if (!(values[row] >= low && values[row] <= high)) fails[row] |= BRUSH;
+  }
+  if (look.rows.length) {
+    for (let row = 0; row < rows; row += 1) fails[row] |= PICKED;
+    for (const row of look.rows) fails[row] &= ~PICKED;
+  }
+  [...sliced].forEach(([name, { codes, labels: texts }], i) => {
+    const chosen = look.slices[name];
+    if (!chosen?.length) return;
+    const passes = Uint8Array.from(texts, (each) => (chosen.includes(each) ? 1 : 0));
+    for (let row = 0; row < rows; row += 1) if (passes[codes[row]] === 0) fails[row] |= sliceFilter(i);
+  });
+}
+
+/** Count the rows in each bar that fail no filter but those of `except`. */
+function countBars(index, except) {
+  const counts = new Float64Array(NO_BIN + 1);
+  for (let row = 0; row < rows; row += 1) if ((fails[row] & ~except) === 0) counts[index[row]] += 1;
+  return counts.slice(0, BINS);
+}
+
+/**
+ * Return by code the sums from which a weighted mean and its standard error (delta method) follow,
+ * of the rows that fail no filter but `except`. Values are measured from `origin`: large ones keep
+ * their spread.
+ */
+function groupBy(codes, size, values, origin, except) {
+  const [counts, sums, squares, firsts, seconds, crosses] = Array.from({ length: 6 }, () => new Float64Array(size));
+  for (let row = 0; row < rows; row += 1) {
+    if ((fails[row] & ~except) !== 0) continue;
+    const code = codes === null ? 0 : codes[row];
+    const value = values[row] - origin;
+    counts[code] += 1;
+    if (weights === null) {
+      firsts[code] += value;
+      seconds[code] += value * value;
+      continue;
+    }
+    const weight = weights[row];
+    sums[code] += weight;
+    squares[code] += weight * weight;
+    firsts[code] += weight * value;
+    crosses[code] += weight * weight * value;
+    seconds[code] += weight * weight * value * value;
+  }
+  return weights === null ? [counts, counts, counts, firsts, firsts, seconds] : [counts, sums, squares, firsts, crosses, seconds];
+}
+
+/** Return an estimate for each group of `groupBy`. */
+function estimates([counts, sums, squares, firsts, crosses, seconds], origin) {
+  return Array.from(counts, (count, at) => {
+    const mean = firsts[at] / sums[at];
+    const spread = Math.max(0, seconds[at] - 2 * mean * crosses[at] + mean * mean * squares[at]);
+    const error = count > 1 ? Math.sqrt((count / (count - 1)) * spread) / sums[at] : NaN;
+    return { count, mean: mean + origin, error };
+  });
+}
+
+/** Return the sums of all groups. */
+const together = (groups) => groups.map((each) => [each.reduce((sum, value) => sum + value, 0)]);
+
+/** Return how many rows the first of two candidates wins, and how many are equal. */
+function outcomes(values) {
+  let [wins, ties] = [0, 0];
+  for (let row = 0; row < rows; row += 1) {
+    if (fails[row] !== 0) continue;
+    if (values[row] < 0) wins += 1;
+    else if (values[row] === 0) ties += 1;
+  }
+  return { wins, ties };
+}
+
+/** Return by confidence: how many rows, the sum of their confidence, and how many are right. */
+function calibrate(source) {
+  const { predicted, confidence } = candidates[source];
+  const cells = cached(`cells ${source}`, () => {
+    const found = new Uint8Array(rows);
+    for (let row = 0; row < rows; row += 1) {
+      const bin = Math.min(CONFIDENCE_BINS - 1, Math.floor(confidence[row] * CONFIDENCE_BINS));
+      found[row] = 2 * bin + (predicted[row] === labels[row] ? 1 : 0);
+    }
+    return found;
+  });
+  const counts = new Float64Array(2 * CONFIDENCE_BINS);
+  const sums = new Float64Array(2 * CONFIDENCE_BINS);
+  for (let row = 0; row < rows; row += 1) {
+    if (fails[row] !== 0) continue;
+    counts[cells[row]] += 1;
+    sums[cells[row]] += confidence[row];
+  }
+  return Array.from({ length: CONFIDENCE_BINS }, (_, bin) => ({
+    count: counts[2 * bin] + counts[2 * bin + 1],
+    confidence: sums[2 * bin] + sums[2 * bin + 1],
+    right: counts[2 * bin + 1],
+  }));
+}
+
+/** Return the sums of all rows that pass: those of a table of slices that filters nothing, if any. */
+function totalOf(look, groups, values, origin) {
+  const free = [...sliced.keys()].findIndex((name) => !look.slices[name]?.length);
+  return together(free < 0 ? groupBy(null, 1, values, origin, 0) : groups[free]);
+}
+
+/** Answer a look: bars, totals, slices, calibration and rows, each under the filters of the others. */
+function view(look) {
+  const pair = Array.isArray(look.source);
+  const { edges, index, log } = binsOf(look.source, look.scale);
+  const values = valuesOf(look.source);
+  const origin = cached(`origin ${look.source}`, () => sampleOf(values).reduce((sum, each, _, { length }) => sum + each / length, 0));
+  mark(look, values, index);
+  const all = cached(`all ${look.source} ${look.scale}`, () => countBars(index, -1));
+  const groups = [...sliced.values()].map(({ codes, labels: { length } }, i) => groupBy(codes, length, values, origin, sliceFilter(i)));
+  const slices = [...sliced].map(([name, { labels: texts }], i) => [name, estimates(groups[i], origin).map((each, at) => ({ label: texts[at], ...each }))]);
+  // Dragging a brush leaves the bars as they are: they show what passes the other filters.
+  const bars = JSON.stringify(["passing", look.source, look.scale, look.slices, look.rows]);
+  return {
+    edges, log, all,
+    passing: cached(bars, () => countBars(index, BRUSH)),
+    total: estimates(totalOf(look, groups, values, origin), origin)[0],
+    slices: Object.fromEntries(slices),
+    ...(pair && outcomes(values)),
+    calibration: !pair && candidates[look.source].predicted ? calibrate(look.source) : null,
+    rows: look.top ? topRows(look.source, look.top) : [],
+  };
+}
+
+/** Return the first rows, by value, that pass. */
+function topRows(source, most) {
+  const found = [];
+  for (const row of orderOf(source)) {
+    if (fails[row] === 0) found.push(rowFacts(row));
+    if (found.length === most) break;
+  }
+  return found;
+}
+
+/** Return what is known of a row. */
+function rowFacts(row) {
+  const id = plan.ids ? textAt(columns.get(plan.ids), row) : row;
+  return {
+    row,
+    id,
+    losses: candidates.map(({ losses }) => losses[row]),
+    predicted: candidates.map(({ predicted }) => (predicted ? predicted[row] : null)),
+    confidence: candidates.map(({ confidence }) => (confidence ? confidence[row] : null)),
+    label: labels ? labels[row] : null,
+    slices: Object.fromEntries([...sliced].map(([name, { codes, labels: texts }]) => [name, texts[codes[row]]])),
+    weight: weights ? weights[row] : 1,
+  };
+}
+
+const textAt = (column, row) => column.labels?.[column.data[row]] ?? column.data[row];
+
+/** Return rows whose label the candidate is sure to be another, those of the largest loss first. */
+function suspicious({ candidate, confidence: least, most }) {
+  const { predicted, confidence } = candidates[candidate];
+  if (!predicted) return [];
+  const found = [];
+  for (const row of orderOf(candidate)) {
+    const wrong = Number.isFinite(candidates[candidate].losses[row]) && predicted[row] !== labels[row];
+    if (wrong && confidence[row] >= least) found.push(rowFacts(row));
+    if (found.length === most) break;
+  }
+  return found;
+}
+
+/** Return the values of some rows in each column: numbers, lists of them, or texts. */
+function rowValues({ rows: wanted, names }) {
+  return wanted.map((row) =>
+    Object.fromEntries(
+      names.map((name) => {
+        const column = columns.get(name);
+        const width = column.data.length / column.shape[0];
+        const value = column.shape.length > 1 ? Array.from(column.data.slice(row * width, (row + 1) * width)) : textAt(column, row);
+        return [name, value];
+      }),
+    ),
+  );
+}
+
+const OPERATIONS = {
+  open: async ({ files }, progress) => keep(await readFiles(files, progress)),
+  take: ({ columns: given }) => keep(given),
+  prepare: ({ plan: wanted }) => prepare(wanted),
+  piece: ({ first, length }) => {
+    predict(first, length);
+    return partsOf(length, (i) => first + i);
+  },
+  parts: ({ rows: wanted }) => partsOf(wanted.length, (i) => wanted[i]),
+  losses: keepLosses,
+  view,
+  suspicious,
+  rowValues,
+};
+
+self.onmessage = async ({ data: { id, operation, input } }) => {
+  const progress = (share) => self.postMessage({ id, progress: share });
+  try {
+    const result = await OPERATIONS[operation](input, progress);
+    const buffers = result && operation === "piece" ? Object.values(result).filter((each) => each instanceof ArrayBuffer) : [];
+    self.postMessage({ id, result }, buffers);
+  } catch (error) {
+    self.postMessage({ id, error: error.message });
+  }
+};
