@@ -154,6 +154,6 @@ def test_parts_merge() -> None:
 def test_it_is_shown(compared: Comparison) -> None:
     """In a console, a notebook and as a table."""
     assert repr(compared).startswith("<Comparison of mse_loss, 900 rows: ")
-    assert "<caption>mse_loss, b</caption>" in compared._repr_html_()
+    assert " is better than b: the loss is lower by" in compared._repr_html_()
     frame = compared.to_frame()
     assert frame["candidate"].tolist() == ["a"] * 4 + ["b"] * 4 + ["c"] * 4

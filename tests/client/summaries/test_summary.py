@@ -232,7 +232,6 @@ def test_losses_that_are_not_finite(case: str) -> None:
     assert (summary.nan_count, summary.infinite_count) == (nans, infinite)
     assert math.isnan(summary.standard_error)
     assert words in repr(summary)
-    assert words in summary._repr_html_()
     json.dumps(summary.to_dict(), allow_nan=False)
 
 
@@ -244,12 +243,12 @@ def test_ignored_rows_take_no_part() -> None:
 
 
 def test_it_is_short_and_readable() -> None:
-    """In a console, and as a table in a notebook."""
+    """In a console, and in a notebook."""
     summary = _summary(np.arange(1000.0) % 2, tables=(("country",),))
     assert repr(summary) == (
         "<Summary of mse_loss: 1,000 rows, mean 0.5 (95 % 0.468995 to 0.531005)>"
     )
-    assert "<td>country = France</td>" in summary._repr_html_()
+    assert "Slices by country" in summary._repr_html_()
     assert "too few for the normal law" in repr(_summary([1.0, 2.0]))
 
 

@@ -117,6 +117,11 @@ class EvaluationResult:
     shared with a server on the same machine), `"local"` (one message that stayed on the
     machine, without gRPC), `"many"` or `"stream"`."""
 
+    def _repr_html_(self) -> str:
+        from losswire.client._report.notebook import result_fragment  # noqa: PLC0415 - for notebooks
+
+        return result_fragment(self)
+
 
 class OneAnswer(NamedTuple):
     """The answer to one evaluation."""

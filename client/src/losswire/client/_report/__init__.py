@@ -32,9 +32,11 @@ def comparison_page(comparison: ComparisonLike) -> str:
 
 def _page(title: str, body: Html) -> str:
     """Return a whole page; only the style and the script that it contains may run."""
-    style, script = (
-        _FOLDER.joinpath(each).read_text("utf-8") for each in ("style.css", "script.js")
+    drawings, own, script = (
+        _FOLDER.joinpath(each).read_text("utf-8")
+        for each in ("drawings.css", "style.css", "script.js")
     )
+    style = drawings + own
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"

@@ -150,9 +150,7 @@ def _head(comparison: ComparisonLike, pairs: Sequence[Pair]) -> Html:
             element(
                 "ul",
                 *(
-                    element(
-                        "li", " ".join(filter(None, (each.verdict, _exceptions(message, each))))
-                    )
+                    element("li", " ".join(filter(None, (each.verdict, exceptions(message, each)))))
                     for each in pairs
                 ),
             )
@@ -160,13 +158,13 @@ def _head(comparison: ComparisonLike, pairs: Sequence[Pair]) -> Html:
         if len(pairs) > 1
         else []
     )
-    exceptions = _exceptions(message, only) if len(pairs) == 1 else None
+    other = exceptions(message, only) if len(pairs) == 1 else None
     return element(
         "header",
         element("p", f"Losswire comparison \u00b7 {message.loss}", class_="kicker"),
         element("h1", first),
         *others,
-        element("p", exceptions, class_="lead") if exceptions else None,
+        element("p", other, class_="lead") if other else None,
         differences.hero(only) if len(pairs) == 1 else None,
         facts(_facts(comparison)),
         paragraph(
@@ -177,7 +175,7 @@ def _head(comparison: ComparisonLike, pairs: Sequence[Pair]) -> Html:
     )
 
 
-def _exceptions(message: LossSummary, pair: Pair) -> str | None:
+def exceptions(message: LossSummary, pair: Pair) -> str | None:
     """Return in which slices the verdict is the other way round."""
     single = [each.columns[0] for each in message.tables if len(each.columns) == 1]
     if differences.kind(pair.difference) == "tie":
@@ -256,13 +254,13 @@ def _side_by_side(comparison: ComparisonLike) -> Html:
     figures = {each: comparison[each] for each in comparison.candidates}
     return section(
         "Each candidate",
-        _means(figures, message.loss),
+        means(figures, message.loss),
         _numbers(figures, comparison.accuracy),
         *(_worst(message, k, each) for k, each in enumerate(figures)),
     )
 
 
-def _means(figures: Mapping[str, Figures], loss: str) -> Html:
+def means(figures: Mapping[str, Figures], loss: str) -> Html:
     """Return the means with their intervals on one axis."""
     whiskers = [
         forest.whisker(each.finite_mean, each.interval(), small=each.small)

@@ -76,8 +76,8 @@ def overall(pairs: Sequence[Pair], loss: str) -> Html:
     return section(
         "Difference, row by row",
         _forest(pairs, loss),
-        *(_grid([_wins(each) for each in pairs])),
-        *(_grid([drawn for each in pairs if (drawn := _distribution(each, loss))])),
+        *(_grid([wins(each) for each in pairs])),
+        *(_grid([drawn for each in pairs if (drawn := distribution(each, loss))])),
     )
 
 
@@ -144,7 +144,7 @@ def _verdict(difference: Difference, pair: Pair) -> Cell:
     return Cell(text, None, "verdict" if text.endswith("better") else "quiet")
 
 
-def _wins(pair: Pair) -> Html:
+def wins(pair: Pair) -> Html:
     """Return how often each has the smaller loss."""
     one = pair.state
     rows = one.wins + one.ties + one.losses or 1
@@ -177,7 +177,7 @@ def _wins(pair: Pair) -> Html:
     )
 
 
-def _distribution(pair: Pair, loss: str) -> Html | None:
+def distribution(pair: Pair, loss: str) -> Html | None:
     """Return the histogram of the differences, with zero in the middle."""
     fine = bars_of(pair.state.sketch)
     whole = total(fine)
@@ -234,14 +234,14 @@ def by_slice(column: str, pairs: Sequence[Pair], most: int) -> Html:
         *(
             join(
                 element("h3", each.title) if len(pairs) > 1 else None,
-                _slices(column, each, most),
+                slices(column, each, most),
             )
             for each in pairs
         ),
     )
 
 
-def _slices(column: str, pair: Pair, most: int) -> Html:
+def slices(column: str, pair: Pair, most: int) -> Html:
     """Return the slices of one table for one pair, the largest difference first."""
     found: list[SliceDifference] = sorted(
         pair.difference.by_slice(column), key=lambda each: _first(each.difference.mean)

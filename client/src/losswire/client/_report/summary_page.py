@@ -87,7 +87,7 @@ def _head(summary: SummaryLike, lifts: Mapping[str, Sequence[Lift]]) -> Html:
     more = [words.rows_sentence(summary)]
     if has_values:
         more.append(words.spread_sentence(summary))
-    slices = words.slices_sentence(_single(message, lifts))
+    slices = words.slices_sentence(single_columns(message, lifts))
     return element(
         "header",
         element("p", "Losswire evaluation", class_="kicker"),
@@ -105,7 +105,7 @@ def _head(summary: SummaryLike, lifts: Mapping[str, Sequence[Lift]]) -> Html:
     )
 
 
-def _single(
+def single_columns(
     message: LossSummary, lifts: Mapping[str, Sequence[Lift]]
 ) -> Mapping[str, Sequence[Lift]]:
     """Return the tables of single columns; all where there are none."""
@@ -160,35 +160,47 @@ def _derived(figures: Figures) -> list[tuple[str, str | Html]]:
     ]
 
 
-def _distribution(summary: SummaryLike) -> Html:
-    """Return histograms, the cumulative curve, and the table of quantiles."""
+def log_figure(summary: SummaryLike) -> Html:
+    """Return the logarithmic histogram of all row losses, with the mean and some quantiles."""
     message = summary.message
-    sketch = message.total.distributions[0].sketch
     unit = unit_of(message)
     marks = [
         Mark(f"{quantile_name(q)} {numbers.significant(summary.quantile(q))}", summary.quantile(q))
         for q in QUANTILES
     ]
     mean_mark = Mark(f"mean {words.mean(summary)}", summary.finite_mean, "mean", summary.interval())
-    logarithmic, axis = log_bars(bars_of(coarser(sketch, _BARS)))
-    fine = bars_of(sketch)
+    bars, axis = _log_bars_of(summary)
+    return figure(
+        "Histogram, logarithmic",
+        charts.histogram(
+            f"Logarithmic histogram of {message.loss}. {words.spread_sentence(summary)}",
+            bars,
+            axis,
+            unit=unit,
+            marks=[*marks, mean_mark],
+        ),
+        bars_table("Histogram, logarithmic", bars, unit),
+    )
+
+
+def _log_bars_of(summary: SummaryLike) -> tuple[list[Bar], Axis]:
+    """Return the bars of all row losses for a logarithmic axis, and the axis."""
+    return log_bars(bars_of(coarser(summary.message.total.distributions[0].sketch, _BARS)))
+
+
+def _distribution(summary: SummaryLike) -> Html:
+    """Return histograms, the cumulative curve, and the table of quantiles."""
+    message = summary.message
+    unit = unit_of(message)
+    _, axis = _log_bars_of(summary)
+    fine = bars_of(message.total.distributions[0].sketch)
     linear, straight, beyond = linear_bars(fine, summary.quantile(0), summary.quantile(0.99))
     points = cumulative(fine, 160, axis.place)
     loss = message.loss
     return section(
         "Distribution of the row losses",
         _numbers(summary),
-        figure(
-            "Histogram, logarithmic",
-            charts.histogram(
-                f"Logarithmic histogram of {loss}. {words.spread_sentence(summary)}",
-                logarithmic,
-                axis,
-                unit=unit,
-                marks=[*marks, mean_mark],
-            ),
-            bars_table("Histogram, logarithmic", logarithmic, unit),
-        ),
+        log_figure(summary),
         element(
             "div",
             figure(

@@ -70,6 +70,11 @@ class Run:
             )
         return contents_of(self.message)
 
+    def _repr_html_(self) -> str:
+        from losswire.client._report.notebook import run_fragment  # noqa: PLC0415 - for notebooks
+
+        return run_fragment(self, self.summary if self.message.HasField("summary") else None)
+
 
 def read_run(message: run_service_pb2.Run) -> Run:
     """Return the run of a message."""

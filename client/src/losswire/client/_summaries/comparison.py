@@ -1,14 +1,13 @@
 """Several models compared over the same rows."""
 
 import difflib
-import html
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from losswire.client._summaries.state import State, write_page
-from losswire.client._summaries.tables import frame_of, html_of, pandas
+from losswire.client._summaries.tables import frame_of, pandas
 from losswire.summaries.figures.candidates import CandidateStatistics
 from losswire.summaries.figures.difference import Difference, SliceDifference
 from losswire.summaries.figures.documents import difference_of, differences, to_dict
@@ -184,6 +183,6 @@ class Comparison(State, Mapping[str, CandidateStatistics]):
         return f"<Comparison of {self.loss}, {self.rows:,} rows: {verdicts}>"
 
     def _repr_html_(self) -> str:
-        tables = [html_of(f"{self.loss}, {name}", each, {}) for name, each in self.items()]
-        verdicts = [f"<p>{html.escape(each.verdict)}</p>" for each in differences(self.message)]
-        return "".join([*verdicts, *tables])
+        from losswire.client._report.notebook import comparison_fragment  # noqa: PLC0415 - as above
+
+        return comparison_fragment(self)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from losswire.client._summaries.state import State, write_page
-from losswire.client._summaries.tables import frame_of, html_of
+from losswire.client._summaries.tables import frame_of
 from losswire.summaries.figures.candidates import slices_of, worst_of
 from losswire.summaries.figures.documents import to_dict
 from losswire.summaries.figures.row_loss import RowLoss
@@ -100,4 +100,6 @@ class Summary(State, Statistics):
         return f"<Summary of {self.loss}: {sentence(self)}>"
 
     def _repr_html_(self) -> str:
-        return html_of(self.loss, self, self.slices)
+        from losswire.client._report.notebook import summary_fragment  # noqa: PLC0415 - as above
+
+        return summary_fragment(self)

@@ -1,14 +1,10 @@
-"""Figures of summaries as tables: for pandas and notebooks."""
+"""Tables of slices: for pandas and notebooks."""
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
 from losswire.summaries.figures.slices import SliceTable
-from losswire.summaries.figures.statistics import QUANTILES, Statistics, warnings
-
-_SHOWN = 10
-"""The most slices of a table in a notebook."""
+from losswire.summaries.figures.statistics import QUANTILES, Statistics
 
 
 def pandas() -> Any:
@@ -51,32 +47,11 @@ def _columns(of: Statistics) -> dict[str, Any]:
     }
 
 
-def html_of(title: str, total: Statistics, slices: Mapping[str, SliceTable]) -> str:
-    """Return a small table for notebooks."""
-    rows = [_html_row("all rows", total)]
-    for name, table in slices.items():
-        shown = list(table)[:_SHOWN]
-        rows += [_html_row(f"{name} = {label}", table[label]) for label in shown]
-        if len(table) > _SHOWN:
-            text = html.escape(f"{name}: {len(table) - _SHOWN} more")
-            rows.append(f"<tr><td>{text}</td></tr>")
-    notes = "; ".join(warnings(total))
-    caption = html.escape(f"{title}: {notes}" if notes else title)
-    names = ("", "rows", "mean", "95 %", "std", "median", "max")
-    head = "".join(f"<th>{each}</th>" for each in names)
-    return f"<table><caption>{caption}</caption><tr>{head}</tr>{''.join(rows)}</table>"
+def _drawn(slices: SliceTable) -> str:
+    """Return a table of slices as a notebook shows it."""
+    from losswire.client._report.notebook import slices_fragment  # noqa: PLC0415 - for notebooks
+
+    return slices_fragment(slices.name, slices.loss, slices.by_lift(), slices.whole)
 
 
-def _html_row(name: str, of: Statistics) -> str:
-    low, high = of.interval()
-    maximum = "" if of.maximum is None else f"{of.maximum:.6g}"
-    cells = (
-        html.escape(name),
-        f"{of.count:,}",
-        f"{of.mean:.6g}",
-        f"{low:.6g} to {high:.6g}",
-        f"{of.std:.4g}",
-        f"{of.quantile(0.5):.4g}",
-        maximum,
-    )
-    return f"<tr>{''.join(f'<td>{each}</td>' for each in cells)}</tr>"
+SliceTable.drawing = _drawn

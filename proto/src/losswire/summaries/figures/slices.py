@@ -4,7 +4,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from losswire.summaries import statistics
 from losswire.summaries.figures.statistics import Statistics
@@ -131,6 +131,9 @@ class SliceTable(Table[Statistics]):
         (['2024', '2025'], 9.0)
     """
 
+    drawing: ClassVar[Callable[["SliceTable"], str] | None] = None
+    """Returns a table as HTML for notebooks; set by the SDK, which can draw."""
+
     def __init__(
         self,
         message: summary_pb2.SliceTable,
@@ -140,8 +143,19 @@ class SliceTable(Table[Statistics]):
     ) -> None:
         """Wrap the slices of a message, which are parts of `total`."""
         super().__init__(message, lambda group: Statistics(group, loss, candidate))
+        self._loss = loss
         self._total = total
         self._candidate = candidate
+
+    @property
+    def loss(self) -> str:
+        """The loss's name."""
+        return self._loss
+
+    @property
+    def whole(self) -> Statistics:
+        """All rows, of which the slices are parts."""
+        return Statistics(self._total, self._loss, self._candidate)
 
     def by_lift(self) -> list[Lift]:
         """Return how much each slice differs from all rows, the largest lift first.
@@ -173,6 +187,10 @@ class SliceTable(Table[Statistics]):
             )
         ]
         return sorted(found, key=lambda each: (math.isnan(each.lift), -each.lift, each.label))
+
+    def _repr_html_(self) -> str | None:
+        draw = type(self).drawing
+        return None if draw is None else draw(self)
 
 
 _SHOWN = 5
