@@ -1,0 +1,1 @@
+/** The same evaluation as code in other languages. */
