@@ -12,7 +12,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from losswire.server.app import App, StartError
+from losswire.server.address import StartError
+from losswire.server.app import App
 from losswire.server.settings import MIB, Settings
 from tests.support.harness import Child
 from tests.support.inside import PATIENCE

@@ -1,11 +1,11 @@
 """A running server: creates the evaluator and the services, starts and stops them."""
 
 import asyncio
-import ipaddress
 import logging
 import secrets
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from losswire.server import thresholds
+from losswire.server.address import Address, StartError
 from losswire.server.catalogue.registry import Registry, records_in
 from losswire.server.compute.devices.cuda import usable_bytes
 from losswire.server.compute.native import binding as native
@@ -63,71 +64,6 @@ _HEALTHY = ("", *(each.full_name for each in _SERVICES))
 _IDENTITY_ONLY = 1
 """The bit set of accepted compressions: none. A compressed message would be
 inflated before its size is checked."""
-
-
-class StartError(Exception):
-    """The server cannot start with its settings; the text says what to change."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The address to listen at."""
-
-    text: str
-    host: str
-    """Empty for a unix socket."""
-
-    @classmethod
-    def parse(cls, text: str) -> "Address":
-        """Read `HOST:PORT` or `unix:PATH`; StartError for anything else."""
-        if text.startswith("unix:"):
-            return cls(text, "")
-        host, colon, port = text.rpartition(":")
-        if not colon or not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 (the largest port)
-            message = f"--listen {text}: expected HOST:PORT or unix:PATH"
-            raise StartError(message)
-        return cls(text, host.strip("[]"))
-
-    @classmethod
-    def parse_tcp(cls, text: str, option: str) -> "Address":
-        """Read the `HOST:PORT` of an option; StartError for anything else."""
-        try:
-            address = cls.parse(text)
-        except StartError:
-            address = cls(text, "")
-        if address.host:
-            return address
-        message = f"{option} {text}: expected HOST:PORT"
-        raise StartError(message)
-
-    def check_allowed(self, option: str, *, allow_insecure: bool) -> None:
-        """Raise StartError when other machines can call, and that was not allowed."""
-        if self.local or allow_insecure:
-            return
-        message = (
-            f"{option} {self.text} can be reached from other machines, and the server has "
-            "neither TLS nor a token; say --allow-insecure if that is meant"
-        )
-        raise StartError(message)
-
-    @property
-    def port(self) -> int:
-        """The port."""
-        return int(self.text.rpartition(":")[2])
-
-    def with_port(self, port: int) -> str:
-        """Return the address with the port that was picked."""
-        return f"{self.text.rpartition(':')[0]}:{port}" if self.host else self.text
-
-    @property
-    def local(self) -> bool:
-        """Whether only this machine can call."""
-        if self.host in ("", "localhost"):
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
 
 
 def pick_device(name: str) -> torch.device:
@@ -183,6 +119,7 @@ class App:
         self._server: grpc.aio.Server | None = None
         self._region_socket: RegionSocket | None = None
         self._http: HttpServer | None = None
+        self._metrics: HttpServer | None = None
         self._ready = False
 
     async def start(self) -> str:
@@ -208,7 +145,10 @@ class App:
             _log.warning("no native rows in this installation: torch computes instead, and slower")
         self._worker.start(partial(loop.call_soon_threadsafe, self._on_lost))
         try:
+            began = time.monotonic()
             await run_selftest(self._evaluator)
+            if self._recorder is not None:
+                self._recorder.selftest_seconds = time.monotonic() - began
         except Exception as error:
             await self._end_sharing()
             message = f"{self._worker.device} does not compute: {error}"
@@ -219,17 +159,19 @@ class App:
         self._ready = True
         for name in _HEALTHY:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        if http is not None:
-            await http.start()
-            self._http = http
+        for each in http:
+            await each.start()
         return address.with_port(port)
 
     @property
     def http_address(self) -> str:
         """The address of the HTTP door, with the port that was picked; empty: there is none."""
-        if self._http is None:
-            return ""
-        return Address.parse(self._settings.http).with_port(self._http.port)
+        return "" if self._http is None else self._http.address
+
+    @property
+    def metrics_address(self) -> str:
+        """The address where metrics are read; empty: there is none."""
+        return "" if self._metrics is None else self._metrics.address
 
     @property
     def evaluator(self) -> Evaluator:
@@ -285,15 +227,13 @@ class App:
         )
         return server
 
-    def _bind_http(self) -> "HttpServer | None":
-        """Return the HTTP server, bound to its address; None when it was not requested."""
+    def _bind_http(self) -> "list[HttpServer]":
+        """Return the servers of HTTP and of metrics, bound to their addresses, as requested."""
         settings = self._settings
-        if not settings.http:
-            return None
-        address = Address.parse_tcp(settings.http, "--http")
-        address.check_allowed("--http", allow_insecure=settings.allow_insecure)
+        if self._recorder is None:
+            return []
         # Imported here: a server without HTTP starts sooner, in less memory.
-        from losswire.server.http.server import HttpServer  # noqa: PLC0415
+        from losswire.server.http.bind import bind_http, bind_metrics  # noqa: PLC0415
         from losswire.server.http.services import Services  # noqa: PLC0415
 
         services = Services(
@@ -303,12 +243,16 @@ class App:
             runs=self._runs,
             worker_id=self._worker_id,
             is_ready=lambda: self._ready and not self.device_lost,
+            recorder=self._recorder,
         )
+        self._http = bind_http(services) if settings.http else None
         try:
-            return HttpServer(services, address.host, address.port)
-        except OSError as error:
-            message = f"--http {address.text}: {error}"
-            raise StartError(message) from error
+            self._metrics = bind_metrics(services) if settings.metrics else None
+        except StartError:
+            if self._http is not None:
+                self._http.close()
+            raise
+        return [each for each in (self._http, self._metrics) if each is not None]
 
     def _share_memory(self, address: Address) -> RegionSocket | None:
         """Lease regions, if that was requested or only this machine can call."""
@@ -345,7 +289,7 @@ class App:
         self._summarizer.drain()
         if self._server is not None:
             seconds = self._settings.drain_seconds
-            http = [self._http.stop()] if self._http is not None else []
+            http = [each.stop() for each in (self._http, self._metrics) if each is not None]
             await asyncio.gather(self._server.stop(seconds), self._summaries.stop(seconds), *http)
             await self._end_sharing()
             self._worker.stop()

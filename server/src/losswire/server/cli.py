@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from losswire.server import __version__
-from losswire.server.app import App, StartError
+from losswire.server.address import StartError
+from losswire.server.app import App
 from losswire.server.runs.address import default_store
 from losswire.server.settings import MIB, Settings, available_cpus, available_memory
 
@@ -67,6 +68,8 @@ async def _serve(settings: Settings) -> int:
     print(f"listening on {address}", flush=True)  # noqa: T201 (a command line prints)
     if app.http_address:
         print(f"http on {app.http_address}", flush=True)  # noqa: T201 (likewise)
+    if app.metrics_address:
+        print(f"metrics on {app.metrics_address}", flush=True)  # noqa: T201 (likewise)
     await stopping.wait()
     await app.stop()
     return 1 if app.device_lost else 0

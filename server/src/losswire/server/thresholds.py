@@ -394,3 +394,10 @@ SLAB_COUNT: Final = 8
 USABLE_SHARE: Final = 0.9
 """Share of the device memory free at the start that evaluations may use; libraries take workspaces
 of their own, and freed blocks do not always fit the next request. Not measured: a safety margin."""
+
+METRICS_RUNS: Final = 20
+"""Saved runs whose losses metrics show, the newest ones: each is a native histogram of up to some
+thousand buckets and a few gauges for each candidate."""
+
+METRICS_RUN_BYTES: Final = 8 * _MIB
+"""The bytes of a saved run from which its losses are not shown: metrics keep what they show."""

@@ -7,14 +7,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route as Path
 from starlette.routing import Router
 
-from losswire.server.http import catalogue, evaluate, static
+from losswire.server.http import catalogue, evaluate, live, static
 from losswire.server.http.guard import GuardedPath
+from losswire.server.http.recorded import UNKNOWN, RecordedPath
 from losswire.server.http.route import Route
 from losswire.server.http.services import Services
 
 ROUTES: Final[Sequence[Route]] = (
     *catalogue.ROUTES,
     *evaluate.ROUTES,
+    *live.ROUTES,
     *static.ROUTES,
 )
 """Every route; a module of a feature adds its own `ROUTES` here."""
@@ -25,8 +27,8 @@ def make_application(services: Services, routes: Sequence[Route] = ROUTES) -> An
     by_path: dict[str, list[Route]] = {}
     for each in routes:
         by_path.setdefault(each.path, []).append(each)
-    paths = [Path(path, GuardedPath(services, found)) for path, found in by_path.items()]
-    router = Router(paths, redirect_slashes=False, default=GuardedPath(services, ()))
+    paths = [Path(path, _counted(services, path, found)) for path, found in by_path.items()]
+    router = Router(paths, redirect_slashes=False, default=_counted(services, UNKNOWN, ()))
     origins = services.settings.http_cors
     if not origins:
         return router
@@ -38,3 +40,8 @@ def make_application(services: Services, routes: Sequence[Route] = ROUTES) -> An
         expose_headers=["x-request-id", "retry-after"],
         max_age=600,
     )
+
+
+def _counted(services: Services, template: str, routes: Sequence[Route]) -> RecordedPath:
+    """Return the routes of one path, guarded and counted."""
+    return RecordedPath(GuardedPath(services, routes), template, services.recorder)

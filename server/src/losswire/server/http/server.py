@@ -2,26 +2,30 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
 
 from losswire.server import thresholds
+from losswire.server.address import Address
 from losswire.server.http.protocol import Connection
-from losswire.server.http.routes import make_application
+from losswire.server.http.route import Route
+from losswire.server.http.routes import ROUTES, make_application
 from losswire.server.http.services import Services
 
 
 class HttpServer:
     """Serves HTTP at one address."""
 
-    def __init__(self, services: Services, host: str, port: int) -> None:
+    def __init__(
+        self, services: Services, address: Address, routes: Sequence[Route] = ROUTES
+    ) -> None:
         """Bind the address, where port 0 picks a free one; OSError when that fails."""
-        self._socket = _bound(host, port)
-        self.port: int = self._socket.getsockname()[1]
+        self._socket = _bound(address.host, address.port)
+        self.address = address.with_port(self._socket.getsockname()[1])
         config = uvicorn.Config(
-            make_application(services),
+            make_application(services, routes),
             http=Connection,
             ws="none",
             loop="none",
@@ -42,10 +46,14 @@ class HttpServer:
         self._serving = asyncio.create_task(self._server.serve([self._socket]))
         await self._server.listens.wait()
 
+    def close(self) -> None:
+        """Release the address of a server that was not started."""
+        self._socket.close()
+
     async def stop(self) -> None:
         """Accept no further requests, let those in flight end, then cut the rest."""
         if self._serving is None:
-            self._socket.close()
+            self.close()
             return
         self._server.should_exit = True
         await self._serving

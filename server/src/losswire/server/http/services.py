@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.runs.keeper import RunKeeper
 from losswire.server.settings import Settings
@@ -22,3 +23,5 @@ class Services:
     """The random id of this process, as GetServerInfo returns it."""
     is_ready: Callable[[], bool]
     """Returns whether health reports SERVING."""
+    recorder: Recorder
+    """The counts of calls, stages and refusals."""

@@ -44,7 +44,9 @@ def exposition(metrics: ServerMetrics, runs: RunLosses, accept: str) -> tuple[st
     families = _Families([*metrics.collect(), *gauges(runs)])
     if _prefers_protobuf(accept):
         messages = [_message(each) for each in families.collect() if each.samples]
-        return CONTENT_TYPE, page([*messages, distributions(runs)])
+        if runs:
+            messages.append(distributions(runs))
+        return CONTENT_TYPE, page(messages)
     registry = CollectorRegistry()
     registry.register(families)
     encode, content_type = choose_encoder(accept)

@@ -87,6 +87,9 @@ class Recorder:
 
     def __init__(self) -> None:
         """Begin without counts."""
+        self.started = time.time()
+        """Seconds since 1970."""
+        self.selftest_seconds = 0.0
         self.methods: dict[str, Method] = {}
         self.requests: dict[tuple[str, str, int], Histogram] = {}
         """Seconds of HTTP requests by method, template of the path, and status."""

@@ -17,11 +17,11 @@ from losswire.v1.summary_pb2 import LossDistribution
 _LABELS: Final = ("run", "loss", "candidate")
 _NAME: Final = "losswire_run_loss"
 _FIGURES: Final = {
-    "mean": "Mean loss of a saved run.",
-    "standard_error": "Standard error of that mean.",
-    "count": "Rows of a saved run that take part.",
+    "mean": ("mean", "Mean loss of a saved run."),
+    "standard_error": ("standard_error", "Standard error of that mean."),
+    "rows": ("count", "Rows of a saved run that take part."),
 }
-"""The gauges by the field of RunFigures that they show."""
+"""The gauges by the end of their name: the field of RunFigures that they show, and a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ def distributions(losses: RunLosses) -> Any:  # noqa: ANN401 (a message made at 
 
 def gauges(losses: RunLosses) -> Iterator[Metric]:
     """Return the families of the figures."""
-    for end, text in _FIGURES.items():
+    for end, (field, text) in _FIGURES.items():
         family = GaugeMetricFamily(f"{_NAME}_{end}", text, labels=_LABELS)
         for each in losses:
             for figures in each.run.figures:
                 if figures.candidate == each.candidate:
-                    family.add_metric(each.labels, getattr(figures, end))
+                    family.add_metric(each.labels, getattr(figures, field))
         yield family
     saved = GaugeMetricFamily(
         "losswire_run_saved_timestamp_seconds", "When a run was saved.", labels=_LABELS

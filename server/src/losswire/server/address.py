@@ -1,0 +1,69 @@
+"""The addresses to listen at."""
+
+import ipaddress
+from dataclasses import dataclass
+
+
+class StartError(Exception):
+    """The server cannot start with its settings; the text says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The address to listen at."""
+
+    text: str
+    host: str
+    """Empty for a unix socket."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read `HOST:PORT` or `unix:PATH`; StartError for anything else."""
+        if text.startswith("unix:"):
+            return cls(text, "")
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 (the largest port)
+            message = f"--listen {text}: expected HOST:PORT or unix:PATH"
+            raise StartError(message)
+        return cls(text, host.strip("[]"))
+
+    @classmethod
+    def parse_tcp(cls, text: str, option: str) -> "Address":
+        """Read the `HOST:PORT` of an option; StartError for anything else."""
+        try:
+            address = cls.parse(text)
+        except StartError:
+            address = cls(text, "")
+        if address.host:
+            return address
+        message = f"{option} {text}: expected HOST:PORT"
+        raise StartError(message)
+
+    def check_allowed(self, option: str, *, allow_insecure: bool) -> None:
+        """Raise StartError when other machines can call, and that was not allowed."""
+        if self.local or allow_insecure:
+            return
+        message = (
+            f"{option} {self.text} can be reached from other machines, and the server has "
+            "neither TLS nor a token; say --allow-insecure if that is meant"
+        )
+        raise StartError(message)
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int(self.text.rpartition(":")[2])
+
+    def with_port(self, port: int) -> str:
+        """Return the address with the port that was picked."""
+        return f"{self.text.rpartition(':')[0]}:{port}" if self.host else self.text
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can call."""
+        if self.host in ("", "localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False

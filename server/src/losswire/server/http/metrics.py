@@ -1,0 +1,50 @@
+"""The page that Prometheus reads, at an address of its own."""
+
+from typing import Final
+
+from losswire.server import thresholds
+from losswire.server.http.answer import Answer
+from losswire.server.http.call import Call
+from losswire.server.http.reading import read
+from losswire.server.http.route import Handler, Route
+from losswire.server.http.services import Services
+from losswire.server.memory.residents import TENANT
+from losswire.server.metrics.exposition import exposition
+from losswire.server.metrics.families import ServerMetrics
+from losswire.server.metrics.run_losses import losses_of
+from losswire.server.runs.newest import NewestRuns
+
+_TEXT: Final = "text/plain"
+
+
+def routes(services: Services) -> tuple[Route, ...]:
+    """Return the routes of the address where metrics are read."""
+    return (
+        Route(
+            path="/metrics",
+            handler=_handler(services),
+            name="getMetrics",
+            summary="Read the metrics of the server",
+            tag="server",
+            answers={_TEXT: {"type": "string"}},
+        ),
+    )
+
+
+def _handler(services: Services) -> Handler:
+    metrics = ServerMetrics(services.recorder, lambda: read(services))
+    newest = NewestRuns(
+        services.runs,
+        TENANT,
+        count=thresholds.METRICS_RUNS,
+        max_run_bytes=thresholds.METRICS_RUN_BYTES,
+        page_bytes=thresholds.STORE_PAGE_BYTES,
+    )
+
+    async def get_metrics(call: Call) -> Answer:
+        """Return the page in the format that the reader wants most."""
+        losses = losses_of(await newest.read())
+        content_type, page = exposition(metrics, losses, call.headers.get("accept", ""))
+        return Answer(media_type=content_type, body=(page,))
+
+    return get_metrics
