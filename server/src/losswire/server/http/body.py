@@ -67,10 +67,10 @@ class Body:
         Raises OverLimitError for more than `limit` bytes, before they are read if they are
         declared.
         """
-        _check_size(self.declared_bytes or 0, limit)
+        check_size(self.declared_bytes or 0, limit)
         data = bytearray()
         async for part in self.parts():
-            _check_size(len(data) + len(part), limit)
+            check_size(len(data) + len(part), limit)
             # Not the declared size at once: to declare much costs a caller nothing.
             reservation.raise_to(len(data) + len(part))
             data += part
@@ -83,7 +83,8 @@ class Body:
             pass
 
 
-def _check_size(size_bytes: int, limit: int) -> None:
+def check_size(size_bytes: int, limit: int) -> None:
+    """Raise OverLimitError for a body of more bytes than the limit."""
     if size_bytes > limit:
         message = f"the body is larger than {limit} bytes"
         raise OverLimitError(message)

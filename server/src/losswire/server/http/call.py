@@ -14,7 +14,7 @@ from losswire.server.errors import (
     MalformedMessageError,
     WrongMediaTypeError,
 )
-from losswire.server.http.body import Body, Receive
+from losswire.server.http.body import Body, Receive, check_size
 from losswire.server.http.json_text import load, parsed_bytes
 from losswire.server.http.multipart import Part, read_parts
 from losswire.server.http.services import Services
@@ -110,6 +110,10 @@ class Call:
     async def json_object(self) -> dict[str, Any]:
         """Read and parse the body as a JSON object; MalformedMessageError for anything else."""
         return as_object(await self.json())
+
+    def check_json_size(self, size_bytes: int) -> None:
+        """Raise OverLimitError for more JSON than one request may hold."""
+        check_size(size_bytes, self.services.settings.max_message_bytes)
 
     async def parse(self, text: bytes) -> Any:  # noqa: ANN401 (likewise)
         """Parse JSON, off the event loop when it is long."""

@@ -9,14 +9,15 @@ from losswire.server.catalogue.record import LossRecord
 from losswire.server.errors import InvalidEvaluationError
 from losswire.server.http.json_text import NONFINITE
 from losswire.server.http.message_json import numbers
+from losswire.server.http.npy import read_npy
 from losswire.server.http.tensors import ENCODINGS, FindSpec, Reading, read_tensor
 from losswire.server.pipeline.decode import Detached
 from losswire.server.pipeline.field_path import path
 from losswire.v1 import evaluation_pb2, tensor_pb2
-from losswire.wire import encode_option
+from losswire.wire import MalformedTensorError, encode_option
 
 _INT64: Final = 1 << 63
-_FLOATS: Final = ("float32", "float32")
+_NO_FILES: Final[Mapping[str, memoryview]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,12 @@ class _Target:
 
 
 def read_evaluation(
-    content: Mapping[str, Any], record: LossRecord | None, find_spec: FindSpec
+    content: Mapping[str, Any],
+    record: LossRecord | None,
+    find_spec: FindSpec,
+    files: Mapping[str, memoryview] = _NO_FILES,
 ) -> Read:
-    """Read the JSON of an evaluation, on any thread.
+    """Read the JSON of an evaluation and its tensors in the .npy format, on any thread.
 
     Judges the form only: what the message can express is judged as for every other door. Raises
     InvalidEvaluationError with all violations.
@@ -59,6 +63,8 @@ def read_evaluation(
             target.reading.add(name[:64], "is no field of this request")
         elif value is not None:
             reader(target, name, value)
+    for name, data in files.items():
+        _read_file(target, name, data)
     if target.reading.violations:
         raise InvalidEvaluationError(target.reading.violations)
     return Read(target.evaluation, target.reading.detached, target.encoding)
@@ -76,20 +82,21 @@ def _read_inputs(target: _Target, name: str, value: object) -> None:
         target.reading.add(name, "must be an object of tensors")
         return
     for key, content in value.items():
-        guess = _types_of(target, key)
+        guess = number_types(target.record, key, wide=target.wide)
         tensor = read_tensor(content, path(name, key), guess, target.reading)
         if tensor is not None:
             target.evaluation.inputs[key].CopyFrom(tensor)
 
 
-def _types_of(target: _Target, name: str) -> tuple[str, str]:
-    """Return the data types of plain integers and of other numbers in an input."""
-    wide = "float64" if target.wide else "float32"
-    record = target.record
+def number_types(record: LossRecord | None, name: str, *, wide: bool) -> tuple[str, str]:
+    """Return the data types of plain integers and of other numbers in an input of a loss.
+
+    `wide`: float64 takes the place of float32. None: a loss that nobody knows.
+    """
+    real = "float64" if wide else "float32"
     specs = [each.inputs.get(name) for each in record.layouts] if record else []
-    if any(each is not None and "int64" in each.dtypes for each in specs):
-        return "int64", wide
-    return wide, wide
+    whole = any(each is not None and "int64" in each.dtypes for each in specs)
+    return ("int64" if whole else real), real
 
 
 def _read_tensor(target: _Target, name: str, value: object) -> None:
@@ -97,6 +104,28 @@ def _read_tensor(target: _Target, name: str, value: object) -> None:
     tensor = read_tensor(value, name, (wide, wide), target.reading)
     if tensor is not None:
         getattr(target.evaluation, name).CopyFrom(tensor)
+
+
+def _read_file(target: _Target, name: str, data: memoryview) -> None:
+    """Read a tensor in the .npy format, whose part is named by its field."""
+    evaluation, reading = target.evaluation, target.reading
+    group, _, key = name.partition(".")
+    if group == "inputs" and key:
+        where, is_there = path(group, key), key in evaluation.inputs
+    elif name in ("grad_output", "sample_weight"):
+        where, is_there = name, evaluation.HasField(name)  # type: ignore[arg-type]  # one of these two
+    else:
+        reading.add(name[:64], "is no part of this request; a tensor is inputs.NAME")
+        return
+    if is_there:
+        reading.add(where, "is there twice")
+        return
+    try:
+        tensor, reading.detached[where] = read_npy(data, where)
+    except MalformedTensorError as error:
+        reading.violations.extend(error.violations)
+        return
+    (evaluation.inputs[key] if key else getattr(evaluation, name)).CopyFrom(tensor)
 
 
 def _read_options(target: _Target, name: str, value: object) -> None:

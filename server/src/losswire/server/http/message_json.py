@@ -10,7 +10,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from losswire.server.http.json_text import number
-from losswire.v1 import evaluation_pb2, loss_info_pb2
+from losswire.v1 import evaluation_pb2, loss_info_pb2, tensor_pb2
 from losswire.wire import decode_option, is_repeated
 
 _OPTION: Final = evaluation_pb2.OptionValue.DESCRIPTOR.full_name
@@ -75,3 +75,8 @@ _known_names: dict[str, Mapping[int, str]] = {}
 def _names(enum: EnumDescriptor) -> Mapping[int, str]:
     """Return the short names of an enum, which are formed once."""
     return _known_names.setdefault(enum.full_name, short_names(enum))
+
+
+def data_type_name(data_type: int) -> str:
+    """Return the short name of a data type."""
+    return _names(tensor_pb2.DataType.DESCRIPTOR).get(data_type, "")

@@ -1,6 +1,6 @@
 """The parts of a multipart/form-data body, found in it without copying their data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,3 +76,23 @@ def _part(body: bytes | bytearray, start: int, stop: int) -> Part:
 def _header_of(text: str) -> Mapping[str, str]:
     lines = [each.partition(":") for each in text.split("\r\n")]
     return {name.strip().lower(): value.strip() for name, _, value in lines}
+
+
+def write_parts(
+    boundary: str, texts: Mapping[str, bytes], files: Mapping[str, Sequence[bytes | memoryview]]
+) -> list[bytes | memoryview]:
+    """Return a body of parts of JSON and of .npy files, whose data is not copied."""
+    body: list[bytes | memoryview] = []
+    for name, text in texts.items():
+        body += (_head(boundary, name, "application/json"), text, b"\r\n")
+    for name, pieces in files.items():
+        head = _head(boundary, f'{name}"; filename="{name}.npy', "application/octet-stream")
+        body += (head, *pieces, b"\r\n")
+    return [*body, f"--{boundary}--\r\n".encode()]
+
+
+def _head(boundary: str, name: str, media_type: str) -> bytes:
+    return (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n'
+        f"Content-Type: {media_type}\r\n\r\n"
+    ).encode()

@@ -1,25 +1,45 @@
 """The table of routes, from which both the application and the OpenAPI document are made."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route as Path
 from starlette.routing import Router
 
-from losswire.server.http import catalogue, evaluate, live, static
+from losswire.server.http import (
+    catalogue,
+    evaluate,
+    files,
+    live,
+    openapi,
+    residents,
+    schemas,
+    static,
+)
 from losswire.server.http.guard import GuardedPath
 from losswire.server.http.recorded import UNKNOWN, RecordedPath
-from losswire.server.http.route import Route
+from losswire.server.http.route import Route, Schema
 from losswire.server.http.services import Services
 
-ROUTES: Final[Sequence[Route]] = (
+_ROUTES: Final[Sequence[Route]] = (
     *catalogue.ROUTES,
     *evaluate.ROUTES,
+    *residents.ROUTES,
     *live.ROUTES,
+    *files.ROUTES,
     *static.ROUTES,
 )
 """Every route; a module of a feature adds its own `ROUTES` here."""
+
+_SCHEMAS: Final[Mapping[str, Schema]] = {
+    **schemas.SCHEMAS,
+    **live.SCHEMAS,
+}
+"""Every schema; a module of a feature adds its own `SCHEMAS` here."""
+
+ROUTES: Final[Sequence[Route]] = (*_ROUTES, openapi.document_route(_ROUTES, _SCHEMAS))
+"""The routes and the document that describes them."""
 
 
 def make_application(services: Services, routes: Sequence[Route] = ROUTES) -> Any:  # noqa: ANN401
