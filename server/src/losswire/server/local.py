@@ -1,7 +1,8 @@
-"""The service inside of the caller's own process, for the SDK's target `local:`.
+"""The service inside of the caller's own process, for the SDK's target `local:` and `losswire ui`.
 
-The SDK finds `local_server` by the entry point `losswire.local` of this distribution, so that it
-imports nothing of the service. Torch is imported when the first call needs it.
+The SDK finds `local_server` by the entry point `losswire.local` of this distribution, and
+`console_server` by `losswire.console`, so that it imports nothing of the service. Torch is imported
+when the first call needs it.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from urllib.parse import quote
 
 from losswire.server.settings import Settings, available_cpus, available_memory
 
@@ -45,10 +47,11 @@ class LocalServer:
     The SDK calls it through a unix socket; data sets are handed over as they are in memory.
     """
 
-    def __init__(self, device: str, threads: int) -> None:
-        """Prepare; `start` starts it."""
+    def __init__(self, device: str, threads: int, **settings: Any) -> None:  # noqa: ANN401 (of any setting)
+        """Prepare; `start` starts it. `settings` are further ones."""
         self._device = device
         self._threads = threads
+        self._settings = settings
         self._folder = _new_folder()
         self._process = os.getpid()
         self._lock = threading.Lock()
@@ -57,6 +60,7 @@ class LocalServer:
         """Settled once a start is over; None: there is none under way."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._summaries: DirectSummaries | None = None
+        self._http_address = ""
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
 
@@ -64,6 +68,11 @@ class LocalServer:
     def address(self) -> str:
         """The target to connect to, once it is started: `unix:PATH`."""
         return f"unix:{self._folder / 'grpc.sock'}"
+
+    @property
+    def http_address(self) -> str:
+        """HOST:PORT of the HTTP door, once it is started; empty where there is none."""
+        return self._http_address
 
     @property
     def is_ready(self) -> bool:
@@ -145,6 +154,7 @@ class LocalServer:
                 region_quota_bytes=budget // 4,
                 region_socket=str(self._folder / "regions.sock") if _can_share() else "",
                 drain_seconds=_DRAIN_SECONDS,
+                **self._settings,
             )
         )
         loop = asyncio.get_running_loop()
@@ -152,9 +162,54 @@ class LocalServer:
         await app.start()
         self._loop, self._stopping = loop, asyncio.Event()
         self._summaries = app.summaries
+        self._http_address = app.http_address
         ready.set_result(None)
         await self._stopping.wait()
         await app.stop()
+
+
+class ConsoleServer:
+    """A server on a thread of this process with the console, which can read one file."""
+
+    def __init__(self, device: str, threads: int, port: int, file: Path | None) -> None:
+        """Prepare; `start` starts it. Port 0 picks a free one."""
+        files = {} if file is None else {secrets.token_urlsafe(32): file}
+        # Imports SQLAlchemy, which the target `local:` does without.
+        from losswire.server.runs.address import default_store  # noqa: PLC0415
+
+        self._file_path = "".join(
+            f"/files/{token}/{quote(each.name)}" for token, each in files.items()
+        )
+        self._server = LocalServer(
+            device,
+            threads,
+            http=f"127.0.0.1:{port}",
+            http_files=files,
+            store=default_store(),
+        )
+
+    @property
+    def http_address(self) -> str:
+        """HOST:PORT of the console, once it is started."""
+        return self._server.http_address
+
+    @property
+    def grpc_address(self) -> str:
+        """The target of the gRPC services, once it is started."""
+        return self._server.address
+
+    @property
+    def file_path(self) -> str:
+        """The path at which the console reads the file; empty where there is none."""
+        return self._file_path
+
+    def start(self) -> None:
+        """Start it and wait until it serves; RuntimeError when it cannot."""
+        self._server.start()
+
+    def stop(self) -> None:
+        """End calls under way, then the server."""
+        self._server.stop()
 
 
 class _Executor(ThreadPoolExecutor):
@@ -193,6 +248,26 @@ def local_server(options: Mapping[str, str]) -> LocalServer:
     may use; `device` is `auto`, the default, `cpu` or `cuda`. Starts nothing. Raises ValueError
     for other options, RuntimeError in a forked child of a process whose server runs.
     """
+    key = _device_and_threads(options)
+    if _inherited_started:
+        raise RuntimeError(_FORKED)
+    with _lock:
+        if key not in _servers:
+            _servers[key] = LocalServer(*key)
+        return _servers[key]
+
+
+def console_server(options: Mapping[str, str], port: int, file: Path | None) -> ConsoleServer:
+    """Return a server with the console at a port of 127.0.0.1, 0 being a free one.
+
+    `options` are those of `local_server`; the console can read `file`. Starts nothing. Raises
+    ValueError for other options.
+    """
+    return ConsoleServer(*_device_and_threads(options), port, file)
+
+
+def _device_and_threads(options: Mapping[str, str]) -> tuple[str, int]:
+    """Read the options of a target; ValueError for what is wrong."""
     unknown = sorted(options.keys() - set(_OPTIONS))
     if unknown:
         expected = " and ".join(_OPTIONS)
@@ -206,13 +281,7 @@ def local_server(options: Mapping[str, str]) -> LocalServer:
     if not (threads.isascii() and threads.isdecimal() and int(threads) > 0):
         message = f"target: threads: expected a whole number greater than 0, got {threads!r}"
         raise ValueError(message)
-    if _inherited_started:
-        raise RuntimeError(_FORKED)
-    with _lock:
-        key = device, int(threads)
-        if key not in _servers:
-            _servers[key] = LocalServer(*key)
-        return _servers[key]
+    return device, int(threads)
 
 
 def _new_folder() -> Path:

@@ -7,11 +7,13 @@ nothing of it by name.
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
 SCHEME: Final = "local:"
 _GROUP: Final = "losswire.local"
+_CONSOLE_GROUP: Final = "losswire.console"
 
 
 class DirectListener(Protocol):
@@ -61,6 +63,28 @@ class LocalServer(Protocol):
         """Begin a SummarizeLosses, once it is started. Any thread may call."""
 
 
+class ConsoleServer(Protocol):
+    """A server in this process with the console, at an address of this machine."""
+
+    @property
+    def http_address(self) -> str:
+        """The address of the console, once it is started: HOST:PORT."""
+
+    @property
+    def grpc_address(self) -> str:
+        """The target of its gRPC services, once it is started."""
+
+    @property
+    def file_path(self) -> str:
+        """The path at which the console reads the file; empty where there is none."""
+
+    def start(self) -> None:
+        """Start it and wait until it serves; RuntimeError when it cannot."""
+
+    def stop(self) -> None:
+        """End calls under way, then the server."""
+
+
 def find_local(target: str) -> LocalServer:
     """Return the server of `local:`, or of `local:?threads=2&device=cpu`; starts nothing.
 
@@ -80,6 +104,29 @@ def _installed() -> Callable[[Mapping[str, str]], LocalServer]:
         )
     make: Callable[[Mapping[str, str]], LocalServer] = next(iter(found)).load()
     return make
+
+
+def open_console(target: str, port: int, file: Path | None = None) -> ConsoleServer:
+    """Return a server of its own with the console, for `local:` and its options; starts nothing.
+
+    It listens at a port of 127.0.0.1, 0 being a free one, and serves `file` to the console.
+
+    Raises ValueError for what is no such target, and ModuleNotFoundError without its distribution.
+    """
+    if not target.startswith(SCHEME):
+        raise ValueError(
+            f"--server {target}: the console of a server that runs is at its HTTP address, which "
+            "--http names; --server takes local: or local:?threads=N&device=D"
+        )
+    found = entry_points(group=_CONSOLE_GROUP)
+    if not found:
+        raise ModuleNotFoundError(
+            "the console is served by the service, which is not installed beside the SDK: pip "
+            "install losswire-server, or name a server that runs by --http http://HOST:PORT"
+        )
+    make: Callable[[Mapping[str, str], int, Path | None], ConsoleServer]
+    make = next(iter(found)).load()
+    return make(_options_of(target), port, file)
 
 
 def _options_of(target: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from losswire.client.cli import (
     _ping,
     _runs,
     _summarize,
+    _ui,
 )
 from losswire.client.cli._common import (
     STATUS_HELP,
@@ -24,7 +25,7 @@ from losswire.client.cli._common import (
     status_of,
 )
 
-_COMMANDS = (_catalogue, _eval, _check_gradient, _summarize, _runs, _gate, _ping)
+_COMMANDS = (_catalogue, _eval, _check_gradient, _summarize, _runs, _gate, _ui, _ping)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,26 +25,6 @@ _FROM_ITSELF: Final = ("same-origin", "none")
 """What a browser says of a request by a page of this server, and of an address that was typed."""
 
 
-def routes() -> Sequence[Route]:
-    """Return the route of the files in the settings."""
-    return (
-        Route(
-            path="/files/{token}/{name}",
-            handler=_send,
-            name="file",
-            summary="A file that `losswire ui` opens",
-            parameters=tuple(
-                Parameter(name=each, description=what, schema=_TEXT, place="path", required=True)
-                for each, what in (("token", "What nobody can guess"), ("name", "Its name"))
-            ),
-            answers={NPY: {"type": "string", "format": "binary"}},
-            statuses=(200, _PARTIAL, _UNSATISFIABLE),
-            problems=(404,),
-            documented=False,
-        ),
-    )
-
-
 async def _send(call: Call) -> Answer:
     """Send a file, or a range of it."""
     path = _find(call)
@@ -109,3 +89,22 @@ async def _read(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
                 return
             start += len(part)
             yield part
+
+
+ROUTES: Final[Sequence[Route]] = (
+    Route(
+        path="/files/{token}/{name}",
+        handler=_send,
+        name="file",
+        summary="A file that `losswire ui` opens",
+        parameters=tuple(
+            Parameter(name=each, description=what, schema=_TEXT, place="path", required=True)
+            for each, what in (("token", "What nobody can guess"), ("name", "Its name"))
+        ),
+        answers={NPY: {"type": "string", "format": "binary"}},
+        statuses=(200, _PARTIAL, _UNSATISFIABLE),
+        problems=(404,),
+        documented=False,
+    ),
+)
+"""The route of the files in the settings."""
