@@ -84,6 +84,10 @@ HTTP_BODY_IDLE_SECONDS: Final = 60.0
 """Seconds in which a part of a body has to arrive. Not measured: a lost packet is sent again in a
 few."""
 
+HTTP_DISCARD_SECONDS: Final = 2.0
+"""Seconds in which the rest of a refused body is received, so that its caller sees the answer. Not
+measured: 1 GiB on one machine."""
+
 HTTP_HEADER_BYTES: Final = 16 * _KIB
 """Bytes of the header of an HTTP request. Not measured: gRPC's limit for metadata."""
 
@@ -100,6 +104,13 @@ HTTP_MAX_CONNECTIONS: Final = 1024
 HTTP_SEND_BYTES: Final = 256 * _KIB
 """Bytes of an answer that are written at a time. Not measured: a few times the socket's buffer."""
 
+HTTP_FRAGMENT_BYTES: Final = 64
+"""Bytes of a fragment of a chunked body on average, at least. Each takes about 15 us on the event
+loop, whatever it holds, so that a MiB of fragments of one byte would stop it for seconds."""
+
+HTTP_FREE_FRAGMENTS: Final = 256
+"""Fragments of a body that may have any size. Not measured: a writer's small first steps."""
+
 HTTP_SEND_SECONDS: Final = 60.0
 """Seconds in which a caller reads so many bytes. Not measured: 4 KiB a second."""
 
@@ -108,6 +119,14 @@ MAX_PARTS: Final = 256
 
 MAX_PART_HEADER_BYTES: Final = 4 * _KIB
 """Bytes of the header of one part. Not measured: a name and a file's name."""
+
+NDJSON_BLOCK_BYTES: Final = _MIB
+"""Bytes of JSON lines that become one batch. Not measured: thousands of rows, and a message's
+size."""
+
+SUMMARY_JSON_COPIES: Final = 40
+"""Memory that a state takes as JSON, in multiples of its bytes. Not measured: a bucket has about 11
+bytes in the state, and three Python floats and their text as JSON."""
 
 MAX_QUERY_FIELDS: Final = 128
 """Parameters of one query. Not measured: a run has 64 labels at most."""

@@ -1,7 +1,8 @@
 """The body of a request: read at a minimum rate, within a limit and the budget."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from losswire.server import thresholds
@@ -22,10 +23,19 @@ class Body:
     def __init__(self, receive: Receive, headers: Mapping[str, str]) -> None:
         """Read from `receive`; the header may declare the length."""
         self._receive = receive
+        self.headers = headers
+        """The header fields of the request, in lower case."""
         declared = headers.get("content-length", "")
         self.declared_bytes: int | None = int(declared) if declared.isdecimal() else None
-        self._ended = asyncio.Event()
         self.received_bytes = 0
+        self._end = asyncio.Event()
+        if not self.declared_bytes and "transfer-encoding" not in headers:
+            self._end.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of it was received, or there is none."""
+        return self._end.is_set()
 
     async def parts(self) -> AsyncIterator[bytes]:
         """Yield the body part by part, as it comes.
@@ -34,14 +44,14 @@ class Body:
         """
         clock = asyncio.get_running_loop().time
         waited = 0.0
-        while not self._ended.is_set():
+        while not self.ended:
             began = clock()
             part, more = await self._next(waited)
             # Only the time in which this waits for the caller counts.
             waited += clock() - began
             self.received_bytes += len(part)
             if not more:
-                self._ended.set()
+                self._end.set()
             if part:
                 yield part
 
@@ -76,11 +86,28 @@ class Body:
             data += part
         return data
 
+    async def discard(self) -> None:
+        """Receive the rest of a body that nobody reads, if it comes soon.
+
+        Who still sends when the connection is closed may not see the answer.
+        """
+        if self.ended or "expect" in self.headers:
+            return
+        with suppress(CallerGoneError, ExpiredError, TimeoutError):
+            async with asyncio.timeout(thresholds.HTTP_DISCARD_SECONDS):
+                async for _ in self.parts():
+                    pass
+
     async def wait_gone(self) -> None:
-        """Return when the caller is gone; the body must be read until its end first."""
-        await self._ended.wait()
+        """Return when the caller is gone, which is seen only after the body was read."""
+        await self._end.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return header fields by name, in lower case; of one that came twice, the last."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
 
 
 def check_size(size_bytes: int, limit: int) -> None:

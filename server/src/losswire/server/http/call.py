@@ -14,7 +14,7 @@ from losswire.server.errors import (
     MalformedMessageError,
     WrongMediaTypeError,
 )
-from losswire.server.http.body import Body, Receive, check_size
+from losswire.server.http.body import Body, check_size
 from losswire.server.http.json_text import load, parsed_bytes
 from losswire.server.http.multipart import Part, read_parts
 from losswire.server.http.services import Services
@@ -31,23 +31,28 @@ class Call:
         self,
         services: Services,
         scope: Mapping[str, Any],
-        receive: Receive,
+        body: Body,
         request_id: str,
+        held: ExitStack,
     ) -> None:
-        """Read the header; the body waits until a handler reads it."""
+        """Read the header; `held` ends when the answer was sent.
+
+        Raises InvalidEvaluationError for a deadline that is none.
+        """
         self.services = services
         self.request_id = request_id
         self.method: str = scope["method"]
         self.path: Mapping[str, str] = scope.get("path_params", {})
         """The parameters in the path."""
-        self.headers: Mapping[str, str] = _headers(scope["headers"])
+        self.headers = body.headers
         """The header fields, in lower case; of a field that came twice, the last."""
-        self._query_string: bytes = scope["query_string"]
-        self._held = ExitStack()
-        self._body = Body(receive, self.headers)
-        self._media_type, self._media_parameters = _media_type(self.headers.get("content-type", ""))
+        self.body = body
+        """The body: its parts as they come."""
         self.deadline = _deadline(self.headers)
         """When the call has to be answered, on the monotonic clock; infinite when it has none."""
+        self._query_string: bytes = scope["query_string"]
+        self._held = held
+        self._media_type, self._media_parameters = _media_type(self.headers.get("content-type", ""))
 
     @cached_property
     def query(self) -> Mapping[str, str]:
@@ -86,21 +91,12 @@ class Call:
         reservation.raise_to(size_bytes)
         return reservation
 
-    def close(self) -> None:
-        """Release everything that is held."""
-        self._held.close()
-
-    @property
-    def body(self) -> Body:
-        """The body: its parts as they come, and whether the caller is gone."""
-        return self._body
-
     async def read(self, limit: int) -> bytearray:
         """Read the whole body, held in the budget until the answer is sent.
 
         Raises OverLimitError for more than `limit` bytes.
         """
-        return await self._body.read(limit, self.hold(0))
+        return await self.body.read(limit, self.hold(0))
 
     async def json(self) -> Any:  # noqa: ANN401 (whatever JSON can hold)
         """Read and parse the body as JSON, held in the budget until the answer is sent."""
@@ -122,7 +118,7 @@ class Call:
 
     async def work(self, function: Callable[[], ResultT]) -> ResultT:
         """Return what a function returns; off the event loop when the body is long."""
-        if self._body.received_bytes < thresholds.HTTP_OFF_LOOP_BYTES:
+        if self.body.received_bytes < thresholds.HTTP_OFF_LOOP_BYTES:
             return function()
         return await asyncio.to_thread(function)
 
@@ -153,10 +149,6 @@ def as_object(content: object, field: str = "body") -> dict[str, Any]:
     if isinstance(content, dict):
         return content
     raise InvalidEvaluationError([Violation(field, "must be an object")])
-
-
-def _headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
 
 
 def _media_type(text: str) -> tuple[str, dict[str, str]]:

@@ -1,21 +1,34 @@
 """Connections of the HTTP door: uvicorn's, with the limits that it lacks."""
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from losswire.server import thresholds
+from losswire.server.errors import MalformedMessageError
+from losswire.server.http.problems import problem_answer
+from losswire.server.http.sending import CutError
+from losswire.server.rpc.request_id import new_request_id
+
+_UNREADABLE: Final = (
+    "this is not HTTP/1.1, its header is longer than "
+    f"{thresholds.HTTP_HEADER_BYTES} bytes, or its body comes in too small fragments"
+)
 
 
 class Connection(H11Protocol):
-    """One connection: the header has a deadline, and who does not read is cut."""
+    """One connection: its header has a deadline, and a caller who does not read is cut."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:  # noqa: ANN401 (uvicorn's)
         """Begin without a timer."""
         super().__init__(*arguments, **keywords)
+        self.conn = _Parser(h11.SERVER, thresholds.HTTP_HEADER_BYTES)
+        self._application = self.app
+        self.app = self._run
         self._header_timer: asyncio.TimerHandle | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse a connection beyond the most; wait for the header of the first request."""
@@ -23,11 +36,13 @@ class Connection(H11Protocol):
             transport.abort()
             return
         super().connection_made(transport)
-        self._start_timer()
+        self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
-        self._stop_timer()
+        """Stop the timers."""
+        for each in (self._header_timer, self._flush_timer):
+            if each is not None:
+                each.cancel()
         if self.transport is not None:
             super().connection_lost(exc)
 
@@ -35,20 +50,74 @@ class Connection(H11Protocol):
         """Wait no longer than the deadline for the rest of a header that has begun."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
-            self._stop_timer()
+            if self._header_timer is not None:
+                self._header_timer.cancel()
+                self._header_timer = None
         elif self._header_timer is None and not self.transport.is_closing():
-            self._start_timer()
+            self._start_header_timer()
 
-    def _start_timer(self) -> None:
+    def on_response_complete(self) -> None:
+        """Wait for the next request, and no longer than others do for the caller to read."""
+        super().on_response_complete()
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+        self._flush_timer = self.loop.call_later(thresholds.HTTP_SEND_SECONDS, self._cut_unread)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what cannot be read with a problem, and close."""
+        del msg
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()
+            return
+        answer = problem_answer(MalformedMessageError(_UNREADABLE), new_request_id())
+        body = b"".join(map(bytes, answer.body))  # type: ignore[arg-type]  # no iterator
+        headers = [("content-type", answer.media_type), ("content-length", str(len(body)))]
+        events = (
+            h11.Response(status_code=answer.status, headers=[*headers, ("connection", "close")]),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        )
+        for each in events:
+            self.transport.write(self.conn.send(each) or b"")
+        self.transport.close()
+
+    async def _run(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 (uvicorn's)
+        """Run the application; cut the connection when its answer cannot be sent."""
+        try:
+            await self._application(scope, receive, send)
+        except (CutError, asyncio.CancelledError):
+            self.cycle.disconnected = True
+            self.transport.abort()
+
+    def _start_header_timer(self) -> None:
         self._header_timer = self.loop.call_later(
-            thresholds.HTTP_HEADER_SECONDS, self._header_is_late
+            thresholds.HTTP_HEADER_SECONDS, self.transport.abort
         )
 
-    def _stop_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+    def _cut_unread(self) -> None:
+        """Cut a connection whose caller has not read the answer that was written to it."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
-    def _header_is_late(self) -> None:
-        self._header_timer = None
-        self.transport.abort()
+
+class _Parser(h11.Connection):
+    """A parser that refuses floods of fragments, each of which costs the same."""
+
+    def __init__(self, role: type[h11.SERVER], max_event_bytes: int) -> None:
+        super().__init__(role, max_event_bytes)
+        self._fragments_left: float = 0
+
+    def next_event(self) -> Any:  # noqa: ANN401 (an event, or one of two signs)
+        """Return the next event; RemoteProtocolError for too many fragments."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._fragments_left = thresholds.HTTP_FREE_FRAGMENTS
+        elif isinstance(event, h11.Data):
+            self._fragments_left += len(event.data) / thresholds.HTTP_FRAGMENT_BYTES - 1
+            if self._fragments_left < 0:
+                raise h11.RemoteProtocolError("too many fragments")
+        return event

@@ -5,7 +5,8 @@ from collections.abc import MutableMapping
 from typing import Any, Final
 
 from losswire.server.http.body import Receive
-from losswire.server.http.guard import GuardedPath, Scope, Send
+from losswire.server.http.guard import GuardedPath, Scope
+from losswire.server.http.sending import Send
 from losswire.server.metrics.recorder import CURRENT_METHOD, Method, Recorder
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

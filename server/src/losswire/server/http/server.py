@@ -35,6 +35,7 @@ class HttpServer:
             proxy_headers=False,
             server_header=False,
             h11_max_incomplete_event_size=thresholds.HTTP_HEADER_BYTES,
+            log_level="error",
             timeout_keep_alive=thresholds.HTTP_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=services.settings.drain_seconds,  # type: ignore[arg-type]
         )

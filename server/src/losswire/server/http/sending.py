@@ -1,0 +1,88 @@
+"""Sends answers; a caller who does not read is cut."""
+
+import asyncio
+import logging
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from contextlib import aclosing
+from typing import Any, Final
+
+from losswire.server import thresholds
+from losswire.server.http.answer import Answer, Buffer
+from losswire.server.http.body import CallerGoneError
+
+_log = logging.getLogger(__name__)
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+"""Sends a message over a connection, as ASGI defines it."""
+
+_ALWAYS: Final[Mapping[str, str]] = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+"""Header fields of every answer that does not set them itself."""
+
+_WITHOUT_BODY: Final = (204, 304)
+
+
+class CutError(Exception):
+    """An answer that cannot be sent to its end: the connection has to be cut."""
+
+
+async def send_answer(answer: Answer, send: Send, request_id: str, *, keeps_alive: bool) -> None:
+    """Send an answer; CutError when the caller does not read it, or its parts fail to come."""
+    try:
+        await _send(send, _start(answer, request_id, keeps_alive=keeps_alive))
+        async with aclosing(_slices(answer.body)) as slices:
+            async for each in slices:
+                await _send(send, {"type": _BODY, "body": each, "more_body": True})
+        await _send(send, {"type": _BODY, "body": b"", "more_body": False})
+    except (CallerGoneError, TimeoutError):
+        raise CutError from None
+    except Exception as error:
+        # The status was sent: only a connection that ends shows that this is not the whole.
+        _log.exception("request %s failed", request_id)
+        raise CutError from error
+
+
+_BODY: Final = "http.response.body"
+
+
+def _start(answer: Answer, request_id: str, *, keeps_alive: bool) -> MutableMapping[str, Any]:
+    """Return the message that begins an answer."""
+    headers = {**_ALWAYS, **answer.headers, "content-type": answer.media_type}
+    headers["x-request-id"] = request_id
+    if answer.size_bytes is not None and answer.status not in _WITHOUT_BODY:
+        headers["content-length"] = str(answer.size_bytes)
+    if not keeps_alive:
+        headers["connection"] = "close"
+    encoded = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
+    return {"type": "http.response.start", "status": answer.status, "headers": encoded}
+
+
+async def _send(send: Send, message: MutableMapping[str, Any]) -> None:
+    """Send a message, once the caller has read most of those before."""
+    async with asyncio.timeout(thresholds.HTTP_SEND_SECONDS):
+        await send(message)
+
+
+async def _slices(
+    body: Sequence[Buffer] | AsyncIterator[Buffer],
+) -> AsyncGenerator[memoryview]:
+    """Yield a body in slices, each of which has to be read before the next is written."""
+    if isinstance(body, AsyncIterator):
+        async for part in body:
+            yield memoryview(part)
+        return
+    size = thresholds.HTTP_SEND_BYTES
+    for part in body:
+        view = memoryview(part).cast("B")
+        for start in range(0, len(view), size):
+            yield view[start : start + size]
