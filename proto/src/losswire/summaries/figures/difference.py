@@ -161,12 +161,12 @@ class Difference:
         where there are no rows; ValueError for other shares.
         """
         if isinstance(q, (int, float)):
-            return statistics.quantiles(self._sketch, [q])[0]
-        return statistics.quantiles(self._sketch, list(q))
+            return statistics.quantiles(self.sketch, [q])[0]
+        return statistics.quantiles(self.sketch, list(q))
 
     def histogram(self, bins: int | Sequence[float] | None = None) -> Histogram:
         """Return the weight of the differences by value; `bins` as in `Statistics.histogram`."""
-        return histogram_of(self._sketch, bins)
+        return histogram_of(self.sketch, bins)
 
     @cached_property
     def worst(self) -> list[RowLoss]:
@@ -238,7 +238,8 @@ class Difference:
         return statistics.difference(self._group, self._pair.first, self._pair.second)
 
     @cached_property
-    def _sketch(self) -> summary_pb2.LossSketch:
+    def sketch(self) -> summary_pb2.LossSketch:
+        """The differences in logarithmic buckets."""
         sketch = self._kept.sketch
         return statistics.negated(sketch) if self._pair.is_turned else sketch
 

@@ -16,6 +16,8 @@ from losswire.server.http import (
     residents,
     schemas,
     static,
+    summarize,
+    summary_schemas,
 )
 from losswire.server.http.guard import GuardedPath
 from losswire.server.http.recorded import UNKNOWN, RecordedPath
@@ -26,6 +28,7 @@ _ROUTES: Final[Sequence[Route]] = (
     *catalogue.ROUTES,
     *evaluate.ROUTES,
     *residents.ROUTES,
+    *summarize.ROUTES,
     *live.ROUTES,
     *files.ROUTES,
     *static.ROUTES,
@@ -35,6 +38,7 @@ _ROUTES: Final[Sequence[Route]] = (
 _SCHEMAS: Final[Mapping[str, Schema]] = {
     **schemas.SCHEMAS,
     **live.SCHEMAS,
+    **summary_schemas.SCHEMAS,
 }
 """Every schema; a module of a feature adds its own `SCHEMAS` here."""
 

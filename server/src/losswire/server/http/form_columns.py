@@ -1,0 +1,78 @@
+"""A summary's data as multipart/form-data: a part for each column, all rows in one batch."""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from losswire.server.catalogue.value_rules import Array
+from losswire.server.errors import InvalidEvaluationError
+from losswire.server.http.columns import Columns, Part, Wanted, batch_of, column_error, refuse_null
+from losswire.server.http.json_text import load
+from losswire.server.http.multipart import Part as FormPart
+from losswire.server.http.npy import read_array
+from losswire.server.http.tensors import Reading, read_tensor
+from losswire.server.pipeline.field_path import path
+from losswire.summaries import Column
+from losswire.summaries.columns.labels import column_of
+from losswire.wire import MalformedTensorError, Violation, decode_tensor
+
+_NPY: Final = b"\x93NUMPY"
+
+REQUEST: Final = "request"
+"""The part that is no column."""
+
+
+def form_batch(parts: Mapping[str, FormPart], columns: Columns) -> Part:
+    """Return the batch of some parts; raises as `batch_of`, and for a part that nothing reads."""
+    names = [name for name in parts if name != REQUEST]
+    unused = [name for name in names if name not in columns.names]
+    if unused:
+        raise InvalidEvaluationError(
+            [Violation(path("columns", name), "nothing reads it") for name in unused]
+        )
+    return batch_of(columns, _Parts({name: parts[name] for name in names}))
+
+
+class _Parts:
+    """Columns in the .npy format, or as lists in JSON."""
+
+    is_table = False
+
+    def __init__(self, parts: Mapping[str, FormPart]) -> None:
+        self._parts = parts
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the parts."""
+        return self._parts
+
+    def array(self, wanted: Wanted) -> Array:
+        """Return an array as it is, or nested lists as one."""
+        part, where = self._parts[wanted.column], path("columns", wanted.column)
+        if bytes(part.data[:6]) == _NPY:
+            return _array(part, where)
+        reading = Reading(lambda _: None)
+        tensor = read_tensor(load(bytes(part.data)), where, wanted.types, reading)
+        if tensor is None or where not in reading.detached:
+            text = Violation(where, "must be a list of numbers, or .npy")
+            raise InvalidEvaluationError(reading.violations or [text])
+        return decode_tensor(tensor, where, detached=reading.detached[where])
+
+    def column(self, name: str) -> Column:
+        """Return integers of an array, or a list of integers, bools or texts."""
+        part, where = self._parts[name], path("columns", name)
+        values = _array(part, where) if bytes(part.data[:6]) == _NPY else load(bytes(part.data))
+        try:
+            if not hasattr(values, "dtype") and not isinstance(values, list):
+                raise TypeError("must be a list, or .npy")  # noqa: TRY301 (caught just below)
+            column, nulls = column_of(values, where)
+        except (TypeError, ValueError) as error:
+            raise column_error(error, where) from None
+        refuse_null(nulls, 0, name)
+        return column
+
+
+def _array(part: FormPart, where: str) -> Array:
+    try:
+        return read_array(part.data, where)
+    except MalformedTensorError as error:
+        raise InvalidEvaluationError(error.violations) from None

@@ -1,0 +1,167 @@
+"""A summary's data as JSON lines: the first line is the request, each further one a row."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from losswire.server import thresholds
+from losswire.server.catalogue.value_rules import Array
+from losswire.server.errors import InvalidEvaluationError, MalformedMessageError, OverLimitError
+from losswire.server.http.call import Call, as_object
+from losswire.server.http.columns import (
+    Columns,
+    Part,
+    Wanted,
+    batch_of,
+    column_error,
+    refuse_null,
+    row_path,
+)
+from losswire.server.http.json_text import load, parsed_bytes
+from losswire.server.http.tensors import Reading, read_tensor
+from losswire.server.pipeline.field_path import path
+from losswire.summaries import Column
+from losswire.summaries.columns.labels import column_of
+from losswire.wire import Violation, decode_tensor
+
+_ROW: Final = re.compile(r"^\[(\d+)\]")
+"""The row in a path of a column's values."""
+
+
+class Lines:
+    """The lines of a body, which are read in blocks of whole lines."""
+
+    def __init__(self, call: Call) -> None:
+        """Read the body of a call."""
+        self._parts = call.body.parts()
+        self._longest = call.services.settings.max_message_bytes
+        self._held = call.hold(0)
+        self._pending = bytearray()
+        self._ended = False
+
+    async def first(self) -> bytes:
+        """Return the first line."""
+        while (stop := self._pending.find(b"\n")) < 0 and not self._ended:
+            await self._read()
+        stop = len(self._pending) if stop < 0 else stop
+        return self._taken(stop)
+
+    async def blocks(self) -> AsyncGenerator[bytes]:
+        """Yield the further lines, some together."""
+        while not self._ended or self._pending:
+            if self._ended:
+                yield self._taken(len(self._pending))
+            elif len(self._pending) >= thresholds.NDJSON_BLOCK_BYTES and (
+                (stop := self._pending.rfind(b"\n")) >= 0
+            ):
+                block = self._taken(stop)
+                # As text, and as the values that it becomes.
+                self._held.raise_to(len(self._pending) + parsed_bytes(block))
+                yield block
+            else:
+                await self._read()
+
+    async def _read(self) -> None:
+        part = await anext(self._parts, None)
+        if part is None:
+            self._ended = True
+            return
+        self._pending += part
+        self._held.raise_to(len(self._pending))
+        if len(self._pending) > self._longest + thresholds.NDJSON_BLOCK_BYTES:
+            message = f"a line is longer than {self._longest} bytes"
+            raise OverLimitError(message)
+
+    def _taken(self, stop: int) -> bytes:
+        """Return the bytes up to a line's end, which are not pending any more."""
+        taken = bytes(self._pending[:stop])
+        del self._pending[: stop + 1]
+        return taken
+
+
+async def line_batches(lines: AsyncIterator[bytes], columns: Columns) -> AsyncGenerator[Part]:
+    """Yield the batch of each block of lines; raises the error of the first wrong row."""
+    first_row = 0
+    async for block in lines:
+        rows, part = await asyncio.to_thread(partial(_batch, block, first_row, columns))
+        first_row += rows
+        if part is not None:
+            yield part
+
+
+def _batch(block: bytes, first_row: int, columns: Columns) -> tuple[int, Part | None]:
+    lines = [each for each in block.split(b"\n") if each.strip()]
+    if not lines:
+        return 0, None
+    rows = _rows(lines, first_row)
+    return len(rows), batch_of(columns, _Rows(rows, first_row, columns))
+
+
+def _rows(lines: Sequence[bytes], first_row: int) -> list[dict[str, Any]]:
+    """Parse lines, all at once where they are right."""
+    try:
+        found: list[Any] | None = load(b"[%b]" % b",".join(lines))
+    except MalformedMessageError:
+        found = None
+    if found is None or len(found) != len(lines):
+        found = [_line(each, first_row + row) for row, each in enumerate(lines)]
+    return [as_object(each, row_path(first_row + row)) for row, each in enumerate(found)]
+
+
+def _line(line: bytes, row: int) -> Any:  # noqa: ANN401 (whatever JSON can hold)
+    try:
+        return load(line)
+    except MalformedMessageError:
+        raise InvalidEvaluationError([Violation(row_path(row), "is not JSON")]) from None
+
+
+class _Rows:
+    """Rows that are objects, as columns."""
+
+    is_table = True
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], first_row: int, columns: Columns) -> None:
+        self._rows = rows
+        self._first_row = first_row
+        wanted = columns.names
+        # The first row says which columns there are; one that others lack is missing there.
+        self.names = {name for name in rows[0] if name in wanted}
+
+    def array(self, wanted: Wanted) -> Array:
+        """Return a column of numbers, or of nested lists of them."""
+        name = wanted.column
+        reading = Reading(lambda _: None)
+        tensor = read_tensor(self._values(name), "", wanted.types, reading)
+        if tensor is None:
+            raise InvalidEvaluationError([self._named(each, name) for each in reading.violations])
+        return decode_tensor(tensor, name, detached=reading.detached[""])
+
+    def column(self, name: str) -> Column:
+        """Return a column of integers, bools or texts."""
+        values = self._values(name)
+        where = path("columns", name)
+        try:
+            column, nulls = column_of(values, where)
+        except (TypeError, ValueError) as error:
+            raise column_error(error, where) from None
+        refuse_null(nulls, self._first_row, name)
+        return column
+
+    def _values(self, name: str) -> list[Any]:
+        values = [each.get(name) for each in self._rows]
+        for row, value in enumerate(values):
+            if value is None:
+                text = "is null" if name in self._rows[row] else "is missing"
+                where = f"{row_path(self._first_row + row)}.{name}"
+                raise InvalidEvaluationError([Violation(where, text)])
+        return values
+
+    def _named(self, violation: Violation, name: str) -> Violation:
+        """Return a violation of a column's values with the path of its row."""
+        match = _ROW.match(violation.field)
+        if match is None:
+            return Violation(path("columns", name), violation.description)
+        row = row_path(self._first_row + int(match[1]))
+        return Violation(f"{row}.{name}{violation.field[match.end() :]}", violation.description)

@@ -1,0 +1,164 @@
+"""A summary or a comparison as a page needs it: the SDK's `to_dict`, and what is drawn of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from losswire.server.errors import InvalidEvaluationError
+from losswire.server.http.json_text import number
+from losswire.summaries import bucket_bounds
+from losswire.summaries.figures import numbers, words
+from losswire.summaries.figures.candidates import CandidateStatistics
+from losswire.summaries.figures.difference import Difference, SliceDifference
+from losswire.summaries.figures.documents import differences, to_dict
+from losswire.summaries.figures.slices import Lift
+from losswire.summaries.figures.statistics import warnings
+from losswire.v1 import summary_pb2
+from losswire.wire import Violation
+
+
+def summary_json(message: summary_pb2.LossSummary) -> dict[str, Any]:
+    """Return a summary as JSON; InvalidEvaluationError for sums of which no figure follows.
+
+    A comparison has its candidates by name, and their order in `candidate_names`.
+    """
+    try:
+        # Sums that are infinite or NaN are the caller's, and so are the figures that follow.
+        with np.errstate(all="ignore"):
+            shown = _comparison(message) if message.candidates else _summary(message)
+        found: dict[str, Any] = _finite(shown)
+    except (ArithmeticError, IndexError, ValueError) as error:
+        text = f"no figures follow from it: {error}"
+        raise InvalidEvaluationError([Violation("summary", text)]) from None
+    return found
+
+
+def _summary(message: summary_pb2.LossSummary) -> dict[str, Any]:
+    found = to_dict(message)
+    _draw(found, CandidateStatistics(message, 0), message, 0)
+    lifts = {
+        column: table.by_lift() for column, table in CandidateStatistics(message, 0).slices.items()
+    }
+    sentence = words.slices_sentence(lifts)
+    found["notes"] += [sentence] if sentence else []
+    found["notes"].append(words.clusters_sentence(message))
+    return found
+
+
+def _comparison(message: summary_pb2.LossSummary) -> dict[str, Any]:
+    found = to_dict(message)
+    found["candidate_names"] = found.pop("candidates")
+    found["candidates"] = found.pop("statistics")
+    for position, name in enumerate(message.candidates):
+        of = CandidateStatistics(message, position)
+        _draw(found["candidates"][name], of, message, position)
+    for shown, each in zip(found["differences"], differences(message), strict=True):
+        _draw_difference(shown, each)
+    found["sentence"] = " ".join(each["sentence"] for each in found["differences"])
+    found["notes"] = [words.clusters_sentence(message)]
+    return found
+
+
+def _draw(
+    found: dict[str, Any],
+    of: CandidateStatistics,
+    message: summary_pb2.LossSummary,
+    candidate: int,
+) -> None:
+    """Add the buckets, the sentences and the lifts of one candidate."""
+    distribution = message.total.distributions[candidate]
+    found["sentence"] = words.mean_sentence(message.loss, of)
+    found["notes"] = [words.rows_sentence(of)]
+    if distribution.weight_sum:
+        found["notes"].append(words.spread_sentence(of))
+    found["histogram"] = histogram_json(distribution.sketch, _extremes(distribution))
+    for column, table in of.slices.items():
+        lifts = {each.label: each for each in table.by_lift()}
+        for shown in found["slices"][column]:
+            if shown["label"] in lifts:
+                _add_lift(shown, lifts[shown["label"]])
+
+
+def _add_lift(shown: dict[str, Any], lift: Lift) -> None:
+    shown |= {
+        "lift": lift.lift,
+        "lift_interval": list(lift.interval),
+        "p_value": lift.p_value,
+        "p_adjusted": lift.p_adjusted,
+        "verdict": words.lift_verdict(lift),
+    }
+    plus = numbers.plus(numbers.within(lift.lift, (lift.interval[1] - lift.interval[0]) / 2))
+    where = f"{words.shorten(lift.label, 40)}: mean {words.mean(lift.statistics)}"
+    p = f"adjusted {numbers.probability(lift.p_adjusted)}"
+    found = f"{where}, {plus} against all rows ({p}): {words.lift_verdict(lift)}"
+    shown["sentence"] = f"{'; '.join([found, *warnings(lift.statistics)])}."
+
+
+def _draw_difference(shown: dict[str, Any], of: Difference) -> None:
+    first, second = of.names
+    shown["most_different"] = shown.pop("worst")
+    shown["sentence"] = words.verdict(of, first, second)
+    shown["histogram"] = histogram_json(of.sketch, None)
+    for column, found in shown["slices"].items():
+        by_label = {each.label: each for each in of.by_slice(column)}
+        for each in found:
+            if each["label"] in by_label:
+                _add_slice_difference(each, by_label[each["label"]])
+
+
+def _add_slice_difference(shown: dict[str, Any], found: SliceDifference) -> None:
+    first, second = found.difference.names
+    shown["p_adjusted"] = found.p_adjusted
+    shown["verdict"] = words.outcome(found.difference, first, second)
+    shown["sentence"] = words.verdict(found.difference, first, second)
+
+
+def _extremes(found: summary_pb2.LossDistribution) -> tuple[float, float] | None:
+    return (found.minimum, found.maximum) if found.HasField("minimum") else None
+
+
+def histogram_json(
+    sketch: summary_pb2.LossSketch, extremes: tuple[float, float] | None
+) -> Mapping[str, Sequence[float]]:
+    """Return the buckets that are not empty, in ascending order; zeros are one without a width.
+
+    `extremes` are the smallest and the largest value, where the outermost buckets end.
+    """
+    negative = [
+        (-high, -low, weight)
+        for low, high, weight in _side(sketch, sketch.negative_indices, sketch.negative_weights)
+    ]
+    zero = [(0.0, 0.0, sketch.zero_weight)] if sketch.zero_weight else []
+    buckets = [
+        *reversed(negative),
+        *zero,
+        *_side(sketch, sketch.positive_indices, sketch.positive_weights),
+    ]
+    least, most = extremes or (-math.inf, math.inf)
+    return {
+        "low": [min(max(low, least), most) for low, _, _ in buckets],
+        "high": [min(max(high, least), most) for _, high, _ in buckets],
+        "weight": [weight for _, _, weight in buckets],
+    }
+
+
+def _side(
+    sketch: summary_pb2.LossSketch, indices: Sequence[int], weights: Sequence[float]
+) -> list[tuple[float, float, float]]:
+    return [
+        (*bucket_bounds(index, sketch.scale), weight)
+        for index, weight in zip(indices, weights, strict=True)
+    ]
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 (whatever JSON can hold)
+    """Return a value with the texts of numbers that JSON lacks."""
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
