@@ -38,7 +38,7 @@ def test_the_palette_goes_anywhere(tab: Tab) -> None:
     search = page.get_by_role("combobox", name="Search losses, screens, runs")
     expect(search).to_be_focused()
     page.keyboard.type("kl div")
-    expect(page.get_by_role("option").first).to_contain_text("kl_div")
+    expect(page.get_by_role("dialog").get_by_role("option").first).to_contain_text("kl_div")
     page.keyboard.press("Enter")
     expect(page).to_have_url(tab.server.url("explore", loss="kl_div"))
     page.keyboard.press("Control+k")
