@@ -1,9 +1,28 @@
 /** The address: which screen is shown and the screen's state, both in the hash. */
 import { useEffect, useMemo, useState } from "./dom.js";
 
+// Browsers limit how often a page may replace its address, and a slider moves more often than that.
+let pending = null;
+let timer = 0;
+
+function flush() {
+  clearTimeout(timer);
+  if (pending !== null && pending !== location.hash) history.replaceState(null, "", pending);
+  pending = null;
+}
+addEventListener("hashchange", () => { pending = null; });
+addEventListener("popstate", () => { pending = null; });
+addEventListener("pagehide", flush);
+
+/** Return the whole address of what is shown, for a link. @returns {string} */
+export function address() {
+  flush();
+  return location.href;
+}
+
 /** Read the address. @returns {{screen: string, query: URLSearchParams}} */
 export function route() {
-  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?", 2);
+  const [path, query = ""] = (pending ?? location.hash).replace(/^#\/?/, "").split("?", 2);
   return { screen: path || "explore", query: new URLSearchParams(query) };
 }
 
@@ -18,7 +37,10 @@ export function href(screen, values = {}) {
 }
 
 /** Go to a screen. @param {string} screen @param {Record<string, any>} values */
-export const navigate = (screen, values = {}) => { location.hash = href(screen, values); };
+export function navigate(screen, values = {}) {
+  flush();
+  location.hash = href(screen, values);
+}
 
 /** Return the address, and again whenever it changes. @returns {{screen: string, query: URLSearchParams}} */
 export function useRoute() {
@@ -63,8 +85,15 @@ function write(screen, query, defaults, patch, push) {
   }
   const text = next.toString();
   const url = `#/${screen}${text && `?${text}`}`;
-  if (url === location.hash) return;
-  history[push ? "pushState" : "replaceState"](null, "", url);
+  if (url === (pending ?? location.hash)) return;
+  if (push) {
+    flush();
+    history.pushState(null, "", url);
+  } else {
+    pending = url;
+    clearTimeout(timer);
+    timer = setTimeout(flush, 250);
+  }
   dispatchEvent(new Event("losswire:replaced"));
 }
 
