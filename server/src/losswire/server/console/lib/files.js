@@ -400,24 +400,23 @@ const plainOf = (value) => {
 };
 
 /** Read a .npy file: one column, named like the file. */
-async function readNpy(file, progress) {
-  const { parseNpy } = await import("./tensors.js");
+async function readNumpy(file, progress) {
+  const { readNpy, values } = await import("./tensors.js");
   let tensor;
   try {
-    tensor = parseNpy(await file.arrayBuffer());
+    tensor = readNpy(await file.arrayBuffer());
   } catch (error) {
     throw new FileError(`${file.name}: ${error.message}`);
   }
   progress(1);
-  if (!tensor.shape.length) throw new FileError(`${file.name} is a single number, not a row each`);
-  const name = stemOf(file.name);
-  const whole = !tensor.dataType.startsWith("float");
-  const type = whole ? "int64" : tensor.dataType === "float64" ? "float64" : "float32";
-  const data = type === "float32" ? asArray(Float32Array, tensor.data) : asArray(Float64Array, tensor.data);
-  return [{ name, type, shape: tensor.shape, data }];
+  if (!tensor.shape.length) throw new FileError(`${file.name} is a single number, not one for each row`);
+  if (!tensor.shape[0]) throw new FileError(`${file.name} has no rows`);
+  const type = { float64: "float64", float32: "float32", float16: "float32", bfloat16: "float32" }[tensor.dtype] ?? "int64";
+  const numbers = tensor.dtype === "float32" ? tensor.data : values(tensor);
+  const data = type === "float32" ? Float32Array.from(numbers) : numbers;
+  return [{ name: stemOf(file.name), type, shape: tensor.shape, data }];
 }
 
-const asArray = (kind, data) => (data instanceof kind ? data : kind.from(data, Number));
 const stemOf = (name) => name.replace(/\.[^.]*$/, "");
 
 const READERS = {
@@ -427,7 +426,7 @@ const READERS = {
   ndjson: readJsonLines,
   jsonl: readJsonLines,
   json: readJsonLines,
-  npy: readNpy,
+  npy: readNumpy,
   parquet: readParquet,
 };
 
@@ -456,6 +455,18 @@ export async function readFiles(files, progress) {
     if (own !== rows) throw new FileError(`${file} has ${plural(own, "row")}, ${first.file} has ${rows}`);
   }
   return joined(found);
+}
+
+/**
+ * Read one file as tensors and texts by the name of the column.
+ * @param {File} file
+ * @returns {Promise<{columns: Record<string, import("./tensors.js").Tensor | string[]>, rows: number}>}
+ */
+export async function readFile(file) {
+  const { tensor } = await import("./tensors.js");
+  const found = await readFiles([file], () => {});
+  const plain = ({ type, shape, data, labels }) => (type === "text" ? Array.from(data, (code) => labels[code]) : tensor(data, shape, type));
+  return { columns: Object.fromEntries(found.map((each) => [each.name, plain(each)])), rows: found[0].shape[0] };
 }
 
 function joined(found) {
@@ -514,3 +525,13 @@ function matrixOf(name, parts) {
   const members = parts.map((each) => each.name);
   return { name, type: "float64", shape: [rows, width], data, members, ...(missing && { missing }) };
 }
+
+/** Write a cell of CSV. A text that a spreadsheet would take for a formula gets a quote in front. */
+function csvCell(value) {
+  if (typeof value === "number" || value === null || value === undefined) return String(value ?? "");
+  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** Write a line of CSV. @param {any[]} cells @returns {string} */
+export const csvLine = (cells) => `${cells.map(csvCell).join(",")}\r\n`;

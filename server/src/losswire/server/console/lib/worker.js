@@ -2,7 +2,7 @@
 // server, and answers every brush and click from typed arrays. Its operations are the functions of
 // OPERATIONS; lib/evaluation.js calls them.
 
-import { readFiles } from "./files.js";
+import { csvLine, readFiles } from "./files.js";
 
 /** @typedef {import("./files.js").Column} Column */
 
@@ -111,7 +111,7 @@ function described(column) {
     const seen = new Set();
     for (let row = 0; row < rows && seen.size <= MOST_CODES; row += 1) seen.add(column.data[row]);
     Object.assign(found, { distinct: seen.size, smallest: type === "int64" ? Math.min(...seen) : 0 });
-  }
+  } else if (shape.length === 1) found.range = column.data.reduce(([low, high], each) => [Math.min(low, each), Math.max(high, each)], [Infinity, -Infinity]);
   found.preview = Array.from(column.data.slice(0, Math.min(3, width > 1 ? width : 3)), (value) => column.labels?.[value] ?? value);
   return found;
 }
@@ -510,6 +510,18 @@ function rowValues({ rows: wanted, names }) {
   );
 }
 
+/** Return the rows that the last look let pass, as CSV, in the order of the file. */
+function csvOf({ names }) {
+  const of = (what) => names.map((each) => `${what} ${each}`.trim());
+  const lines = [csvLine(["row", "id", ...of("loss"), "label", ...of("predicted"), ...of("confidence"), ...sliced.keys()])];
+  for (let row = 0; row < rows; row += 1) {
+    if (fails[row] !== 0) continue;
+    const { id, losses, predicted, confidence, label, slices } = rowFacts(row);
+    lines.push(csvLine([row, id, ...losses, label, ...predicted, ...confidence, ...Object.values(slices)]));
+  }
+  return new Blob(lines, { type: "text/csv" });
+}
+
 const OPERATIONS = {
   open: async ({ files }, progress) => keep(await readFiles(files, progress)),
   take: ({ columns: given }) => keep(given),
@@ -523,6 +535,8 @@ const OPERATIONS = {
   view,
   suspicious,
   rowValues,
+  facts: ({ rows: wanted }) => wanted.map(rowFacts),
+  csv: csvOf,
 };
 
 self.onmessage = async ({ data: { id, operation, input } }) => {

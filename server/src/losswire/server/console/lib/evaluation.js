@@ -1,0 +1,403 @@
+// One evaluation: from columns of a file to a summary of the server. Evaluate and Compare share it.
+import { multipart, post, Problem, readMultipart, send } from "./api.js";
+import { useEffect, useState } from "./dom.js";
+import { readNpy, values } from "./tensors.js";
+
+/** @typedef {import("./worker.js").Plan} Plan */
+
+/**
+ * What was chosen. `candidates` are the columns of the first input; several are compared.
+ * @typedef {object} Form
+ * @property {string} loss
+ * @property {string[]} candidates
+ * @property {Record<string, string>} inputs the columns of the other inputs
+ * @property {string[]} slices
+ * @property {string} ids
+ * @property {string} weights
+ * @property {string} clusters
+ * @property {Record<string, number | boolean | string>} options
+ */
+
+let worker = null;
+let asked = 0;
+const waiting = new Map();
+
+function receive({ data: { id, result, error, progress } }) {
+  const { resolve, reject, onProgress } = waiting.get(id) ?? {};
+  if (progress !== undefined) return onProgress?.(progress);
+  waiting.delete(id);
+  return error === undefined ? resolve?.(result) : reject?.(Object.assign(new Error(error), { title: "This data cannot be used" }));
+}
+
+/** Ask the worker. @param {string} operation one of OPERATIONS of worker.js @param {any} input @param {(share: number) => void} [onProgress] @returns {Promise<any>} */
+export function ask(operation, input, onProgress) {
+  if (!worker) {
+    worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    worker.onmessage = receive;
+    worker.onerror = () => waiting.forEach(({ reject }) => reject(new Error("The worker of this page did not start.")));
+  }
+  asked += 1;
+  const id = asked;
+  return new Promise((resolve, reject) => {
+    waiting.set(id, { resolve, reject, onProgress });
+    worker.postMessage({ id, operation, input });
+  });
+}
+
+/** The evaluation of this page, which outlives a change of screens. */
+const session = { status: "empty", data: null, form: null, info: null, names: [], done: 0, result: null, history: [], error: null, turn: 0 };
+const listeners = new Set();
+
+function change(patch) {
+  Object.assign(session, patch);
+  listeners.forEach((listener) => listener());
+}
+
+/** Return the evaluation of this page, and again when it changes. @returns {typeof session} */
+export function useSession() {
+  const [, set] = useState(0);
+  useEffect(() => {
+    const listener = () => set((count) => count + 1);
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  }, []);
+  return session;
+}
+
+/** Read files. @param {File[]} files @param {any[]} losses @param {{loss?: string, served?: string}} more */
+export async function open(files, losses, more = {}) {
+  stop();
+  change({ status: "reading", share: 0, error: null, data: null, result: null });
+  try {
+    const found = await ask("open", { files: [...files] }, (share) => change({ share }));
+    const name = [...files].map((each) => each.name).join(" and ");
+    opened({ ...found, name, size: [...files].reduce((sum, each) => sum + each.size, 0), ...more }, losses, more.loss);
+  } catch (error) {
+    change({ status: "empty", error });
+  }
+}
+
+/** Take the digits. @param {any[]} losses */
+export async function openSample(losses) {
+  stop();
+  const { digits } = await import("./samples.js");
+  const found = await ask("take", { columns: await digits() });
+  opened({ ...found, name: "digits", sample: true, note: "every fifth of the UCI digits, predicted by two small networks that were not trained on it" }, losses, "cross_entropy");
+}
+
+function opened(data, losses, loss) {
+  change({ data, status: "ready", result: null, error: null, done: 0, history: [] });
+  choose(guess(data.columns, losses, loss), losses);
+}
+
+/** Put other choices. @param {Form} form @param {any[]} losses */
+export const choose = (form, losses) => change({ form, info: losses.find((each) => each.name === form.loss) });
+
+/** Return the layouts of a loss whose inputs have a row each. */
+const rowLayouts = (info) => info.layouts.filter(({ inputs }) =>
+  info.inputs.every(({ name, required }) => !required || /^(N( |$)|#?\*S|#1 \*S)/.test(inputs[name] ?? "")));
+
+/** Return the inputs of a loss that a file has: those with a value of each row. @param {any} info @returns {any[]} */
+export const rowInputs = (info) => info.inputs.filter(({ name, required }) => required || rowLayouts(info).some(({ inputs }) => /^(N( |$)|\*S)/.test(inputs[name] ?? "")));
+
+/** Whether a file of rows can be evaluated by a loss. @param {any} info @returns {boolean} */
+export const takesRows = (info) => info.kind === "loss" && rowLayouts(info).length > 0;
+
+/** Whether a column has a shape's rank and one of its types. */
+function fitsLayout(column, shape, types) {
+  const [first, ...rest] = shape.replace(/^#1 /, "").split(" ");
+  const open = first !== "N" || rest.some((axis) => axis.startsWith("*"));
+  const extra = rest.filter((axis) => !axis.startsWith("*")).length;
+  const own = column.shape.length - 1;
+  if (open ? own < extra : own !== extra) return false;
+  return types.some((each) => (each === "int64" ? column.type === "int64" : each === "float32"));
+}
+
+/** Whether an input can be a column. @param {any} info @param {string} input @param {any} column @returns {boolean} */
+export const fits = (info, input, column) => column.type !== "text" && rowLayouts(info).some(({ inputs, data_types: types }) => inputs[input] !== undefined && fitsLayout(column, inputs[input], types[input]));
+
+const NAMES = { input: /logit|score|pred|output|input|prob|hat/i, target: /target|label|class|truth|true|actual|^y$|digit|gold/i };
+const IDS = /^(id|idx|index|row|row_?id|uuid|key|name)$|_id$/i;
+const WEIGHTS = /^(sample_?)?weights?$/i;
+const CLUSTERS = /cluster|user|document|doc_|group|session|patient|speaker|writer/i;
+
+function score(info, input, column, rows) {
+  if (!fits(info, input, column)) return -1;
+  const unlikely = IDS.test(column.name) || WEIGHTS.test(column.name) || (column.distinct === rows && rows > 20 && column.type === "int64") || /picture|image|pixel/i.test(column.name);
+  return (column.name === input ? 10 : 0) + ((NAMES[input] ?? new RegExp(input, "i")).test(column.name) ? 5 : 0) + (input === "target" && column.type === "int64" ? 1 : 0) + (unlikely ? 0 : 2);
+}
+
+/** Guess which loss a file is for. */
+function guessLoss(columns) {
+  const whole = columns.filter((each) => each.type === "int64" && each.shape.length === 1 && !IDS.test(each.name));
+  if (columns.some((each) => each.shape.length === 2 && each.type !== "text") && whole.length) return "cross_entropy";
+  const share = columns.find((each) => NAMES.input.test(each.name) && each.range);
+  if (!whole.some((each) => each.distinct <= 2 && each.smallest === 0) || !share) return "mse_loss";
+  return share.range[0] >= 0 && share.range[1] <= 1 ? "binary_cross_entropy" : "binary_cross_entropy_with_logits";
+}
+
+/** Guess what each column is. @param {any[]} columns @param {any[]} losses @param {string} [loss] @returns {Form} */
+export function guess(columns, losses, loss) {
+  const known = losses.filter(takesRows);
+  const info = known.find((each) => each.name === loss) ?? known.find((each) => each.name === guessLoss(columns)) ?? known[0];
+  const rows = columns[0].shape[0];
+  const taken = new Set();
+  const best = (input, required) => {
+    const ranked = columns.filter((each) => !taken.has(each.name)).map((column) => ({ column, points: score(info, input, column, rows) })).sort((one, other) => other.points - one.points);
+    if (!ranked.length || ranked[0].points < (required ? 0 : 10)) return "";
+    taken.add(ranked[0].column.name);
+    return ranked[0].column.name;
+  };
+  const wanted = rowInputs(info);
+  // Labels are the easier ones to tell: whole numbers of few values.
+  const inputs = {};
+  for (const { name, required } of [...wanted].reverse()) inputs[name] = best(name, required);
+  const varying = wanted[0].name;
+  const first = inputs[varying];
+  delete inputs[varying];
+  const alike = columns.filter((each) => each.name === first || (!taken.has(each.name) && sameKind(each, columns.find(({ name }) => name === first)) && score(info, varying, each, rows) >= 5));
+  const free = (test) => columns.find((each) => test(each) && !taken.has(each.name) && each.shape.length === 1)?.name ?? "";
+  const ids = free((each) => IDS.test(each.name));
+  const weights = free((each) => WEIGHTS.test(each.name) && each.type !== "text");
+  const clusters = free((each) => CLUSTERS.test(each.name) && each.distinct > 50);
+  const slices = columns.filter((each) => each.distinct > 1 && each.distinct <= 50 && ![ids, weights, clusters].includes(each.name)).map((each) => each.name);
+  return { loss: info.name, candidates: alike.map((each) => each.name).slice(0, 8), inputs, slices: slices.slice(0, 6), ids, weights, clusters, options: {} };
+}
+
+const sameKind = (one, other) => other && one.type === other.type && one.shape.length === other.shape.length && one.width === other.width;
+
+/** Return short names of candidates: what their columns do not have in common. @param {string[]} columns @returns {string[]} */
+export function candidateNames(columns) {
+  if (columns.length < 2) return columns;
+  const shared = (texts) => {
+    let length = 0;
+    while (texts.every((each) => each.length > length + 1 && each[length] === texts[0][length])) length += 1;
+    return length;
+  };
+  // Whole words only: "small" and "smart" keep their beginning.
+  const head = columns[0].slice(0, shared(columns)).replace(/[^_.\- ]*$/, "").length;
+  const tails = columns.map((each) => [...each.slice(head)].reverse().join(""));
+  const tail = tails[0].slice(0, shared(tails)).replace(/[^_.\- ]*$/, "").length;
+  return columns.map((each) => each.slice(head, each.length - tail) || each);
+}
+
+const SCORES = { cross_entropy: "logits", nll_loss: "log_probabilities", binary_cross_entropy_with_logits: "logit", binary_cross_entropy: "probability" };
+
+/** Return what is wrong with some choices, by the name of an input, or nothing. @param {Form} form @param {any} info @param {any} data @returns {Record<string, string>} */
+export function faults(form, info, data) {
+  const found = {};
+  const column = (name) => data.columns.find((each) => each.name === name);
+  const check = (input, name, required) => {
+    if (!name) {
+      if (required) found[input] = "Choose a column.";
+      return;
+    }
+    const { missing } = column(name);
+    if (!fits(info, input, column(name))) found[input] = `${name} cannot be ${input}: ${info.inputs.find((each) => each.name === input).description}`;
+    else if (missing) found[input] = `${name} has ${missing.count} empty cells, the first in row ${missing.row}.`;
+  };
+  const [varying, ...others] = rowInputs(info);
+  if (!form.candidates.length) found[varying.name] = "Choose a column.";
+  form.candidates.forEach((name) => check(varying.name, name, true));
+  others.forEach((each) => check(each.name, form.inputs[each.name], each.required));
+  return found;
+}
+
+/** Return the plan for the worker. @param {Form} form @param {any} info @param {any[]} columns @returns {Plan} */
+export function planOf(form, info, columns) {
+  const column = (name) => columns.find((each) => each.name === name);
+  const chosen = [...form.candidates, ...Object.values(form.inputs).filter(Boolean)];
+  const float = chosen.some((name) => column(name).floats === "float64") ? "float64" : "float32";
+  const typed = (input, name) => {
+    const types = rowLayouts(info).filter(({ inputs, data_types: all }) => inputs[input] !== undefined && fitsLayout(column(name), inputs[input], all[input])).flatMap(({ data_types: all }) => all[input]);
+    return { input, column: name, as: column(name).type === "int64" && types.includes("int64") ? "int64" : float };
+  };
+  const [varying, ...others] = rowInputs(info);
+  const names = candidateNames(form.candidates);
+  const label = column(form.inputs.target);
+  const classifies = SCORES[info.name] && label?.type === "int64" && label.shape.length === 1 && column(form.candidates[0]).shape.length === (SCORES[info.name].startsWith("log") && SCORES[info.name] !== "logit" ? 2 : 1);
+  return {
+    inputs: others.filter(({ name }) => form.inputs[name]).map(({ name }) => typed(name, form.inputs[name])),
+    candidates: form.candidates.map((each, at) => ({ name: names[at], inputs: [typed(varying.name, each)] })),
+    slices: form.slices,
+    weights: form.weights || null,
+    clusters: form.clusters || null,
+    ids: form.ids || null,
+    label: classifies ? form.inputs.target : null,
+    scores: classifies ? SCORES[info.name] : null,
+    ignore: info.options.some(({ name }) => name === "ignore_index") ? (form.options.ignore_index ?? -100) : null,
+  };
+}
+
+/** Return the order of pieces: drawn, so that those that came so far are like the rest. The same for the same file. */
+function drawn(pieces) {
+  const order = [...pieces];
+  let seed = 1;
+  for (let at = order.length - 1; at > 0; at -= 1) {
+    seed = (seed * 48271) % 2147483647;
+    const other = seed % (at + 1);
+    [order[at], order[other]] = [order[other], order[at]];
+  }
+  return order;
+}
+
+const pause = (ms, signal) => new Promise((resolve, reject) => {
+  const timer = setTimeout(resolve, ms);
+  signal.addEventListener("abort", () => { clearTimeout(timer); reject(new DOMException("stopped", "AbortError")); }, { once: true });
+});
+
+/** Send, and again when the server is busy. */
+async function patiently(work, signal) {
+  for (let turn = 0; ; turn += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      const busy = error instanceof Problem && (error.status === 429 || error.status === 503);
+      if (!busy || turn === 6) throw error;
+      await pause(error.retryAfterMs ?? 200 * 2 ** turn, signal);
+    }
+  }
+}
+
+let control = null;
+
+/** Stop: what came so far stays. */
+export function stop() {
+  control?.abort();
+  control = null;
+}
+
+/** Return the parts of the requests: a summary of a piece, and the losses of its rows. */
+function requests(form, plan, parts, partition) {
+  const part = ({ column, as }) => (parts[column] === undefined || parts[`${column} as ${as}`] !== undefined ? `${column} as ${as}` : column);
+  const named = (inputs) => Object.fromEntries(inputs.map((each) => [each.input, part(each)]));
+  const header = { loss: form.loss, options: form.options };
+  const single = plan.candidates.length === 1;
+  return {
+    path: single ? "/v1/summarize" : "/v1/compare",
+    summary: (first) => ({
+      ...header,
+      columns: named(single ? [...plan.inputs, ...plan.candidates[0].inputs] : plan.inputs),
+      ...(!single && { candidates: Object.fromEntries(plan.candidates.map(({ name, inputs }) => [name, named(inputs)])) }),
+      slices: plan.slices,
+      ...(plan.weights && { sample_weight: plan.weights }),
+      ...(plan.clusters && { clusters: plan.clusters }),
+      ...(plan.ids && { ids: plan.ids }),
+      worst: 20,
+      partition,
+      first_row: first,
+    }),
+    rows: plan.candidates.map(({ inputs }) => ({ header: { ...header, reduction: "none" }, inputs: named([...plan.inputs, ...inputs]) })),
+  };
+}
+
+/** Return the losses of rows, and their gradients if asked for. @param {any} asked of `requests().rows` @param {any} parts @param {any} more @param {AbortSignal} [signal] */
+async function evaluateRows({ header, inputs }, parts, more, signal) {
+  const body = multipart({ ...header, ...more }, Object.fromEntries(Object.entries(inputs).map(([input, part]) => [`inputs.${input}`, parts[part]])));
+  return (await readMultipart(await send("/v1/evaluate", { body, accept: "multipart/form-data", signal }))).parts;
+}
+
+/** Start, and change the session as answers come. */
+export async function start() {
+  const { form, info, data } = session;
+  stop();
+  control = new AbortController();
+  const { signal } = control;
+  const plan = planOf(form, info, data.columns);
+  const began = performance.now();
+  change({ status: "running", plan, names: plan.candidates.map(({ name }) => name), done: 0, result: null, history: [], error: null, seconds: 0, decided: null, turn: session.turn + 1 });
+  let pending = [];
+  let merging = null;
+  let kept = null;
+  const merge = async () => {
+    // Not before the caller has noted that a merge runs.
+    await null;
+    while (pending.length) {
+      const states = pending;
+      pending = [];
+      // The first answer is a summary already; a merge takes all that came since the one before.
+      const found = kept || states.length > 1 ? await patiently(() => post("/v1/summaries/merge", { states: [...(kept ? [kept.state] : []), ...states.map(({ state }) => state)] }), signal) : states[0];
+      kept = { ...found, rows: (kept?.rows ?? 0) + states.reduce((sum, { rows }) => sum + rows, 0) };
+      if (session.form === form) noted(kept, began);
+    }
+    merging = null;
+  };
+  try {
+    const { pieces } = await ask("prepare", { plan });
+    const left = drawn(pieces);
+    const lane = async () => {
+      for (let piece = left.pop(); piece; piece = left.pop()) {
+        const [first, length] = piece;
+        const parts = await ask("piece", { first, length });
+        const wanted = requests(form, plan, parts, data.name);
+        const answers = await Promise.all([
+          patiently(() => post(wanted.path, multipart(wanted.summary(first), parts), { signal }), signal),
+          ...wanted.rows.map((each) => patiently(() => evaluateRows(each, parts, {}, signal), signal)),
+        ]);
+        await Promise.all(answers.slice(1).map(({ loss }, candidate) => ask("losses", { candidate, first, length, values: values(readNpy(loss)) })));
+        pending.push({ ...answers[0], rows: length });
+        merging ??= merge();
+      }
+    };
+    await Promise.all([lane(), lane()]);
+    await merging;
+    change({ status: "done" });
+  } catch (error) {
+    if (signal.aborted) {
+      // Stopped by the person, or replaced by another evaluation, which says so itself.
+      if (session.form === form && session.status === "running") change({ status: kept ? "stopped" : "ready" });
+    } else {
+      stop();
+      change({ status: kept ? "stopped" : "ready", error });
+    }
+  }
+}
+
+/** Take a merged answer into the session. */
+function noted(kept, began) {
+  const seconds = (performance.now() - began) / 1000;
+  const figures = headline(kept.summary);
+  const point = { rows: kept.rows, mean: figures.mean, low: figures.interval[0], high: figures.interval[1] };
+  change({ result: kept, done: kept.rows, seconds, history: [...session.history, point], decided: decided(kept.summary, session.data.rows) });
+}
+
+/** Return the figures that are watched: of a comparison, the first difference. @param {any} summary @returns {any} */
+export const headline = (summary) => summary.differences?.[0] ?? summary;
+
+/**
+ * Return an interval that may be looked at after every piece: whoever stops when it looks good still
+ * has a true one in 95 of 100 cases (an asymptotic confidence sequence, Waudby-Smith et al. 2021).
+ * @param {{count: number, mean: number, standard_error: number}} figures @param {number} rows
+ * @returns {[number, number]}
+ */
+export function anytimeInterval({ count, mean, standard_error: error }, rows) {
+  const inner = -2 * Math.log(0.05);
+  const tuned = (inner + Math.log(inner + 1)) / Math.max(2, rows / 4);
+  const grown = count * tuned + 1;
+  const half = error * Math.sqrt(((2 * grown) / (count * tuned)) * Math.log(Math.sqrt(grown) / 0.05));
+  return [mean - half, mean + half];
+}
+
+/** Say whether more rows would change nothing: a difference is there, or a mean is known within 1 %. */
+function decided(summary, rows) {
+  const figures = headline(summary);
+  const interval = anytimeInterval(figures, rows);
+  if (!interval.every(Number.isFinite) || figures.small) return null;
+  const [low, high] = interval;
+  const known = summary.differences ? low > 0 || high < 0 : high - low < 0.02 * Math.abs(figures.mean);
+  return known ? { interval, text: summary.differences ? "a difference is there" : "the mean is known within 1 %" } : null;
+}
+
+/** Return the gradient of the first input in some rows, a list each. @param {number[]} rows @param {number} candidate @returns {Promise<number[][]>} */
+export async function gradients(rows, candidate) {
+  const { form, plan, data } = session;
+  const parts = await ask("parts", { rows });
+  const [input] = plan.candidates[candidate].inputs;
+  const found = await evaluateRows(requests(form, plan, parts, data.name).rows[candidate], parts, { reduction: "sum", gradients_for: [input.input] });
+  const flat = values(readNpy(found[`gradients.${input.input}`]));
+  const width = flat.length / rows.length;
+  return rows.map((_, at) => Array.from(flat.subarray(at * width, (at + 1) * width)));
+}
+
+/** Keep the evaluation as a run. @param {string} name @param {Record<string, string>} labels @returns {Promise<any>} */
+export const saveRun = (name, labels) => post("/v1/runs", { name, labels, state: session.result.state });
