@@ -1,12 +1,13 @@
 /** Curves: up to six losses over one coordinate, the loss above and its derivative below. All numbers are the server's. */
 
 import { post, useLosses } from "../lib/api.js";
-import { Twin } from "../lib/charts.js";
-import { copy, cx, download, Failure, Field, html, Segments, Select, Skeleton, toast, useEffect, useMemo, useRef, useState, useWidth } from "../lib/dom.js";
+import { hue, Twin } from "../lib/charts.js";
+import { copy, cx, Failure, Field, html, Segments, Select, Skeleton, toast, useEffect, useMemo, useRef, useState, useWidth } from "../lib/dom.js";
+import { exportCsv, exportPicture } from "../lib/export.js";
 import { fixed, short } from "../lib/numbers.js";
 import { useQuery } from "../lib/state.js";
 import { list } from "../lib/words.js";
-import { LineKey, LinePlot, pictureOf } from "./plot.js";
+import { LineKey, LinePlot } from "./plot.js";
 import { COORDINATES, coordinatesOf, defaultTemplates, findings, MEANINGS, NOTES, plan, pointsBetween, rangeFor, STARTERS, WORDS } from "./sweep.js";
 
 const MOST = 6;
@@ -165,7 +166,7 @@ function Card({ curve, info, index, traced, isPicked, onPick, onChange, onRemove
   const wrongInput = info.inputs.find((each) => wrongOf(traced, each.name));
   const rest = traced?.error && !info.inputs.some((each) => wrongOf(traced, each.name)) && !options.some((each) => wrongOf(traced, each.name));
   return html`<section class="card" aria-label=${labelOf(curve, info)}>
-    <header><h2 class="row clip"><${LineKey} color=${index} /><span class="clip" title=${info.summary}>${curve.loss}</span></h2>
+    <header><h2 class="row clip"><${LineKey} index=${index} /><span class="clip" title=${info.summary}>${curve.loss}</span></h2>
       <span class="row"><button type="button" class=${cx("button small", isPicked && "primary")} aria-pressed=${String(isPicked)} onClick=${onPick} title="Shade only what is found on this curve">only this</button>
         <button type="button" class="button small" aria-label="Remove ${labelOf(curve, info)}" onClick=${onRemove}>×</button></span></header>
     ${traced?.findings && html`<p class="small quiet" title=${[...new Set(traced.findings.map(({ kind }) => `${WORDS[kind]}: ${MEANINGS[kind]}`))].join("; ")}>
@@ -183,8 +184,8 @@ function Card({ curve, info, index, traced, isPicked, onPick, onChange, onRemove
 }
 
 /** Return a range of the vertical axis that a pole does not stretch, and whether something is cut. */
-function verticalRange(columns, hasWords) {
-  const all = columns.flat().filter((n) => n !== null && Number.isFinite(n)).sort((a, b) => a - b);
+function verticalRange(lines, hasWords) {
+  const all = lines.flatMap((each) => each.values).filter((n) => Number.isFinite(n)).sort((a, b) => a - b);
   if (!all.length) return { range: [0, 1], cut: [] };
   const at = (share) => all[Math.round(share * (all.length - 1))];
   const spread = Math.max(at(0.95) - at(0.05), 1e-9);
@@ -206,15 +207,7 @@ function sentenceOf(labels, traces, xs) {
   return `${phrases.join("; ")}.${smooth.length ? ` ${list(smooth)} ${smooth.length === 1 ? "is" : "are"} smooth ${range}.` : ""}`;
 }
 
-const csvCell = (n) => (n === null ? "" : String(n));
-
-/** Return all points as CSV. */
-function csvOf(labels, traces, xs) {
-  const quote = (text) => `"${text.replaceAll('"', '""')}"`;
-  const head = ["x", ...labels.map(quote), ...labels.map((label) => quote(`derivative of ${label}`))];
-  const rows = xs.map((x, i) => [x, ...traces.map((each) => csvCell(each.values?.[i] ?? null)), ...traces.map((each) => csvCell(each.derivative?.[i] ?? null))]);
-  return [head, ...rows].map((row) => row.join(",")).join("\r\n");
-}
+const DASHES = ["solid", "dashed", "dotted", "dash-dotted", "long dashes", "short dashes"];
 
 const cell = (n) => (n === null || n === undefined ? "–" : short(n, 5));
 
@@ -223,8 +216,8 @@ function Readout({ labels, traces, xs, at }) {
   const here = (each) => (each.findings ?? []).filter(({ from, to }) => xs[at] >= from - 1e-9 && xs[at] <= to + 1e-9).map(({ kind }) => WORDS[kind]).join(", ");
   return html`<div class="table-wrap"><table><caption class="visually-hidden">Values at x = ${short(xs[at])}</caption>
     <thead><tr><th scope="col">at x = ${fixed(xs[at], 3)}</th><th class="num" scope="col">loss</th><th class="num" scope="col">derivative</th><th scope="col" style=${{ paddingLeft: "24px" }}>here</th></tr></thead>
-    <tbody>${traces.map((each, i) => html`<tr key=${i}><td><span class="row" style=${{ flexWrap: "nowrap" }}><${LineKey} color=${i} />${labels[i]}</span></td>
-      <td class="num" title=${csvCell(each.values?.[at] ?? null)}>${cell(each.values?.[at])}</td><td class="num" title=${csvCell(each.derivative?.[at] ?? null)}>${cell(each.derivative?.[at])}</td><td class="small quiet" style=${{ paddingLeft: "24px" }}>${here(each)}</td></tr>`)}</tbody></table></div>`;
+    <tbody>${traces.map((each, i) => html`<tr key=${i}><td><span class="row" style=${{ flexWrap: "nowrap" }}><${LineKey} index=${i} />${labels[i]}</span></td>
+      <td class="num" title=${each.values?.[at]}>${cell(each.values?.[at])}</td><td class="num" title=${each.derivative?.[at]}>${cell(each.derivative?.[at])}</td><td class="small quiet" style=${{ paddingLeft: "24px" }}>${here(each)}</td></tr>`)}</tbody></table></div>`;
 }
 
 /** Both charts, the cursor and the tables. */
@@ -232,34 +225,35 @@ function Pictures({ shown, byName, picked, at, setAt, onSettle }) {
   const { curves, xs, traces, coordinate } = shown;
   const root = useRef(null);
   const labels = curves.map((curve) => labelOf(curve, byName.get(curve.loss)));
-  const lines = labels.map((label, color) => ({ label, color }));
-  const columns = (name) => traces.map((each) => (each[name] ?? xs.map(() => null)).map((n) => (n !== null && Number.isFinite(n) ? n : null)));
-  const [values, derivatives] = useMemo(() => [columns("values"), columns("derivative")], [shown]);
-  const [above, below] = useMemo(() => [[xs, ...values], [xs, ...derivatives]], [values]);
-  const shades = useMemo(() => traces.flatMap((each, i) => (picked === null || picked === i ? (each.findings ?? []).map(({ kind, from, to }) => ({ from, to, color: i, word: WORDS[kind] })) : []))
+  const lines = (name) => traces.map((each) => ({ values: each[name] ?? [] }));
+  const [values, derivatives] = useMemo(() => [lines("values"), lines("derivative")], [shown]);
+  const shades = useMemo(() => traces.flatMap((each, i) => (picked === null || picked === i ? (each.findings ?? []).map(({ kind, ...place }) => ({ ...place, color: hue(i).color, word: WORDS[kind] })) : []))
     .sort((a, b) => a.from - b.from), [shown, picked]);
-  const [top, bottom] = useMemo(() => [verticalRange(values, shades.length > 0), verticalRange(derivatives, false)], [values, shades.length > 0]);
+  const [top, bottom] = useMemo(() => [verticalRange(values, shades.length > 0), verticalRange(derivatives, false)], [shown, shades.length > 0]);
   const sentence = sentenceOf(labels, traces, xs);
-  const silent = useMemo(() => shades.map((each) => ({ ...each, word: "" })), [shades]);
-  const common = { lines, xRange: [xs[0], xs.at(-1)], formatX: (n) => short(n, 3), formatY: (n) => short(n, 3), sync: "curves", cursor: at, onCursor: (i) => i !== null && setAt(i) };
+  const { axis } = COORDINATES[coordinate];
+  const write = (n) => short(n, 3);
+  const common = { xs, xRange: [xs[0], xs.at(-1)], formatX: write, formatY: write, cursor: at, onCursor: (i) => i !== null && setAt(i) };
   const cuts = [["loss", top.cut], ["derivative", bottom.cut]].flatMap(([what, cut]) => (cut.length ? [`${what} ${list(cut)}`] : []));
   const name = `curves-${coordinate}`;
+  const head = ["x", ...labels, ...labels.map((label) => `derivative of ${label}`)];
+  const rows = (show) => xs.map((x, i) => [x, ...traces.map((each) => show(each.values?.[i])), ...traces.map((each) => show(each.derivative?.[i]))]);
+  const told = traces.map((each, i) => `${labels[i]} ${cell(each.values?.[at])}, derivative ${cell(each.derivative?.[at])}`).join("; ");
   return html`<div class="stack" ref=${root}>
     <p class="sentence">${sentence}</p>
     <figure class="figure"><header><h3>Loss</h3><div class="row">
       <button type="button" class="button small" onClick=${() => copy(location.href, "The link")}>Copy link</button>
-      <button type="button" class="button small" onClick=${() => copy(csvOf(labels, traces, xs).replaceAll(",", "\t"), "The table")}>Copy table</button>
-      <button type="button" class="button small" onClick=${() => download(`${name}.csv`, csvOf(labels, traces, xs), "text/csv")}>CSV</button>
-      <button type="button" class="button small" onClick=${async () => download(`${name}.png`, await pictureOf(root.current, lines))}>PNG</button></div></header>
-      <${LinePlot} ...${common} shades=${shades} data=${above} height=${HEIGHTS.loss} yRange=${() => top.range} label="Loss over ${COORDINATES[coordinate].axis}. ${sentence} Arrow keys move the cursor." /></figure>
-    <figure class="figure"><header><h3>Derivative</h3><span class="small quiet">${COORDINATES[coordinate].axis}</span></header>
-      <${LinePlot} ...${common} shades=${silent} data=${below} height=${HEIGHTS.derivative} yRange=${() => bottom.range} label="Derivative over ${COORDINATES[coordinate].axis}. Arrow keys move the cursor." /></figure>
-    <label class="row" style=${{ flexWrap: "nowrap" }}><span class="label" style=${{ width: "auto" }}>x</span>
-      <input type="range" class="grow" min="0" max=${xs.length - 1} step="1" value=${at} aria-valuetext="x = ${short(xs[at])}: ${traces.map((each, i) => `${labels[i]} ${cell(each.values?.[at])}, derivative ${cell(each.derivative?.[at])}`).join("; ")}"
-        onInput=${(event) => setAt(Number(event.target.value))} onChange=${onSettle} /></label>
+      <button type="button" class="button small" onClick=${() => copy([head, ...rows((n) => n ?? "")].map((row) => row.join("\t")).join("\n"), "The table")}>Copy table</button>
+      <button type="button" class="button small" onClick=${() => exportCsv(head, rows((n) => n ?? ""), name)}>CSV</button>
+      <button type="button" class="button small" onClick=${() => exportPicture(root.current, labels.map((label, i) => `${label} (${DASHES[i]})`).join(", "), name)}>PNG</button></div></header>
+      <${LinePlot} ...${common} lines=${values} shades=${shades} height=${HEIGHTS.loss} yRange=${top.range} label="Loss over ${axis}. ${sentence}" /></figure>
+    <figure class="figure"><header><h3>Derivative</h3><span class="small quiet">${axis}</span></header>
+      <${LinePlot} ...${common} lines=${derivatives} shades=${shades.map((each) => ({ ...each, word: "" }))} height=${HEIGHTS.derivative} yRange=${bottom.range} label="Derivative over ${axis}." /></figure>
+    <label class="row" style=${{ flexWrap: "nowrap" }}><b>x</b>
+      <input type="range" class="grow" min="0" max=${xs.length - 1} step="1" value=${at} aria-valuetext="x = ${short(xs[at])}: ${told}" onInput=${(event) => setAt(Number(event.target.value))} onChange=${onSettle} /></label>
     ${cuts.length > 0 && html`<p class="hint">Outside of the picture: ${list(cuts)}. The tables have every value.</p>`}
     <${Readout} labels=${labels} traces=${traces} xs=${xs} at=${at} />
-    <${Twin} head=${["x", ...labels, ...labels.map((label) => `derivative of ${label}`)]} rows=${xs.map((x, i) => [short(x, 4), ...traces.map((each) => cell(each.values?.[i])), ...traces.map((each) => cell(each.derivative?.[i]))])} />
+    <${Twin} head=${head} rows=${rows(cell).map(([x, ...rest]) => [short(x, 4), ...rest])} />
   </div>`;
 }
 
@@ -324,7 +318,7 @@ export default function Curves() {
     ${catalogue && html`<${Select} aria-label="Add a loss" value="" disabled=${curves.length >= MOST} onChange=${(loss) => loss && add(loss)}
       options=${[["", curves.length >= MOST ? "Six at most" : "Add a loss…"], ...choices.map((each) => [each.name, each.name])]} />`}
   </div>`;
-  const pictures = shown ? html`<div key="pictures" class=${cx(shown.xs !== xs && "quiet")}><${Pictures} shown=${shown} byName=${byName} picked=${picked} at=${at} setAt=${setCursor} onSettle=${() => set({ x: short(xs[at]).replace("−", "-") })} /></div>`
+  const pictures = shown ? html`<div key="pictures" class=${cx(shown.xs !== xs && "quiet")}><${Pictures} shown=${shown} byName=${byName} picked=${picked} at=${at} setAt=${setCursor} onSettle=${() => set({ x: String(xs[at]) })} /></div>`
         : html`<div key="pictures" class="stack"><${Skeleton} height=${20} /><${Skeleton} height=${HEIGHTS.loss + 32} /><${Skeleton} height=${HEIGHTS.derivative + 32} /></div>`;
   return html`<div class="screen">
     <header><h1>Curves</h1></header>
