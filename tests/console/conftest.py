@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.support.browser import Serving, Tab, browsing, serving, tab_of
 
@@ -18,6 +18,7 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser; of one module, because asyncio cannot run while Playwright does."""
+    expect.set_options(timeout=15_000)
     with browsing() as found:
         yield found
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
 
 CHROMIUM: Final = shutil.which("chromium")
 
@@ -187,3 +187,21 @@ def serious(page: Page) -> list[str]:
 
 def _places(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     return [str(each["target"]) for each in nodes[:5]]
+
+
+def number(text: str) -> float:
+    """Return a number as the console writes it."""
+    plain = text.strip().replace("\u2212", "-").replace(",", "").replace("\u221e", "inf")
+    plain = "".join(plain.split())
+    if plain.endswith("%"):
+        return float(plain[:-1]) / 100
+    return float(plain)
+
+
+def cells(table: Locator) -> list[list[str]]:
+    """Return the texts of a table's body, also of one that is folded."""
+    script = (
+        "body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent.trim()))"
+    )
+    found: list[list[str]] = table.locator("tbody").evaluate(script)
+    return found
