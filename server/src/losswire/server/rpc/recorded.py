@@ -57,6 +57,10 @@ def recorded_stream(behavior: Any, serialize: Serialize, method: Method) -> Call
                     data = serialize(response)
                     sent += len(data)
                     yield data
+            # A call that is cancelled, or late, first looks like one whose caller has finished.
+            await asyncio.sleep(0)
+            if _is_late(context):
+                status = "DEADLINE_EXCEEDED"
         except BaseException as error:
             status = _status_of(error, context)
             raise
@@ -103,8 +107,12 @@ class _Sizes:
 def _status_of(error: BaseException, context: Context) -> str:
     """Return the name of the status with which a call ends by an error."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
-        remaining: Any = context.time_remaining()
-        late = remaining is not None and remaining <= 0
-        return "DEADLINE_EXCEEDED" if late else "CANCELLED"
+        return "DEADLINE_EXCEEDED" if _is_late(context) else "CANCELLED"
     code: Any = context.code()
     return _NAMES.get(code.value[0] if isinstance(code, grpc.StatusCode) else code, "UNKNOWN")
+
+
+def _is_late(context: Context) -> bool:
+    """Return whether the deadline of a call has passed."""
+    remaining: Any = context.time_remaining()
+    return remaining is not None and remaining <= 0
