@@ -63,6 +63,10 @@ class Child:
             raise TypeError(message)
         return self.process.stdout
 
+    def read_line(self) -> str:
+        """Read the next line that it prints."""
+        return self._output.readline().strip()
+
     @property
     def alive(self) -> bool:
         """Whether the process runs."""

@@ -1,6 +1,5 @@
 """From the JSON of an evaluation to the contract's message."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -162,8 +161,10 @@ def _read_normalizer(target: _Target, name: str, value: object) -> None:
     if isinstance(number, bool) or not isinstance(number, int | float):
         target.reading.add(name, "must be a number")
         return
-    # An integer beyond all doubles is infinite, as JSON's 1e999 would be.
-    target.evaluation.normalizer = number if abs(number) < 1 << 1023 else math.inf
+    try:
+        target.evaluation.normalizer = number
+    except OverflowError:
+        target.reading.add(name, "is an integer beyond all floating point numbers")
 
 
 def _choice(known: Mapping[str, int]) -> "_Reader":

@@ -72,11 +72,13 @@ class GuardedPath:
         """Return the handler's answer, if it comes before the deadline."""
         route = self._route_of(call, path)
         authorize(call)
+        text = "the deadline passed before the answer was ready"
+        if call.deadline <= asyncio.get_running_loop().time():
+            raise ExpiredError(text)
         try:
             async with asyncio.timeout_at(None if call.deadline == math.inf else call.deadline):
                 return await route.handler(call)
         except TimeoutError:
-            text = "the deadline passed before the answer was ready"
             raise ExpiredError(text) from None
 
     def _route_of(self, call: Call, path: str) -> Route:

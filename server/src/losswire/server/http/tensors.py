@@ -92,7 +92,7 @@ def _read_base64(
     if not isinstance(shape, list) or not all(type(each) is int for each in shape):
         reading.add(f"{where}.shape", "must be a list of whole numbers")
         return None
-    if not all(abs(each) < 1 << 63 for each in shape):
+    if not all(-(1 << 63) <= each < 1 << 63 for each in shape):
         reading.add(f"{where}.shape", "has an axis that is too long")
         return None
     try:
