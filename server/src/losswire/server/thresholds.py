@@ -128,6 +128,18 @@ SUMMARY_JSON_COPIES: Final = 40
 """Memory that a state takes as JSON, in multiples of its bytes. Not measured: a bucket has about 11
 bytes in the state, and three Python floats and their text as JSON."""
 
+QUERY_PAGE: Final = 200
+"""Runs of one page that a query reads. Not measured: a list's page is 50, and a query reads many."""
+
+MAX_QUERY_PAGES: Final = 50
+"""Pages that one query reads: the newest 10,000 runs. Not measured."""
+
+MAX_QUERY_ROWS: Final = 100_000
+"""Rows of one query. Not measured: more than a panel of Grafana draws."""
+
+QUERY_ROW_BYTES: Final = 2 * _KIB
+"""Memory of one row of a query and its text. Not measured: 16 columns and the labels."""
+
 MAX_QUERY_FIELDS: Final = 128
 """Parameters of one query. Not measured: a run has 64 labels at most."""
 

@@ -30,6 +30,17 @@ def number(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
+def finite(content: Any) -> Any:  # noqa: ANN401 (whatever JSON can hold)
+    """Return a value in which every float has passed `number`, at any depth."""
+    if isinstance(content, float):
+        return number(content)
+    if isinstance(content, dict):
+        return {name: finite(each) for name, each in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(each) for each in content]
+    return content
+
+
 def dump(content: Any) -> bytes:  # noqa: ANN401 (whatever JSON can hold)
     """Return a value as JSON; its floats must have passed `number`, others become null."""
     return orjson.dumps(content)

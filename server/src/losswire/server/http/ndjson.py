@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -126,8 +126,8 @@ class _Rows:
         self._rows = rows
         self._first_row = first_row
         wanted = columns.names
-        # The first row says which columns there are; one that others lack is missing there.
-        self.names = {name for name in rows[0] if name in wanted}
+        # A column that some rows have is missing in the others.
+        self.names = wanted.intersection({name for each in rows for name in each})
 
     def array(self, wanted: Wanted) -> Array:
         """Return a column of numbers, or of nested lists of them."""
@@ -135,8 +135,19 @@ class _Rows:
         reading = Reading(lambda _: None)
         tensor = read_tensor(self._values(name), "", wanted.types, reading)
         if tensor is None:
-            raise InvalidEvaluationError([self._named(each, name) for each in reading.violations])
+            wrong = [self._named(each, name) for each in reading.violations]
+            raise InvalidEvaluationError(list(self._uneven(name)) or wrong)
         return decode_tensor(tensor, name, detached=reading.detached[""])
+
+    def _uneven(self, name: str) -> Iterator[Violation]:
+        """Yield the first row whose list is not as long as that of the first row."""
+        values = self._values(name)
+        expected = _count(values[0])
+        for row, each in enumerate(values):
+            if (found := _count(each)) != expected:
+                where = f"{row_path(self._first_row + row)}.{name}"
+                yield Violation(where, f"has {found}; the first row of its batch has {expected}")
+                return
 
     def column(self, name: str) -> Column:
         """Return a column of integers, bools or texts."""
@@ -165,3 +176,8 @@ class _Rows:
             return Violation(path("columns", name), violation.description)
         row = row_path(self._first_row + int(match[1]))
         return Violation(f"{row}.{name}{violation.field[match.end() :]}", violation.description)
+
+
+def _count(value: object) -> str:
+    """Return how many values a row has, in words."""
+    return f"{len(value)} values" if isinstance(value, list) else "no list"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from losswire.server.errors import InvalidEvaluationError
-from losswire.server.http.json_text import number
+from losswire.server.http.json_text import finite
 from losswire.summaries import bucket_bounds
 from losswire.summaries.figures import numbers, words
 from losswire.summaries.figures.candidates import CandidateStatistics
@@ -28,7 +28,7 @@ def summary_json(message: summary_pb2.LossSummary) -> dict[str, Any]:
         # Sums that are infinite or NaN are the caller's, and so are the figures that follow.
         with np.errstate(all="ignore"):
             shown = _comparison(message) if message.candidates else _summary(message)
-        found: dict[str, Any] = _finite(shown)
+        found: dict[str, Any] = finite(shown)
     except (ArithmeticError, IndexError, ValueError) as error:
         text = f"no figures follow from it: {error}"
         raise InvalidEvaluationError([Violation("summary", text)]) from None
@@ -151,14 +151,3 @@ def _side(
         (*bucket_bounds(index, sketch.scale), weight)
         for index, weight in zip(indices, weights, strict=True)
     ]
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401 (whatever JSON can hold)
-    """Return a value with the texts of numbers that JSON lacks."""
-    if isinstance(value, float):
-        return number(value)
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return value

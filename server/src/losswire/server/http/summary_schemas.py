@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from losswire.server.http.route import Schema, ref
 from losswire.server.http.schemas import names_of
+from losswire.summaries.figures.gate import FAILED, PASSED, UNDECIDED
 from losswire.v1 import evaluation_pb2, summary_pb2
 
 _TEXT: Final[Schema] = {"type": "string"}
@@ -131,6 +132,43 @@ _FACTS: Final[Mapping[str, Schema]] = {
     "notes": _TEXTS,
 }
 
+_MAYBE_TIME: Final[Schema] = {"type": ["string", "null"], "format": "date-time"}
+_RUN: Final[Mapping[str, Schema]] = {
+    "run_id": _TEXT,
+    "name": _TEXT,
+    "labels": _by_name(_TEXT),
+    "started": _MAYBE_TIME,
+    "ended": _MAYBE_TIME,
+    "saved": TIME,
+    "creator": _TEXT,
+    "loss": _TEXT,
+    "figures": _list(
+        of(
+            {
+                "candidate": _TEXT,
+                "count": _COUNT,
+                "mean": _NUMBER,
+                "standard_error": _NUMBER,
+                "low": _NUMBER,
+                "high": _NUMBER,
+            }
+        )
+    ),
+}
+
+_CHECK: Final = of(
+    {
+        "where": _TEXT,
+        "verdict": {"enum": [FAILED, PASSED, UNDECIDED]},
+        "baseline_mean": _NUMBER,
+        "candidate_mean": _NUMBER,
+        "increase": _NUMBER,
+        "interval": _INTERVAL,
+        "p_value": _NUMBER,
+        "small": _FLAG,
+    }
+)
+
 _COLUMN: Final[Schema] = {"type": "string", "description": "The name of a column."}
 _REQUEST: Final[Mapping[str, Schema]] = {
     "loss": _TEXT,
@@ -217,4 +255,52 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         ],
     },
     "MergeRequest": {**of({"states": _list(BASE64)}), "additionalProperties": False},
+    "Run": of(_RUN),
+    "WholeRun": of(
+        {
+            **_RUN,
+            "summary": {"anyOf": [ref("Summary"), ref("Comparison")]},
+            "state": BASE64,
+            "header": {"description": "The request, without data.", "type": ["object", "null"]},
+        }
+    ),
+    "SavedRun": of({**_RUN, "created": _FLAG}),
+    "RunList": of({"runs": _list(ref("Run")), "next_page_token": _TEXT}),
+    "SaveRunRequest": {
+        **of(
+            {
+                "run_id": _TEXT,
+                "name": _TEXT,
+                "labels": _by_name(_TEXT),
+                "started": TIME,
+                "ended": TIME,
+                "state": BASE64,
+                "request": {"description": "The request of the summary.", "type": "object"},
+            },
+            ["state"],
+        ),
+        "additionalProperties": False,
+    },
+    "Deleted": of({"deleted": _FLAG}),
+    "GateVerdict": of(
+        {
+            "passed": _FLAG,
+            "baseline": _TEXT,
+            "candidate": _TEXT,
+            "paired": _FLAG,
+            "max_increase": _NUMBER,
+            "relative": _FLAG,
+            "level": _NUMBER,
+            "checks": _list(_CHECK),
+            "notes": _TEXTS,
+            "increase": _NUMBER,
+            "interval": _INTERVAL,
+            "slices": _list(_CHECK),
+            "sentence": _TEXT,
+            "lines": _TEXTS,
+        }
+    ),
+    "QueryRows": _list(
+        {"type": "object", "additionalProperties": {"type": ["number", "string", "null"]}}
+    ),
 }
