@@ -44,7 +44,10 @@ def test_the_reader_chooses_the_format(doors: Doors, accept: str, kind: str) -> 
 def test_open_metrics_is_valid(doors: Doors) -> None:
     """The strict parser reads it to its end."""
     _, page = doors.page(_OPEN_METRICS)
-    names = {family.name for family in text_string_to_metric_families(page.decode())}
+    names = {
+        family.name
+        for family in text_string_to_metric_families(page.decode())  # type: ignore[no-untyped-call]
+    }
     assert {"grpc_server_call_started", "losswire_stage_duration_seconds"} <= names
 
 

@@ -13,6 +13,7 @@ from losswire.client.cli import (
     _ping,
     _runs,
     _summarize,
+    _top,
     _ui,
 )
 from losswire.client.cli._common import (
@@ -25,7 +26,7 @@ from losswire.client.cli._common import (
     status_of,
 )
 
-_COMMANDS = (_catalogue, _eval, _check_gradient, _summarize, _runs, _gate, _ui, _ping)
+_COMMANDS = (_catalogue, _eval, _check_gradient, _summarize, _runs, _gate, _ui, _top, _ping)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
