@@ -37,13 +37,21 @@ function denominators({ model, values: one }) {
   return parts;
 }
 
+/** Return each value's part of the mean's numerator: ctc_loss divides by the length of the target. */
+function numerators({ model, values: one }) {
+  const numbers = values(one);
+  if (!model.loss.mean_denominator.includes("target_length")) return numbers;
+  const lengths = values(model.inputs.target_lengths);
+  return numbers.map((each, row) => each / Math.max(1, lengths[row]));
+}
+
 /** Return the mean's 95 % interval over rows (delta method), or null where there is none. @param {any} answer @returns {{low: number, high: number, rows: number}|null} */
 export function intervalOf(answer) {
   const { result, values: one, model } = answer;
   const rows = one.shape[0] ?? 1;
   const reduction = model.reduction || model.loss.default_reduction;
   if (reduction !== "mean" || rows < 2) return null;
-  const numbers = values(one);
+  const numbers = numerators(answer);
   const parts = denominators(answer);
   const close = (a, b) => Math.abs(a - b) <= 1e-4 * Math.max(1e-12, Math.abs(b));
   const total = parts && parts.reduce((sum, each) => sum + each, 0);
@@ -127,7 +135,7 @@ export function sentenceOf(answer) {
     // A layout that the sentence does not know: the share alone is still true.
   }
   const because = reason && `; ${reason}`;
-  const name = capital(nameOf(top, shape));
+  const name = capital(shape.length > 1 ? `the value at ${nameOf(top, shape)}` : nameOf(top, shape));
   if (numbers.length === 1) return `The value is ${short(numbers[0])}${because}.`;
   if (numbers.every((each) => each === 0)) return "Every value is 0: nothing is left to improve here.";
   if (numbers.every((each) => each >= 0)) return `${name} carries ${percent(numbers[top] / total)} of the loss${because}.`;
@@ -138,7 +146,7 @@ export function sentenceOf(answer) {
 export function distanceOf({ result, wide }) {
   if (!wide || result.loss.dtype === "float64") return null;
   const [near, far] = [values(result.loss), values(wide)];
-  let most = 0;
-  for (let index = 0; index < near.length; index += 1) if (Number.isFinite(far[index])) most = Math.max(most, ulps(near[index], far[index], result.loss.dtype));
+  let most = null;
+  for (let index = 0; index < near.length; index += 1) if (Number.isFinite(far[index])) most = Math.max(most ?? 0, ulps(near[index], far[index], result.loss.dtype));
   return most;
 }

@@ -71,7 +71,7 @@ function python(model) {
   const ones = onesOf(model);
   const lines = Object.entries(inputs).map(([name, one]) => `            "${name}": ${arrayText(one, name, "            ")},`);
   const extra = [
-    Object.keys(options).length && `{${Object.entries(options).map(([name, value]) => `"${name}": ${typeof value === "string" && Number.isNaN(Number(value)) ? JSON.stringify(value) : literal(value)}`).join(", ")}}`,
+    Object.keys(options).length && `{${Object.entries(options).map(([name, value]) => `"${name}": ${literal(value)}`).join(", ")}}`,
     model.reduction && `reduction="${model.reduction}"`, model.gradients.length && `gradients=[${model.gradients.map((each) => `"${each}"`).join(", ")}]`,
     ones && `grad_output=np.ones((${ones.shape.join(", ")}${ones.shape.length === 1 ? "," : ""}), np.float32)`,
     weight && `sample_weight=${arrayText(weight, "sample_weight", "        ")}`, model.engine !== "auto" && `engine="${model.engine}"`, model.type && `compute_dtype="${model.type}"`,

@@ -147,8 +147,8 @@ export const Empty = ({ children, action, onAction }) => html`<div class="empty"
 export function Failure({ error, onRetry }) {
   const violations = error.violations ?? [];
   return html`<div class="note error stack tight" role="alert">
-    <p><b>${error.title ?? "That did not work"}.</b> ${violations.length ? "" : error.message}</p>
-    ${violations.length > 0 && html`<ul>${violations.map((each) => html`
+    <p><b>${violations.length ? "The server does not accept this" : (error.title ?? "That did not work")}.</b> ${violations.length ? "" : error.message}</p>
+    ${violations.length > 0 && html`<ul class="plain">${violations.map((each) => html`
       <li key=${each.field + each.description}><code>${each.field}</code> ${each.description}</li>`)}</ul>`}
     <p class="row">${error.hint && html`<span>${error.hint}</span>`}
       ${onRetry && html`<button type="button" class="button small" onClick=${onRetry}>Try again</button>`}

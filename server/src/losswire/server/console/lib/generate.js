@@ -95,17 +95,41 @@ export function typeOf(loss, info, integers, shape, shapes = {}) {
   return info.data_types.includes("float32") ? "float32" : info.data_types[0];
 }
 
+/** Return the axes of a layout: as wished, or as the inputs have them that are there already. */
+function axesOf(chosen, { rows, classes }, shapes) {
+  const texts = Object.values(chosen.inputs).join(" | ");
+  const axes = { N: rows, C: classes, L: /\bN\b/.test(texts) ? rows * 2 : LENGTHS.S, D: LENGTHS.D };
+  // "*S" alone is rows and columns; before a named axis it is the rows.
+  let free = /\*S [A-Z]/.test(texts) ? [rows] : [rows, classes];
+  for (const [name, shape] of Object.entries(shapes)) {
+    const parts = (chosen.inputs[name] ?? "").split(" ").filter(Boolean);
+    if (parts[0] === "*S") free = shape.slice(0, shape.length - (parts.length - 1));
+    if (parts.some((each) => each === "#1" || each.startsWith("#*"))) continue;
+    parts.forEach((part, index) => {
+      const length = part.includes("*") ? undefined : parts[0] === "*S" ? shape[shape.length - parts.length + index] : shape[index];
+      if (length !== undefined && !part.includes("*")) axes[part] = length;
+    });
+  }
+  return { axes, free };
+}
+
+/** Return a weight for each row of a layout's values. @param {any} loss @param {any} wish as of exampleOf @param {Record<string, number[]>} shapes @returns {import("./tensors.js").Tensor} */
+export function rowWeights(loss, wish, shapes) {
+  const chosen = layoutOf(loss, wish.layout);
+  const { axes, free } = axesOf(chosen, wish, shapes);
+  const shape = lengths(chosen.values, axes, free).slice(0, 1);
+  return tensor(Array.from({ length: sizeOf(shape) }, (_, row) => [1, 2, 0.5][row % 3]), shape, "float32");
+}
+
 /**
  * Make one input of an example.
- * @param {any} loss @param {any} info @param {{seed: number, rows: number, classes: number, layout: string}} wish @returns {import("./tensors.js").Tensor}
+ * @param {any} loss @param {any} info @param {{seed: number, rows: number, classes: number, layout: string}} wish @param {Record<string, number[]>} shapes of inputs that are there already
+ * @returns {import("./tensors.js").Tensor}
  */
-export function exampleOf(loss, info, { seed, rows, classes, layout }) {
-  const chosen = layoutOf(loss, layout);
-  const axes = { N: rows, C: classes, L: rows * 2, D: LENGTHS.D };
-  if (!/\bN\b/.test(Object.values(chosen.inputs).join(" "))) axes.L = LENGTHS.S;
-  // "*S" alone is rows and columns; before a named axis it is the rows.
-  const texts = Object.values(chosen.inputs).join(" | ");
-  const free = /\*S [A-Z]/.test(texts) ? [rows] : [rows, classes];
+export function exampleOf(loss, info, wish, shapes = {}) {
+  const { seed } = wish;
+  const chosen = layoutOf(loss, wish.layout);
+  const { axes, free } = axesOf(chosen, wish, shapes);
   const shape = lengths(chosen.inputs[info.name] ?? "", axes, free);
   const types = chosen.data_types[info.name] ?? info.data_types;
   const words = rulesOf(info, types);

@@ -67,6 +67,16 @@ function drawSpecial(pen, value, x, y, wide, tall) {
   pen.restore();
 }
 
+/** Write a value into a cell that has room, in black or white, whichever is read better. */
+function writeCell(pen, value, fill, x, y) {
+  const [red, green, blue] = fill.map((each) => (each / 255) ** 2.2);
+  pen.fillStyle = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? "#14181d" : "#ffffff";
+  pen.font = "12px system-ui, sans-serif";
+  pen.textAlign = "center";
+  pen.textBaseline = "middle";
+  pen.fillText(short(value, 3), x, y);
+}
+
 /** Draw large matrices pixel by pixel: a pixel shows the cell of the largest magnitude under it. */
 function drawPixels(pen, { values, rows, cols, shade, wide, tall, ratio }) {
   const [across, down] = [Math.max(1, Math.round(Math.min(cols, wide * ratio))), Math.max(1, Math.round(Math.min(rows, tall * ratio)))];
@@ -105,8 +115,10 @@ function draw(canvas, { values, rows, cols, facts, signed, wide, tall, norms, at
       const [x, y] = [(index % cols) * w, Math.floor(index / cols) * h];
       if (!Number.isFinite(values[index])) drawSpecial(pen, values[index], x, y, w - gap, h - gap);
       else {
-        pen.fillStyle = `rgb(${shade(values[index]).join(" ")})`;
+        const fill = shade(values[index]);
+        pen.fillStyle = `rgb(${fill.join(" ")})`;
         pen.fillRect(x, y, w - gap, h - gap);
+        if (w >= 56 && h >= 20) writeCell(pen, values[index], fill, x + w / 2, y + h / 2);
       }
     }
     pen.strokeStyle = color("--line");

@@ -3,7 +3,7 @@ import { distanceOf, indexOf, intervalOf, nameOf, sentenceOf } from "../lib/anal
 import { number } from "../lib/api.js";
 import { Axes, Figure, Histogram, linear, Twin } from "../lib/charts.js";
 import { codeOf, LANGUAGES, requestOf } from "../lib/code.js";
-import { announce, copy, download, html, Segments, useAsync, useDebounced, useEffect, useMemo, useState, useWidth } from "../lib/dom.js";
+import { announce, copy, cx, download, html, Segments, useAsync, useEffect, useMemo, useState, useWidth } from "../lib/dom.js";
 import { Heatmap } from "../lib/heatmap.js";
 import { byInterval, count, duration, exact, fixed, decimalsOf, percent, short } from "../lib/numbers.js";
 import { address, useStored } from "../lib/state.js";
@@ -18,13 +18,14 @@ const reductionOf = ({ loss, reduction }) => reduction || loss.default_reduction
 /** Say what the result is made of: "mean of 2 rows · none ignored". */
 function madeOf({ model, result, values: one }) {
   const size = sizeOf(one.shape);
-  if (model.loss.kind === "activation") return `output of ${describe(one)}`;
+  if (model.loss.kind === "activation") return describe(one);
   const noun = one.shape.length === 1 ? "row" : "value";
   const ignored = size - Number(result.count);
   return `${words(reductionOf(model))} of ${plural(size, noun)} · ${ignored ? `${count(ignored)} ignored` : "none ignored"}`;
 }
 
-function Headline({ answer }) {
+/** The number, its interval and the sentence. @param {{answer: any, stale: boolean}} props */
+export function Headline({ answer, stale }) {
   const { model, result } = answer;
   const interval = useMemo(() => intervalOf(answer), [answer]);
   const sentence = useMemo(() => sentenceOf(answer), [answer]);
@@ -32,7 +33,7 @@ function Headline({ answer }) {
   const value = scalar ? values(result.loss)[0] : NaN;
   useEffect(() => announce(`${scalar ? `Loss ${short(value)}. ` : ""}${sentence}`), [answer]);
   const write = (each) => (interval && interval.high > interval.low ? fixed(each, Math.max(2, decimalsOf((interval.high - interval.low) / 2))) : short(each, 5));
-  return html`<div class="stack tight">
+  return html`<div class=${cx("stack tight grow", stale && "stale")}>
     <p class="row headline"><span class="big">${scalar ? html`${reductionOf(model) === "mean" ? "loss" : words(reductionOf(model))} <span title=${exact(value)}>${short(value, 5)}</span>` : model.loss.kind === "activation" ? "output" : "values"}</span>
       ${interval && html`<span title="95 % interval of the mean over rows">[${write(interval.low)}, ${write(interval.high)}]</span>`}
       <span class="quiet">${madeOf(answer)}${interval ? (interval.rows < 30 ? " · few rows, so the interval is rough" : "") : scalar && reductionOf(model) === "mean" ? " · no interval" : ""}</span></p>
@@ -45,7 +46,9 @@ const MOST_BARS = 24;
 /** The largest values as bars, in the order of the rows. */
 function Bars({ numbers, shape, parts }) {
   const [ref, width] = useWidth();
-  const order = numbers.map((_, index) => index).sort((one, two) => (Number.isNaN(numbers[one]) ? -1 : Number.isNaN(numbers[two]) ? 1 : Math.abs(numbers[two]) - Math.abs(numbers[one]))).slice(0, MOST_BARS).sort((one, two) => one - two);
+  const order = numbers.map((_, index) => index).sort((one, two) => (Number.isNaN(numbers[one]) ? -1 : Number.isNaN(numbers[two]) ? 1 : Math.abs(numbers[two]) - Math.abs(numbers[one]))).slice(0, MOST_BARS);
+  // Few stay in their order; of many the largest come first.
+  if (numbers.length <= MOST_BARS) order.sort((one, two) => one - two);
   const finite = order.map((index) => numbers[index]).filter(Number.isFinite);
   const [low, high] = [Math.min(0, ...finite), Math.max(0, ...finite)];
   const x = linear(low, high || (low < 0 ? 0 : 1), 72, Math.max(100, width - 144));
@@ -158,17 +161,22 @@ function WhatIf({ answer, set, evaluate }) {
   </section>`;
 }
 
+function pointsOf({ min, max, step }) {
+  const most = Math.min(STEPS, Math.round((max - min) / step) + 1);
+  return Array.from({ length: most }, (_, index) => Number((min + ((max - min) * index) / (most - 1)).toPrecision(6)));
+}
+
 function Sweep({ model, option, set, evaluate }) {
-  const { min, max, step } = sliderOf(option);
-  const others = JSON.stringify({ ...model.options, [option.name]: 0 });
-  const points = useMemo(() => Array.from({ length: Math.min(STEPS, Math.round((max - min) / step) + 1) }, (_, index, all = Math.min(STEPS, Math.round((max - min) / step) + 1)) => Number((min + ((max - min) * index) / (all - 1)).toPrecision(6))), [min, max]);
-  const shared = useDebounced([others, ...Object.values(model.inputs), model.weight, model.reduction, model.engine, model.type].map((each) => each), 150);
+  const range = sliderOf(option);
+  const { min, max, step } = range;
+  const points = useMemo(() => pointsOf(range), [option]);
+  const others = JSON.stringify({ ...model.options, [option.name]: null });
   const { value: losses } = useAsync(async (signal) => {
     const one = async (point) => values((await evaluate(model, { options: { ...model.options, [option.name]: point }, gradients_for: [] }, signal, true)).loss)[0];
     // The first call leaves the tensors on the server for all others.
     const first = await one(points[0]);
     return [first, ...(await Promise.all(points.slice(1).map(one)))];
-  }, [JSON.stringify(shared.slice(0, 1)), ...Object.values(model.inputs), model.weight, model.reduction, model.engine, model.type]);
+  }, [others, ...Object.values(model.inputs), model.weight, model.reduction, model.engine, model.type]);
   const [ref, width] = useWidth();
   const now = Number(model.options[option.name] ?? option.default_value);
   const height = 160;
@@ -212,8 +220,7 @@ function Share({ answer, entries, chart }) {
 /** Show an answer. @param {{answer: any, entries: any[], set: (patch: any, push?: boolean) => void, evaluate: (model: any, changes: any, signal: AbortSignal, keep: boolean) => Promise<any>}} props */
 export function Answer({ answer, entries, set, evaluate }) {
   const chart = useMemo(() => ({ current: null }), []);
-  return html`<${Headline} answer=${answer} />
-    <${Values} answer=${answer} />
+  return html`<${Values} answer=${answer} />
     <div class="stack" ref=${chart}>${Object.entries(answer.result.gradients).map(([name, one]) => html`<${Gradient} key=${name} name=${name} one=${one} ones=${answer.ones} />`)}</div>
     <${Explain} answer=${answer} />
     <${WhatIf} answer=${answer} set=${set} evaluate=${evaluate} />

@@ -1,7 +1,7 @@
 /** The form of Explore, made from a loss's record: inputs, options and what is wanted back. */
 import { cx, Field, html, Segments, Select, useEffect, useId, useRef, useState } from "../lib/dom.js";
 import { count, short } from "../lib/numbers.js";
-import { describe, parse, readNpy, sizeOf, toText, values } from "../lib/tensors.js";
+import { describe, isFloat, parse, readNpy, sizeOf, toText, values } from "../lib/tensors.js";
 import { middle } from "../lib/words.js";
 
 const MOST_CELLS = 384;
@@ -122,7 +122,10 @@ export function TensorField({ entry, wrong, onText, onTensor, onType, onExample,
     setDropping(false);
     if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
   };
-  const grid = entry.present && !asText && text !== null ? gridOf(text) : null;
+  const possible = entry.present && text !== null ? gridOf(text) : null;
+  const grid = asText ? null : possible;
+  const rules = tensor && !isFloat(tensor.dtype) ? info.value_rules : info.value_hints.length ? [] : info.value_rules;
+  const hints = tensor && !isFloat(tensor.dtype) && rules.length ? [] : info.value_hints;
   const sentences = [entry.error?.message, failure, ...wrong].filter(Boolean);
   const marked = entry.error ? entry.error.index : tensor ? placeOf(wrong, tensor.shape) : -1;
   const canType = text !== null && text.length <= MOST_TEXT;
@@ -131,13 +134,13 @@ export function TensorField({ entry, wrong, onText, onTensor, onType, onExample,
       ${entry.present && html`<span class="row tight small"><span class="quiet">${tensor ? describe(tensor).replace(/^\S+ /, "") : ""}</span>
         <${Select} class="auto small type" aria-label="Data type of ${info.name}" value=${tensor?.dtype ?? entry.dtype} options=${info.data_types} onChange=${onType} /></span>`}</legend>
     ${entry.present && (grid ? html`<${Cells} name=${info.name} grid=${grid} shape=${tensor?.shape ?? []} marked=${marked} onText=${onText} />`
-      : canType ? html`<textarea class="input" rows="4" spellcheck="false" aria-label=${info.name} aria-invalid=${String(sentences.length > 0)} value=${text} onInput=${(event) => onText(event.target.value)}></textarea>`
+      : canType ? html`<textarea class=${cx("input", text.includes("\n") && "matrix")} rows=${text.includes("\n") ? 6 : 3} spellcheck="false" aria-label=${info.name} aria-invalid=${String(sentences.length > 0)} value=${text} onInput=${(event) => onText(event.target.value)}></textarea>`
       : tensor && html`<${Overview} entry=${entry} />`)}
     <div id="${id}-wrong" role="status">${sentences.map((each) => html`<p class="wrong" key=${each}>${each}</p>`)}</div>
-    <p class="hint">${[info.description, ...info.value_rules.map((each) => `Must be: ${each}.`), ...info.value_hints.map((each) => `Meant to be: ${each}.`)].join(" ")}</p>
+    <p class="hint">${[info.description, ...rules.map((each) => `Must be: ${each}.`), ...hints.map((each) => `Meant to be: ${each}.`)].join(" ")}</p>
     <div class="row tight">
       ${!entry.present && html`<button type="button" class="button small" onClick=${onExample}>Add an example</button>`}
-      ${entry.present && canType && html`<${Segments} small label="How to edit ${info.name}" value=${grid ? "cells" : "text"} options=${[["cells", "Cells"], ["text", "Text"]]} onChange=${(way) => setAsText(way === "text")} />`}
+      ${possible && html`<${Segments} small label="How to edit ${info.name}" value=${grid ? "cells" : "text"} options=${[["cells", "Cells"], ["text", "Text"]]} onChange=${(way) => setAsText(way === "text")} />`}
       <label class="button small">File<input type="file" class="visually-hidden" accept=".npy,.csv,.txt,.json,.parquet" onChange=${(event) => { if (event.target.files[0]) take(event.target.files[0]); event.target.value = ""; }} /></label>
       ${entry.present && entry.source !== "example" && html`<button type="button" class="button plain small" onClick=${onExample}>Example</button>`}
       ${entry.present && !info.required && html`<button type="button" class="button plain small" onClick=${onRemove}>Remove</button>`}
@@ -216,7 +219,7 @@ export function Wanted({ loss, state, gradients, choices, set, wrongOf }) {
 export function ExampleBar({ loss, layout, state, set }) {
   const used = Object.values(loss.layouts.find((each) => each.name === layout).inputs).join(" ");
   const number = (key, text, most) => html`<label class="small row tight nowrap">${text}<input class="input count" type="number" min="1" max=${most} value=${state[key]} onInput=${(event) => { const value = Number(event.target.value); if (value >= 1 && value <= most) set({ [key]: Math.floor(value) }); }} /></label>`;
-  return html`<div class="row example"><span class="small quiet">Example</span>
+  return html`<div class="row example"><button type="button" class="button primary" onClick=${() => set({ seed: state.seed + 1 }, true)}>New example</button>
     ${loss.layouts.length > 1 && html`<${Select} class="auto small" aria-label="Shapes of the example" value=${layout} options=${loss.layouts.map((each) => [each.name, each.name.replaceAll("_", " ")])} onChange=${(value) => set({ layout: value }, true)} />`}
     ${/\bN\b|\*S/.test(used) && number("rows", "rows", 512)}
     ${(/\bC\b/.test(used) || (/\*S/.test(used) && !/\*S [A-Z]/.test(used))) && number("classes", /\bC\b/.test(used) ? "classes" : "columns", 512)}</div>`;

@@ -1,10 +1,10 @@
 /** Explore: one loss, its inputs and options, and everything about the answer. */
 import { Problem, send, useLosses } from "../lib/api.js";
 import { cx, Failure, html, Skeleton, useAsync, useDebounced, useMemo, useRef } from "../lib/dom.js";
-import { exampleOf, layoutOf, typeOf } from "../lib/generate.js";
+import { exampleOf, layoutOf, rowWeights, typeOf } from "../lib/generate.js";
 import { useQuery } from "../lib/state.js";
 import { cast, fromBase64, parse, tensor, toBase64, writeNpy } from "../lib/tensors.js";
-import { Answer } from "./explore-answer.js";
+import { Answer, Headline } from "./explore-answer.js";
 import { ExampleBar, OptionField, shortText, TensorField, Wanted } from "./explore-form.js";
 
 const DEFAULTS = { loss: "cross_entropy", seed: 1, rows: 4, classes: 3, layout: "", reduction: "", grad: "", engine: "auto", type: "" };
@@ -17,14 +17,21 @@ const LARGE = 32768;
 /** Leave tensors on the server once, so that moving an option does not send them again. @param {any} tensor @returns {Promise<{resident: string}>} */
 function resident(one) {
   if (!residents.has(one)) {
-    const put = send("/v1/tensors", { method: "PUT", body: writeNpy(one), type: "application/x-npy" }).then((answer) => answer.json()).then(({ resident: id }) => ({ resident: id }));
+    const put = send("/v1/tensors", { method: "PUT", body: writeNpy(one), type: "application/octet-stream" }).then((answer) => answer.json()).then(({ resident: id }) => ({ resident: id }));
     residents.set(one, put);
     put.catch(() => residents.delete(one));
   }
   return residents.get(one);
 }
 
-const placed = (one, keep) => (keep || one.data.byteLength > LARGE ? resident(one) : toBase64(one));
+/** Return a tensor as the request carries it; a server that keeps no tensors gets its elements. */
+async function placed(one, keep) {
+  if (!keep && one.data.byteLength <= LARGE) return toBase64(one);
+  return resident(one).catch((error) => {
+    if (!(error instanceof Problem)) throw error;
+    return toBase64(one);
+  });
+}
 
 async function evaluateOnce(model, changes, signal, keep) {
   const names = Object.keys(model.inputs);
@@ -72,7 +79,7 @@ function entryOf(loss, info, query, state, shapes) {
   if (text === null && !info.required) return { info, present: false, tensor: null, text: null, source: "none" };
   const kept = text === "@" ? held.get(`${loss.name}.${info.name}`) : null;
   if (text === null || text === "*" || text === "@") {
-    const made = kept?.tensor ?? (info === WEIGHT ? weightOf(loss, state) : exampleOf(loss, info, state));
+    const made = kept?.tensor ?? (info === WEIGHT ? rowWeights(loss, state, shapes) : exampleOf(loss, info, state, shapes));
     const one = type ? cast(made, type) : made;
     return { info, present: true, tensor: one, text: shortText(one), source: kept ? "file" : "example", file: kept?.file, lost: text === "@" && !kept };
   }
@@ -85,19 +92,13 @@ function entryOf(loss, info, query, state, shapes) {
   }
 }
 
-function weightOf(loss, state) {
-  const rows = exampleOf(loss, loss.inputs[0], state).shape[0] ?? 1;
-  const first = layoutOf(loss, state.layout).values.split(" ").filter(Boolean).length;
-  return tensor(Array.from({ length: first ? rows : 1 }, (_, row) => [1, 2, 0.5][row % 3]), first ? [rows] : [], "float32");
-}
-
 /** Return all inputs; each keeps its identity while it does not change, as resident tensors need. */
 function useEntries(loss, query, state) {
   const cache = useRef(new Map());
   const shapes = {};
   const infos = loss.kind === "loss" ? [...loss.inputs, WEIGHT] : loss.inputs;
   return infos.map((info) => {
-    const key = [loss.name, state.seed, state.rows, state.classes, state.layout, query.get(`i.${info.name}`), query.get(`d.${info.name}`), held.get(`${loss.name}.${info.name}`)?.number, String(shapes.input)].join("\u0000");
+    const key = [loss.name, state.seed, state.rows, state.classes, state.layout, query.get(`i.${info.name}`), query.get(`d.${info.name}`), held.get(`${loss.name}.${info.name}`)?.number, JSON.stringify(shapes)].join("\u0000");
     const old = cache.current.get(info.name);
     const entry = old?.key === key ? old.entry : entryOf(loss, info, query, state, shapes);
     cache.current.set(info.name, { key, entry });
@@ -106,9 +107,12 @@ function useEntries(loss, query, state) {
   });
 }
 
+/** As JSON has no infinity and no NaN, the server takes these words. */
+const INFINITE = { inf: "Infinity", infinity: "Infinity", "∞": "Infinity", "-inf": "-Infinity", "-infinity": "-Infinity", "-∞": "-Infinity", nan: "NaN" };
+
 function optionsOf(loss, query) {
   const read = { bool: (text) => text === "true", string: (text) => text };
-  const number = (text) => (text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text);
+  const number = (text) => (text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : INFINITE[text.trim().toLowerCase()] ?? text);
   const options = {};
   for (const each of loss.options) {
     const text = query.get(`o.${each.name}`);
@@ -200,14 +204,15 @@ function Explorer({ losses, loss, state, set, query }) {
   const problem = settled.typed && error instanceof Problem ? error : null;
   const lost = entries.filter((each) => each.lost).map((each) => each.info.name);
   const pick = (name) => set({ ...Object.fromEntries([...query.keys()].map((key) => [key, null])), loss: name }, true);
-  return html`<div class="screen"><header><h1 class="row"><span class="visually-hidden">Explore</span><${LossPicker} losses=${losses} loss=${loss} onChange=${pick} /></h1>
-      <button type="button" class="button primary" onClick=${() => set({ ...cleared(query), seed: state.seed + 1 }, true)}>New example</button>
-      <p class="quiet">${loss.summary} <a href=${`#/curves?losses=${loss.name}`}>See its curve</a></p></header>
+  return html`<div class="screen explore">
+    <header class="two"><div class="stack tight"><h1 class="visually-hidden">Explore</h1><div class="row"><${LossPicker} losses=${losses} loss=${loss} onChange=${pick} /></div>
+        <p class="quiet">${loss.summary} <a href=${`#/curves?losses=${loss.name}`}>See its curve</a></p></div>
+      ${answer ? html`<${Headline} answer=${answer} stale=${Boolean(error || !settled.typed)} />` : error || !settled.typed ? html`<p class="quiet">There is no answer yet.</p>` : html`<${Skeleton} height=${48} />`}</header>
     ${lost.length > 0 && html`<p class="note warning">This link came without the data of ${lost.join(" and ")}: an example stands in its place. Choose the file again.</p>`}
     <div class="two"><${Form} ...${{ loss, state, set, query, entries, options, gradients, choices, problem }} />
       <section class="stack answer" aria-label="Answer" aria-busy=${String(busy)}>
         ${!settled.typed ? html`<p class="note error" role="status">A number is missing or misspelt: see the marked field.</p>` : error && html`<${Failure} error=${error} />`}
-        ${answer ? html`<div class=${cx("stack", (error || !settled.typed) && "stale")}><${Answer} answer=${answer} entries=${entries} set=${set} evaluate=${evaluate} /></div>` : !error && html`<${Skeleton} height=${48} /><${Skeleton} height=${160} /><${Skeleton} height=${160} />`}
+        ${answer ? html`<div class=${cx("stack", (error || !settled.typed) && "stale")}><${Answer} answer=${answer} entries=${entries} set=${set} evaluate=${evaluate} /></div>` : !error && html`<${Skeleton} height=${160} /><${Skeleton} height=${160} />`}
       </section></div>
   </div>`;
 }
