@@ -280,7 +280,7 @@ function requests(form, plan, parts, partition) {
       columns: named(single ? [...plan.inputs, ...plan.candidates[0].inputs] : plan.inputs),
       ...(!single && { candidates: Object.fromEntries(plan.candidates.map(({ name, inputs }) => [name, named(inputs)])) }),
       slices: plan.slices,
-      ...(plan.weights && { sample_weight: plan.weights }),
+      ...(plan.weights && { sample_weight: part({ column: plan.weights, as: "float64" }) }),
       ...(plan.clusters && { clusters: plan.clusters }),
       ...(plan.ids && { ids: plan.ids }),
       worst: 20,

@@ -186,11 +186,12 @@ function quotedRecord(text, from, delimiter, last) {
   }
 }
 
-/** Yield the records of a CSV file, each a list of cells. Lines without quotes are merely split. */
+/** Yield the records of each part of a CSV file: lists of cells. Lines without quotes are merely split. */
 async function* recordsOf(file, progress) {
   let rest = "";
   let delimiter = file.name.toLowerCase().endsWith(".tsv") ? "\t" : null;
-  const cut = function* (last) {
+  const cut = (last) => {
+    const records = [];
     let at = 0;
     let quote = rest.indexOf('"');
     while (at < rest.length) {
@@ -202,15 +203,16 @@ async function* recordsOf(file, progress) {
         const found = quotedRecord(rest, at, delimiter, last);
         if (!found && last) throw new FileError(`${file.name}: a quote is not closed`);
         if (!found) break;
-        yield found.fields;
+        records.push(found.fields);
         at = found.next;
         continue;
       }
       const line = rest.slice(at, rest[end - 1] === "\r" ? end - 1 : end);
-      if (line !== "") yield line.split(delimiter);
+      if (line !== "") records.push(line.split(delimiter));
       at = end + 1;
     }
     rest = rest.slice(at);
+    return records;
   };
   for await (const part of textOf(file, progress)) {
     rest += part;
@@ -218,10 +220,10 @@ async function* recordsOf(file, progress) {
       if (!rest.includes("\n")) continue;
       delimiter = sniffed(rest);
     }
-    yield* cut(false);
+    yield cut(false);
   }
   delimiter ??= sniffed(rest);
-  yield* cut(true);
+  yield cut(true);
 }
 
 /** Return what separates the cells of a first line. */
@@ -254,18 +256,19 @@ async function readCsv(file, progress, texts = new Set()) {
     rows += 1;
     for (let i = 0; i < fields.length; i += 1) builders[i].cell(fields[i], rows);
   };
-  try {
-    for await (const fields of recordsOf(file, progress)) {
-      if (names === null) {
-        fields[0] = fields[0].replace(/^\ufeff/, "");
-        const headed = fields.every((each) => numberOf(each) === null || each === "");
-        names = headed ? unique(fields) : fields.map((_, at) => `column_${at + 1}`);
-        if (headed) continue;
-      }
-      check(fields, builders ? rows + 1 : first.length + 1);
-      if (builders) add(fields);
-      else if (first.push(fields) === SNIFFED_ROWS) begin();
+  const take = (fields) => {
+    if (names === null) {
+      fields[0] = fields[0].replace(/^\ufeff/, "");
+      const headed = fields.every((each) => numberOf(each) === null || each === "");
+      names = headed ? unique(fields) : fields.map((_, at) => `column_${at + 1}`);
+      if (headed) return;
     }
+    check(fields, builders ? rows + 1 : first.length + 1);
+    if (builders) add(fields);
+    else if (first.push(fields) === SNIFFED_ROWS) begin();
+  };
+  try {
+    for await (const records of recordsOf(file, progress)) records.forEach(take);
   } catch (error) {
     if (!(error instanceof NotNumbers)) throw error;
     return readCsv(file, progress, texts.add(error.column));

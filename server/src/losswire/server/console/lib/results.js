@@ -4,7 +4,7 @@ import { ECDF, Figure, Forest, Histogram, Strip } from "./charts.js";
 import { color, cx, html, Segments, toast, useEffect, useRef, useState, useWindow } from "./dom.js";
 import { ask, gradients } from "./evaluation.js";
 import { exportCsv, exportJson, exportPage, exportPicture } from "./export.js";
-import { compact, count, exact, percent, short, withInterval } from "./numbers.js";
+import { compact, count, exact, percent, short, signed, withInterval } from "./numbers.js";
 import { list, plural } from "./words.js";
 
 /** What is looked at, as the address has it; screens add their own. */
@@ -61,6 +61,26 @@ export function useView(look, version) {
   return found;
 }
 
+/**
+ * Return the state with a brush that follows the pointer, and its `set`. The address is written when
+ * the brush rests: browsers refuse more than some 200 entries in ten seconds.
+ * @template T @param {T} state @param {(patch: any, push?: boolean) => void} set @returns {[T, (patch: any, push?: boolean) => void]}
+ */
+export function useLive(state, set) {
+  const [brush, setBrush] = useState(null);
+  const timer = useRef(0);
+  const put = (patch, push) => {
+    clearTimeout(timer.current);
+    const write = () => { set(patch, push); setBrush(null); };
+    if (patch.brush === undefined || push) return write();
+    setBrush(patch.brush);
+    timer.current = setTimeout(write, 250);
+    return undefined;
+  };
+  useEffect(() => () => clearTimeout(timer.current), []);
+  return [brush === null ? state : { ...state, brush }, put];
+}
+
 const bars = (name, edges, weights) => ({ name, low: Array.from(edges.slice(0, -1)), high: Array.from(edges.slice(1)), weight: Array.from(weights) });
 
 /** The filters that are set, each with a button that takes it away. @param {{look: any, view: any, state: any, set: (patch: any, push?: boolean) => void, noun?: string}} props */
@@ -78,15 +98,39 @@ export function Filters({ look, view, state, set, noun = "mean" }) {
     </div></div>`;
 }
 
-/** The distribution of losses or differences, with a brush. @param {{title: string, sentence: string, series: any[], view: any, look: any, state: any, set: any, marks?: any[], xLabel: string, scales?: boolean}} props `series`: those of the server */
-export function Distribution({ title, sentence, series, view, look, state, set, marks = [], xLabel, scales = true }) {
-  const shown = view && filters(look) ? [bars("rows that pass", view.edges, view.passing)] : [];
-  const all = [...series, ...shown];
+/** Return the value that a share of the weight does not exceed. */
+function quantileOf({ high, weight }, share) {
+  const wanted = share * weight.reduce((sum, each) => sum + each, 0);
+  let below = 0;
+  return high[weight.findIndex((each) => (below += each) >= wanted)] ?? NaN;
+}
+
+/** Return series whose outermost 0.5 % is moved to the edge: a few rows far out would press all others together. */
+function trimmed(series, scale) {
+  const every = series.flatMap(({ low, high }) => [...low, ...high]).filter(Number.isFinite);
+  const [least, most] = [every.reduce((one, other) => Math.min(one, other), Infinity), every.reduce((one, other) => Math.max(one, other), -Infinity)];
+  const [from, to] = [Math.min(...series.map((each) => quantileOf(each, 0.005))), Math.max(...series.map((each) => quantileOf(each, 0.995)))];
+  // Both sides of zero get the same room, so that a difference in one direction is seen.
+  const reach = Math.max(-from, to);
+  const wanted = from < 0 && to > 0 ? [-reach, reach] : [from, to];
+  const ends = scale === "log" || !(wanted[1] > wanted[0]) ? [least, most] : [wanted[0] > least + 0.2 * (wanted[1] - wanted[0]) || wanted[0] < least ? wanted[0] : least, wanted[1] < most - 0.2 * (wanted[1] - wanted[0]) || wanted[1] > most ? wanted[1] : most];
+  const within = (values) => values.map((value) => Math.min(ends[1], Math.max(ends[0], value)));
+  return { ends, all: series.map((each) => ({ ...each, low: within(each.low), high: within(each.high) })) };
+}
+
+/** The distribution of losses or differences, with a brush. @param {{title: string, sentence: string, series: any[], view: any, look: any, state: any, set: any, marks?: any[], xLabel: string, scaleKey?: string}} props `series`: those of the server; without `look` there is no brush */
+export function Distribution({ title, sentence, series, view, look, state, set, marks = [], xLabel, scaleKey = "scale" }) {
+  // The bars show what the other filters let pass: the brush itself is drawn over them.
+  const shown = view && filters({ ...look, brush: null }) ? [bars("rows that pass", view.edges, view.passing)] : [];
+  const { all, ends } = trimmed([...series, ...shown], state[scaleKey]);
   const Drawing = state.drawn === "ecdf" ? ECDF : Histogram;
-  return html`<${Drawing} title=${title} sentence=${sentence} series=${all} share=${series.length > 1} scale=${scales ? state.scale : "linear"} height=${240}
-    brush=${look.brush} onBrush=${(range) => set({ brush: range ? range.map((each) => Number(each.toPrecision(6))).join(":") : "" })} marks=${marks} xLabel=${xLabel}
+  // A brush that touches an end has what is beyond it too.
+  const brushed = (range) => set({ brush: range ? range.map((each, at) => (at ? (each < ends[1] ? Number(each.toPrecision(6)) : Infinity) : each > ends[0] ? Number(each.toPrecision(6)) : -Infinity)).join(":") : "" });
+  const brush = look?.brush && [Math.max(ends[0], look.brush[0]), Math.min(ends[1], look.brush[1])];
+  return html`<${Drawing} title=${title} sentence=${sentence} series=${all} share=${series.length > 1} scale=${state[scaleKey]} height=${240}
+    brush=${brush && brush[1] > brush[0] ? brush : null} onBrush=${look && brushed} marks=${marks} xLabel=${xLabel}
     actions=${[
-      scales && html`<${Segments} key="scale" small label="Scale of the axis" value=${state.scale} options=${["log", "linear"]} onChange=${(scale) => set({ scale })} />`,
+      html`<${Segments} key="scale" small label="Scale of the axis" value=${state[scaleKey]} options=${["log", "linear"]} onChange=${(scale) => set({ [scaleKey]: scale })} />`,
       html`<${Segments} key="drawn" small label="Drawing" value=${state.drawn} options=${[["bars", "bars"], ["ecdf", "ECDF"]]} onChange=${(drawn) => set({ drawn })} />`,
     ]} />`;
 }
@@ -100,6 +144,8 @@ function liftWords(each, mean, small) {
   return lift > 0 ? { note: `${part}clearly worse`, tone: "bad" } : { note: `${part}clearly better`, tone: "good" };
 }
 
+const nowrap = ({ note, tone }) => ({ note: html`<span class="nowrap">${note}</span>`, tone });
+
 /** Return the rows of a forest plot from the server's slices, the largest first. @param {any[]} slices @param {number} mean of all rows */
 export const liftRows = (slices, mean) => slices.map((each) => ({
   key: each.label,
@@ -109,7 +155,7 @@ export const liftRows = (slices, mean) => slices.map((each) => ({
   high: number(each.interval[1]),
   n: each.count,
   lift: number(each.lift),
-  ...liftWords(each, mean, each.small),
+  ...nowrap(liftWords(each, mean, each.small)),
 })).sort((one, other) => (Number.isNaN(one.lift) - Number.isNaN(other.lift)) || other.lift - one.lift);
 
 const FEW = 12;
@@ -120,22 +166,22 @@ export function Slices({ title, sentence, tables, view, look, state, set, refere
   const names = Object.keys(tables);
   if (!names.length) return html`<${Figure} title=${title} sentence="No columns of slices were chosen: change the columns to see where the loss is high." />`;
   const by = names.includes(state.by) ? state.by : names[0];
-  const others = filters({ ...look, slices: { ...look.slices, [by]: undefined }, brush: look.brush, rows: look.rows }) && (look.brush || look.rows.length || Object.keys(look.slices).some((each) => each !== by));
+  const others = look && (look.brush || look.rows.length || Object.keys(look.slices).some((each) => each !== by));
   // Under other filters, slices are those of the rows that pass; alone they are the server's.
   const passing = others && view ? new Map(view.slices[by]?.map((each) => [each.label, each])) : null;
   const rows = tables[by].map((each) => {
     const own = passing?.get(each.key);
-    return own ? { ...each, n: own.count, mean: own.mean, low: own.mean - 1.96 * own.error, high: own.mean + 1.96 * own.error, note: own.count ? "of those that pass" : "none pass", tone: "" } : each;
+    return own ? { ...each, n: own.count, mean: own.mean, low: own.mean - 1.96 * own.error, high: own.mean + 1.96 * own.error, note: own.count ? "" : "none pass", tone: "", index: undefined } : each;
   });
-  const chosen = look.slices[by] ?? [];
+  const chosen = look?.slices[by] ?? [];
   const pick = (label) => {
     const key = keyOf(by, label);
     const rest = state.slices.filter((each) => each !== key);
     set({ slices: rest.length < state.slices.length ? rest : [...rest, key] }, true);
   };
   const few = more || rows.length <= FEW ? rows : [...rows.slice(0, FEW - 4), ...rows.slice(-4)];
-  return html`<div class="stack tight"><${Forest} title=${title} sentence=${sentence} nameHead=${by} rows=${few} reference=${reference} referenceLabel=${referenceLabel} noteHead=${noteHead}
-      onPick=${pick} picked=${chosen[chosen.length - 1]}
+  return html`<div class="stack tight"><${Forest} title=${title} sentence=${passing ? "Means of the rows that pass the other filters." : sentence} nameHead=${by} rows=${few} reference=${reference} referenceLabel=${referenceLabel} noteHead=${noteHead}
+      onPick=${look && pick} picked=${chosen[chosen.length - 1]}
       actions=${names.length > 1 && html`<${Segments} small label="Slices by" value=${by} options=${names} onChange=${(name) => set({ by: name })} />`} />
     ${rows.length > FEW && html`<button type="button" class="button small" onClick=${() => setMore(!more)} data-no-export>${more ? "Fewer" : `All ${count(rows.length)} slices`}</button>`}</div>`;
 }
@@ -186,6 +232,17 @@ function useDetails(rows, session, candidates, quiet) {
   return found;
 }
 
+/** Return what is known of some rows; `key` changes with them, and is empty for none. @param {number[]} rows @param {string} key @returns {any[]} */
+export function useFacts(rows, key) {
+  const [found, set] = useState([]);
+  useEffect(() => {
+    let here = true;
+    if (key) ask("facts", { rows }).then((facts) => here && set(facts), () => {});
+    return () => { here = false; };
+  }, [key]);
+  return found;
+}
+
 const FIRST = 8;
 
 /** Rows with what is known of them, and the gradient of each. @param {{title: string, sentence: string, facts: any[], session: any, candidates: number[], state: any, set: any, actions?: any, difference?: boolean}} props `candidates`: their positions */
@@ -217,7 +274,7 @@ export function Rows({ title, sentence, facts, session, candidates, state, set, 
       ${candidates.map((at) => html`<td key=${at} class="num" title=${exact(each.losses[at])}>${short(each.losses[at], 4)}</td>`)}
       ${labelled && [html`<td key="label" class="num">${each.label}</td>`, ...candidates.map((at) => html`<td key="predicted${at}" class="num nowrap">${each.predicted[at]} <span class="quiet small">${percent(each.confidence[at])}</span></td>`)]}
       ${columns.map((name) => html`<td key=${name}>${each.slices[name]}</td>`)}
-      ${candidates.map((at, turn) => html`<td key="gradient${at}">${slopes[each.row]?.[turn] && html`<${Strip} values=${slopes[each.row][turn]} most=${most} width=${many ? 112 : 160} label="Gradient of the input in row ${each.id}: ${slopes[each.row][turn].map((value) => short(value, 2)).slice(0, 16).join(", ")}" />`}</td>`)}
+      ${candidates.map((at, turn) => html`<td key="gradient${at}">${slopes[each.row]?.[turn] && (slopes[each.row][turn].length === 1 ? html`<span title=${exact(slopes[each.row][turn][0])}>${signed(slopes[each.row][turn][0], (value) => short(value, 3))}</span>` : html`<${Strip} values=${slopes[each.row][turn]} most=${most} width=${many ? 112 : 160} label="Gradient of the input in row ${each.id}: ${slopes[each.row][turn].map((value) => short(value, 2)).slice(0, 16).join(", ")}" />`)}</td>`)}
       <td data-no-export><button type="button" class="button small" aria-expanded=${String(open === each.row)} aria-label="Open row ${each.id}" onClick=${() => setOpen(open === each.row ? null : each.row)}>${open === each.row ? "Close" : "Open"}</button></td></tr>
       ${open === each.row && html`<tr key="open${each.row}"><td colspan="40"><${RowDetail} fact=${each} session=${session} candidates=${candidates} picture=${pictures[each.row]} slopes=${slopes[each.row]} /></td></tr>`}`)}
     </tbody></table></div>
@@ -296,6 +353,9 @@ export function Exports({ element, title, name, value, table, rows }) {
   return html`<div class="row" role="group" aria-label="Take it along" data-no-export><span class="quiet small">Take it along:</span>
     ${kinds.map(([text, work]) => html`<button type="button" class="button small" key=${text} disabled=${busy} onClick=${doing(work)}>${text}</button>`)}</div>`;
 }
+
+/** Buttons and tables of two columns side by side; one below the other where there is no room. */
+export const WIDE = { gridTemplateColumns: "repeat(auto-fit, minmax(min(100%, 440px), 1fr))" };
 
 /** Say which slices stand out. @param {any[]} rows of a forest plot @param {string} column @param {string} tone @param {string} word */
 export function standing(rows, column, tone, word) {

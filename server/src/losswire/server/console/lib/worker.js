@@ -85,9 +85,10 @@ function wantedParts() {
   const found = new Map();
   const add = (column, as) => column && found.set(partName(column, as), { column, as });
   for (const { column, as } of [...plan.inputs, ...plan.candidates.flatMap((each) => each.inputs)]) add(column, as);
-  for (const name of [...plan.slices, plan.clusters, plan.ids, plan.weights]) {
+  for (const name of [...plan.slices, plan.clusters, plan.ids]) {
     if (name) add(name, naturalType(columns.get(name)));
   }
+  add(plan.weights, "float64");
   return found;
 }
 
@@ -483,14 +484,14 @@ function rowFacts(row) {
 
 const textAt = (column, row) => column.labels?.[column.data[row]] ?? column.data[row];
 
-/** Return rows whose label the candidate is sure to be another, those of the largest loss first. */
-function suspicious({ candidate, confidence: least, most }) {
-  const { predicted, confidence } = candidates[candidate];
+/** Return rows that pass whose label the candidate is sure to be another, the largest loss first. */
+function suspicious({ look, confidence: least, most }) {
+  const { predicted, confidence } = candidates[look.source];
   if (!predicted) return [];
+  mark(look, valuesOf(look.source), binsOf(look.source, look.scale).index);
   const found = [];
-  for (const row of orderOf(candidate)) {
-    const wrong = Number.isFinite(candidates[candidate].losses[row]) && predicted[row] !== labels[row];
-    if (wrong && confidence[row] >= least) found.push(rowFacts(row));
+  for (const row of orderOf(look.source)) {
+    if (fails[row] === 0 && predicted[row] !== labels[row] && confidence[row] >= least) found.push(rowFacts(row));
     if (found.length === most) break;
   }
   return found;
@@ -510,8 +511,9 @@ function rowValues({ rows: wanted, names }) {
   );
 }
 
-/** Return the rows that the last look let pass, as CSV, in the order of the file. */
-function csvOf({ names }) {
+/** Return the rows that pass as CSV, in the order of the file. */
+function csvOf({ look, names }) {
+  mark(look, valuesOf(look.source), binsOf(look.source, look.scale).index);
   const of = (what) => names.map((each) => `${what} ${each}`.trim());
   const lines = [csvLine(["row", "id", ...of("loss"), "label", ...of("predicted"), ...of("confidence"), ...sliced.keys()])];
   for (let row = 0; row < rows; row += 1) {

@@ -8,7 +8,7 @@ import {
 import { exportCsv } from "../lib/export.js";
 import { ACCEPTED } from "../lib/files.js";
 import { bytes, count, duration, exact, percent, short, withInterval } from "../lib/numbers.js";
-import { Calibration, Distribution, Exports, Filters, liftRows, LOOK, lookOf, rate, Rows, Slices, standing, useView } from "../lib/results.js";
+import { Calibration, Distribution, Exports, Filters, filters, liftRows, LOOK, lookOf, rate, Rows, Slices, standing, useFacts, useLive, useView, WIDE } from "../lib/results.js";
 import { href, useQuery } from "../lib/state.js";
 import { list, plural } from "../lib/words.js";
 
@@ -17,7 +17,7 @@ const DEFAULTS = { ...LOOK, candidate: "", data: "", loss: "", file: null };
 const SURE = 0.9;
 
 export default function Evaluate() {
-  const [state, set] = useQuery(DEFAULTS);
+  const [state, set] = useLive(...useQuery(DEFAULTS));
   const session = useSession();
   const { value: losses, error } = useLosses();
   const fresh = { brush: "", slices: [], pick: [], candidate: "", by: "" };
@@ -186,7 +186,7 @@ const SliceChoice = ({ columns, form, change }) => {
   const flip = (name) => change({ slices: form.slices.includes(name) ? form.slices.filter((each) => each !== name) : [...form.slices, name].slice(0, 12) });
   return html`<fieldset class="field"><legend>Slices by</legend>
     ${able.length === 0 && html`<p class="hint">No column has few enough different values.</p>`}
-    ${able.map(({ name, distinct }) => html`<label class="check" key=${name}><input type="checkbox" checked=${form.slices.includes(name)} onChange=${() => flip(name)} />${name} <span class="quiet small">${plural(distinct, "value")}</span></label>`)}</fieldset>`;
+    <div>${able.map(({ name, distinct }) => html`<label class="check" key=${name}><input type="checkbox" checked=${form.slices.includes(name)} onChange=${() => flip(name)} />${name} <span class="quiet small">${plural(distinct, "value")}</span></label>`)}</div></fieldset>`;
 };
 
 function Options({ info, form, change }) {
@@ -211,7 +211,9 @@ function Results({ session, state, set }) {
   const at = Math.max(0, names.indexOf(state.candidate));
   const figures = figuresOf(result.summary, names[at]);
   const look = lookOf(state, at);
-  const view = useView(look, `${session.turn} ${status === "running" ? Math.floor((session.done / data.rows) * 20) : "end"}`);
+  // While rows come, a view costs the worker what the next piece needs: a few are enough.
+  const running = status === "running";
+  const view = useView(running && !filters(look) ? { ...look, top: 0 } : look, `${session.turn} ${running ? Math.floor((session.done / data.rows) * 5) : "end"}`);
   const element = useRef(null);
   const tables = Object.fromEntries(Object.entries(figures.slices ?? {}).map(([name, rows]) => [name, liftRows(rows, number(figures.finite_mean))]));
   const title = `${session.form.loss} of ${names.length > 1 ? `${names[at]}, ` : ""}${data.name}`;
@@ -228,16 +230,16 @@ function Results({ session, state, set }) {
       <div class="segments" role="group" aria-label="Candidate">${names.map((name, place) => html`<button type="button" key=${name} aria-pressed=${String(place === at)} onClick=${() => set({ candidate: place ? name : "" }, true)}>${name}</button>`)}</div></div>`}
     <${Headline} session=${session} figures=${figures} title=${title} />
     <${Filters} look=${look} view=${view} state=${state} set=${set} />
-    <div class="grid" style=${{ gridTemplateColumns: "repeat(auto-fit, minmax(min(100%, 440px), 1fr))" }}>
+    <div class="grid" style=${WIDE}>
       <${Distribution} title="Distribution of losses" sentence=${spread(figures)} series=${[{ name: "all rows", ...figures.histogram }]} view=${view} look=${look} state=${state} set=${set} xLabel="loss of a row"
         marks=${[["p50", "0.5"], ["p99", "0.99"]].map(([label, share]) => ({ x: number(figures.quantiles?.[share]), label })).filter((each) => Number.isFinite(each.x))} />
       <${Slices} title="Slices by lift" sentence=${liftSentence(tables)} tables=${tables} view=${view} look=${look} state=${state} set=${set} reference=${number(figures.finite_mean)} referenceLabel="all rows" noteHead="lift (Holm)" />
     </div>
     <${Worst} session=${session} figures=${figures} look=${look} view=${view} at=${at} state=${state} set=${set} />
-    ${view?.calibration && html`<div class="grid" style=${{ gridTemplateColumns: "repeat(auto-fit, minmax(min(100%, 440px), 1fr))" }}>
-      <${Calibration} bins=${view.calibration} name=${names.length > 1 ? names[at] : ""} /><${Suspicious} session=${session} at=${at} state=${state} set=${set} /></div>`}
+    ${view?.calibration && html`<div class="grid" style=${WIDE}>
+      <${Calibration} bins=${view.calibration} name=${names.length > 1 ? names[at] : ""} /><${Suspicious} session=${session} look=${look} at=${at} state=${state} set=${set} /></div>`}
     ${status !== "running" && html`<${Exports} element=${() => element.current} title=${title} name=${`${session.form.loss}-${data.name.replace(/\W+/g, "-")}`} value=${result.summary} table=${table}
-      rows=${async () => download(`${data.name.replace(/\W+/g, "-")}-rows.csv`, await ask("csv", { names: names.length > 1 ? names : [""] }))} />`}
+      rows=${async () => download(`${data.name.replace(/\W+/g, "-")}-rows.csv`, await ask("csv", { look, names: names.length > 1 ? names : [""] }))} />`}
   </div>`;
 }
 
@@ -293,13 +295,9 @@ function liftSentence(tables) {
 
 /** The rows with the largest losses: the server's of all rows, the page's of those that pass. */
 function Worst({ session, figures, look, view, at, state, set }) {
-  const [kept, setKept] = useState([]);
-  const filtered = Boolean(look.brush || look.rows.length || Object.keys(look.slices).length);
+  const filtered = filters(look);
   const rows = (figures.worst ?? []).map((each) => Number(each.row));
-  const key = filtered ? "" : `${session.turn} ${session.done} ${at} ${rows.join(" ")}`;
-  useEffect(() => {
-    if (key) ask("facts", { rows }).then((facts) => setKept(facts.map((each, place) => ({ ...each, losses: each.losses.map((loss, candidate) => (candidate === at ? number(figures.worst[place].value) : loss)) }))), () => {});
-  }, [key]);
+  const kept = useFacts(rows, filtered || !rows.length ? "" : `${session.turn} ${session.done} ${at} ${rows.join(" ")}`);
   const facts = filtered ? view?.rows ?? [] : kept;
   const share = facts.reduce((sum, each) => sum + (Number.isFinite(each.losses[at]) ? each.losses[at] * each.weight : 0), 0) / number(figures.sum);
   const sentence = !facts.length ? "None." : filtered ? `The ${facts.length > 1 ? `${facts.length} worst` : "one"} of the rows that pass.`
@@ -308,12 +306,12 @@ function Worst({ session, figures, look, view, at, state, set }) {
 }
 
 /** Rows whose label may be wrong: the candidate is sure of another class. */
-function Suspicious({ session, at, state, set }) {
+function Suspicious({ session, look, at, state, set }) {
   const [found, setFound] = useState([]);
   const running = session.status === "running";
   useEffect(() => {
-    if (!running) ask("suspicious", { candidate: at, confidence: SURE, most: 10000 }).then(setFound, () => {});
-  }, [session.turn, running, at]);
+    if (!running) ask("suspicious", { look, confidence: SURE, most: 10000 }).then(setFound, () => {});
+  }, [session.turn, running, JSON.stringify(look)]);
   const many = session.names.length > 1;
   const save = () => exportCsv(["row", "id", "label", "predicted", "confidence", "loss", ...(session.plan?.slices ?? [])],
     found.map((each) => [each.row, each.id, each.label, each.predicted[at], each.confidence[at], each.losses[at], ...Object.values(each.slices)]), "suspicious-labels");
