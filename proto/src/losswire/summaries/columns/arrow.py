@@ -211,15 +211,17 @@ those that the rows have before they become Python texts."""
 
 
 def _from_dictionary(array: Any, path: str) -> Labelled:
-    if len(array.dictionary) > _FEW * max(len(array), 1):
-        array = array.dictionary_decode()
-        if array.type.id == pyarrow().string_view().id:
-            array = array.cast(pyarrow().large_string())
-        array = array.dictionary_encode()
     nulls = nulls_of(array)
     codes = array.indices.fill_null(0) if nulls is not None else array.indices
     codes = codes.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-    values, null_values = _dictionary_values(array.dictionary, path)
+    dictionary = array.dictionary
+    if len(dictionary) > _FEW * max(len(array), 1):
+        # Not decoded: a long text may be that of many rows.
+        used, codes = np.unique(codes, return_inverse=True)
+        if pyarrow().types.is_string_view(dictionary.type):  # of which nothing can be taken
+            dictionary = dictionary.cast(pyarrow().large_string())
+        dictionary = dictionary.take(pyarrow().array(used))
+    values, null_values = _dictionary_values(dictionary, path)
     if null_values is not None:
         own = null_values[codes] if len(null_values) else np.zeros(len(codes), np.bool_)
         nulls = own if nulls is None else nulls | own

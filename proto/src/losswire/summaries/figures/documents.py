@@ -30,7 +30,7 @@ def to_dict(message: summary_pb2.LossSummary) -> dict[str, Any]:
             name: candidate_dict(CandidateStatistics(message, position))
             for position, name in enumerate(message.candidates)
         },
-        "differences": [_pair_dict(each) for each in differences(message)],
+        "differences": [pair_dict(each) for each in differences(message)],
     }
 
 
@@ -93,7 +93,8 @@ def candidate_dict(of: CandidateStatistics) -> dict[str, Any]:
     }
 
 
-def _pair_dict(of: Difference) -> dict[str, Any]:
+def pair_dict(of: Difference) -> dict[str, Any]:
+    """Return the figures of two candidates over all rows and by slice, and what differs most."""
     return {
         **difference_dict(of),
         "verdict": of.verdict,

@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import struct
 from collections.abc import AsyncGenerator, Collection
-from functools import partial
 from typing import Any, Final
 
 from losswire.server.catalogue.value_rules import Array
@@ -66,13 +65,17 @@ async def arrow_batches(call: Call, columns: Columns) -> AsyncGenerator[Part]:
             stream.keep(len(message))
             continue
         data = b"".join((*before, message, _END))
-        rows, part = await asyncio.to_thread(partial(_batch, data, first_row, columns))
-        first_row += rows
-        if part is not None:
+        batch = await asyncio.to_thread(_record_batch, data)
+        if batch.num_rows:
+            source = _RecordBatch(batch, first_row, columns)
+            with call.hold(source.needed_bytes):
+                part = await asyncio.to_thread(batch_of, columns, source)
             yield part
+        first_row += batch.num_rows
 
 
-def _batch(data: bytes, first_row: int, columns: Columns) -> tuple[int, Part | None]:
+def _record_batch(data: bytes) -> Any:  # noqa: ANN401 (of pyarrow)
+    """Return the only record batch of a stream; MalformedMessageError for other bytes."""
     arrow: Any = importlib.import_module("pyarrow")
     try:
         batch = arrow.ipc.open_stream(arrow.py_buffer(data)).read_next_batch()
@@ -81,9 +84,7 @@ def _batch(data: bytes, first_row: int, columns: Columns) -> tuple[int, Part | N
     except (arrow.ArrowException, StopIteration, ValueError, OSError) as error:
         message = f"the body is not an Arrow stream: {error}"
         raise MalformedMessageError(message) from None
-    if not batch.num_rows:
-        return 0, None
-    return batch.num_rows, batch_of(columns, _RecordBatch(batch, first_row, columns))
+    return batch
 
 
 class _Stream:
@@ -151,16 +152,21 @@ class _RecordBatch:
     is_table = True
 
     def __init__(self, batch: Any, first_row: int, columns: Columns) -> None:  # noqa: ANN401 (of pyarrow)
+        """Check the columns that are read; InvalidEvaluationError for those that are refused."""
+        # Only here, because pyarrow is an extra.
+        from losswire.server.http import arrow_types  # noqa: PLC0415
+
         self._batch = batch
         self._first_row = first_row
-        self.names: Collection[str] = self._names(columns)
-
-    def _names(self, columns: Columns) -> set[str]:
-        names: list[str] = self._batch.schema.names
-        for name in columns.names:
-            if names.count(name) > 1:
+        wanted, there = columns.names, batch.schema.names
+        for name in there:
+            if name in wanted and there.count(name) > 1:
                 raise InvalidEvaluationError([Violation(path("columns", name), "is there twice")])
-        return set(names)
+            if name in wanted:
+                arrow_types.check_column(batch.column(name), name)
+        self.names: Collection[str] = wanted.intersection(there)
+        self.needed_bytes = arrow_types.needed_bytes(batch, wanted)
+        """The memory that the columns take once they are arrays, at most."""
 
     def array(self, wanted: Wanted) -> Array:
         """Return a column of numbers, or of lists of them, in a type that the loss takes."""

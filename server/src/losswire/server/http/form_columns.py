@@ -6,7 +6,7 @@ from typing import Final
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.errors import InvalidEvaluationError
 from losswire.server.http.columns import Columns, Part, Wanted, batch_of, column_error, refuse_null
-from losswire.server.http.json_text import load
+from losswire.server.http.json_text import load, parsed_bytes
 from losswire.server.http.multipart import Part as FormPart
 from losswire.server.http.npy import read_array
 from losswire.server.http.tensors import Reading, read_tensor
@@ -16,6 +16,9 @@ from losswire.summaries.columns.labels import column_of
 from losswire.wire import MalformedTensorError, Violation, decode_tensor
 
 _NPY: Final = b"\x93NUMPY"
+
+_CODE_BYTES: Final = 8
+"""Codes are converted to int64, whatever their type is."""
 
 REQUEST: Final = "request"
 """The part that is no column."""
@@ -30,6 +33,14 @@ def form_batch(parts: Mapping[str, FormPart], columns: Columns) -> Part:
             [Violation(path("columns", name), "nothing reads it") for name in unused]
         )
     return batch_of(columns, _Parts({name: parts[name] for name in names}))
+
+
+def needed_bytes(parts: Mapping[str, FormPart], columns: Columns) -> int:
+    """Return the memory that the columns take beside their bytes once they are arrays, at most."""
+    texts = [each.data for each in parts.values() if bytes(each.data[:6]) != _NPY]
+    codes = {*columns.slices, columns.clusters, columns.ids}
+    small = sum(each.data.nbytes for name, each in parts.items() if name in codes)
+    return sum(parsed_bytes(bytes(each)) for each in texts) + small * _CODE_BYTES
 
 
 class _Parts:

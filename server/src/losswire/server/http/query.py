@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -54,17 +54,18 @@ async def get_query(call: Call) -> Answer:
     expand = _SELECTS[question.select]
     rows: list[tuple[Row, Mapping[str, str]]] = []
     names: set[str] = set()
+    held = call.hold(0)
     async with aclosing(_runs(call, question)) as runs:
         async for run in runs:
             names |= set(run.labels)
             labels = dict(run.labels)
             rows += [(each, labels) for each in await _rows_of(call, run, question, expand)]
+            held.raise_to(len(rows) * thresholds.QUERY_ROW_BYTES)
             if len(rows) > thresholds.MAX_QUERY_ROWS:
                 message = (
                     f"there are more than {thresholds.MAX_QUERY_ROWS} rows; ask for fewer runs"
                 )
                 raise OverLimitError(message)
-    call.hold(len(rows) * thresholds.QUERY_ROW_BYTES)
     # Numbers that JSON lacks become null: a column of numbers has no texts.
     order = sorted(names)
     return json_answer([_with_labels(*each, order) for each in rows])
@@ -115,13 +116,17 @@ def _second(run: run_service_pb2.Run) -> float:
 
 async def _runs(call: Call, question: _Question) -> AsyncGenerator[run_service_pb2.Run]:
     """Yield the runs that are asked for, the one saved last first."""
+    if question.run_id:
+        with suppress(MissingRunError):
+            run = await calls_of(call).get(question.run_id, _listed)
+            if _fits(run, question):
+                yield run
+        return
     request, found = question.request, 0
     request.page_size = thresholds.QUERY_PAGE
     for _ in range(thresholds.MAX_QUERY_PAGES):
         page = await calls_of(call).list(request)
         for run in page.runs:
-            if question.run_id not in ("", run.run_id):
-                continue
             if question.begin <= _second(run) <= question.end:
                 yield run
                 found += 1
@@ -131,6 +136,24 @@ async def _runs(call: Call, question: _Question) -> AsyncGenerator[run_service_p
         if not page.next_page_token:
             return
         await asyncio.sleep(0)
+
+
+def _listed(run: run_service_pb2.Run) -> run_service_pb2.Run:
+    """Return a run as lists have it."""
+    run.ClearField("summary")
+    run.ClearField("header")
+    return run
+
+
+def _fits(run: run_service_pb2.Run, question: _Question) -> bool:
+    """Return whether the filters of the question let a run pass."""
+    wanted = question.request
+    return (
+        wanted.loss in ("", run.loss)
+        and wanted.name in ("", run.name)
+        and all(run.labels.get(name) == value for name, value in wanted.labels.items())
+        and question.begin <= _second(run) <= question.end
+    )
 
 
 def _question(call: Call) -> _Question:

@@ -14,7 +14,7 @@ from losswire.server.http.arrow import ARROW_STREAM, arrow_batches, check_arrow
 from losswire.server.http.call import Call, as_object
 from losswire.server.http.columns import Part
 from losswire.server.http.evaluate import record_of
-from losswire.server.http.form_columns import REQUEST, form_batch
+from losswire.server.http.form_columns import REQUEST, form_batch, needed_bytes
 from losswire.server.http.json_text import dump, number
 from losswire.server.http.ndjson import Lines, line_batches
 from losswire.server.http.problems import problem_of
@@ -123,7 +123,9 @@ async def _from_form(call: Call, *, compares: bool) -> AsyncGenerator[Part]:
     content = await call.parse(bytes(parts[REQUEST].data))
     request = await _request(call, content, compares=compares)
     yield _header(request)
-    yield await asyncio.to_thread(partial(form_batch, parts, request.columns))
+    with call.hold(needed_bytes(parts, request.columns)):
+        part = await asyncio.to_thread(form_batch, parts, request.columns)
+    yield part
 
 
 async def _from_lines(call: Call, *, compares: bool) -> AsyncGenerator[Part]:

@@ -12,7 +12,7 @@ from losswire.summaries import bucket_bounds
 from losswire.summaries.figures import numbers, words
 from losswire.summaries.figures.candidates import CandidateStatistics
 from losswire.summaries.figures.difference import Difference, SliceDifference
-from losswire.summaries.figures.documents import differences, to_dict
+from losswire.summaries.figures.documents import candidate_dict, differences, facts, pair_dict
 from losswire.summaries.figures.slices import Lift
 from losswire.summaries.figures.statistics import warnings
 from losswire.v1 import summary_pb2
@@ -36,49 +36,50 @@ def summary_json(message: summary_pb2.LossSummary) -> dict[str, Any]:
 
 
 def _summary(message: summary_pb2.LossSummary) -> dict[str, Any]:
-    found = to_dict(message)
-    _draw(found, CandidateStatistics(message, 0), message, 0)
-    lifts = {
-        column: table.by_lift() for column, table in CandidateStatistics(message, 0).slices.items()
-    }
+    of = CandidateStatistics(message, 0)
+    lifts = {column: table.by_lift() for column, table in of.slices.items()}
+    found = {**facts(message), **_candidate(of, message, 0, lifts)}
     sentence = words.slices_sentence(lifts)
-    found["notes"] += [sentence] if sentence else []
-    found["notes"].append(words.clusters_sentence(message))
+    found["notes"] += [*([sentence] if sentence else []), words.clusters_sentence(message)]
     return found
 
 
 def _comparison(message: summary_pb2.LossSummary) -> dict[str, Any]:
-    found = to_dict(message)
-    found["candidate_names"] = found.pop("candidates")
-    found["candidates"] = found.pop("statistics")
+    found = {
+        **facts(message),
+        "candidate_names": list(message.candidates),
+        "candidates": {},
+        "differences": [_difference(each) for each in differences(message)],
+    }
     for position, name in enumerate(message.candidates):
         of = CandidateStatistics(message, position)
-        _draw(found["candidates"][name], of, message, position)
-    for shown, each in zip(found["differences"], differences(message), strict=True):
-        _draw_difference(shown, each)
+        lifts = {column: table.by_lift() for column, table in of.slices.items()}
+        found["candidates"][name] = _candidate(of, message, position, lifts)
     found["sentence"] = " ".join(each["sentence"] for each in found["differences"])
     found["notes"] = [words.clusters_sentence(message)]
     return found
 
 
-def _draw(
-    found: dict[str, Any],
+def _candidate(
     of: CandidateStatistics,
     message: summary_pb2.LossSummary,
     candidate: int,
-) -> None:
-    """Add the buckets, the sentences and the lifts of one candidate."""
+    lifts: Mapping[str, Sequence[Lift]],
+) -> dict[str, Any]:
+    """Return the figures of one candidate, with buckets, sentences and lifts."""
     distribution = message.total.distributions[candidate]
+    found = candidate_dict(of)
     found["sentence"] = words.mean_sentence(message.loss, of)
     found["notes"] = [words.rows_sentence(of)]
     if distribution.weight_sum:
         found["notes"].append(words.spread_sentence(of))
     found["histogram"] = histogram_json(distribution.sketch, _extremes(distribution))
-    for column, table in of.slices.items():
-        lifts = {each.label: each for each in table.by_lift()}
+    for column, table in lifts.items():
+        by_label = {each.label: each for each in table}
         for shown in found["slices"][column]:
-            if shown["label"] in lifts:
-                _add_lift(shown, lifts[shown["label"]])
+            if shown["label"] in by_label:
+                _add_lift(shown, by_label[shown["label"]])
+    return found
 
 
 def _add_lift(shown: dict[str, Any], lift: Lift) -> None:
@@ -96,16 +97,18 @@ def _add_lift(shown: dict[str, Any], lift: Lift) -> None:
     shown["sentence"] = f"{'; '.join([found, *warnings(lift.statistics)])}."
 
 
-def _draw_difference(shown: dict[str, Any], of: Difference) -> None:
-    first, second = of.names
+def _difference(of: Difference) -> dict[str, Any]:
+    """Return the figures of a pair, with buckets and sentences."""
+    shown = pair_dict(of)
     shown["most_different"] = shown.pop("worst")
-    shown["sentence"] = words.verdict(of, first, second)
+    shown["sentence"] = words.verdict(of, *of.names)
     shown["histogram"] = histogram_json(of.sketch, None)
     for column, found in shown["slices"].items():
         by_label = {each.label: each for each in of.by_slice(column)}
         for each in found:
             if each["label"] in by_label:
                 _add_slice_difference(each, by_label[each["label"]])
+    return shown
 
 
 def _add_slice_difference(shown: dict[str, Any], found: SliceDifference) -> None:
