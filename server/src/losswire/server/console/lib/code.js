@@ -5,7 +5,7 @@ import { sizeOf, tensor, toBase64, toNested } from "./tensors.js";
 /** The languages that code is written in. */
 export const LANGUAGES = ["Python", "curl", "grpcurl", "Go", "TypeScript"];
 /** Elements up to which a tensor is written out. */
-const MOST = 4000;
+const MOST = 512;
 
 const unreduced = ({ loss, reduction }) => (reduction || loss.default_reduction) === "none";
 const isInteger = (nested) => (Array.isArray(nested) ? nested.every(isInteger) : Number.isInteger(nested));
@@ -50,7 +50,8 @@ export function pretty(value, indent = "") {
 
 const target = () => `${location.hostname || "127.0.0.1"}:50051`;
 const url = (path) => new URL(path, ROOT).href;
-const largeOf = (model) => Object.entries({ ...Object.fromEntries(Object.entries(model.inputs).map(([name, one]) => [`inputs.${name}`, one])), ...(model.weight ? { sample_weight: model.weight } : {}) }).filter(([, one]) => sizeOf(one.shape) > MOST);
+/** Return the tensors that are too large to be written out, by their field. @param {any} model @returns {[string, any][]} */
+export const largeOf = (model) => Object.entries({ ...Object.fromEntries(Object.entries(model.inputs).map(([name, one]) => [`inputs.${name}`, one])), ...(model.weight ? { sample_weight: model.weight } : {}) }).filter(([, one]) => sizeOf(one.shape) > MOST);
 
 function literal(value) {
   if (typeof value === "boolean") return value ? "True" : "False";

@@ -139,6 +139,9 @@ function flatten(nested) {
 
 const NAMES = { nan: NaN, inf: Infinity, "+inf": Infinity, "-inf": -Infinity, infinity: Infinity, "+infinity": Infinity, "-infinity": -Infinity, "∞": Infinity, "-∞": -Infinity, true: 1, false: 0 };
 
+/** What stands for a cell that is empty. */
+export const EMPTY = "·";
+
 /** Read one number; NaN, inf, true and false too. @param {any} text @param {number} index for the error @returns {number} */
 export function toNumber(text, index = -1) {
   if (typeof text === "number" || typeof text === "boolean") return Number(text);
@@ -146,6 +149,7 @@ export function toNumber(text, index = -1) {
   const named = NAMES[word.toLowerCase()];
   if (named !== undefined) return named;
   const value = word === "" ? NaN : Number(word);
+  if (word === EMPTY) throw new ParseError("A number is missing.", index);
   if (word === "" || Number.isNaN(value)) throw new ParseError(`"${word.slice(0, 24)}" is no number.`, index);
   return value;
 }

@@ -2,12 +2,12 @@
 import { distanceOf, indexOf, intervalOf, nameOf, sentenceOf } from "../lib/analysis.js";
 import { number } from "../lib/api.js";
 import { Axes, Figure, Histogram, linear, Twin } from "../lib/charts.js";
-import { codeOf, LANGUAGES, requestOf } from "../lib/code.js";
+import { codeOf, LANGUAGES, largeOf, requestOf } from "../lib/code.js";
 import { announce, copy, cx, download, html, Segments, useAsync, useEffect, useMemo, useState, useWidth } from "../lib/dom.js";
 import { Heatmap } from "../lib/heatmap.js";
 import { byInterval, count, duration, exact, fixed, decimalsOf, percent, short } from "../lib/numbers.js";
 import { address, useStored } from "../lib/state.js";
-import { describe, sizeOf, toNested, values } from "../lib/tensors.js";
+import { describe, sizeOf, toNested, values, writeNpy } from "../lib/tensors.js";
 import { list, plural, words } from "../lib/words.js";
 import { sliderOf } from "./explore-form.js";
 
@@ -212,7 +212,7 @@ function Share({ answer, entries, chart }) {
       <div class="row"><button type="button" class="button small" onClick=${link}>Copy link</button><button type="button" class="button small" onClick=${asJson}>JSON</button><button type="button" class="button small" onClick=${asCsv}>CSV</button>
         ${Object.keys(result.gradients).length > 0 && html`<button type="button" class="button small" onClick=${asPicture}>PNG</button>`}</div></header>
     ${missing.length > 0 && html`<p class="hint">A link has no room for ${list(missing)}: whoever opens it sees an example instead.</p>`}
-    <div class="row apart"><${Segments} small label="Language" value=${shown} options=${LANGUAGES} onChange=${choose} /><button type="button" class="button small" onClick=${() => copy(code, "The code")}>Copy code</button></div>
+    <div class="row apart"><${Segments} small label="Language" value=${shown} options=${LANGUAGES} onChange=${choose} /><div class="row">${largeOf(model).map(([path, one]) => html`<button type="button" key=${path} class="button small" onClick=${() => download(`${path.replace("inputs.", "")}.npy`, new Blob([writeNpy(one)]))}>${path.replace("inputs.", "")}.npy</button>`)}<button type="button" class="button small" onClick=${() => copy(code, "The code")}>Copy code</button></div></div>
     <pre class="code" tabindex="0" aria-label="${shown} code">${code}</pre>
   </section>`;
 }

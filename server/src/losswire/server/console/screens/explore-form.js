@@ -1,7 +1,7 @@
 /** The form of Explore, made from a loss's record: inputs, options and what is wanted back. */
 import { cx, Field, html, Segments, Select, useEffect, useId, useRef, useState } from "../lib/dom.js";
 import { count, short } from "../lib/numbers.js";
-import { describe, isFloat, parse, readNpy, sizeOf, toText, values } from "../lib/tensors.js";
+import { describe, EMPTY, isFloat, parse, readNpy, sizeOf, toText, values } from "../lib/tensors.js";
 import { middle } from "../lib/words.js";
 
 const MOST_CELLS = 384;
@@ -28,7 +28,6 @@ export function gridOf(text) {
   return { cells: rows, vector: rows.length === 1 };
 }
 
-const EMPTY = "·";
 const word = (value) => (value.trim() === "" ? EMPTY : value.trim().replace(/[\s,;]+/g, ""));
 
 /** Write cells as the text that they were read from; a matrix of one row or column keeps its brackets. */

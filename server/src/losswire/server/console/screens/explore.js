@@ -64,8 +64,9 @@ async function answerOf(model, signal) {
   // The gradient of unreduced values needs the gradient of what follows: ones, as for their sum.
   const first = scalar ? null : await evaluate(model, valuesOnly, signal);
   const ones = first && model.gradients.length ? { grad_output: toBase64(tensor(new Array(first.loss.data.length).fill(1), first.loss.shape, "float32")) } : {};
-  const [result, plain, wide] = await Promise.all([
-    evaluate(model, ones, signal),
+  // What is wrong is told once: the others follow only when this succeeds.
+  const result = await evaluate(model, ones, signal);
+  const [plain, wide] = await Promise.all([
     first ?? evaluate(model, valuesOnly, signal),
     evaluate(model, { compute_data_type: "float64", gradients_for: [] }, signal).catch((error) => { if (error.name === "AbortError") throw error; return null; }),
   ]);
