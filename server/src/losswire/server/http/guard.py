@@ -66,7 +66,9 @@ class GuardedPath:
             except Exception as error:  # noqa: BLE001 (the table decides)
                 answer = problem_answer(error, request_id)
             await body.discard()
-            await send_answer(answer, send, request_id, keeps_alive=body.ended)
+            # A server that drains closes the connection: its caller shall not try it again.
+            keeps_alive = body.ended and self._services.is_ready()
+            await send_answer(answer, send, request_id, keeps_alive=keeps_alive)
 
     async def _handle(self, call: Call, path: str) -> Answer:
         """Return the handler's answer, if it comes before the deadline."""
