@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -205,3 +206,21 @@ def cells(table: Locator) -> list[list[str]]:
     )
     found: list[list[str]] = table.locator("tbody").evaluate(script)
     return found
+
+
+_DROP: Final = """
+(target, [name, text]) => {
+  const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], name));
+  for (const kind of ["dragenter", "dragover", "drop"]) {
+    const event = new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: data });
+    target.dispatchEvent(event);
+  }
+}
+"""
+
+
+def drop(target: Locator, name: str, content: bytes) -> None:
+    """Drop a file on an element, as a person does from a folder."""
+    target.evaluate(_DROP.strip(), [name, b64encode(content).decode()])
