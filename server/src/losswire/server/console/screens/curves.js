@@ -1,13 +1,13 @@
 /** Curves: up to six losses over one coordinate, the loss above and its derivative below. All numbers are the server's. */
 
 import { post, useLosses } from "../lib/api.js";
-import { hue, Twin } from "../lib/charts.js";
+import { hue } from "../lib/charts.js";
 import { copy, cx, Failure, Field, html, Segments, Select, Skeleton, toast, useEffect, useMemo, useRef, useState, useWidth } from "../lib/dom.js";
 import { exportCsv, exportPicture } from "../lib/export.js";
 import { fixed, short } from "../lib/numbers.js";
 import { useQuery } from "../lib/state.js";
 import { list } from "../lib/words.js";
-import { LineKey, LinePlot } from "./plot.js";
+import { LazyTwin, LineKey, LinePlot } from "./plot.js";
 import { COORDINATES, coordinatesOf, defaultTemplates, findings, MEANINGS, NOTES, plan, pointsBetween, rangeFor, STARTERS, WORDS } from "./sweep.js";
 
 const MOST = 6;
@@ -214,7 +214,7 @@ const cell = (n) => (n === null || n === undefined ? "–" : short(n, 5));
 /** The numbers under the cursor. */
 function Readout({ labels, traces, xs, at }) {
   const here = (each) => (each.findings ?? []).filter(({ from, to }) => xs[at] >= from - 1e-9 && xs[at] <= to + 1e-9).map(({ kind }) => WORDS[kind]).join(", ");
-  return html`<div class="table-wrap"><table><caption class="visually-hidden">Values at x = ${short(xs[at])}</caption>
+  return html`<div class="table-wrap" tabindex="0" role="region" aria-label="Values under the cursor" style=${{ position: "relative" }}><table><caption class="visually-hidden">Values at x = ${short(xs[at])}</caption>
     <thead><tr><th scope="col">at x = ${fixed(xs[at], 3)}</th><th class="num" scope="col">loss</th><th class="num" scope="col">derivative</th><th scope="col" style=${{ paddingLeft: "24px" }}>here</th></tr></thead>
     <tbody>${traces.map((each, i) => html`<tr key=${i}><td><span class="row" style=${{ flexWrap: "nowrap" }}><${LineKey} index=${i} />${labels[i]}</span></td>
       <td class="num" title=${each.values?.[at]}>${cell(each.values?.[at])}</td><td class="num" title=${each.derivative?.[at]}>${cell(each.derivative?.[at])}</td><td class="small quiet" style=${{ paddingLeft: "24px" }}>${here(each)}</td></tr>`)}</tbody></table></div>`;
@@ -240,6 +240,7 @@ function Pictures({ shown, byName, picked, at, setAt, onSettle }) {
   const rows = (show) => xs.map((x, i) => [x, ...traces.map((each) => show(each.values?.[i])), ...traces.map((each) => show(each.derivative?.[i]))]);
   const told = traces.map((each, i) => `${labels[i]} ${cell(each.values?.[at])}, derivative ${cell(each.derivative?.[at])}`).join("; ");
   return html`<div class="stack" ref=${root}>
+    <h2 class="visually-hidden">What is drawn</h2>
     <p class="sentence">${sentence}</p>
     <figure class="figure"><header><h3>Loss</h3><div class="row">
       <button type="button" class="button small" onClick=${() => copy(location.href, "The link")}>Copy link</button>
@@ -253,7 +254,7 @@ function Pictures({ shown, byName, picked, at, setAt, onSettle }) {
       <input type="range" class="grow" min="0" max=${xs.length - 1} step="1" value=${at} aria-valuetext="x = ${short(xs[at])}: ${told}" onInput=${(event) => setAt(Number(event.target.value))} onChange=${onSettle} /></label>
     ${cuts.length > 0 && html`<p class="hint">Outside of the picture: ${list(cuts)}. The tables have every value.</p>`}
     <${Readout} labels=${labels} traces=${traces} xs=${xs} at=${at} />
-    <${Twin} head=${head} rows=${rows(cell).map(([x, ...rest]) => [short(x, 4), ...rest])} />
+    <${LazyTwin} head=${head} rows=${() => rows(cell).map(([x, ...rest]) => [short(x, 4), ...rest])} />
   </div>`;
 }
 

@@ -1,12 +1,11 @@
 /** Live: what the server does now, from the differences of /v1/live, one snapshot a second. */
 
 import { get } from "../lib/api.js";
-import { Twin } from "../lib/charts.js";
 import { announce, Empty, html, Segments, Skeleton, useEffect, useMemo, useState } from "../lib/dom.js";
 import { bytes, compact, duration, percent, short } from "../lib/numbers.js";
 import { useQuery } from "../lib/state.js";
 import { plural } from "../lib/words.js";
-import { LineKey, LinePlot } from "./plot.js";
+import { LazyTwin, LineKey, LinePlot } from "./plot.js";
 
 const EVERY_MS = 1000;
 const PATIENCE_MS = 4000;
@@ -219,11 +218,11 @@ function Picture({ picture, times, range, marks, hover, onHover }) {
   const text = lines.map((each) => `${each.label} ${write(each.values[at] ?? null)}`).join(" · ");
   const top = Math.max(0, ...lines.flatMap((each) => each.values.filter((n) => n !== null)));
   return html`<figure class="figure">
-    <header style=${{ flexWrap: "nowrap" }}><h3 class="nowrap">${title}</h3><span class="small quiet clip" title=${note}>${hover === null ? note : clock(times[at])}</span></header>
+    <header style=${{ flexWrap: "nowrap" }}><h2 class="nowrap">${title}</h2><span class="small quiet clip" title=${note}>${hover === null ? note : clock(times[at])}</span></header>
     <div class="key" style=${{ columnGap: "12px", rowGap: "0", overflow: "hidden", height: "32px", alignContent: "flex-start" }} title=${text}>${lines.map((each, i) => html`<span key=${each.label} class="nowrap">${lines.length > 1 && html`<${LineKey} index=${i} />`}${each.label} <b style=${{ color: "var(--ink)" }}>${write(each.values[at] ?? null)}</b></span>`)}</div>
     <${LinePlot} xs=${times} lines=${lines} height=${HEIGHT} xRange=${range} yRange=${[0, top > 0 ? top * (marks.length ? 1.4 : 1.15) : 1]} shades=${marks} xSteps=${TIME_STEPS} ySteps=${picture.isBytes ? BYTE_STEPS : null}
       formatX=${clock} formatY=${picture.axis ?? write} cursor=${hover === null ? null : at} onCursor=${onHover} label="${title}: ${text}." />
-    <${Twin} name="${title}: the numbers" head=${["time", ...lines.map((each) => each.label)]} rows=${times.map((time, i) => [clock(time), ...lines.map((each) => write(each.values[i] ?? null))]).reverse()} />
+    <${LazyTwin} name="${title}: the numbers" head=${["time", ...lines.map((each) => each.label)]} rows=${() => times.map((time, i) => [clock(time), ...lines.map((each) => write(each.values[i] ?? null))]).reverse()} />
   </figure>`;
 }
 

@@ -1,7 +1,7 @@
 /** Lines over a shared axis: what Curves and Live draw with. */
 
-import { Axes, hue, linear } from "../lib/charts.js";
-import { html, useMemo, useWidth } from "../lib/dom.js";
+import { Axes, hue, linear, Twin } from "../lib/charts.js";
+import { html, useMemo, useState, useWidth } from "../lib/dom.js";
 
 /**
  * @typedef {{label: string, values: (number|null)[]}} Line null where it has no value
@@ -9,7 +9,7 @@ import { html, useMemo, useWidth } from "../lib/dom.js";
  */
 
 const LEFT = 56;
-const RIGHT = 16;
+const RIGHT = 28;
 const BOTTOM = 24;
 const TOP = 4;
 const CHARACTER = 6.5;
@@ -93,3 +93,9 @@ export function LinePlot({ xs, lines, height, label, xRange, yRange, shades = []
 
 /** A short piece of a line, for keys and tables. @param {{index: number}} props */
 export const LineKey = ({ index }) => html`<svg width="24" height="12" aria-hidden="true"><path d="M0 6H24" stroke=${hue(index).color} stroke-width="2" stroke-dasharray=${hue(index).dash} /></svg>`;
+
+/** The numbers of a chart as a table, whose rows are only written while it is open. @param {{head: string[], rows: () => any[][], name?: string}} props */
+export function LazyTwin({ rows, ...rest }) {
+  const [isOpen, setOpen] = useState(false);
+  return html`<div onToggleCapture=${(event) => setOpen(event.target.open)}><${Twin} ...${rest} rows=${isOpen ? rows() : []} /></div>`;
+}

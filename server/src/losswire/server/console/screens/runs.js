@@ -234,7 +234,7 @@ function Distribution({ parts }) {
   const [kind, setKind] = useState("histogram");
   // Where a few rows lose most, linear axes show one bar.
   const [scale, setScale] = useState(parts.some(({ figures }) => number(figures.quantiles["0.99"]) > 20 * number(figures.quantiles["0.5"])) ? "log" : "linear");
-  const series = parts.map(({ name, figures }) => ({ name, low: figures.histogram.low.map(number), high: figures.histogram.high.map(number), weight: figures.histogram.weight.map(number) }));
+  const series = parts.map(({ name, figures }) => ({ name: name || "rows", low: figures.histogram.low.map(number), high: figures.histogram.high.map(number), weight: figures.histogram.weight.map(number) }));
   const marks = parts.length > 1 ? [] : MARKS.map(([share, label]) => ({ x: number(parts[0].figures.quantiles?.[share]), label }));
   const Drawing = kind === "histogram" ? Histogram : ECDF;
   return html`<${Drawing} title="Distribution" series=${series} scale=${scale} marks=${marks} xLabel="loss of a row"
@@ -256,7 +256,7 @@ function SliceTables({ figures }) {
 function Worst({ rows, names }) {
   if (!rows?.length) return null;
   const columns = Object.keys(rows[0].labels ?? {});
-  return html`<section class="figure"><header><h3>Worst rows</h3></header><div class="table-wrap"><table><thead><tr><th scope="col">id</th><th scope="col">partition</th><th class="num" scope="col">row</th>
+  return html`<section class="figure"><header><h3>Worst rows</h3></header><div class="table-wrap" tabindex="0" role="region" aria-label="Worst rows"><table><thead><tr><th scope="col">id</th><th scope="col">partition</th><th class="num" scope="col">row</th>
     ${names.map((name) => html`<th class="num" scope="col" key=${name}>${name || "loss"}</th>`)}${columns.map((each) => html`<th scope="col" key=${each}>${each}</th>`)}</tr></thead>
     <tbody>${rows.map((each) => html`<tr key=${`${each.partition} ${each.row}`}><td>${each.id ?? "–"}</td><td>${each.partition || "–"}</td><td class="num">${each.row}</td>
       ${names.map((name, i) => html`<td class="num" key=${name} title=${exact(number(each.values[i]))}>${short(number(each.values[i]), 5)}</td>`)}${columns.map((name) => html`<td key=${name}>${each.labels[name]}</td>`)}</tr>`)}</tbody></table></div></section>`;

@@ -321,17 +321,21 @@ function spread(nested, at, indices, length) {
 }
 
 /**
- * Return the points of a range: evenly apart, with 0 and the ends among them.
+ * Return some 400 points of a range, with 0, 1 and the ends among them: on a grid that people write down, if the ends are.
  * @param {number} low
  * @param {number} high
  * @returns {number[]}
  */
-export function pointsBetween(low, high, count = 401) {
-  const step = (high - low) / (count - 1);
-  const xs = Array.from({ length: count }, (_, i) => (i === count - 1 ? high : low + i * step));
+export function pointsBetween(low, high) {
+  const most = (high - low) / 300;
+  const power = 10 ** Math.floor(Math.log10(most));
+  const round = power * [5, 2.5, 2, 1].find((each) => each * power <= most);
+  const isOnGrid = [low, high].every((end) => Math.abs(end / round - Math.round(end / round)) < 1e-9);
+  const step = isOnGrid ? round : (high - low) / 400;
+  const xs = Array.from({ length: Math.round((high - low) / step) }, (_, i) => low + i * step);
   // Rounding must not put a point beside a bound or a kink that it means to hit.
   const tidy = xs.map((x) => Number(x.toPrecision(12))).map((x) => (Math.abs(x) < step * 1e-6 ? 0 : x));
-  return [...new Set([...tidy, ...[0, 1].filter((x) => x > low && x < high)])].sort((a, b) => a - b);
+  return [...new Set([...tidy, high, ...[0, 1].filter((x) => x > low && x < high)])].sort((a, b) => a - b);
 }
 
 /**
