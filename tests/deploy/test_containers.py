@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SERVERS = ("server", "server-gpu")
+MONITORING = ("prometheus", "grafana")
 
 
 class Instruction(NamedTuple):
@@ -96,8 +97,9 @@ def test_build_sees_only_what_it_copies() -> None:
     [
         pytest.param(image_health_check(), id="image's health check"),
         pytest.param(json.loads(last("ENTRYPOINT")) + json.loads(last("CMD")), id="image"),
-        pytest.param(
-            json.loads(last("ENTRYPOINT")) + SERVICES["server-gpu"]["command"], id="server-gpu"
+        *(
+            pytest.param(json.loads(last("ENTRYPOINT")) + SERVICES[name]["command"], id=name)
+            for name in SERVERS
         ),
     ],
 )
@@ -115,15 +117,30 @@ def test_service_is_confined(name: str) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["user"] == last("USER")
+    if name in MONITORING:
+        # Images of others, with users of their own; root is none of them.
+        assert re.fullmatch(r"[1-9]\d+:\d+", service["user"])
+    else:
+        assert service["user"] == last("USER")
     assert {"cpus", "mem_limit", "pids_limit"} <= service.keys()
     assert "privileged" not in service
 
 
-@pytest.mark.parametrize("name", SERVERS)
-def test_server_is_published_on_loopback_only(name: str) -> None:
-    """Without TLS and token, only this machine may call."""
-    assert SERVICES[name]["ports"] == ["127.0.0.1:50051:50051"]
+@pytest.mark.parametrize("name", [*SERVERS, *MONITORING])
+def test_service_is_published_on_loopback_only(name: str) -> None:
+    """Without TLS and token, only this machine may call; metrics are published nowhere."""
+    ports = SERVICES[name]["ports"]
+    assert [each for each in ports if not each.startswith("127.0.0.1:")] == []
+    assert [each for each in ports if "9464" in each] == []
+
+
+def test_monitoring_is_started_only_by_its_profile() -> None:
+    """Its images are pinned, and keep what they collect in volumes."""
+    for name in MONITORING:
+        service = SERVICES[name]
+        assert service["profiles"] == ["monitoring"]
+        assert re.fullmatch(r"[\w/-]+:v?\d+\.\d+\.\d+", service["image"])
+        assert any(each.startswith(f"{name}:") for each in service["volumes"])
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -158,7 +175,9 @@ def test_images_carry_the_version() -> None:
     """Tags and label name the version of the server that is inside."""
     project = tomllib.loads((ROOT / "server/pyproject.toml").read_text(encoding="utf-8"))
     version = project["project"]["version"]
-    images = {name: service["image"] for name, service in SERVICES.items()}
+    images = {
+        name: service["image"] for name, service in SERVICES.items() if name not in MONITORING
+    }
     assert images == {
         "server": f"losswire-server:{version}",
         "server-gpu": f"losswire-server:{version}-cuda",

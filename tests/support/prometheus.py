@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes one page."""
+"""A real Prometheus."""
 
 import json
 import socket
@@ -55,6 +55,11 @@ class Prometheus:
         """Return the series that an expression gives now."""
         return list(self._get("query", {"query": expression})["result"])
 
+    def rules(self) -> list[dict[str, Any]]:
+        """Return the rules, with their state and their health."""
+        groups = self._get("rules", {})["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
     def number(self, expression: str) -> float:
         """Return the only number that an expression gives."""
         [series] = self.query(expression)
@@ -91,21 +96,28 @@ def scraping(executable: str, app: WSGIApplication, folder: Path) -> Iterator[Pr
         }
         path = folder / "prometheus.yml"  # JSON is YAML
         path.write_text(json.dumps(settings), "utf-8")
-        port = _free_port()
-        with (folder / "prometheus.log").open("wb") as log:
-            process = subprocess.Popen(
-                [
-                    executable,
-                    f"--config.file={path}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address=127.0.0.1:{port}",
-                    "--enable-feature=native-histograms",
-                ],
-                stdout=log,
-                stderr=log,
-            )
-            try:
-                yield Prometheus(port)
-            finally:
-                process.terminate()
-                process.wait(30)
+        with running_prometheus(executable, path) as started:
+            yield started
+
+
+@contextmanager
+def running_prometheus(executable: str, settings: Path) -> Iterator[Prometheus]:
+    """Run a Prometheus with a file of settings; what it writes is beside that file."""
+    port, folder = _free_port(), settings.parent
+    with (folder / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                executable,
+                f"--config.file={settings}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--enable-feature=native-histograms",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield Prometheus(port)
+        finally:
+            process.terminate()
+            process.wait(30)
