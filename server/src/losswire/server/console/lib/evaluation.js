@@ -1,7 +1,6 @@
 // One evaluation: from columns of a file to a summary of the server. Evaluate and Compare share it.
 import { multipart, post, Problem, readMultipart, send } from "./api.js";
 import { useEffect, useState } from "./dom.js";
-import { readNpy, values } from "./tensors.js";
 
 /** @typedef {import("./worker.js").Plan} Plan */
 
@@ -189,7 +188,8 @@ export function faults(form, info, data) {
   const column = (name) => data.columns.find((each) => each.name === name);
   const check = (input, name, required) => {
     if (!name) {
-      if (required) found[input] = "Choose a column.";
+      const able = data.columns.some((each) => fits(info, input, each));
+      if (required) found[input] = able ? "Choose a column." : "No column of this file can be it: it takes numbers of a fitting shape, not text.";
       return;
     }
     const { missing } = column(name);
@@ -197,7 +197,7 @@ export function faults(form, info, data) {
     else if (missing) found[input] = `${name} has ${missing.count} empty cells, the first in row ${missing.row}.`;
   };
   const [varying, ...others] = rowInputs(info);
-  if (!form.candidates.length) found[varying.name] = "Choose a column.";
+  if (!form.candidates.length) check(varying.name, "", true);
   form.candidates.forEach((name) => check(varying.name, name, true));
   others.forEach((each) => check(each.name, form.inputs[each.name], each.required));
   return found;
@@ -297,6 +297,13 @@ async function evaluateRows({ header, inputs }, parts, more, signal) {
   return (await readMultipart(await send("/v1/evaluate", { body, accept: "multipart/form-data", signal }))).parts;
 }
 
+/** Return the numbers of a .npy answer, which are of float32 or float64. lib/tensors.js reads all types, and is not needed here. */
+function floatsOf(buffer) {
+  const from = 10 + new DataView(buffer).getUint16(8, true);
+  const double = new TextDecoder().decode(buffer.slice(0, from)).includes("<f8");
+  return new (double ? Float64Array : Float32Array)(buffer.slice(from));
+}
+
 /** Start, and change the session as answers come. */
 export async function start() {
   const { form, info, data } = session;
@@ -330,11 +337,13 @@ export async function start() {
         const [first, length] = piece;
         const parts = await ask("piece", { first, length });
         const wanted = requests(form, plan, parts, data.name);
+        // The server counts the rows of a piece.
+        const placed = (error) => { throw error instanceof Problem && first > 0 ? Object.assign(error, { hint: `Rows are counted from row ${first} of the file. ${error.hint}` }) : error; };
         const answers = await Promise.all([
           patiently(() => post(wanted.path, multipart(wanted.summary(first), parts), { signal }), signal),
           ...wanted.rows.map((each) => patiently(() => evaluateRows(each, parts, {}, signal), signal)),
-        ]);
-        await Promise.all(answers.slice(1).map(({ loss }, candidate) => ask("losses", { candidate, first, length, values: values(readNpy(loss)) })));
+        ]).catch(placed);
+        await Promise.all(answers.slice(1).map(({ loss }, candidate) => ask("losses", { candidate, first, length, values: floatsOf(loss) })));
         pending.push({ ...answers[0], rows: length });
         merging ??= merge();
       }
@@ -394,7 +403,7 @@ export async function gradients(rows, candidate) {
   const parts = await ask("parts", { rows });
   const [input] = plan.candidates[candidate].inputs;
   const found = await evaluateRows(requests(form, plan, parts, data.name).rows[candidate], parts, { reduction: "sum", gradients_for: [input.input] });
-  const flat = values(readNpy(found[`gradients.${input.input}`]));
+  const flat = floatsOf(found[`gradients.${input.input}`]);
   const width = flat.length / rows.length;
   return rows.map((_, at) => Array.from(flat.subarray(at * width, (at + 1) * width)));
 }

@@ -1,11 +1,8 @@
 // What a person takes along: a page, a picture, a table, the numbers.
 import { download } from "./dom.js";
-import { csvLine } from "./files.js";
+import { ask } from "./evaluation.js";
 
-const frames = (number) => new Promise((resolve) => {
-  const next = (left) => (left ? requestAnimationFrame(() => next(left - 1)) : resolve());
-  next(number);
-});
+const frame = () => new Promise((resolve) => { requestAnimationFrame(resolve); });
 
 const escaped = (text) => text.replace(/[&<>"]/g, (letter) => `&#${letter.charCodeAt(0)};`);
 
@@ -25,6 +22,7 @@ function still(original) {
     each.removeAttribute("tabindex");
     if (each.getAttribute("role") === "slider") each.setAttribute("role", "img");
   });
+  copy.querySelectorAll("details").forEach((each) => each.removeAttribute("open"));
   copy.querySelectorAll("a").forEach((each) => each.replaceWith(...each.childNodes));
   return copy;
 }
@@ -39,7 +37,7 @@ export async function exportPage(element, title, name) {
   // Tables behind a summary are drawn when opened.
   const closed = [...element.querySelectorAll("details:not([open])")].filter((each) => !each.closest("[data-no-export]"));
   closed.forEach((each) => { each.open = true; });
-  await frames(3);
+  for (let turn = 0; turn < 60 && closed.some((each) => each.children.length < 2); turn += 1) await frame();
   const copy = still(element);
   closed.forEach((each) => { each.open = false; });
   const style = await (await fetch(new URL("../style.css", import.meta.url))).text();
@@ -49,11 +47,13 @@ export async function exportPage(element, title, name) {
 <html lang="en" data-theme="${theme}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <title>${escaped(title)}</title><style>${style}</style></head>
-<body><main>${copy.outerHTML}<p class="small quiet">Made by Losswire, ${when} UTC.</p></main></body></html>`;
+<body><main><h1>${escaped(title)}</h1>${copy.outerHTML}<p class="small quiet">Made by Losswire, ${when} UTC.</p></main></body></html>`;
   download(`${name}.html`, page, "text/html;charset=utf-8");
 }
 
 const PAINT = ["fill", "stroke", "stroke-width", "stroke-dasharray", "fill-opacity", "font-size", "font-family", "font-weight", "text-anchor"];
+
+const MARGIN = 16;
 
 /** Return a copy of a drawing with the colours and fonts that the style sheet gives it. */
 function painted(svg) {
@@ -63,10 +63,14 @@ function painted(svg) {
     const style = getComputedStyle(each);
     for (const name of PAINT) parts[at].setAttribute(name, style.getPropertyValue(name));
   });
+  copy.querySelectorAll("title").forEach((each) => each.remove());
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-  const { width, height } = svg.getBoundingClientRect();
+  const box = svg.getBoundingClientRect();
+  // On the page, words may stand out of the drawing a little.
+  const [width, height] = [box.width + 2 * MARGIN, box.height + 2 * MARGIN];
   copy.setAttribute("width", width);
   copy.setAttribute("height", height);
+  copy.setAttribute("viewBox", `${-MARGIN} ${-MARGIN} ${width} ${height}`);
   return { text: new XMLSerializer().serializeToString(copy), width, height };
 }
 
@@ -113,4 +117,4 @@ export async function exportPicture(element, title, name) {
 export const exportJson = (value, name) => download(`${name}.json`, JSON.stringify(value, null, 2), "application/json");
 
 /** Download rows as CSV. @param {string[]} head @param {any[][]} rows @param {string} name */
-export const exportCsv = (head, rows, name) => download(`${name}.csv`, [head, ...rows].map(csvLine).join(""), "text/csv;charset=utf-8");
+export const exportCsv = async (head, rows, name) => download(`${name}.csv`, await ask("table", { head, rows }));

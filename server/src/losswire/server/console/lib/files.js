@@ -1,144 +1,16 @@
 // Columns from files: CSV, TSV, JSON lines, .npy and Parquet. The worker reads them, so that a large
 // file does not stop the page.
 
-import { plural } from "./words.js";
+import { EMPTY, grouped, NotNumbers, NumberBuilder, numberOf, SPECIAL, TextBuilder } from "./columns.js";
 
-/**
- * A value of each row: numbers, or codes into labels. Whole numbers have the type int64 whatever
- * array holds them. `missing` counts empty cells, which are NaN (numbers) or "" (texts).
- * @typedef {object} Column
- * @property {string} name
- * @property {"float32" | "float64" | "int64" | "text"} type
- * @property {number[]} shape
- * @property {Float32Array | Float64Array | Int32Array} data
- * @property {string[]} [labels]
- * @property {{count: number, row: number}} [missing]
- * @property {string[]} [members] the columns that a group is made of
- */
+/** @typedef {import("./columns.js").Column} Column */
 
 /** @typedef {(share: number) => void} Progress */
 
+const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
 /** What is wrong with a file, in words for the person who chose it. */
 export class FileError extends Error {}
-
-const EMPTY = new Set(["", "NA", "N/A", "null", "NULL", "None"]);
-const SPECIAL = new Map([
-  ["nan", NaN],
-  ["inf", Infinity],
-  ["+inf", Infinity],
-  ["infinity", Infinity],
-  ["-inf", -Infinity],
-  ["-infinity", -Infinity],
-]);
-
-/** Return the number that a cell has, or null where it has none. */
-function numberOf(cell) {
-  const value = Number(cell);
-  if (!Number.isNaN(value)) return value;
-  return SPECIAL.get(cell.trim().toLowerCase()) ?? null;
-}
-
-/** An array of numbers that grows. */
-class Numbers {
-  constructor() {
-    this.data = new Float64Array(4096);
-    this.length = 0;
-  }
-
-  push(value) {
-    if (this.length === this.data.length) {
-      const grown = new Float64Array(this.length * 2);
-      grown.set(this.data);
-      this.data = grown;
-    }
-    this.data[this.length] = value;
-    this.length += 1;
-  }
-
-  taken() {
-    return this.data.slice(0, this.length);
-  }
-}
-
-/** Thrown when a column of numbers meets a text: the file is then read again with it as text. */
-class NotNumbers extends Error {
-  constructor(column) {
-    super(`column ${column} is text`);
-    this.column = column;
-  }
-}
-
-class NumberBuilder {
-  constructor(name, width = 0) {
-    this.name = name;
-    this.width = width;
-    this.values = new Numbers();
-    this.whole = true;
-    this.missing = null;
-  }
-
-  cell(cell, row) {
-    if (EMPTY.has(cell)) this.empty(row);
-    else {
-      const value = numberOf(cell);
-      if (value === null) throw new NotNumbers(this.name);
-      this.number(value);
-    }
-  }
-
-  number(value) {
-    if (this.whole && !Number.isSafeInteger(value)) this.whole = false;
-    this.values.push(value);
-  }
-
-  empty(row) {
-    this.missing ??= { count: 0, row };
-    this.missing.count += 1;
-    this.whole = false;
-    for (let i = 0; i < (this.width || 1); i += 1) this.values.push(NaN);
-  }
-
-  column() {
-    const data = this.values.taken();
-    const rows = data.length / (this.width || 1);
-    const shape = this.width ? [rows, this.width] : [rows];
-    const type = this.whole && data.length && !this.width ? "int64" : "float64";
-    return { name: this.name, type, shape, data, ...(this.missing && { missing: this.missing }) };
-  }
-}
-
-class TextBuilder {
-  constructor(name) {
-    this.name = name;
-    this.codes = new Numbers();
-    this.known = new Map();
-    this.missing = null;
-  }
-
-  cell(cell, row) {
-    if (cell === "") {
-      this.missing ??= { count: 0, row };
-      this.missing.count += 1;
-    }
-    let code = this.known.get(cell);
-    if (code === undefined) {
-      code = this.known.size;
-      this.known.set(cell, code);
-    }
-    this.codes.push(code);
-  }
-
-  empty(row) {
-    this.cell("", row);
-  }
-
-  column() {
-    const data = Int32Array.from(this.codes.taken());
-    const labels = [...this.known.keys()];
-    const missing = this.missing && { missing: this.missing };
-    return { name: this.name, type: "text", shape: [data.length], data, labels, ...missing };
-  }
-}
 
 /** Yield the text of a file in parts, and say how much of it was read. */
 async function* textOf(file, progress) {
@@ -433,9 +305,6 @@ const READERS = {
   parquet: readParquet,
 };
 
-/** What a file chooser offers. */
-export const ACCEPTED = Object.keys(READERS).map((each) => `.${each}`).join(",");
-
 /**
  * Read files of the same rows. Columns of the same name in several files are named file.column.
  * @param {File[]} files
@@ -493,48 +362,3 @@ function same(one, other) {
   const equal = one.type === other.type && String(one.shape) === String(other.shape);
   return equal && String(one.labels) === String(other.labels) && one.data.every((value, at) => Object.is(value, other.data[at]));
 }
-
-const NUMBERED = /^(.*?)[_.[ -]?(\d+)\]?$/;
-
-/** Return columns with those that are numbered, as logits_0 to logits_9, as matrices in front. */
-export function grouped(columns) {
-  const families = new Map();
-  for (const each of columns) {
-    const match = each.type !== "text" && each.shape.length === 1 && NUMBERED.exec(each.name);
-    if (!match || match[1] === "" || match[1] === "column") continue;
-    families.set(match[1], [...(families.get(match[1]) ?? []), [Number(match[2]), each]]);
-  }
-  const groups = [];
-  for (const [name, family] of families) {
-    family.sort(([one], [other]) => one - other);
-    const begin = family[0][0];
-    const complete = family.every(([number], at) => number === begin + at);
-    // Two columns, such as score_1 and score_2, are as likely two models as one matrix.
-    if (family.length > 2 && complete && begin <= 1) groups.push(matrixOf(name, family.map(([, each]) => each)));
-  }
-  const hidden = new Set(groups.flatMap((each) => each.members));
-  return [...groups, ...columns.filter((each) => !hidden.has(each.name))];
-}
-
-/** Return the matrix of some columns. */
-function matrixOf(name, parts) {
-  const rows = parts[0].shape[0];
-  const width = parts.length;
-  const data = new Float64Array(rows * width);
-  parts.forEach((part, at) => {
-    for (let row = 0; row < rows; row += 1) data[row * width + at] = part.data[row];
-  });
-  const missing = parts.find((each) => each.missing)?.missing;
-  const members = parts.map((each) => each.name);
-  return { name, type: "float64", shape: [rows, width], data, members, ...(missing && { missing }) };
-}
-
-/** Write a cell of CSV. A text that a spreadsheet would take for a formula gets a quote in front. */
-function csvCell(value) {
-  if (typeof value === "number" || value === null || value === undefined) return String(value ?? "");
-  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
-/** Write a line of CSV. @param {any[]} cells @returns {string} */
-export const csvLine = (cells) => `${cells.map(csvCell).join(",")}\r\n`;

@@ -171,8 +171,8 @@ export function Slices({ title, sentence, tables, view, look, state, set, refere
   const passing = others && view ? new Map(view.slices[by]?.map((each) => [each.label, each])) : null;
   const rows = tables[by].map((each) => {
     const own = passing?.get(each.key);
-    return own ? { ...each, n: own.count, mean: own.mean, low: own.mean - 1.96 * own.error, high: own.mean + 1.96 * own.error, note: own.count ? "" : "none pass", tone: "", index: undefined } : each;
-  });
+    return own ? { ...each, n: own.count, mean: own.mean, low: own.mean - 1.96 * own.error, high: own.mean + 1.96 * own.error, note: "", tone: "", index: undefined } : each;
+  }).filter((each) => !passing || each.n > 0);
   const chosen = look?.slices[by] ?? [];
   const pick = (label) => {
     const key = keyOf(by, label);
@@ -261,11 +261,11 @@ export function Rows({ title, sentence, facts, session, candidates, state, set, 
   return html`<section class="figure"><header><h3>${title}</h3><div class="row">${actions}</div></header>
     <p class="small quiet sentence">${sentence}</p>
     ${facts.length > 0 && html`<div class="table-wrap"><table><thead><tr>
-      <th scope="col" data-no-export><span class="visually-hidden">pick</span></th>${drawn && html`<th scope="col"><span class="visually-hidden">picture</span></th>`}<th scope="col">id</th>
+      <td data-no-export></td>${drawn && html`<td></td>`}<th scope="col">id</th>
       ${difference && html`<th scope="col" class="num">difference</th>`}${named("loss")}
       ${labelled && [html`<th key="label" scope="col" class="num">label</th>`, named("predicted")]}
       ${columns.map((each) => html`<th key=${each} scope="col">${each}</th>`)}
-      ${candidates.map((each) => html`<th key=${each} scope="col">gradient${many && ` ${session.names[each]}`}</th>`)}<th scope="col" data-no-export><span class="visually-hidden">open</span></th></tr></thead>
+      ${candidates.map((each) => html`<th key=${each} scope="col">gradient${many && ` ${session.names[each]}`}</th>`)}<td data-no-export></td></tr></thead>
     <tbody>${shown.map((each) => html`<tr key=${each.row} class=${cx(state.pick.includes(String(each.row)) && "chosen")}>
       <td data-no-export><input type="checkbox" checked=${state.pick.includes(String(each.row))} onChange=${() => pick(each.row)} aria-label="Pick row ${each.id}" /></td>
       ${drawn && html`<td>${pictures[each.row] && html`<${Picture} values=${pictures[each.row]} />`}</td>`}
@@ -309,7 +309,7 @@ function wilson(hits, n) {
   const z = 1.96;
   const middle = (hits + (z * z) / 2) / (n + z * z);
   const half = (z / (n + z * z)) * Math.sqrt((hits * (n - hits)) / n + (z * z) / 4);
-  return [middle - half, middle + half];
+  return [Math.max(0, middle - half), Math.min(1, middle + half)];
 }
 
 /** How often a classifier is right when it is so sure. @param {{bins: {count: number, confidence: number, right: number}[], name: string}} props */
@@ -321,7 +321,7 @@ export function Calibration({ bins, name }) {
   const sure = full.reduce((sum, each) => sum + each.n * each.confidence, 0) / total;
   const right = full.reduce((sum, each) => sum + each.n * each.right, 0) / total;
   const [low, high] = wilson(right * total, total);
-  const stance = sure > high ? "It is surer than it should be." : sure < low ? "It is less sure than it could be." : "On the whole it is as sure as it should be.";
+  const stance = total < 30 ? "Too few rows to judge by." : sure > high ? "It is surer than it should be." : sure < low ? "It is less sure than it could be." : "On the whole it is as sure as it should be.";
   const sentence = `${name ? `${name} is` : "The model is"} right in ${percent(right, 3)} [${percent(low, 3)}, ${percent(high, 3)}] of ${plural(total, "row")} and sure of ${percent(sure, 3)} on average. ${stance} Expected calibration error ${short(error, 2)} (ten bins). From the rows kept in this page.`;
   const [size, left, bottom] = [240, 40, 32];
   const x = (value) => left + value * (size - 8);

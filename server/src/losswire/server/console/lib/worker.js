@@ -2,9 +2,11 @@
 // server, and answers every brush and click from typed arrays. Its operations are the functions of
 // OPERATIONS; lib/evaluation.js calls them.
 
-import { csvLine, readFiles } from "./files.js";
+import { BINS, edgesOf, estimates, sampleOf, sortedRows, together } from "./bins.js";
+import { BYTES, csvLine, naturalType, npy } from "./columns.js";
+import { readFiles } from "./files.js";
 
-/** @typedef {import("./files.js").Column} Column */
+/** @typedef {import("./columns.js").Column} Column */
 
 /**
  * What is evaluated. `as` is the data type that an input is sent in.
@@ -21,7 +23,6 @@ import { csvLine, readFiles } from "./files.js";
  */
 
 const PIECE_BYTES = 2 ** 21;
-const BINS = 96;
 const NO_BIN = 255;
 const CONFIDENCE_BINS = 10;
 const MOST_CODES = 4096;
@@ -39,43 +40,6 @@ let weights = null;
 let labels = null;
 /** What was derived from the losses; emptied when there are more of them. */
 let derived = new Map();
-
-const BYTES = { float32: 4, float64: 8, int64: 8 };
-const DESCRIPTIONS = { float32: "<f4", float64: "<f8", int64: "<i8" };
-
-/** Return the .npy bytes of some rows; `pick` gives the place of the i-th of them. */
-function npy(column, as, length, pick) {
-  const width = column.data.length / column.shape[0];
-  const shape = [length, ...column.shape.slice(1)];
-  const text = `{'descr': '${DESCRIPTIONS[as]}', 'fortran_order': False, 'shape': (${shape.join(", ")},), }`;
-  const header = text.padEnd(Math.ceil((text.length + 11) / 64) * 64 - 11) + "\n";
-  const bytes = new Uint8Array(10 + header.length + length * width * BYTES[as]);
-  bytes.set([0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, 1, 0, header.length & 255, header.length >> 8]);
-  bytes.set(new TextEncoder().encode(header), 10);
-  const values = as === "float32" ? new Float32Array(length * width) : new Float64Array(length * width);
-  for (let i = 0; i < length; i += 1) {
-    const from = pick(i) * width;
-    for (let j = 0; j < width; j += 1) values[i * width + j] = column.data[from + j];
-  }
-  const target = as === "int64" ? wholeNumbers(values) : values;
-  bytes.set(new Uint8Array(target.buffer), 10 + header.length);
-  return bytes.buffer;
-}
-
-/** Return 64-bit integers as pairs of 32 bits: BigInt would take ten times as long. */
-function wholeNumbers(values) {
-  const pairs = new Int32Array(values.length * 2);
-  for (let i = 0; i < values.length; i += 1) {
-    pairs[2 * i] = values[i] % 2 ** 32;
-    pairs[2 * i + 1] = Math.floor(values[i] / 2 ** 32);
-  }
-  return pairs;
-}
-
-const naturalType = (column) => {
-  if (column.type === "text" || column.type === "int64") return column.type;
-  return column.data instanceof Float32Array ? "float32" : "float64";
-};
 
 /** Return the name of the part that has a column in a data type. */
 const partName = (name, as) => (as === naturalType(columns.get(name)) ? name : `${name} as ${as}`);
@@ -219,49 +183,6 @@ function cached(key, make) {
   return derived.get(key);
 }
 
-/** Return finite values of some rows in ascending order, enough of them to place the edges. */
-function sampleOf(values) {
-  const step = Math.max(1, Math.floor(rows / 20000));
-  const found = [];
-  for (let row = 0; row < rows; row += step) if (Number.isFinite(values[row])) found.push(values[row]);
-  return Float64Array.from(found).sort();
-}
-
-function extremesOf(values) {
-  let [low, high, least] = [Infinity, -Infinity, Infinity];
-  for (let row = 0; row < rows; row += 1) {
-    const value = values[row];
-    if (!Number.isFinite(value)) continue;
-    if (value < low) low = value;
-    if (value > high) high = value;
-    if (value > 0 && value < least) least = value;
-  }
-  return { low, high, least };
-}
-
-/** Return the edges of the bars. The outer ones also have what is beyond them. */
-function edgesOf(values, scale) {
-  const { low, high, least } = extremesOf(values);
-  if (!(high >= low)) return null;
-  const sample = sampleOf(values);
-  const at = (share) => sample[Math.floor(share * (sample.length - 1))];
-  const edges = new Float64Array(BINS + 1);
-  if (scale === "log" && low >= 0 && high > 0) {
-    const begin = Math.log(Math.max(least, Math.min(at(0.002) || least, high) || least, high * 1e-12));
-    const step = (Math.log(high) - begin || 1) / BINS;
-    for (let i = 0; i <= BINS; i += 1) edges[i] = Math.exp(begin + i * step);
-    return { edges, place: (value) => (Math.log(value) - begin) / step, log: true };
-  }
-  // A few rows far out would press all others into one bar.
-  let [from, to] = [low, high];
-  if (to > at(0.995) + (at(0.995) - at(0.005))) to = at(0.995);
-  if (from < at(0.005) - (at(0.995) - at(0.005))) from = at(0.005);
-  if (low < 0 && high > 0) [from, to] = [-Math.max(-from, to), Math.max(-from, to)];
-  const step = (to - from || Math.abs(to) || 1) / BINS;
-  for (let i = 0; i <= BINS; i += 1) edges[i] = from + i * step;
-  return { edges, place: (value) => (value - from) / step, log: false };
-}
-
 /** Return the edges and the bar of each row. */
 function binsOf(source, scale) {
   return cached(`bins ${source} ${scale}`, () => {
@@ -278,27 +199,7 @@ function binsOf(source, scale) {
 }
 
 /** Return the rows by value, the largest first: of differences, by magnitude. */
-function orderOf(source) {
-  return cached(`order ${source}`, () => {
-    const values = valuesOf(source);
-    const bySize = Array.isArray(source);
-    const keys = new BigUint64Array(rows);
-    const words = new Uint32Array(keys.buffer);
-    const float = new Float32Array(1);
-    const bits = new Uint32Array(float.buffer);
-    for (let row = 0; row < rows; row += 1) {
-      // Bits of a float in the order of its values, so that the browser's own sort can be used.
-      [float[0]] = [bySize ? Math.abs(values[row]) : values[row]];
-      const key = bits[0] >> 31 ? ~bits[0] : bits[0] | 0x80000000;
-      words[2 * row] = rows - 1 - row;
-      words[2 * row + 1] = Number.isNaN(float[0]) ? 0 : key;
-    }
-    keys.sort();
-    const order = new Uint32Array(rows);
-    for (let i = 0; i < rows; i += 1) order[i] = rows - 1 - words[2 * (rows - 1 - i)];
-    return order;
-  });
-}
+const orderOf = (source) => cached(`order ${source}`, () => sortedRows(valuesOf(source), Array.isArray(source)));
 
 /**
  * What is looked at. Slices are labels by column; rows of one column are any of its labels.
@@ -378,19 +279,6 @@ function groupBy(codes, size, values, origin, except) {
   }
   return weights === null ? [counts, counts, counts, firsts, firsts, seconds] : [counts, sums, squares, firsts, crosses, seconds];
 }
-
-/** Return an estimate for each group of `groupBy`. */
-function estimates([counts, sums, squares, firsts, crosses, seconds], origin) {
-  return Array.from(counts, (count, at) => {
-    const mean = firsts[at] / sums[at];
-    const spread = Math.max(0, seconds[at] - 2 * mean * crosses[at] + mean * mean * squares[at]);
-    const error = count > 1 ? Math.sqrt((count / (count - 1)) * spread) / sums[at] : NaN;
-    return { count, mean: mean + origin, error };
-  });
-}
-
-/** Return the sums of all groups. */
-const together = (groups) => groups.map((each) => [each.reduce((sum, value) => sum + value, 0)]);
 
 /** Return how many rows the first of two candidates wins, and how many are equal. */
 function outcomes(values) {
@@ -539,6 +427,7 @@ const OPERATIONS = {
   rowValues,
   facts: ({ rows: wanted }) => wanted.map(rowFacts),
   csv: csvOf,
+  table: ({ head, rows: lines }) => new Blob([head, ...lines].map(csvLine), { type: "text/csv" }),
 };
 
 self.onmessage = async ({ data: { id, operation, input } }) => {

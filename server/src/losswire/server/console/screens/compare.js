@@ -1,6 +1,6 @@
 /** Compare: two candidates of one file, or two runs. The verdict first, then where, by how much, and in which rows. */
 import { get, number, useLosses } from "../lib/api.js";
-import { Forest, StackedBar } from "../lib/charts.js";
+import { Forest, Sparkline, StackedBar } from "../lib/charts.js";
 import { announce, Empty, Failure, Field, html, Select, Skeleton, useAsync, useEffect, useRef } from "../lib/dom.js";
 import { openSample, start, useSession } from "../lib/evaluation.js";
 import { count, exact, percent, pValue, short, withInterval } from "../lib/numbers.js";
@@ -217,8 +217,10 @@ function Result({ first, second, session, state, set }) {
   const minus = `${first.name} minus ${second.name}`;
   const overlay = [first, second].map((side) => ({ name: side.name, ...figuresOf(side).histogram }));
   return html`<div class="stack" style=${{ gap: "24px" }} ref=${element}>
+    <h2 class="visually-hidden">Verdict</h2>
     <section class="stack tight"><p class="big sentence">${sentence}</p>
       <p class="quiet" title=${exact(of.mean)}>${first.summary.loss}, ${minus} over ${plural(of.count, "row")}; 95 % interval${of.clustered ? " by clusters" : ""}; ${pValue(of.p)}.${of.small ? " Too few rows for the normal law: the interval is narrower than it should be." : ""}</p>
+      ${linked && session.history.length > 1 && session.names.length === 2 && html`<div class="row small quiet">Interval as rows came <${Sparkline} values=${session.history.map((each) => each.mean)} low=${session.history.map((each) => each.low)} high=${session.history.map((each) => each.high)} label="How the interval of the difference shrank" /></div>`}
       <${Pairing} of=${of} first=${first} second=${second} /></section>
     ${linked && html`<${Filters} look=${look} view=${view} state=${state} set=${set} noun="difference" />`}
     <div class="grid" style=${WIDE}><${Means} first=${first} second=${second} /><${Outcomes} of=${of} view=${look && filters(look) ? view : null} first=${first} second=${second} /></div>
@@ -229,7 +231,7 @@ function Result({ first, second, session, state, set }) {
         <${Distribution} title="Both distributions" sentence="Shares of rows by loss." series=${overlay} state=${state} set=${set} xLabel="loss of a row" scaleKey="losses" /></div>
     </div>
     ${of.paired && html`<${Different} of=${of} linked=${linked} look=${look} view=${view} source=${source} first=${first} second=${second} session=${session} state=${state} set=${set} />`}
-    <${Exports} element=${() => element.current} title=${`${title}: ${sentence}`} name=${`compare-${first.name}-${second.name}`.replace(/[^\w-]+/g, "-")} value=${{ a: first.label, b: second.label, verdict: sentence, ...of }} table=${table} />
+    <${Exports} element=${() => element.current} title=${title} name=${`compare-${first.name}-${second.name}`.replace(/[^\w-]+/g, "-")} value=${{ a: first.label, b: second.label, verdict: sentence, ...of }} table=${table} />
   </div>`;
 }
 
@@ -245,7 +247,7 @@ function Pairing({ of, first, second }) {
     A difference that is the same in every row is lost in how much rows differ. ${same ? "Evaluate both columns in one file to compare row by row: the interval is then often several times narrower." : "Put both models' predictions of the same rows into one file to compare row by row."} <a href=${href("evaluate")}>Evaluate</a></p>`;
 }
 
-const Means = ({ first, second }) => html`<${Forest} title="Both means" nameHead="" noteHead=${null}
+const Means = ({ first, second }) => html`<${Forest} title="Both means" nameHead="candidate" noteHead=${null}
   rows=${[first, second].map((side, index) => {
     const of = figuresOf(side);
     return { key: side.key, name: side.name, mean: number(of.mean), low: number(of.interval[0]), high: number(of.interval[1]), n: of.count, index };

@@ -6,7 +6,6 @@ import {
   anytimeInterval, ask, candidateNames, choose, faults, fits, guess, headline, open, openSample, rowInputs, saveRun, start, stop, takesRows, useSession,
 } from "../lib/evaluation.js";
 import { exportCsv } from "../lib/export.js";
-import { ACCEPTED } from "../lib/files.js";
 import { bytes, count, duration, exact, percent, short, withInterval } from "../lib/numbers.js";
 import { Calibration, Distribution, Exports, Filters, filters, liftRows, LOOK, lookOf, rate, Rows, Slices, standing, useFacts, useLive, useView, WIDE } from "../lib/results.js";
 import { href, useQuery } from "../lib/state.js";
@@ -30,6 +29,8 @@ export default function Evaluate() {
     set({ ...fresh, data: "digits", file: null, loss: "" });
     await openSample(losses);
     start();
+    // The button that had the focus is gone.
+    document.getElementById("main").focus();
   };
   useAddressed(state, losses, session);
   useDrops(take);
@@ -41,7 +42,7 @@ export default function Evaluate() {
     ${session.error && html`<${Failure} error=${session.error} />`}
     ${session.status === "empty" && html`<${Start} onFiles=${take} onExample=${example} />`}
     ${session.status === "reading" && html`<div class="stack tight"><p role="status">Reading: ${percent(session.share ?? 0)}</p><${Skeleton} height=${160} label="Reading the file" /></div>`}
-    ${session.data && html`<${Setup} session=${session} losses=${losses} onFiles=${take} set=${set} open=${session.status === "ready"} key=${session.data.name + session.turn} />`}
+    ${session.data && html`<${Setup} session=${session} losses=${losses} onFiles=${take} set=${set} open=${session.status === "ready"} key=${`${session.data.name} ${session.turn} ${session.status === "ready"}`} />`}
     ${session.result ? html`<${Results} session=${session} state=${state} set=${set} />` : running && html`<${Skeleton} height=${320} label="Waiting for the first piece" />`}
   </div>`;
 }
@@ -131,7 +132,7 @@ function Save({ session, onClose }) {
 const FileButton = ({ onFiles, text }) => {
   const input = useRef(null);
   return html`<button type="button" class="button" onClick=${() => input.current.click()}>${text}</button>
-    <input ref=${input} type="file" hidden multiple accept=${ACCEPTED} aria-label=${text} onChange=${(event) => onFiles([...event.target.files])} />`;
+    <input ref=${input} type="file" hidden multiple accept=".csv,.tsv,.txt,.ndjson,.jsonl,.json,.npy,.parquet" aria-label=${text} onChange=${(event) => onFiles([...event.target.files])} />`;
 };
 
 const Start = ({ onFiles, onExample }) => html`<div class="drop">
@@ -226,6 +227,7 @@ function Results({ session, state, set }) {
       ...Object.entries(figures.slices ?? {}).flatMap(([name, rows]) => rows.map((each) => [name, each.label, each.count, number(each.mean), ...each.interval.map(number), number(each.lift), number(each.p_adjusted)]))],
   });
   return html`<div class="stack" style=${{ gap: "24px" }} ref=${element}>
+    <h2 class="visually-hidden">Results</h2>
     ${names.length > 1 && html`<div class="row" data-no-export><span class="label" style=${{ width: "auto" }}>Losses of</span>
       <div class="segments" role="group" aria-label="Candidate">${names.map((name, place) => html`<button type="button" key=${name} aria-pressed=${String(place === at)} onClick=${() => set({ candidate: place ? name : "" }, true)}>${name}</button>`)}</div></div>`}
     <${Headline} session=${session} figures=${figures} title=${title} />
@@ -261,7 +263,7 @@ function Headline({ session, figures, title }) {
   return html`<section class="stack tight">
     <div class="row apart" style=${{ alignItems: "end", gap: "16px 32px" }}>
       <div><p class="quiet small">mean ${title}${figures.clustered ? ", interval by clusters" : ""}</p><p class="big" title=${exact(mean)}>${withInterval(mean, low, high)}</p></div>
-      <dl class="facts grow">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+      <dl class="facts" style=${{ flex: "1 1 280px" }}>${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
       ${history.length > 1 && names.length === 1 && html`<div><p class="quiet small">interval as rows came</p><${Sparkline} values=${history.map((each) => each.mean)} low=${history.map((each) => each.low)} high=${history.map((each) => each.high)} label="The interval shrank from ${withInterval(history[0].mean, history[0].low, history[0].high)} to ${withInterval(mean, low, high)}" width=${160} height=${32} /></div>`}
     </div>
     ${figures.sentence && html`<p class="sentence">${figures.sentence}${figures.small ? " Few rows: the interval is narrower than it should be." : ""}</p>`}
@@ -300,7 +302,7 @@ function Worst({ session, figures, look, view, at, state, set }) {
   const kept = useFacts(rows, filtered || !rows.length ? "" : `${session.turn} ${session.done} ${at} ${rows.join(" ")}`);
   const facts = filtered ? view?.rows ?? [] : kept;
   const share = facts.reduce((sum, each) => sum + (Number.isFinite(each.losses[at]) ? each.losses[at] * each.weight : 0), 0) / number(figures.sum);
-  const sentence = !facts.length ? "None." : filtered ? `The ${facts.length > 1 ? `${facts.length} worst` : "one"} of the rows that pass.`
+  const sentence = !facts.length ? "None." : filtered ? facts.length > 1 ? `The ${facts.length} worst of the rows that pass.` : "The row that passes."
     : `${plural(facts.length, "row")} of ${count(figures.count)} ${facts.length === 1 ? "carries" : "carry"} ${Number.isFinite(share) ? percent(share) : "a part"} of the loss. The strip is the gradient by the input: orange should be lower, blue higher.`;
   return html`<${Rows} title="Worst rows" sentence=${sentence} facts=${facts} session=${session} candidates=${[at]} state=${state} set=${set} />`;
 }
