@@ -113,6 +113,14 @@ function Verdict({ run, baseline, verdict }) {
   return html`<span class="badge ${tone}" title=${verdict.sentence}>${text}</span>${known && html`<div class="small quiet nowrap">${number(verdict.increase) > 0 ? "+" : ""}${verdict.relative ? `${write(number(verdict.increase))} [${write(bounds[0])}, ${write(bounds[1])}]` : withInterval(number(verdict.increase), ...bounds)}</div>`}`;
 }
 
+/** Say how the runs of a page stand the gate. */
+function gateSentence(verdicts) {
+  const found = Object.values(verdicts).map((each) => each?.checks?.[0]?.verdict).filter(Boolean);
+  if (!found.length) return "Choose a baseline, and the gate says of each run whether its mean has surely increased by more than that.";
+  const told = Object.entries(VERDICTS).map(([key, [text]]) => [found.filter((each) => each === key).length, text]).filter(([n]) => n);
+  return `Of ${plural(found.length, "run")}: ${list(told.map(([n, text]) => `${n} ${text === "not enough evidence" ? "without enough evidence" : n === 1 ? text : text.replace(/e?s$/, "")}`))}.`;
+}
+
 /** Labels that filter when chosen. */
 function Chips({ labels, chosen, onToggle }) {
   return html`<span class="row" style=${{ gap: "4px" }}>${Object.entries(labels).map(([key, value]) => {
@@ -157,13 +165,14 @@ function sentenceOf(runs, state, isMore) {
 }
 
 /** The gate's question. */
-function Gate({ state, set, runs }) {
+function Gate({ state, set, runs, verdicts }) {
   const singles = runs.filter((each) => each.figures.length === 1);
   const names = singles.map((each) => [each.run_id, `${titleOf(each)} · ${Object.values(each.labels).join(" ") || each.loss} · ${when(each.saved)}`]);
   const options = [["", "no baseline"], ...names];
-  return html`<div class="row"><label class="row">Gate against <${Select} class="auto" style=${{ maxWidth: "320px" }} value=${state.baseline ?? ""} options=${options} onChange=${(id) => set({ baseline: id || null }, true)} /></label>
+  return html`<div class="stack tight"><div class="row"><label class="row">Gate against <${Select} class="auto" style=${{ maxWidth: "320px" }} value=${state.baseline ?? ""} options=${options} onChange=${(id) => set({ baseline: id || null }, true)} /></label>
     <label class="row">may increase by <input class="input short num" type="number" step="any" value=${state.increase} onInput=${(event) => event.target.value !== "" && set({ increase: Number(event.target.value) })} /></label>
-    <label class="check"><input type="checkbox" checked=${state.relative} onChange=${(event) => set({ relative: event.target.checked })} /> of the baseline's mean</label></div>`;
+    <label class="check"><input type="checkbox" checked=${state.relative} onChange=${(event) => set({ relative: event.target.checked })} /> of the baseline's mean</label></div>
+    <p class="hint">${gateSentence(verdicts)}</p></div>`;
 }
 
 const NoStore = () => html`<${Empty}>This server keeps no runs. Start it with a place to keep them: <code>losswire-server serve --store FOLDER --http 127.0.0.1:8080</code>. Evaluate and the other screens work without.</${Empty}>`;
@@ -218,13 +227,13 @@ function List({ state, set }) {
   const toggle = (label) => set({ labels: state.labels.includes(label) ? state.labels.filter((each) => each !== label) : [...state.labels, label], pages: [], ticked: [] }, true);
   return html`<p class="sentence">${sentenceOf(runs, state, Boolean(value.next_page_token || state.pages.length))}</p>
     <${Filters} state=${state} set=${set} keys=${keys} known=${known} />
-    <${Gate} state=${state} set=${set} runs=${baseline && !runs.some((each) => each.run_id === baseline.run_id) ? [baseline, ...runs] : runs} />
+    <${Gate} state=${state} set=${set} verdicts=${verdicts} runs=${baseline && !runs.some((each) => each.run_id === baseline.run_id) ? [baseline, ...runs] : runs} />
     <div class="table-wrap" aria-busy=${String(busy)} tabindex="0" role="region" aria-label="Runs" style=${{ position: "relative" }}><table><thead><tr><th scope="col"><span class="visually-hidden">tick</span></th><th scope="col">run</th><th scope="col">mean [95 %]</th><th class="num" scope="col">n</th><th scope="col">history</th><th scope="col">gate</th><th scope="col">saved</th><th scope="col"><span class="visually-hidden">actions</span></th></tr></thead>
       <tbody>${runs.map((run) => html`<${Line} key=${run.run_id} run=${run} state=${state} baseline=${baseline} ranges=${ranges} history=${histories.get(groupOf(run, state.by)) ?? []} verdict=${verdicts[run.run_id]}
         tick=${tick} toggle=${toggle} setBaseline=${(id) => set({ baseline: id === state.baseline ? null : id }, true)} onDelete=${setDeleting} />`)}</tbody></table></div>
     ${(state.pages.length > 0 || value.next_page_token) && html`<div class="row"><button type="button" class="button" disabled=${!state.pages.length} onClick=${() => set({ pages: state.pages.slice(0, -1) }, true)}>Newer</button>
       <button type="button" class="button" disabled=${!value.next_page_token} onClick=${() => set({ pages: [...state.pages, value.next_page_token] }, true)}>Older</button></div>`}
-    ${deleting && html`<${Deletion} run=${deleting} onClose=${() => setDeleting(null)} onDeleted=${() => { setDeleting(null); again(); }} />`}`;
+    ${deleting && html`<${Deletion} run=${deleting} onClose=${() => setDeleting(null)} onDeleted=${() => { set({ ticked: state.ticked.filter((id) => id !== deleting.run_id) }); setDeleting(null); again(); }} />`}`;
 }
 
 const MARKS = [["0.5", "p50"], ["0.99", "p99"]];
@@ -296,7 +305,7 @@ function Detail({ id }) {
   const names = summary.candidate_names ?? [""];
   const parts = names.map((name) => ({ name, figures: name ? summary.candidates[name] : summary }));
   return html`<div class="row apart"><h2 class="big">${titleOf(run)}</h2><div class="row">
-      <button type="button" class="button small" onClick=${() => copy(location.href, "The link")}>Copy link</button><button type="button" class="button small" onClick=${() => exportJson(run, run.run_id)}>JSON</button>
+      ${names.length === 1 && html`<a class="button small" href=${href("compare", { a: run.run_id })}>Compare</a>`}<button type="button" class="button small" onClick=${() => copy(location.href, "The link")}>Copy link</button><button type="button" class="button small" onClick=${() => exportJson(run, run.run_id)}>JSON</button>
       <button type="button" class="button small danger" onClick=${() => setDeleting(true)}>Delete</button></div></div>
     ${Object.keys(run.labels).length > 0 && html`<${Chips} labels=${run.labels} chosen=${[]} onToggle=${(label) => navigate("runs", { labels: label })} />`}
     <p class="sentence">${summary.sentence}</p>
@@ -312,10 +321,12 @@ function Detail({ id }) {
 /** The screen. */
 export default function Runs() {
   const [state, set] = useQuery(DEFAULTS);
-  const { value: server } = useServer();
+  const { value: server, error } = useServer();
   const [a, b] = state.ticked;
-  if (state.run) return html`<div class="screen"><header><h1>Run</h1><a class="button" href="#/runs">All runs</a></header><${Detail} id=${state.run} /></div>`;
-  return html`<div class="screen"><header><h1>Runs</h1>
-      ${a && html`<div class="row"><span class="small quiet">${b ? "" : "Tick one more to compare"}</span><button type="button" class="button primary" disabled=${!b} onClick=${() => navigate("compare", { a, b })}>Compare</button></div>`}</header>
-    ${server && server.runs === false ? html`<${NoStore} />` : html`<${List} state=${state} set=${set} />`}</div>`;
+  const action = state.run ? html`<a class="button" href="#/runs">All runs</a>`
+    : a && html`<div class="row"><span class="small quiet">${b ? "" : "Tick one more to compare"}</span><button type="button" class="button primary" disabled=${!b} onClick=${() => navigate("compare", { a, b })}>Compare</button></div>`;
+  // A server without a store is not asked for runs.
+  const isKnown = server || error;
+  return html`<div class="screen"><header><h1>${state.run ? "Run" : "Runs"}</h1>${action}</header>
+    ${server?.runs === false ? html`<${NoStore} />` : !isKnown ? html`<${Skeleton} height=${32} /><${Skeleton} height=${240} />` : state.run ? html`<${Detail} id=${state.run} />` : html`<${List} state=${state} set=${set} />`}</div>`;
 }
