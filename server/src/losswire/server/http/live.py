@@ -1,5 +1,6 @@
 """What the server does now: the counts and gauges that the Live screen and `losswire top` draw."""
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from losswire.server.http.reading import read
 from losswire.server.http.route import JSON, Route, Schema, ref
 from losswire.server.metrics.histogram import Histogram
 from losswire.server.metrics.reading import Reading
-from losswire.server.metrics.recorder import Recorder
+from losswire.server.metrics.recorder import Counts
 
 _CONTRACT: Final = "/v1/"
 _LIVE: Final = "/v1/live"
@@ -21,11 +22,11 @@ _LIVE: Final = "/v1/live"
 
 async def get_live(call: Call) -> Answer:
     """Return the counts since the start, and the gauges of now."""
-    recorder = call.services.recorder
-    return json_answer(snapshot(recorder, read(call.services)))
+    counts, reading = call.services.recorder.counts(), read(call.services)
+    return await asyncio.to_thread(lambda: json_answer(snapshot(counts, reading)))
 
 
-def snapshot(recorder: Recorder, reading: Reading) -> dict[str, Any]:
+def snapshot(counts: Counts, reading: Reading) -> dict[str, Any]:
     """Return counts and gauges as JSON has them; counts never fall while a worker lives."""
     return {
         "time": _moment(time.time()),
@@ -33,18 +34,17 @@ def snapshot(recorder: Recorder, reading: Reading) -> dict[str, Any]:
         "worker_id": reading.worker_id,
         "server_version": reading.server_version,
         "ready": reading.is_ready,
-        "calls": [*_calls(recorder), *_requests(recorder)],
-        "calls_started": sum(each.started for each in recorder.methods.values()),
-        "lease_calls": recorder.lease_calls,
+        "calls": [*_calls(counts), *_requests(counts)],
+        "calls_started": sum(counts.started.values()),
+        "lease_calls": counts.lease_calls,
         "reserved_bytes": reading.reserved_bytes,
         "budget_bytes": reading.budget_bytes,
         "quota_bytes": reading.quota_bytes,
         "queue": {"oldest_seconds": reading.queue_oldest_seconds, "length": reading.queue_length},
-        "batch_sizes": _histogram(recorder.batch_sizes),
-        "stages": {stage: _histogram(each) for stage, each in recorder.stages.items()},
+        "batch_sizes": _histogram(counts.batch_sizes),
+        "stages": {stage: _histogram(each) for stage, each in counts.stages.items()},
         "refusals": [
-            {"reason": reason, "count": count}
-            for reason, count in sorted(recorder.refusals.items())
+            {"reason": reason, "count": count} for reason, count in sorted(counts.refusals.items())
         ],
         "recent_refusals": [
             {
@@ -54,7 +54,7 @@ def snapshot(recorder: Recorder, reading: Reading) -> dict[str, Any]:
                 "code": each.code,
                 "detail": each.detail,
             }
-            for each in reversed(recorder.recent_refusals)
+            for each in reversed(counts.recent_refusals)
         ],
         "device": {
             "name": reading.device_name or reading.device,
@@ -71,16 +71,15 @@ def snapshot(recorder: Recorder, reading: Reading) -> dict[str, Any]:
     }
 
 
-def _calls(recorder: Recorder) -> Iterator[dict[str, Any]]:
+def _calls(counts: Counts) -> Iterator[dict[str, Any]]:
     """Return the calls by gRPC, by method and status."""
-    for method in recorder.methods.values():
-        for status, ended in method.ended.items():
-            yield _series("grpc", method.name, status, ended.seconds)
+    for (method, status), ended in counts.ended.items():
+        yield _series("grpc", method, status, ended.seconds)
 
 
-def _requests(recorder: Recorder) -> Iterator[dict[str, Any]]:
+def _requests(counts: Counts) -> Iterator[dict[str, Any]]:
     """Return the requests by HTTP that the contract has, without those of this page."""
-    for (method, template, status), seconds in recorder.requests.items():
+    for (method, template, status), seconds in counts.requests.items():
         if template.startswith(_CONTRACT) and template != _LIVE:
             yield _series("http", f"{method} {template}", str(status), seconds)
 
@@ -133,7 +132,7 @@ _BUCKETS: Final[Schema] = {
     "description": "pairs of an upper bound, the last one `Infinity`, and the count up to it",
     "items": {
         "type": "array",
-        "prefixItems": [{"anyOf": [{"type": "number"}, {"const": "Infinity"}]}, _COUNT],
+        "items": {"anyOf": [{"type": "number"}, {"const": "Infinity"}]},
         "minItems": 2,
         "maxItems": 2,
     },

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from python_multipart.multipart import parse_options_header
-
 from losswire.server import thresholds
 from losswire.server.errors import InvalidEvaluationError, MalformedMessageError
 from losswire.wire import Violation
@@ -64,18 +62,30 @@ def _part(body: bytes | bytearray, start: int, stop: int) -> Part:
     end = body.find(_END_OF_HEADER, start - 2, min(stop, start + thresholds.MAX_PART_HEADER_BYTES))
     if end < 0:
         raise MalformedMessageError("a part of the multipart body has no header, or a long one")
-    header = _header_of(bytes(body[start : max(end, start)]).decode("utf-8", "replace"))
-    kind, options = parse_options_header(header.get("content-disposition", ""))
-    name = options.get(b"name", b"").decode("utf-8", "replace")
-    if kind != b"form-data" or not name:
+    # Names are UTF-8 in a header whose other bytes mean nothing.
+    header = _header_of(bytes(body[start : max(end, start)]).decode("latin-1"))
+    name = _name_in(header.get("content-disposition", "")).encode("latin-1")
+    if not name:
         raise MalformedMessageError("a part of the multipart body has no name")
     media_type = header.get("content-type", "").partition(";")[0].strip().lower()
-    return Part(name, media_type, memoryview(body)[end + len(_END_OF_HEADER) : stop].toreadonly())
+    return Part(
+        name.decode("utf-8", "replace"),
+        media_type,
+        memoryview(body)[end + len(_END_OF_HEADER) : stop].toreadonly(),
+    )
 
 
 def _header_of(text: str) -> Mapping[str, str]:
     lines = [each.partition(":") for each in text.split("\r\n")]
     return {name.strip().lower(): value.strip() for name, _, value in lines}
+
+
+def _name_in(disposition: str) -> str:
+    """Return the name in a Content-Disposition; empty when there is none."""
+    kind, *parameters = disposition.split(";")
+    pairs = [each.partition("=") for each in parameters]
+    names = [value.strip().strip('"') for name, _, value in pairs if name.strip().lower() == "name"]
+    return names[0] if names and kind.strip().lower() == "form-data" else ""
 
 
 def write_parts(

@@ -31,7 +31,6 @@ def make_document(routes: Sequence[Route], schemas: Mapping[str, Schema]) -> dic
             paths.setdefault(path, {})[each.method.lower()] = _operation(each)
     return {
         "openapi": "3.1.0",
-        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {
             "title": "Losswire",
             "version": __version__,

@@ -41,14 +41,14 @@ _ROUTES: Final[Sequence[Route]] = (
 )
 """Every route; a module of a feature adds its own `ROUTES` here."""
 
-_SCHEMAS: Final[Mapping[str, Schema]] = {
+SCHEMAS: Final[Mapping[str, Schema]] = {
     **schemas.SCHEMAS,
     **live.SCHEMAS,
     **summary_schemas.SCHEMAS,
 }
 """Every schema; a module of a feature adds its own `SCHEMAS` here."""
 
-ROUTES: Final[Sequence[Route]] = (*_ROUTES, openapi.document_route(_ROUTES, _SCHEMAS))
+ROUTES: Final[Sequence[Route]] = (*_ROUTES, openapi.document_route(_ROUTES, SCHEMAS))
 """The routes and the document that describes them."""
 
 
