@@ -67,7 +67,7 @@ function Rail({ screen, onKeys }) {
     ${SCREENS.map((each, index) => html`<a key=${each.name} class=${cx((each.late || index > 3) && "late")} href="#/${each.name}" aria-current=${each.name === screen ? "page" : null}>
       <${Icon} path=${each.icon} />${each.text}</a>`)}
     <button type="button" class="more" aria-expanded=${String(open)} onClick=${() => setOpen(!open)}><${Icon} path="M2 8h1M7.5 8h1M13 8h1" />More</button>
-    <button type="button" class="end" title="Light or dark" onClick=${switchTheme}><${Icon} path="M8 2a6 6 0 1 0 0 12V2M8 2a6 6 0 0 1 0 12" />Theme</button>
+    <button type="button" class="end" onClick=${switchTheme}><${Icon} path="M8 2a6 6 0 1 0 0 12V2M8 2a6 6 0 0 1 0 12" />Light or dark</button>
     <button type="button" class="late" onClick=${onKeys}><${Icon} path="M2 4h12v8H2zM5 10h6M5 7h.5M8 7h.5M11 7h.5" />Keys</button>
   </nav>`;
 }

@@ -1,6 +1,6 @@
 /** Drawings as SVG. Each has a title, a sentence, keys and a table twin. */
 import { cx, html, useRef, useState, useWidth } from "./dom.js";
-import { compact, count, percent, short, withInterval } from "./numbers.js";
+import { compact, count, fixed, percent, short, withInterval } from "./numbers.js";
 
 const DASHES = ["none", "6 3", "2 3", "8 3 2 3", "10 4", "4 2", "1 2", "12 3 3 3"];
 const MARKERS = ["●", "■", "▲", "◆", "▼", "✚", "✖", "★"];
@@ -65,13 +65,24 @@ export function Twin({ head, rows, name = "The numbers" }) {
   </details>`;
 }
 
+/** Return how the numbers of an axis are written: with the decimals that tell neighbours apart. */
+function writer(all = []) {
+  const steps = all.slice(1).map((each, index) => each - all[index]);
+  const even = steps.length > 0 && steps.every((each) => Math.abs(each - steps[0]) < 1e-6 * Math.abs(steps[0]));
+  const most = Math.max(...all.map(Math.abs));
+  if (!even || most >= 1e4 || steps[0] < 1e-6) return (value) => (most >= 1e4 ? compact(value) : short(value, 3));
+  return (value) => fixed(value, Math.max(0, -Math.floor(Math.log10(steps[0]) + 1e-9)));
+}
+
 /** Axes of a plot. @param {{x?: any, y?: any, width: number, height: number, left: number, bottom: number, xLabel?: string, formatX?: (v: number) => string, formatY?: (v: number) => string}} props */
-export function Axes({ x, y, width, height, left, bottom, xLabel, formatX = (value) => short(value, 3), formatY = compact }) {
+export function Axes({ x, y, width, height, left, bottom, xLabel, formatX, formatY }) {
   const base = height - bottom;
+  const [acrossTicks, upTicks] = [x?.ticks(Math.max(2, Math.floor((width - left) / 80))), y?.ticks(4)];
+  const [writeX, writeY] = [formatX ?? writer(acrossTicks), formatY ?? writer(upTicks)];
   return html`<g class="axis" aria-hidden="true">
-    ${y?.ticks(4).map((each) => html`<g key=${`y${each}`}><path d="M${left} ${y(each)}H${width}" /><text x=${left - 6} y=${y(each) + 4} text-anchor="end">${formatY(each)}</text></g>`)}
+    ${upTicks?.map((each) => html`<g key=${`y${each}`}><path d="M${left} ${y(each)}H${width}" /><text x=${left - 6} y=${y(each) + 4} text-anchor="end">${writeY(each)}</text></g>`)}
     <path d="M${left} ${base}H${width}" />
-    ${x?.ticks(Math.max(2, Math.floor((width - left) / 80))).map((each) => html`<g key=${`x${each}`}><path d="M${x(each)} ${base}v4" /><text x=${x(each)} y=${base + 16} text-anchor="middle">${formatX(each)}</text></g>`)}
+    ${acrossTicks?.map((each) => html`<g key=${`x${each}`}><path d="M${x(each)} ${base}v4" /><text x=${x(each)} y=${base + 16} text-anchor="middle">${writeX(each)}</text></g>`)}
     ${xLabel && html`<text x=${width} y=${height - 2} text-anchor="end">${xLabel}</text>`}
   </g>`;
 }
@@ -170,7 +181,7 @@ export function Histogram({ title, sentence, series, scale = "linear", share = s
       aria-valuemin=${onBrush ? low : null} aria-valuemax=${onBrush ? high : null} aria-valuenow=${onBrush ? (brush?.[0] ?? low) : null} aria-valuetext=${onBrush ? (brush ? `${short(brush[0])} to ${short(brush[1])}` : "everything") : null}
       ...${useBrush(x, low, high, brush, onBrush)} style=${onBrush ? { cursor: "ew-resize", touchAction: "pan-y" } : null}>
       <rect width=${width} height=${height} fill="transparent" />
-      <${Axes} x=${x} y=${y} width=${width} height=${height} left=${LEFT} bottom=${BOTTOM} xLabel=${xLabel} formatY=${share ? percent : compact} />
+      <${Axes} x=${x} y=${y} width=${width} height=${height} left=${LEFT} bottom=${BOTTOM} xLabel=${xLabel} formatY=${share ? percent : undefined} />
       ${all.map((heights, index) => html`<path key=${index} d=${outline(heights)} fill=${hue(index).color} fill-opacity=${series.length > 1 ? 0.16 : 0.4} stroke=${hue(index).color} stroke-width="1.5" stroke-dasharray=${hue(index).dash} />`)}
       ${brush && html`<rect x=${x(brush[0])} y="8" width=${Math.max(1, x(brush[1]) - x(brush[0]))} height=${height - BOTTOM - 8} fill="var(--accent)" fill-opacity="0.16" stroke="var(--accent)" />`}
       <${Marks} marks=${marks} x=${x} low=${low} high=${high} height=${height} />

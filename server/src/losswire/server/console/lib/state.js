@@ -2,13 +2,23 @@
 import { useEffect, useMemo, useState } from "./dom.js";
 
 // Browsers limit how often a page may replace its address, and a slider moves more often than that.
+const EVERY = 100;
 let pending = null;
 let timer = 0;
+let written = 0;
 
 function flush() {
   clearTimeout(timer);
-  if (pending !== null && pending !== location.hash) history.replaceState(null, "", pending);
+  if (pending === null) return;
+  try {
+    if (pending !== location.hash) history.replaceState(null, "", pending);
+  } catch {
+    // The browser says that this was too often: the next change, or the next second, writes it.
+    timer = setTimeout(flush, 1000);
+    return;
+  }
   pending = null;
+  written = Date.now();
 }
 addEventListener("hashchange", () => { pending = null; });
 addEventListener("popstate", () => { pending = null; });
@@ -72,16 +82,16 @@ function read(query, defaults) {
   return values;
 }
 
-const written = (value) => (Array.isArray(value) ? value.join("~") : String(value));
+const textOf = (value) => (Array.isArray(value) ? value.join("~") : String(value));
 
 /** Change some values of a screen's state; a value equal to its default leaves the address. */
 function write(screen, query, defaults, patch, push) {
   const next = new URLSearchParams(query);
   for (const [key, value] of Object.entries(patch)) {
     const standard = defaults[key];
-    const isDefault = value === null || value === undefined || (standard !== undefined && standard !== null && written(value) === written(standard));
+    const isDefault = value === null || value === undefined || (standard !== undefined && standard !== null && textOf(value) === textOf(standard));
     if (isDefault) next.delete(key);
-    else next.set(key, written(value));
+    else next.set(key, textOf(value));
   }
   const text = next.toString();
   const url = `#/${screen}${text && `?${text}`}`;
@@ -92,7 +102,7 @@ function write(screen, query, defaults, patch, push) {
   } else {
     pending = url;
     clearTimeout(timer);
-    timer = setTimeout(flush, 250);
+    timer = setTimeout(flush, Math.max(0, written + EVERY - Date.now()));
   }
   dispatchEvent(new Event("losswire:replaced"));
 }

@@ -140,7 +140,7 @@ function Explain({ answer }) {
     <p>${line.join(" · ")}</p>
     ${model.loss.kind === "loss" && html`<dl class="facts">${facts.map(([name, value, why]) => html`<div key=${name} class="fact"><dt>${name}</dt><dd title=${why}>${value}</dd></div>`)}</dl>
       <p class="hint">${model.loss.mean_denominator && `Denominator: ${model.loss.mean_denominator}.`}</p>`}
-    <details><summary>Receipt</summary><table><tbody>${more.map(([name, value]) => html`<tr key=${name}><th scope="row" class="nowrap">${name}</th><td>${value}</td></tr>`)}</tbody></table>
+    <details><summary>The whole receipt</summary><table><tbody>${more.map(([name, value]) => html`<tr key=${name}><th scope="row" class="nowrap">${name}</th><td>${value}</td></tr>`)}</tbody></table>
       ${model.loss.engine_differences.length > 0 && html`<p class="hint">The engines differ here:</p><table><thead><tr><th scope="col">where</th><th scope="col">result</th><th scope="col">auto</th><th scope="col">autograd</th></tr></thead>
         <tbody>${model.loss.engine_differences.map((each) => html`<tr key=${each.where + each.result}><td>${each.where.replaceAll("`", "")}</td><td>${each.result}</td><td>${each.auto}</td><td>${each.autograd}</td></tr>`)}</tbody></table>`}</details>
   </section>`;
@@ -188,7 +188,7 @@ function Sweep({ model, option, set, evaluate }) {
   const sentence = finite.length ? `From ${short(points[0])} to ${short(points[points.length - 1])} the loss goes from ${short(losses[0])} to ${short(losses[losses.length - 1])}; it is lowest at ${short(points[losses.indexOf(low)])}.` : "Computing.";
   return html`<${Figure} title=${option.name} sentence=${sentence} table=${{ head: [option.name, "loss"], rows: (losses ?? []).map((each, index) => [short(points[index]), each]) }}>
     <div class="plot" ref=${ref}><svg width=${width} height=${height} role="img" aria-label="Loss over ${option.name}. ${sentence}">
-      <${Axes} x=${x} y=${y} width=${width} height=${height} left=${48} bottom=${36} xLabel=${option.name} formatY=${(each) => short(each, 3)} /><path d=${path} fill="none" stroke="var(--accent)" stroke-width="2" />
+      <${Axes} x=${x} y=${y} width=${width} height=${height} left=${48} bottom=${36} xLabel=${option.name} /><path d=${path} fill="none" stroke="var(--accent)" stroke-width="2" />
       ${now >= min && now <= max && html`<path d="M${x(now)} 8V${height - 36}" stroke="var(--ink)" stroke-dasharray="2 2" />`}</svg></div>
     <input type="range" aria-label=${option.name} min=${min} max=${max} step=${step} value=${now} onInput=${(event) => set({ [`o.${option.name}`]: Number(event.target.value) })} /></${Figure}>`;
 }
