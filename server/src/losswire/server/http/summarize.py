@@ -53,7 +53,9 @@ async def _answer(call: Call, *, compares: bool) -> Answer:
         async for each in answers:
             if isinstance(each, bytes):
                 last = each
-    return json_answer(await _report(call, last))
+    found = await _report(call, last)
+    del found["final"]
+    return json_answer(found)
 
 
 async def _lines(

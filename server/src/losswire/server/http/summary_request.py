@@ -23,6 +23,9 @@ _EVALUATION: Final = "header.evaluation"
 _EVALUATED: Final = ("loss", "options", "reduction", "engine", "compute_data_type", "inputs")
 """The fields that are those of an evaluation."""
 
+_WORST: Final = 20
+"""How many of the worst rows are kept unless the request says so, as in the SDK."""
+
 _INT32, _INT64 = 1 << 31, 1 << 63
 
 
@@ -65,6 +68,7 @@ def read_request(
     violations, whose paths are those of the contract.
     """
     draft = _Draft()
+    draft.header.worst = _WORST
     detached: dict[str, memoryview] = {}
     try:
         own = {name: content[name] for name in _EVALUATED if name in content}
