@@ -127,7 +127,7 @@ function NumberOption({ option, value, wrong, onChange }) {
   return html`<${Field} label=${option.name} wrong=${wrong}>${(attributes) => html`<div class="row" style=${{ flexWrap: "nowrap" }}>
     ${slider && html`<input type="range" class="grow" aria-label="${option.name}, slider" min=${slider.min} max=${slider.max} step=${slider.step} value=${at} title=${option.description}
       aria-valuetext=${short(Number(number))} onInput=${(event) => move(Number(event.target.value))} />`}
-    <input ...${attributes} class="input short num" type="number" step="any" value=${number} title=${option.description}
+    <input ...${attributes} class="input short num" type="number" step="any" value=${number > 0 && number < 1e-3 ? number.toExponential() : number} title=${option.description}
       onInput=${(event) => event.target.value !== "" && onChange(Number(event.target.value))} /></div>`}</${Field}>`;
 }
 
@@ -319,7 +319,7 @@ export default function Curves() {
     ${catalogue && html`<${Select} aria-label="Add a loss" value="" disabled=${curves.length >= MOST} onChange=${(loss) => loss && add(loss)}
       options=${[["", curves.length >= MOST ? "Six at most" : "Add a loss…"], ...choices.map((each) => [each.name, each.name])]} />`}
   </div>`;
-  const pictures = shown ? html`<div key="pictures" class=${cx(shown.xs !== xs && "quiet")}><${Pictures} shown=${shown} byName=${byName} picked=${picked} at=${at} setAt=${setCursor} onSettle=${() => set({ x: String(xs[at]) })} /></div>`
+  const pictures = shown ? html`<div key="pictures" class=${cx(shown.xs !== xs && "quiet")} style=${isNarrow ? null : { position: "sticky", top: "64px" }}><${Pictures} shown=${shown} byName=${byName} picked=${picked} at=${at} setAt=${setCursor} onSettle=${() => set({ x: String(xs[at]) })} /></div>`
         : html`<div key="pictures" class="stack"><${Skeleton} height=${20} /><${Skeleton} height=${HEIGHTS.loss + 32} /><${Skeleton} height=${HEIGHTS.derivative + 32} /></div>`;
   return html`<div class="screen">
     <header><h1>Curves</h1></header>
