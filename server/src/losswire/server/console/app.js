@@ -1,7 +1,7 @@
 /** The frame: header, rail, router, command palette, keys and theme. Screens are loaded when shown. */
-import { get, losses, useServer } from "./lib/api.js";
+import { get, losses, server, useServer } from "./lib/api.js";
 import { cx, Dialog, Failure, html, render, Skeleton, useEffect, useErrorBoundary, useRef, useState, useWindow } from "./lib/dom.js";
-import { href, navigate, store, stored, useRoute } from "./lib/state.js";
+import { href, navigate, route, store, stored, useRoute } from "./lib/state.js";
 
 const SCREENS = [
   { name: "explore", text: "Explore", load: () => import("./screens/explore.js"), icon: "M7 2a5 5 0 1 0 0 10A5 5 0 0 0 7 2M11 11l3.5 3.5" },
@@ -49,12 +49,12 @@ function useReady() {
 }
 
 function Header({ onSearch }) {
-  const { value: server } = useServer();
+  const { value: about } = useServer();
   const ready = useReady();
   return html`<header class="head">
     <a class="name" href="#/explore"><svg width="16" height="16" viewBox="0 0 16 16" aria-hidden="true"><path d="M1 2c2 9 6 12 14 12" fill="none" stroke="var(--accent)" stroke-width="2.5" stroke-linecap="round" /></svg>Losswire</a>
     <div class="server small"><span class="wide clip">${location.host}</span>
-      ${server && html`<span class="wide">·</span><span class="clip">${server.device_name || server.device}</span><span class="wide">·</span><span class="wide">${server.server_version}</span>`}
+      ${about && html`<span class="wide">·</span><span class="clip">${about.device_name || about.device}</span><span class="wide">·</span><span class="wide">${about.server_version}</span>`}
       ${ready && html`<span class=${cx("badge", ready === "READY" ? "good" : "bad")}>${ready}</span>`}</div>
     <button type="button" class="search" onClick=${onSearch} aria-keyshortcuts="Control+K"><span>Search<span class="wide"> losses, screens, runs</span></span><kbd>Ctrl K</kbd></button>
   </header>`;
@@ -83,8 +83,7 @@ function usePlaces() {
   const [found, set] = useState({ losses: [], runs: [] });
   useEffect(() => {
     losses().then((all) => set((old) => ({ ...old, losses: all })), () => {});
-    // A server without a store has no runs.
-    get("/v1/runs", { query: { page_size: 100 } }).then((all) => set((old) => ({ ...old, runs: all.runs })), () => {});
+    server().then((about) => about.runs && get("/v1/runs", { query: { page_size: 100 } }).then((all) => set((old) => ({ ...old, runs: all.runs })))).catch(() => {});
   }, []);
   return [
     ...SCREENS.map((each) => ({ text: each.text, aside: "screen", to: href(each.name) })),
@@ -189,6 +188,10 @@ function App() {
     ${open === "keys" && html`<${Keys} onClose=${() => setOpen(null)} />`}
   </div>`;
 }
+
+// Both are needed at once; neither waits for the first drawing. Failures are shown where they are used.
+losses().catch(() => {});
+SCREENS.find((each) => each.name === route().screen)?.load().catch(() => {});
 
 // The skip link goes to the content and not to a screen of that name.
 document.querySelector(".skip").addEventListener("click", (event) => {

@@ -187,7 +187,8 @@ function parseJson(text) {
 /** Write a tensor as people type it: rows by lines, JSON beyond two axes. @param {Tensor} from @param {string} between rows @returns {string} */
 export function toText(from, between = "\n") {
   const nested = toNested(from);
-  if (from.shape.length > 2 || sizeOf(from.shape) === 0) return JSON.stringify(nested);
+  if (sizeOf(from.shape) === 0) return JSON.stringify(nested);
+  if (from.shape.length > 2) return `[${nested.map((each) => JSON.stringify(each)).join(",\n")}]`;
   if (from.shape.length < 2) {
     // One value of one axis would read as a scalar.
     return from.shape[0] === 1 ? JSON.stringify(nested) : [nested].flat().map(toWord).join(" ");
