@@ -191,7 +191,7 @@ def test_a_file_is_an_input(tab: Tab, tmp_path: Path) -> None:
     cell(page, "target [0]").fill("0")
     cell(page, "target [1]").fill("0")
     headline(page, "1.4076")
-    drop(group, "logits.csv", b"0,0,0\n0,0,0\n")
+    drop(group, {"logits.csv": b"0,0,0\n0,0,0\n"})
     headline(page, "1.0986")
 
 

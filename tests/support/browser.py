@@ -1,6 +1,7 @@
 """The console in a real browser: a server, a page that nothing may go wrong on, and pictures."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -209,10 +210,11 @@ def cells(table: Locator) -> list[list[str]]:
 
 
 _DROP: Final = """
-(target, [name, text]) => {
-  const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
+(target, files) => {
   const data = new DataTransfer();
-  data.items.add(new File([bytes], name));
+  for (const [name, text] of files) {
+    data.items.add(new File([Uint8Array.from(atob(text), (each) => each.charCodeAt(0))], name));
+  }
   for (const kind of ["dragenter", "dragover", "drop"]) {
     const event = new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: data });
     target.dispatchEvent(event);
@@ -221,6 +223,37 @@ _DROP: Final = """
 """
 
 
-def drop(target: Locator, name: str, content: bytes) -> None:
-    """Drop a file on an element, as a person does from a folder."""
-    target.evaluate(_DROP.strip(), [name, b64encode(content).decode()])
+def drop(target: Locator, files: Mapping[str, bytes]) -> None:
+    """Drop files on an element, as a person does from a folder."""
+    target.evaluate(_DROP.strip(), [(k, b64encode(v).decode()) for k, v in files.items()])
+
+
+def agrees(text: str, value: float) -> bool:
+    """Return whether a number is written as a value is, to the digits that are shown."""
+    mantissa, _, exponent = text.replace("\u2212", "-").replace(",", "").partition("e")
+    digits = len(mantissa.partition(".")[2])
+    unit = 10.0 ** (int(exponent or 0) - digits)
+    # A little more than half a unit: numbers are float32 here and float64 there.
+    return abs(number(text) - value) <= 0.51 * unit + 1e-6 * abs(value)
+
+
+_FOCUSED: Final = """
+() => {
+  const at = document.activeElement;
+  const text = at.labels?.length ? at.labels[0].textContent : at.textContent;
+  return (at.getAttribute("aria-label") ?? text ?? "").trim();
+}
+"""
+
+
+def tab_to(page: Page, name: str | re.Pattern[str], most: int = 120) -> None:
+    """Press Tab until what has a name has the focus; AssertionError when nothing has it."""
+    seen = []
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        focused: str = page.evaluate(_FOCUSED.strip())
+        seen.append(focused[:40])
+        if focused == name if isinstance(name, str) else name.search(focused):
+            return
+    message = f"Tab never reaches {name!r}: {seen}"
+    raise AssertionError(message)
