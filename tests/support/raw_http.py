@@ -44,7 +44,7 @@ class Wire:
         self, method: str, path: str, body: bytes = b"", **headers: str | int
     ) -> None:
         """Send a request with a body; `headers` replace those that follow from it."""
-        fields: dict[str, str | int] = {"host": "x", "content-length": len(body)}
+        fields: dict[str, str | int] = {"host": "localhost", "content-length": len(body)}
         if body:
             fields["content-type"] = "application/json"
         fields |= {name.replace("_", "-"): value for name, value in headers.items()}

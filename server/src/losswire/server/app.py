@@ -124,10 +124,21 @@ class App:
 
     async def start(self) -> str:
         """Listen; returns the address, with the port that was picked."""
-        settings = self._settings
-        address = Address.parse(settings.listen)
-        address.check_allowed("--listen", allow_insecure=settings.allow_insecure)
+        address = Address.parse(self._settings.listen)
+        address.check_allowed("--listen", allow_insecure=self._settings.allow_insecure)
         http = self._bind_http()
+        try:
+            port = await self._start_grpc(address)
+        except BaseException:
+            for each in http:
+                each.close()
+            raise
+        for each in http:
+            await each.start()
+        return address.with_port(port)
+
+    async def _start_grpc(self, address: Address) -> int:
+        """Serve gRPC; returns the port that was picked."""
         server = self._make_server()
         try:
             port = server.add_insecure_port(address.text)
@@ -159,9 +170,7 @@ class App:
         self._ready = True
         for name in _HEALTHY:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        for each in http:
-            await each.start()
-        return address.with_port(port)
+        return port
 
     @property
     def http_address(self) -> str:

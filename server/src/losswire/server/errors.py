@@ -179,3 +179,14 @@ class WrongMediaTypeError(LosswireServerError):
         """Name what was found and what is expected."""
         name = found[:64] or "no Content-Type"
         super().__init__(f"{name}: expected {' or '.join(expected)}")
+
+
+class WrongHostError(LosswireServerError):
+    """A request for another host at a server that only its own machine is to reach."""
+
+    def __init__(self, host: str) -> None:
+        """Name the host."""
+        super().__init__(
+            f"this server answers for this machine only, not for {host[:64]}: a page that makes a "
+            "browser ask it under another name gets nothing; --http-cors allows an origin"
+        )

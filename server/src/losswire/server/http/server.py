@@ -9,6 +9,7 @@ import uvicorn
 
 from losswire.server import thresholds
 from losswire.server.address import Address
+from losswire.server.http.hosts import OwnHosts
 from losswire.server.http.protocol import Connection
 from losswire.server.http.route import Route
 from losswire.server.http.routes import ROUTES, make_application
@@ -25,7 +26,7 @@ class HttpServer:
         self._socket = _bound(address.host, address.port)
         self.address = address.with_port(self._socket.getsockname()[1])
         config = uvicorn.Config(
-            make_application(services, routes),
+            OwnHosts(make_application(services, routes), address, services.settings.http_cors),
             http=Connection,
             ws="none",
             loop="none",
@@ -86,6 +87,8 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        # Now, so that an address in use is seen before anything else starts.
+        bound.listen()
     except OSError:
         bound.close()
         raise

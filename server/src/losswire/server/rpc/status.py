@@ -29,6 +29,7 @@ from losswire.server.errors import (
     UnavailableStoreError,
     UnknownLossError,
     UnknownPathError,
+    WrongHostError,
     WrongMediaTypeError,
     WrongMethodError,
 )
@@ -82,6 +83,7 @@ ERROR_CODES: Final[Mapping[type[BaseException], ErrorCode]] = {
     UnknownPathError: ErrorCode(grpc.StatusCode.NOT_FOUND, "UNKNOWN_PATH"),
     WrongMethodError: ErrorCode(grpc.StatusCode.UNIMPLEMENTED, "WRONG_METHOD"),
     WrongMediaTypeError: ErrorCode(grpc.StatusCode.INVALID_ARGUMENT, "WRONG_MEDIA_TYPE"),
+    WrongHostError: ErrorCode(grpc.StatusCode.INVALID_ARGUMENT, "WRONG_HOST"),
     Exception: ErrorCode(grpc.StatusCode.INTERNAL, "INTERNAL"),
 }
 """The status of each exception, looked up along the exception's ancestors."""
