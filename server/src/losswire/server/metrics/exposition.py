@@ -10,7 +10,6 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import CollectorRegistry
 
-from losswire.server.metrics.families import ServerMetrics
 from losswire.server.metrics.run_losses import RunLosses, distributions, gauges
 from losswire.summaries.prometheus import (
     CONTENT_TYPE,
@@ -39,9 +38,12 @@ class _Families:
         return self._families
 
 
-def exposition(metrics: ServerMetrics, runs: RunLosses, accept: str) -> tuple[str, bytes]:
-    """Return the content type and the bytes of the page that a reader wants most."""
-    families = _Families([*metrics.collect(), *gauges(runs)])
+def exposition(server: Iterable[Metric], runs: RunLosses, accept: str) -> tuple[str, bytes]:
+    """Return the content type and the bytes of the page that a reader wants most.
+
+    It has the families of a server and the losses of runs.
+    """
+    families = _Families([*server, *gauges(runs)])
     if _prefers_protobuf(accept):
         messages = [_message(each) for each in families.collect() if each.samples]
         if runs:

@@ -4,7 +4,7 @@ Calls have the names and labels of gRFC A66. All labels come from closed sets: m
 contract, templates of paths, statuses, stages, reasons.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -18,46 +18,34 @@ from prometheus_client.registry import CollectorRegistry
 
 from losswire.server.metrics.histogram import Histogram
 from losswire.server.metrics.reading import Reading
-from losswire.server.metrics.recorder import Recorder
+from losswire.server.metrics.recorder import Counts
 
 Series = Sequence[tuple[Sequence[str], Histogram]]
 
 _CALL_LABELS = ("grpc_method", "grpc_status")
 
 
-class ServerMetrics:
-    """The metrics of one server, as a collector of prometheus-client."""
-
-    def __init__(self, recorder: Recorder, read: Callable[[], Reading]) -> None:
-        """Read the counts of a recorder, and the server's state by `read`."""
-        self._recorder = recorder
-        self._read = read
-        # In a registry of its own: the default one is of the whole process.
-        self._process = ProcessCollector(registry=CollectorRegistry())
-
-    def collect(self) -> Iterator[Metric]:
-        """Return all families as they are now."""
-        reading = self._read()
-        yield from _calls(self._recorder)
-        yield from _evaluations(self._recorder)
-        yield from _memory(reading)
-        yield from _server(reading)
-        yield from self._process.collect()
+# In a registry of its own: the default one would have further collectors.
+_PROCESS = ProcessCollector(registry=CollectorRegistry())
 
 
-def _calls(recorder: Recorder) -> Iterator[Metric]:
-    methods = recorder.methods.values()
+def families_of(counts: Counts, reading: Reading) -> Iterator[Metric]:
+    """Return all families of a server at one moment, and those of this process now."""
+    yield from _calls(counts)
+    yield from _evaluations(counts)
+    yield from _memory(reading)
+    yield from _server(reading)
+    yield from _PROCESS.collect()
+
+
+def _calls(counts: Counts) -> Iterator[Metric]:
     yield _counter(
         "grpc_server_call_started_total",
         "Calls that began; those over a lease's connection are calls of Evaluate.",
         "grpc_method",
-        {each.name: each.started for each in methods},
+        counts.started,
     )
-    ended = [
-        ((method.name, status), of_status)
-        for method in methods
-        for status, of_status in method.ended.items()
-    ]
+    ended = counts.ended.items()
     yield _histogram(
         "grpc_server_call_duration_seconds",
         "Time from the arrival of a call to its end.",
@@ -79,7 +67,7 @@ def _calls(recorder: Recorder) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "losswire_lease_calls_total",
         "Calls over the connections of leases, on this machine.",
-        value=recorder.lease_calls,
+        value=counts.lease_calls,
     )
     yield _histogram(
         "http_server_request_duration_seconds",
@@ -87,29 +75,29 @@ def _calls(recorder: Recorder) -> Iterator[Metric]:
         ("http_request_method", "http_route", "http_response_status_code"),
         [
             ((method, template, str(status)), each)
-            for (method, template, status), each in recorder.requests.items()
+            for (method, template, status), each in counts.requests.items()
         ],
     )
 
 
-def _evaluations(recorder: Recorder) -> Iterator[Metric]:
+def _evaluations(counts: Counts) -> Iterator[Metric]:
     yield _histogram(
         "losswire_stage_duration_seconds",
         "Time of an evaluation in a stage: decode and validate, queue, compute, encode.",
         ("stage",),
-        [((stage,), each) for stage, each in recorder.stages.items()],
+        [((stage,), each) for stage, each in counts.stages.items()],
     )
     yield _histogram(
         "losswire_batch_size",
         "Evaluations that the worker computed together.",
         (),
-        [((), recorder.batch_sizes)],
+        [((), counts.batch_sizes)],
     )
     yield _counter(
         "losswire_refusals_total",
         "Errors that were sent to callers, of calls and of items in calls.",
         "reason",
-        recorder.refusals,
+        counts.refusals,
     )
 
 

@@ -49,6 +49,13 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def copy(self) -> "Histogram":
+        """Return what was observed until now."""
+        copied = Histogram(self.bounds)
+        copied.counts = self.counts[:]
+        copied.sum = self.sum
+        return copied
+
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Return each bound, infinity last, and the number of observations up to it."""
         return zip((*self.bounds, float("inf")), accumulate(self.counts), strict=True)

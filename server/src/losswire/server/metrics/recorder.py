@@ -7,7 +7,7 @@ here knows how the counts are read, so that counting takes neither a library nor
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, ParamSpec, TypeVar
@@ -33,6 +33,10 @@ class Ended(NamedTuple):
     seconds: Histogram
     received_bytes: Histogram
     sent_bytes: Histogram
+
+    def copy(self) -> "Ended":
+        """Return what was counted until now."""
+        return Ended(*(each.copy() for each in self))
 
 
 class Method:
@@ -82,8 +86,24 @@ class Refusal:
     """The text that the caller received."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """The counts of one server at one moment, for any thread."""
+
+    started: Mapping[str, int]
+    """Calls that began, by method."""
+    ended: Mapping[tuple[str, str], Ended]
+    """By method and status."""
+    requests: Mapping[tuple[str, str, int], Histogram]
+    lease_calls: int
+    stages: Mapping[Stage, Histogram]
+    batch_sizes: Histogram
+    refusals: Mapping[str, int]
+    recent_refusals: Sequence[Refusal]
+
+
 class Recorder:
-    """The counts of one server. They are read on the event loop."""
+    """Counts what one server does."""
 
     def __init__(self) -> None:
         """Begin without counts."""
@@ -102,6 +122,25 @@ class Recorder:
         self.recent_refusals: deque[Refusal] = deque(maxlen=RECENT_REFUSALS)
         # The event loop and the worker's thread both compute.
         self._lock = threading.Lock()
+
+    def counts(self) -> Counts:
+        """Return what was counted until now. On the event loop."""
+        with self._lock:
+            stages = {stage: each.copy() for stage, each in self.stages.items()}
+        return Counts(
+            started={each.name: each.started for each in self.methods.values()},
+            ended={
+                (method.name, status): each.copy()
+                for method in self.methods.values()
+                for status, each in method.ended.items()
+            },
+            requests={key: each.copy() for key, each in self.requests.items()},
+            lease_calls=self.lease_calls,
+            stages=stages,
+            batch_sizes=self.batch_sizes.copy(),
+            refusals=dict(self.refusals),
+            recent_refusals=tuple(self.recent_refusals),
+        )
 
     def method(self, name: str) -> Method:
         """Return the counts of a method."""

@@ -4,6 +4,7 @@ Responses are serialized here, because their sizes are counted; gRPC then gets b
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, Final
@@ -19,6 +20,10 @@ Serialize = Callable[[Any], bytes]
 
 EVALUATE: Final = "losswire.v1.LossService/Evaluate"
 """The method that calls over a lease are counted as."""
+
+_CANCELLATION_SECONDS: Final = 0.001
+"""How long after the end of a stream its cancellation may come. Of 100 cancelled streams, half
+looked finished without a wait, and none after a millisecond."""
 
 _NAMES: Final = {each.value[0]: each.name for each in grpc.StatusCode}
 
@@ -57,8 +62,7 @@ def recorded_stream(behavior: Any, serialize: Serialize, method: Method) -> Call
                     data = serialize(response)
                     sent += len(data)
                     yield data
-            # A call that is cancelled, or late, first looks like one whose caller has finished.
-            await asyncio.sleep(0)
+            await received.wait_for_cancellation()
             if _is_late(context):
                 status = "DEADLINE_EXCEEDED"
         except BaseException as error:
@@ -92,16 +96,28 @@ def recorded_lease(respond: Respond, recorder: Recorder) -> Respond:
 class _Sizes:
     """The bytes of the messages of one stream."""
 
-    __slots__ = ("total",)
+    __slots__ = ("_ended", "total")
 
     def __init__(self) -> None:
         self.total = 0
+        self._ended = float("-inf")
 
     async def each_of(self, messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         """Yield messages, whose sizes are added up."""
         async for message in messages:
             self.total += len(message)
             yield message
+        self._ended = time.monotonic()
+
+    async def wait_for_cancellation(self) -> None:
+        """Let a cancellation arrive that the end of the messages has announced.
+
+        A stream that its caller cancels first looks like one that the caller has finished; the
+        cancellation follows within some microseconds.
+        """
+        left = self._ended + _CANCELLATION_SECONDS - time.monotonic()
+        if left > 0:
+            await asyncio.sleep(left)
 
 
 def _status_of(error: BaseException, context: Context) -> str:
