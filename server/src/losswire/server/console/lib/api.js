@@ -61,14 +61,25 @@ async function problemOf(response) {
 export async function send(path, { method, body, query, accept, type, timeoutMs, signal } = {}) {
   const url = new URL(path.replace(/^\//, ""), ROOT);
   for (const [key, value] of Object.entries(query ?? {})) {
-    for (const each of [value].flat()) if (each !== null && each !== undefined && each !== "") url.searchParams.append(key, each);
+    for (const each of [value].flat())
+      if (each !== null && each !== undefined && each !== "") url.searchParams.append(key, each);
   }
-  const raw = body instanceof FormData || body instanceof Blob || body instanceof ArrayBuffer || ArrayBuffer.isView(body) || typeof body === "string";
+  const raw =
+    body instanceof FormData ||
+    body instanceof Blob ||
+    body instanceof ArrayBuffer ||
+    ArrayBuffer.isView(body) ||
+    typeof body === "string";
   const headers = { Accept: accept ?? "application/json" };
   if (type) headers["Content-Type"] = type;
   else if (body !== undefined && !raw) headers["Content-Type"] = "application/json";
   if (timeoutMs) headers["Losswire-Timeout-Ms"] = String(timeoutMs);
-  const init = { method: method ?? (body === undefined ? "GET" : "POST"), headers, signal, body: body === undefined || raw ? body : JSON.stringify(body) };
+  const init = {
+    method: method ?? (body === undefined ? "GET" : "POST"),
+    headers,
+    signal,
+    body: body === undefined || raw ? body : JSON.stringify(body),
+  };
   let response;
   try {
     response = await fetch(url, init);
@@ -82,13 +93,24 @@ export async function send(path, { method, body, query, accept, type, timeoutMs,
 /** GET a JSON answer. @param {string} path @param {Parameters<typeof send>[1]} options @returns {Promise<any>} */
 export const get = async (path, options) => (await send(path, options)).json();
 
-/** POST a body and return the JSON answer. @param {string} path @param {any} body @param {Parameters<typeof send>[1]} options @returns {Promise<any>} */
+/**
+ * POST a body and return the JSON answer.
+ * @param {string} path
+ * @param {any} body
+ * @param {Parameters<typeof send>[1]} options
+ * @returns {Promise<any>}
+ */
 export const post = async (path, body, options) => (await send(path, { ...options, body })).json();
 
 /** DELETE. @param {string} path @param {Parameters<typeof send>[1]} options */
 export const remove = (path, options) => send(path, { ...options, method: "DELETE" });
 
-/** Send a request and yield the answer's JSON lines as they come. A line {"error": problem} is raised. @param {string} path @param {Parameters<typeof send>[1]} options @returns {AsyncGenerator<any>} */
+/**
+ * Send a request and yield the answer's JSON lines as they come. A line {"error": problem} is raised.
+ * @param {string} path
+ * @param {Parameters<typeof send>[1]} options
+ * @returns {AsyncGenerator<any>}
+ */
 export async function* lines(path, options) {
   const response = await send(path, { accept: "application/x-ndjson", ...options });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -121,7 +143,8 @@ export function multipart(request, parts) {
   const form = new FormData();
   form.append("request", new Blob([JSON.stringify(request)], { type: "application/json" }));
   for (const [name, content] of Object.entries(parts)) {
-    if (Array.isArray(content)) form.append(name, new Blob([JSON.stringify(content)], { type: "application/json" }), `${name}.json`);
+    if (Array.isArray(content))
+      form.append(name, new Blob([JSON.stringify(content)], { type: "application/json" }), `${name}.json`);
     else form.append(name, new Blob([content], { type: "application/x-npy" }), `${name}.npy`);
   }
   return form;
@@ -145,9 +168,20 @@ export const number = (value) => (value === null || value === undefined ? NaN : 
 
 const kept = new Map();
 
-/** Ask once for something that does not change, such as the losses. A failure is not kept. @param {string} path @returns {Promise<any>} */
+/**
+ * Ask once for something that does not change, such as the losses. A failure is not kept.
+ * @param {string} path
+ * @returns {Promise<any>}
+ */
 export function once(path) {
-  if (!kept.has(path)) kept.set(path, get(path).catch((error) => { kept.delete(path); throw error; }));
+  if (!kept.has(path))
+    kept.set(
+      path,
+      get(path).catch((error) => {
+        kept.delete(path);
+        throw error;
+      }),
+    );
   return kept.get(path);
 }
 
@@ -161,8 +195,13 @@ function useOnce(read) {
   const [state, set] = useState({ value: undefined, error: null });
   useEffect(() => {
     let here = true;
-    read().then((value) => here && set({ value, error: null }), (error) => here && set({ value: undefined, error }));
-    return () => { here = false; };
+    read().then(
+      (value) => here && set({ value, error: null }),
+      (error) => here && set({ value: undefined, error }),
+    );
+    return () => {
+      here = false;
+    };
   }, []);
   return state;
 }

@@ -19,7 +19,12 @@ function onesOf(model) {
 /** Write a tensor as JSON: a plain list where the server takes it for the same type. */
 function listed(one, types, compute) {
   const nested = toNested(one);
-  const taken = sizeOf(one.shape) > 0 && isInteger(nested) && types.includes("int64") ? "int64" : compute === "float64" ? "float64" : "float32";
+  const taken =
+    sizeOf(one.shape) > 0 && isInteger(nested) && types.includes("int64")
+      ? "int64"
+      : compute === "float64"
+        ? "float64"
+        : "float32";
   if (sizeOf(one.shape) === 0) return toBase64(one);
   return taken === one.dtype ? nested : { data_type: one.dtype, values: nested };
 }
@@ -28,7 +33,10 @@ function listed(one, types, compute) {
 export function requestOf(model, write = null) {
   const typesOf = (name) => model.loss.inputs.find((each) => each.name === name)?.data_types ?? ["float32"];
   const written = write ?? ((name, one) => listed(one, typesOf(name), model.type));
-  const request = { loss: model.loss.name, inputs: Object.fromEntries(Object.entries(model.inputs).map(([name, one]) => [name, written(name, one)])) };
+  const request = {
+    loss: model.loss.name,
+    inputs: Object.fromEntries(Object.entries(model.inputs).map(([name, one]) => [name, written(name, one)])),
+  };
   if (Object.keys(model.options).length) request.options = model.options;
   if (model.reduction) request.reduction = model.reduction;
   if (model.gradients.length) request.gradients_for = model.gradients;
@@ -42,16 +50,28 @@ export function requestOf(model, write = null) {
 /** Write JSON with one line for each row of numbers. @param {any} value @param {string} indent @returns {string} */
 export function pretty(value, indent = "") {
   const flat = JSON.stringify(value);
-  if (typeof value !== "object" || value === null || flat.length + indent.length < 72 || (Array.isArray(value) && !value.some((each) => typeof each === "object"))) return flat.replaceAll(",", ", ").replaceAll('":', '": ');
+  if (
+    typeof value !== "object" ||
+    value === null ||
+    flat.length + indent.length < 72 ||
+    (Array.isArray(value) && !value.some((each) => typeof each === "object"))
+  )
+    return flat.replaceAll(",", ", ").replaceAll('":', '": ');
   const inner = `${indent}  `;
   if (Array.isArray(value)) return `[\n${value.map((each) => inner + pretty(each, inner)).join(",\n")}\n${indent}]`;
-  return `{\n${Object.entries(value).map(([key, each]) => `${inner}${JSON.stringify(key)}: ${pretty(each, inner)}`).join(",\n")}\n${indent}}`;
+  return `{\n${Object.entries(value)
+    .map(([key, each]) => `${inner}${JSON.stringify(key)}: ${pretty(each, inner)}`)
+    .join(",\n")}\n${indent}}`;
 }
 
 const target = () => `${location.hostname || "127.0.0.1"}:50051`;
 const url = (path) => new URL(path, ROOT).href;
 /** Return the tensors that are too large to be written out, by their field. @param {any} model @returns {[string, any][]} */
-export const largeOf = (model) => Object.entries({ ...Object.fromEntries(Object.entries(model.inputs).map(([name, one]) => [`inputs.${name}`, one])), ...(model.weight ? { sample_weight: model.weight } : {}) }).filter(([, one]) => sizeOf(one.shape) > MOST);
+export const largeOf = (model) =>
+  Object.entries({
+    ...Object.fromEntries(Object.entries(model.inputs).map(([name, one]) => [`inputs.${name}`, one])),
+    ...(model.weight ? { sample_weight: model.weight } : {}),
+  }).filter(([, one]) => sizeOf(one.shape) > MOST);
 
 function literal(value) {
   if (typeof value === "boolean") return value ? "True" : "False";
@@ -62,7 +82,10 @@ function arrayText(one, name, indent) {
   if (sizeOf(one.shape) > MOST) return `np.load("${name}.npy")`;
   const type = one.dtype === "bfloat16" ? "ml_dtypes.bfloat16" : one.dtype === "bool" ? "np.bool_" : `np.${one.dtype}`;
   if (sizeOf(one.shape) === 0) return `np.zeros((${one.shape.join(", ")},), ${type})`;
-  const text = pretty(toNested(one), indent).replace(/"(-?\w+)"/g, (_, word) => literal(word)).replaceAll("true", "True").replaceAll("false", "False");
+  const text = pretty(toNested(one), indent)
+    .replace(/"(-?\w+)"/g, (_, word) => literal(word))
+    .replaceAll("true", "True")
+    .replaceAll("false", "False");
   return `np.array(${text}, ${type})`;
 }
 
@@ -70,17 +93,40 @@ function python(model) {
   const { inputs, options, weight } = model;
   const all = [...Object.values(inputs), weight].filter(Boolean);
   const ones = onesOf(model);
-  const lines = Object.entries(inputs).map(([name, one]) => `            "${name}": ${arrayText(one, name, "            ")},`);
+  const lines = Object.entries(inputs).map(
+    ([name, one]) => `            "${name}": ${arrayText(one, name, "            ")},`,
+  );
   const extra = [
-    Object.keys(options).length && `{${Object.entries(options).map(([name, value]) => `"${name}": ${literal(value)}`).join(", ")}}`,
-    model.reduction && `reduction="${model.reduction}"`, model.gradients.length && `gradients=[${model.gradients.map((each) => `"${each}"`).join(", ")}]`,
+    Object.keys(options).length &&
+      `{${Object.entries(options)
+        .map(([name, value]) => `"${name}": ${literal(value)}`)
+        .join(", ")}}`,
+    model.reduction && `reduction="${model.reduction}"`,
+    model.gradients.length && `gradients=[${model.gradients.map((each) => `"${each}"`).join(", ")}]`,
     ones && `grad_output=np.ones((${ones.shape.join(", ")}${ones.shape.length === 1 ? "," : ""}), np.float32)`,
-    weight && `sample_weight=${arrayText(weight, "sample_weight", "        ")}`, model.engine !== "auto" && `engine="${model.engine}"`, model.type && `compute_dtype="${model.type}"`,
-  ].filter(Boolean).map((each) => `        ${each},`);
+    weight && `sample_weight=${arrayText(weight, "sample_weight", "        ")}`,
+    model.engine !== "auto" && `engine="${model.engine}"`,
+    model.type && `compute_dtype="${model.type}"`,
+  ]
+    .filter(Boolean)
+    .map((each) => `        ${each},`);
   return [
-    ...(all.some((each) => each.dtype === "bfloat16") ? ["import ml_dtypes"] : []), "import numpy as np", "", "from losswire.client import Client", "",
-    `with Client("${target()}") as client:  # the server's gRPC address`, "    result = client.evaluate(", `        "${model.loss.name}",`, "        {", ...lines, "        },", ...extra, "    )",
-    "print(result.loss)", ...model.gradients.map((name) => `print(result.gradients["${name}"])`), "",
+    ...(all.some((each) => each.dtype === "bfloat16") ? ["import ml_dtypes"] : []),
+    "import numpy as np",
+    "",
+    "from losswire.client import Client",
+    "",
+    `with Client("${target()}") as client:  # the server's gRPC address`,
+    "    result = client.evaluate(",
+    `        "${model.loss.name}",`,
+    "        {",
+    ...lines,
+    "        },",
+    ...extra,
+    "    )",
+    "print(result.loss)",
+    ...model.gradients.map((name) => `print(result.gradients["${name}"])`),
+    "",
   ].join("\n");
 }
 
@@ -88,7 +134,8 @@ const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function curl(model) {
   const large = largeOf(model);
-  if (!large.length) return `curl --silent ${url("v1/evaluate")} \\\n  --header 'Content-Type: application/json' \\\n  --data ${quoted(pretty(requestOf(model)))}\n`;
+  if (!large.length)
+    return `curl --silent ${url("v1/evaluate")} \\\n  --header 'Content-Type: application/json' \\\n  --data ${quoted(pretty(requestOf(model)))}\n`;
   const request = requestOf(model);
   for (const [path] of large) {
     if (path === "sample_weight") delete request.sample_weight;
@@ -98,13 +145,29 @@ function curl(model) {
 }
 
 function grpcurl(model) {
-  const write = (_, one) => ({ dataType: `DATA_TYPE_${one.dtype.toUpperCase()}`, shape: one.shape, data: toBase64(one).data });
+  const write = (_, one) => ({
+    dataType: `DATA_TYPE_${one.dtype.toUpperCase()}`,
+    shape: one.shape,
+    data: toBase64(one).data,
+  });
   const request = requestOf(model, write);
   const kinds = { double: "doubleValue", int64: "int64Value", bool: "boolValue", string: "stringValue" };
-  const typed = Object.fromEntries(Object.entries(model.options).map(([name, value]) => [name, { [kinds[model.loss.options.find((each) => each.name === name).type]]: value }]));
+  const typed = Object.fromEntries(
+    Object.entries(model.options).map(([name, value]) => [
+      name,
+      { [kinds[model.loss.options.find((each) => each.name === name).type]]: value },
+    ]),
+  );
   const evaluation = {
-    loss: request.loss, inputs: request.inputs, options: typed, gradientsFor: request.gradients_for, gradOutput: request.grad_output, sampleWeight: request.sample_weight,
-    reduction: request.reduction && `REDUCTION_${request.reduction.toUpperCase()}`, engine: request.engine && `ENGINE_${request.engine.toUpperCase()}`, computeDataType: request.compute_data_type && `DATA_TYPE_${request.compute_data_type.toUpperCase()}`,
+    loss: request.loss,
+    inputs: request.inputs,
+    options: typed,
+    gradientsFor: request.gradients_for,
+    gradOutput: request.grad_output,
+    sampleWeight: request.sample_weight,
+    reduction: request.reduction && `REDUCTION_${request.reduction.toUpperCase()}`,
+    engine: request.engine && `ENGINE_${request.engine.toUpperCase()}`,
+    computeDataType: request.compute_data_type && `DATA_TYPE_${request.compute_data_type.toUpperCase()}`,
   };
   return `grpcurl -plaintext -d ${quoted(pretty({ evaluation: JSON.parse(JSON.stringify(evaluation)) }))} \\\n  ${target()} losswire.v1.LossService/Evaluate\n`;
 }
@@ -164,6 +227,7 @@ const WRITERS = { Python: python, curl, grpcurl, Go: go, TypeScript: typescript 
 /** Return the evaluation as code. @param {string} language one of LANGUAGES @param {any} model @returns {string} */
 export function codeOf(language, model) {
   const large = largeOf(model).map(([path]) => path.replace("inputs.", ""));
-  if (large.length && !["Python", "curl"].includes(language)) return `${large.join(" and ")} is too large to be written out here.\nChoose Python or curl, which read it from ${large[0]}.npy.\n`;
+  if (large.length && !["Python", "curl"].includes(language))
+    return `${large.join(" and ")} is too large to be written out here.\nChoose Python or curl, which read it from ${large[0]}.npy.\n`;
   return WRITERS[language](model);
 }

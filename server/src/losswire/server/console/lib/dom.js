@@ -1,11 +1,21 @@
 /** Preact and htm in one place, and the few components that every screen needs. */
-import {
-  html, h, useEffect, useLayoutEffect, useMemo, useRef, useState,
-} from "../vendor/preact-htm.js";
+import { html, h, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/preact-htm.js";
 
 export {
-  Component, createContext, h, html, render, useCallback, useContext, useEffect, useErrorBoundary,
-  useLayoutEffect, useMemo, useReducer, useRef, useState,
+  Component,
+  createContext,
+  h,
+  html,
+  render,
+  useCallback,
+  useContext,
+  useEffect,
+  useErrorBoundary,
+  useLayoutEffect,
+  useMemo,
+  useReducer,
+  useRef,
+  useState,
 } from "../vendor/preact-htm.js";
 
 /** Join the class names that are set. @param {...(string|false|null|undefined)} names @returns {string} */
@@ -73,7 +83,11 @@ export function useWindow(name, react) {
   }, [name]);
 }
 
-/** Read a colour of the theme, for canvases. Redraw on the window's event "themechange". @param {string} token such as "--ink" @returns {string} */
+/**
+ * Read a colour of the theme, for canvases. Redraw on the window's event "themechange".
+ * @param {string} token such as "--ink"
+ * @returns {string}
+ */
 export const color = (token) => getComputedStyle(document.documentElement).getPropertyValue(token).trim();
 
 /** Tell screen readers something. @param {string} text */
@@ -108,15 +122,25 @@ export async function copy(text, what = "It") {
   }
 }
 
-/** A choice of few, side by side. @param {{label: string, value: any, options: (string|[any, string])[], onChange: (value: any) => void, small?: boolean}} props */
+/**
+ * A choice of few, side by side.
+ * @param {{label: string, value: any, options: (string|[any, string])[], onChange: (value: any) => void, small?: boolean}} props
+ */
 export function Segments({ label, value, options, onChange, small }) {
   return html`<div class=${cx("segments", small && "small")} role="group" aria-label=${label}>
-    ${options.map((each) => (Array.isArray(each) ? each : [each, each])).map(([key, text]) => html`
-      <button type="button" key=${key} aria-pressed=${String(key === value)} onClick=${() => onChange(key)}>${text}</button>`)}
+    ${options
+      .map((each) => (Array.isArray(each) ? each : [each, each]))
+      .map(
+        ([key, text]) => html`
+      <button type="button" key=${key} aria-pressed=${String(key === value)} onClick=${() => onChange(key)}>${text}</button>`,
+      )}
   </div>`;
 }
 
-/** A label with a control: pass the control as a function of its id. @param {{label: any, hint?: any, wrong?: string, aside?: any, children: (attributes: {id: string, "aria-invalid": string, "aria-describedby": string}) => any}} props */
+/**
+ * A label with a control: pass the control as a function of its id.
+ * @param {{label: any, hint?: any, wrong?: string, aside?: any, children: (attributes: {id: string, "aria-invalid": string, "aria-describedby": string}) => any}} props
+ */
 export function Field({ label, hint, wrong, aside, children }) {
   const id = useId();
   const attributes = { id, "aria-invalid": String(Boolean(wrong)), "aria-describedby": `${id}-hint` };
@@ -127,11 +151,18 @@ export function Field({ label, hint, wrong, aside, children }) {
   </div>`;
 }
 
-/** A select box. @param {{value: any, options: (string|[string, string])[], onChange: (value: string) => void}} props other props go to the select */
+/**
+ * A select box.
+ * @param {{value: any, options: (string|[string, string])[], onChange: (value: string) => void}} props other props go to the select
+ */
 export function Select({ value, options, onChange, class: name, ...rest }) {
   return html`<select class=${cx("input", name)} value=${value} onChange=${(event) => onChange(event.target.value)} ...${rest}>
-    ${options.map((each) => (Array.isArray(each) ? each : [each, each])).map(([key, text]) => html`
-      <option key=${key} value=${key} selected=${key === value}>${text}</option>`)}
+    ${options
+      .map((each) => (Array.isArray(each) ? each : [each, each]))
+      .map(
+        ([key, text]) => html`
+      <option key=${key} value=${key} selected=${key === value}>${text}</option>`,
+      )}
   </select>`;
 }
 
@@ -143,20 +174,31 @@ export const Skeleton = ({ height = 16, label = "Loading" }) => html`
 export const Empty = ({ children, action, onAction }) => html`<div class="empty"><p>${children}</p>
   ${action && html`<button type="button" class="button primary" onClick=${onAction}>${action}</button>`}</div>`;
 
-/** An error with what to do next. @param {{error: Error & {violations?: {field: string, description: string}[], requestId?: string}, onRetry?: () => void}} props */
+/**
+ * An error with what to do next.
+ * @param {{error: Error & {violations?: {field: string, description: string}[], requestId?: string}, onRetry?: () => void}} props
+ */
 export function Failure({ error, onRetry }) {
   const violations = error.violations ?? [];
   return html`<div class="note error stack tight" role="alert">
     <p><b>${violations.length ? "The server does not accept this" : (error.title ?? "That did not work")}.</b> ${violations.length ? "" : error.message}</p>
-    ${violations.length > 0 && html`<ul class="plain">${violations.map((each) => html`
-      <li key=${each.field + each.description}><code>${each.field}</code> ${each.description}</li>`)}</ul>`}
+    ${
+      violations.length > 0 &&
+      html`<ul class="plain">${violations.map(
+        (each) => html`
+      <li key=${each.field + each.description}><code>${each.field}</code> ${each.description}</li>`,
+      )}</ul>`
+    }
     <p class="row">${error.hint && html`<span>${error.hint}</span>`}
       ${onRetry && html`<button type="button" class="button small" onClick=${onRetry}>Try again</button>`}
       ${error.requestId && html`<small class="quiet">request ${error.requestId}</small>`}</p>
   </div>`;
 }
 
-/** A modal dialog; Escape and a click outside close it. @param {{title: string, onClose: () => void, children: any, class?: string, bare?: boolean}} props */
+/**
+ * A modal dialog; Escape and a click outside close it.
+ * @param {{title: string, onClose: () => void, children: any, class?: string, bare?: boolean}} props
+ */
 export function Dialog({ title, onClose, children, class: name, bare }) {
   const ref = useRef(null);
   useEffect(() => {
@@ -164,10 +206,19 @@ export function Dialog({ title, onClose, children, class: name, bare }) {
     ref.current.showModal();
     return () => before?.focus?.();
   }, []);
-  return h("dialog", {
-    ref, class: name, "aria-label": title, onClose,
-    onClick: (event) => event.target === ref.current && ref.current.close(),
-  }, bare ? children : html`<header><h2>${title}</h2>
+  return h(
+    "dialog",
+    {
+      ref,
+      class: name,
+      "aria-label": title,
+      onClose,
+      onClick: (event) => event.target === ref.current && ref.current.close(),
+    },
+    bare
+      ? children
+      : html`<header><h2>${title}</h2>
     <button type="button" class="button small" onClick=${() => ref.current.close()}>Close</button></header>
-    <div class="body">${children}</div>`);
+    <div class="body">${children}</div>`,
+  );
 }

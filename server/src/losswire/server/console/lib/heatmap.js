@@ -9,10 +9,18 @@ const NORMS = 72;
 const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 const mix = (from, to, part) => from.map((each, index) => Math.round(each + (to[index] - each) * part));
 
-/** Return a function from a value to a colour; zero has the paper's colour, and both signs one scale. @param {boolean} signed @param {number} most the magnitude of the full colour @param {number} least where magnitudes begin */
+/**
+ * Return a function from a value to a colour; zero has the paper's colour, and both signs one scale.
+ * @param {boolean} signed
+ * @param {number} most the magnitude of the full colour
+ * @param {number} least where magnitudes begin
+ */
 export function shades(signed, most, least = 0) {
-  const [paper, accent, minus, plus] = ["--paper", "--accent", "--minus", "--plus"].map((token) => channels(color(token)));
-  if (signed) return (value) => mix(paper, value < 0 ? minus : plus, Math.min(1, Math.abs(value) / (most || 1)) ** 0.75);
+  const [paper, accent, minus, plus] = ["--paper", "--accent", "--minus", "--plus"].map((token) =>
+    channels(color(token)),
+  );
+  if (signed)
+    return (value) => mix(paper, value < 0 ? minus : plus, Math.min(1, Math.abs(value) / (most || 1)) ** 0.75);
   return (value) => mix(paper, accent, 0.06 + 0.94 * Math.min(1, Math.max(0, (value - least) / (most - least || 1))));
 }
 
@@ -79,14 +87,25 @@ function writeCell(pen, value, fill, x, y) {
 
 /** Draw large matrices pixel by pixel: a pixel shows the cell of the largest magnitude under it. */
 function drawPixels(pen, { values, rows, cols, shade, wide, tall, ratio }) {
-  const [across, down] = [Math.max(1, Math.round(Math.min(cols, wide * ratio))), Math.max(1, Math.round(Math.min(rows, tall * ratio)))];
+  const [across, down] = [
+    Math.max(1, Math.round(Math.min(cols, wide * ratio))),
+    Math.max(1, Math.round(Math.min(rows, tall * ratio))),
+  ];
   const picture = new ImageData(across, down);
   const grey = channels(color("--mark"));
   for (let y = 0; y < down; y += 1) {
     for (let x = 0; x < across; x += 1) {
       let worst = 0;
-      for (let row = Math.floor((y * rows) / down); row < Math.max(Math.floor(((y + 1) * rows) / down), Math.floor((y * rows) / down) + 1); row += 1) {
-        for (let col = Math.floor((x * cols) / across); col < Math.max(Math.floor(((x + 1) * cols) / across), Math.floor((x * cols) / across) + 1); col += 1) {
+      for (
+        let row = Math.floor((y * rows) / down);
+        row < Math.max(Math.floor(((y + 1) * rows) / down), Math.floor((y * rows) / down) + 1);
+        row += 1
+      ) {
+        for (
+          let col = Math.floor((x * cols) / across);
+          col < Math.max(Math.floor(((x + 1) * cols) / across), Math.floor((x * cols) / across) + 1);
+          col += 1
+        ) {
           const value = values[row * cols + col];
           if (!(Math.abs(value) <= Math.abs(worst))) worst = value;
         }
@@ -128,7 +147,12 @@ function draw(canvas, { values, rows, cols, facts, signed, wide, tall, norms, at
   if (at) {
     pen.strokeStyle = color("--ink");
     pen.lineWidth = 2;
-    pen.strokeRect(Math.min(at[1] * w, wide - 4) + 1, Math.min(at[0] * h, tall - 4) + 1, Math.max(2, w - 2), Math.max(2, h - 2));
+    pen.strokeRect(
+      Math.min(at[1] * w, wide - 4) + 1,
+      Math.min(at[0] * h, tall - 4) + 1,
+      Math.max(2, w - 2),
+      Math.max(2, h - 2),
+    );
   }
 }
 
@@ -136,7 +160,12 @@ function drawNorms(pen, norms, left, wide, h) {
   const most = Math.max(1e-300, ...norms.filter(Number.isFinite));
   norms.forEach((norm, row) => {
     pen.fillStyle = color(Number.isFinite(norm) ? "--mark" : "--bad");
-    pen.fillRect(left, row * h + Math.min(2, h * 0.15), Number.isFinite(norm) ? (norm / most) * wide : wide, Math.max(0.5, h - Math.min(4, h * 0.3)));
+    pen.fillRect(
+      left,
+      row * h + Math.min(2, h * 0.15),
+      Number.isFinite(norm) ? (norm / most) * wide : wide,
+      Math.max(0.5, h - Math.min(4, h * 0.3)),
+    );
   });
 }
 
@@ -146,7 +175,19 @@ function drawNorms(pen, norms, left, wide, h) {
  * @param {{values: ArrayLike<number>, rows: number, cols: number, label: string, signed?: boolean, rowNorms?: boolean, rowName?: (row: number) => string, colName?: (col: number) => string,
  *   onPick?: (row: number, col: number) => void, height?: number, twin?: boolean}} props `twin`: with its own table (default)
  */
-export function Heatmap({ values, rows, cols, label, signed = true, rowNorms = signed, rowName = (row) => `row ${row}`, colName = (col) => `column ${col}`, onPick, height, twin = true }) {
+export function Heatmap({
+  values,
+  rows,
+  cols,
+  label,
+  signed = true,
+  rowNorms = signed,
+  rowName = (row) => `row ${row}`,
+  colName = (col) => `column ${col}`,
+  onPick,
+  height,
+  twin = true,
+}) {
   const [box, width] = useWidth();
   const canvas = useRef(null);
   const [at, setAt] = useState(null);
@@ -155,11 +196,13 @@ export function Heatmap({ values, rows, cols, label, signed = true, rowNorms = s
   const facts = useMemo(() => summary(values, rows, cols), [values, rows, cols]);
   const norms = rowNorms && rows > 0 ? NORMS : 0;
   const wide = Math.max(16, width - norms);
-  const tall = height ?? Math.max(rows > 1 ? 48 : 24, Math.min(400, rows * Math.max(2, Math.min(24, Math.floor(600 / rows)))));
+  const tall =
+    height ?? Math.max(rows > 1 ? 48 : 24, Math.min(400, rows * Math.max(2, Math.min(24, Math.floor(600 / rows)))));
   useEffect(() => {
     if (rows * cols) draw(canvas.current, { values, rows, cols, facts, signed, wide, tall, norms, at });
   }, [values, rows, cols, wide, tall, at, theme, signed]);
-  const tell = (row, col) => `${rowName(row)}, ${colName(col)}: ${short(values[row * cols + col], 6)}${norms ? ` · row norm ${short(facts.norms[row], 4)}` : ""}`;
+  const tell = (row, col) =>
+    `${rowName(row)}, ${colName(col)}: ${short(values[row * cols + col], 6)}${norms ? ` · row norm ${short(facts.norms[row], 4)}` : ""}`;
   const move = (row, col) => {
     const next = [Math.min(rows - 1, Math.max(0, row)), Math.min(cols - 1, Math.max(0, col))];
     setAt(next);
@@ -167,7 +210,14 @@ export function Heatmap({ values, rows, cols, label, signed = true, rowNorms = s
   };
   const onKeyDown = (event) => {
     const [row, col] = at ?? [0, 0];
-    const to = { ArrowUp: [row - 1, col], ArrowDown: [row + 1, col], ArrowLeft: [row, col - 1], ArrowRight: [row, col + 1], Home: [row, 0], End: [row, cols - 1] }[event.key];
+    const to = {
+      ArrowUp: [row - 1, col],
+      ArrowDown: [row + 1, col],
+      ArrowLeft: [row, col - 1],
+      ArrowRight: [row, col + 1],
+      Home: [row, 0],
+      End: [row, cols - 1],
+    }[event.key];
     if (to) announce(tell(...move(...to)));
     else if (event.key === "Escape") setAt(null);
     else if (event.key === "Enter" && at) onPick?.(...at);
@@ -176,20 +226,34 @@ export function Heatmap({ values, rows, cols, label, signed = true, rowNorms = s
   };
   const cellOf = (event) => {
     const place = event.currentTarget.getBoundingClientRect();
-    return [Math.floor(((event.clientY - place.top) / tall) * rows), Math.floor(((event.clientX - place.left) / wide) * cols)];
+    return [
+      Math.floor(((event.clientY - place.top) / tall) * rows),
+      Math.floor(((event.clientX - place.left) / wide) * cols),
+    ];
   };
   if (!rows || !cols) return html`<p class="hint" ref=${box}>There are no elements.</p>`;
   return html`<div class="stack tight"><div class="plot" ref=${box}>
-      <canvas class="heat" ref=${canvas} tabindex="0" role="img" aria-label="${label} ${rows} by ${cols}. Arrow keys tell the cells." style=${{ height: `${tall}px` }}
-        onKeyDown=${onKeyDown} onPointerMove=${(event) => move(...cellOf(event))} onPointerLeave=${() => setAt(null)} onClick=${(event) => onPick?.(...move(...cellOf(event)))}></canvas></div>
-    <div class="row apart small quiet"><span>${at ? tell(...at) : html`<${Scale} signed=${signed} facts=${facts} />`}</span><span>${norms && !at ? "row norms at the right" : ""}</span></div>
-    ${twin && html`<${Twin} head=${["row", ...Array.from({ length: Math.min(cols, 32) }, (_, col) => colName(col)), ...(norms ? ["norm"] : [])]}
-      rows=${Array.from({ length: Math.min(rows, 500) }, (_, row) => [rowName(row), ...Array.from({ length: Math.min(cols, 32) }, (_, col) => values[row * cols + col]), ...(norms ? [facts.norms[row]] : [])])} />`}
+      <canvas class="heat" ref=${canvas} tabindex="0" role="img"
+        aria-label="${label} ${rows} by ${cols}. Arrow keys tell the cells." style=${{ height: `${tall}px` }}
+        onKeyDown=${onKeyDown} onPointerMove=${(event) => move(...cellOf(event))} onPointerLeave=${() => setAt(null)}
+          onClick=${(event) => onPick?.(...move(...cellOf(event)))}></canvas></div>
+    <div class="row apart small quiet"><span>${at ? tell(...at) : html`<${Scale} signed=${signed}
+      facts=${facts} />`}</span><span>${norms && !at ? "row norms at the right" : ""}</span></div>
+    ${
+      twin &&
+      html`<${Twin} head=${["row", ...Array.from({ length: Math.min(cols, 32) }, (_, col) => colName(col)), ...(norms ? ["norm"] : [])]}
+      rows=${Array.from({ length: Math.min(rows, 500) }, (_, row) => [rowName(row), ...Array.from({ length: Math.min(cols, 32) }, (_, col) => values[row * cols + col]), ...(norms ? [facts.norms[row]] : [])])} />`
+    }
   </div>`;
 }
 
 function Scale({ signed, facts }) {
-  const range = signed ? `${short(-facts.most, 3)} (blue) to 0 to ${short(facts.most, 3)} (orange)` : `${short(facts.low, 3)} to ${short(facts.high, 3)}`;
-  const odd = [facts.nan && `${count(facts.nan)} NaN (hatched)`, facts.infinite && `${count(facts.infinite)} infinite (marked)`].filter(Boolean);
+  const range = signed
+    ? `${short(-facts.most, 3)} (blue) to 0 to ${short(facts.most, 3)} (orange)`
+    : `${short(facts.low, 3)} to ${short(facts.high, 3)}`;
+  const odd = [
+    facts.nan && `${count(facts.nan)} NaN (hatched)`,
+    facts.infinite && `${count(facts.infinite)} infinite (marked)`,
+  ].filter(Boolean);
   return html`${[range, ...odd].join(" · ")}`;
 }

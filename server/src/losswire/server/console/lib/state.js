@@ -20,8 +20,12 @@ function flush() {
   pending = null;
   written = Date.now();
 }
-addEventListener("hashchange", () => { pending = null; });
-addEventListener("popstate", () => { pending = null; });
+addEventListener("hashchange", () => {
+  pending = null;
+});
+addEventListener("popstate", () => {
+  pending = null;
+});
 addEventListener("pagehide", flush);
 
 /** Return the whole address of what is shown, for a link. @returns {string} */
@@ -36,7 +40,12 @@ export function route() {
   return { screen: path || "explore", query: new URLSearchParams(query) };
 }
 
-/** Return the address of a screen; values that are null, undefined or "" are left out. @param {string} screen @param {Record<string, any>} values @returns {string} */
+/**
+ * Return the address of a screen; values that are null, undefined or "" are left out.
+ * @param {string} screen
+ * @param {Record<string, any>} values
+ * @returns {string}
+ */
 export function href(screen, values = {}) {
   const query = new URLSearchParams();
   for (const [key, value] of Object.entries(values)) {
@@ -89,7 +98,10 @@ function write(screen, query, defaults, patch, push) {
   const next = new URLSearchParams(query);
   for (const [key, value] of Object.entries(patch)) {
     const standard = defaults[key];
-    const isDefault = value === null || value === undefined || (standard !== undefined && standard !== null && textOf(value) === textOf(standard));
+    const isDefault =
+      value === null ||
+      value === undefined ||
+      (standard !== undefined && standard !== null && textOf(value) === textOf(standard));
     if (isDefault) next.delete(key);
     else next.set(key, textOf(value));
   }
@@ -121,17 +133,32 @@ export function useQuery(defaults) {
   const text = query.toString();
   const values = useMemo(() => read(query, defaults), [text]);
   // Reads the address again: several changes may come before the next drawing.
-  const set = useMemo(() => (patch, push = false) => {
-    const now = route();
-    if (now.screen === screen) write(screen, now.query, defaults, patch, push);
-  }, [screen]);
+  const set = useMemo(
+    () =>
+      (patch, push = false) => {
+        const now = route();
+        if (now.screen === screen) write(screen, now.query, defaults, patch, push);
+      },
+    [screen],
+  );
   return [values, set, query];
 }
 
-/** Keep a value in this browser, such as the theme. @param {string} key @param {any} standard @returns {[any, (value: any) => void]} */
+/**
+ * Keep a value in this browser, such as the theme.
+ * @param {string} key
+ * @param {any} standard
+ * @returns {[any, (value: any) => void]}
+ */
 export function useStored(key, standard) {
   const [value, set] = useState(() => stored(key) ?? standard);
-  return [value, (next) => { store(key, next); set(next); }];
+  return [
+    value,
+    (next) => {
+      store(key, next);
+      set(next);
+    },
+  ];
 }
 
 /** Read what this browser keeps. @param {string} key @returns {any} */

@@ -5,9 +5,16 @@
  */
 
 const KINDS = {
-  bool: { array: Uint8Array, npy: "|b1" }, uint8: { array: Uint8Array, npy: "|u1" }, int8: { array: Int8Array, npy: "|i1" }, int16: { array: Int16Array, npy: "<i2" },
-  int32: { array: Int32Array, npy: "<i4" }, int64: { array: BigInt64Array, npy: "<i8" }, float16: { array: Uint16Array, npy: "<f2" }, bfloat16: { array: Uint16Array, npy: "<V2" },
-  float32: { array: Float32Array, npy: "<f4" }, float64: { array: Float64Array, npy: "<f8" },
+  bool: { array: Uint8Array, npy: "|b1" },
+  uint8: { array: Uint8Array, npy: "|u1" },
+  int8: { array: Int8Array, npy: "|i1" },
+  int16: { array: Int16Array, npy: "<i2" },
+  int32: { array: Int32Array, npy: "<i4" },
+  int64: { array: BigInt64Array, npy: "<i8" },
+  float16: { array: Uint16Array, npy: "<f2" },
+  bfloat16: { array: Uint16Array, npy: "<V2" },
+  float32: { array: Float32Array, npy: "<f4" },
+  float64: { array: Float64Array, npy: "<f8" },
 };
 /** The names of the data types. */
 export const DATA_TYPES = Object.keys(KINDS);
@@ -35,7 +42,12 @@ const wideBits = new BigUint64Array(wide.buffer);
 const single = new Float32Array(1);
 const singleBits = new Uint32Array(single.buffer);
 
-/** Round a number to bfloat16 or float16 and return its bits: to nearest, ties to even. @param {number} value @param {string} dtype @returns {number} */
+/**
+ * Round a number to bfloat16 or float16 and return its bits: to nearest, ties to even.
+ * @param {number} value
+ * @param {string} dtype
+ * @returns {number}
+ */
 export function halfBits(value, dtype) {
   const [width, bias] = dtype === "float16" ? [10, 15] : [7, 127];
   const top = (2 ** (15 - width) - 1) << width;
@@ -71,12 +83,24 @@ export function fromHalf(bits, dtype) {
 /** Return the product of the axes. @param {number[]} shape @returns {number} */
 export const sizeOf = (shape) => shape.reduce((product, axis) => product * axis, 1);
 
-/** Make a tensor of numbers. @param {ArrayLike<number|bigint>} numbers @param {number[]} shape @param {string} dtype @returns {Tensor} */
+/**
+ * Make a tensor of numbers.
+ * @param {ArrayLike<number|bigint>} numbers
+ * @param {number[]} shape
+ * @param {string} dtype
+ * @returns {Tensor}
+ */
 export function tensor(numbers, shape, dtype = "float32") {
   const { array } = KINDS[dtype];
   const data = new array(numbers.length);
-  const convert = dtype === "int64" ? (value) => (typeof value === "bigint" ? value : BigInt(Math.trunc(Number.isFinite(value) ? value : 0)))
-    : dtype.endsWith("float16") ? (value) => halfBits(Number(value), dtype) : dtype === "bool" ? (value) => (value ? 1 : 0) : Number;
+  const convert =
+    dtype === "int64"
+      ? (value) => (typeof value === "bigint" ? value : BigInt(Math.trunc(Number.isFinite(value) ? value : 0)))
+      : dtype.endsWith("float16")
+        ? (value) => halfBits(Number(value), dtype)
+        : dtype === "bool"
+          ? (value) => (value ? 1 : 0)
+          : Number;
   for (let index = 0; index < numbers.length; index += 1) data[index] = convert(numbers[index]);
   return { dtype, shape: [...shape], data };
 }
@@ -88,7 +112,8 @@ export function values({ dtype, data }) {
 }
 
 /** Convert a tensor to another data type. @param {Tensor} from @param {string} dtype @returns {Tensor} */
-export const cast = (from, dtype) => (from.dtype === dtype ? from : tensor(from.dtype === "int64" ? from.data : values(from), from.shape, dtype));
+export const cast = (from, dtype) =>
+  from.dtype === dtype ? from : tensor(from.dtype === "int64" ? from.data : values(from), from.shape, dtype);
 
 /** Return a tensor's bytes. @param {Tensor} tensor @returns {Uint8Array} */
 export const bytesOf = ({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
@@ -96,12 +121,19 @@ export const bytesOf = ({ data }) => new Uint8Array(data.buffer, data.byteOffset
 /** Say a tensor's type and shape: "float32 2 × 3". @param {Tensor} tensor @returns {string} */
 export const describe = ({ dtype, shape }) => `${dtype} ${shape.length ? shape.join(" × ") : "scalar"}`;
 
-/** Return a nested list of numbers (int64 too) as JSON writes it: NaN and infinities are texts. @param {Tensor} from @returns {any} */
+/**
+ * Return a nested list of numbers (int64 too) as JSON writes it: NaN and infinities are texts.
+ * @param {Tensor} from
+ * @returns {any}
+ */
 export function toNested(from) {
   const flat = values(from);
   const one = (value) => (from.dtype === "bool" ? Boolean(value) : Number.isFinite(value) ? value : String(value));
   let at = 0;
-  const build = (axis) => (axis === from.shape.length ? one(shortest(flat[at++], from.dtype)) : Array.from({ length: from.shape[axis] }, () => build(axis + 1)));
+  const build = (axis) =>
+    axis === from.shape.length
+      ? one(shortest(flat[at++], from.dtype))
+      : Array.from({ length: from.shape[axis] }, () => build(axis + 1));
   return build(0);
 }
 
@@ -110,7 +142,8 @@ function shortest(value, dtype) {
   if (dtype === "float64" || !isFloat(dtype) || !Number.isFinite(value)) return value;
   for (let digits = 1; digits < 10; digits += 1) {
     const brief = Number(value.toPrecision(digits));
-    if (dtype === "float32" ? Math.fround(brief) === value : fromHalf(halfBits(brief, dtype), dtype) === value) return brief;
+    if (dtype === "float32" ? Math.fround(brief) === value : fromHalf(halfBits(brief, dtype), dtype) === value)
+      return brief;
   }
   return value;
 }
@@ -137,7 +170,19 @@ function flatten(nested) {
   return { numbers, shape };
 }
 
-const NAMES = { nan: NaN, inf: Infinity, "+inf": Infinity, "-inf": -Infinity, infinity: Infinity, "+infinity": Infinity, "-infinity": -Infinity, "∞": Infinity, "-∞": -Infinity, true: 1, false: 0 };
+const NAMES = {
+  nan: NaN,
+  inf: Infinity,
+  "+inf": Infinity,
+  "-inf": -Infinity,
+  infinity: Infinity,
+  "+infinity": Infinity,
+  "-infinity": -Infinity,
+  "∞": Infinity,
+  "-∞": -Infinity,
+  true: 1,
+  false: 0,
+};
 
 /** What stands for a cell that is empty. */
 export const EMPTY = "·";
@@ -163,14 +208,31 @@ export function parse(text) {
   const trimmed = text.trim();
   if (trimmed === "") throw new ParseError("There are no numbers yet.");
   if (trimmed.startsWith("[")) return parseJson(trimmed);
-  const rows = trimmed.split(/[\n;]/).map((line) => line.trim()).filter(Boolean).map((line) => line.split(/\s*[,\t]\s*|\s+/).filter(Boolean));
-  if (rows.length > 1 && rows[0].every((word) => /^["A-Za-z_]/.test(word) && !(word.toLowerCase() in NAMES))) rows.shift();
+  const rows = trimmed
+    .split(/[\n;]/)
+    .map((line) => line.trim())
+    .filter(Boolean)
+    .map((line) => line.split(/\s*[,\t]\s*|\s+/).filter(Boolean));
+  if (rows.length > 1 && rows[0].every((word) => /^["A-Za-z_]/.test(word) && !(word.toLowerCase() in NAMES)))
+    rows.shift();
   const numbers = [];
   rows.forEach((row, line) => {
-    if (row.length !== rows[0].length) throw new ParseError(`Row ${line} has ${row.length} values, the first has ${rows[0].length}.`, numbers.length, line);
+    if (row.length !== rows[0].length)
+      throw new ParseError(
+        `Row ${line} has ${row.length} values, the first has ${rows[0].length}.`,
+        numbers.length,
+        line,
+      );
     row.forEach((word) => numbers.push(toNumber(word, numbers.length)));
   });
-  const shape = rows.length > 1 ? (rows[0].length > 1 ? [rows.length, rows[0].length] : [rows.length]) : numbers.length > 1 ? [numbers.length] : [];
+  const shape =
+    rows.length > 1
+      ? rows[0].length > 1
+        ? [rows.length, rows[0].length]
+        : [rows.length]
+      : numbers.length > 1
+        ? [numbers.length]
+        : [];
   return { numbers, shape, integers: !/[.e]|nan|inf|∞/i.test(trimmed) };
 }
 
@@ -184,7 +246,12 @@ function parseJson(text) {
   return { ...flatten(nested), integers: !/[.e]|nan|inf/i.test(text) };
 }
 
-/** Write a tensor as people type it: rows by lines, JSON beyond two axes. @param {Tensor} from @param {string} between rows @returns {string} */
+/**
+ * Write a tensor as people type it: rows by lines, JSON beyond two axes.
+ * @param {Tensor} from
+ * @param {string} between rows
+ * @returns {string}
+ */
 export function toText(from, between = "\n") {
   const nested = toNested(from);
   if (sizeOf(from.shape) === 0) return JSON.stringify(nested);
@@ -193,11 +260,17 @@ export function toText(from, between = "\n") {
     // One value of one axis would read as a scalar.
     return from.shape[0] === 1 ? JSON.stringify(nested) : [nested].flat().map(toWord).join(" ");
   }
-  return from.shape[0] === 1 || from.shape[1] === 1 ? JSON.stringify(nested) : nested.map((row) => row.map(toWord).join(" ")).join(between);
+  return from.shape[0] === 1 || from.shape[1] === 1
+    ? JSON.stringify(nested)
+    : nested.map((row) => row.map(toWord).join(" ")).join(between);
 }
 const toWord = (value) => (value === "Infinity" ? "inf" : value === "-Infinity" ? "-inf" : String(value));
 
-/** Return the tensor as JSON takes it, its elements in base64. @param {Tensor} from @returns {{data_type: string, shape: number[], data: string}} */
+/**
+ * Return the tensor as JSON takes it, its elements in base64.
+ * @param {Tensor} from
+ * @returns {{data_type: string, shape: number[], data: string}}
+ */
 export function toBase64(from) {
   const bytes = bytesOf(from);
   let text = "";
@@ -212,19 +285,36 @@ export function fromBase64({ data_type: dtype, shape, data }) {
 }
 
 const NPY = {
-  "|b1": "bool", "|u1": "uint8", "|i1": "int8", "<i2": "int16", "<i4": "int32", "<i8": "int64", "<f2": "float16", "<f4": "float32", "<f8": "float64", "<V2": "bfloat16", "|V2": "bfloat16",
-  "<u2": Uint16Array, "<u4": Uint32Array, "<u8": BigUint64Array,
+  "|b1": "bool",
+  "|u1": "uint8",
+  "|i1": "int8",
+  "<i2": "int16",
+  "<i4": "int32",
+  "<i8": "int64",
+  "<f2": "float16",
+  "<f4": "float32",
+  "<f8": "float64",
+  "<V2": "bfloat16",
+  "|V2": "bfloat16",
+  "<u2": Uint16Array,
+  "<u4": Uint32Array,
+  "<u8": BigUint64Array,
 };
 
 /** Read a .npy file; unsigned types that the server lacks become int64. @param {ArrayBuffer} buffer @returns {Tensor} */
 export function readNpy(buffer) {
   const head = new Uint8Array(buffer, 0, Math.min(12, buffer.byteLength));
-  if (head.length < 10 || String.fromCharCode(...head.subarray(1, 6)) !== "NUMPY") throw new ParseError("This is no .npy file.");
+  if (head.length < 10 || String.fromCharCode(...head.subarray(1, 6)) !== "NUMPY")
+    throw new ParseError("This is no .npy file.");
   const view = new DataView(buffer);
   const [length, from] = head[6] === 1 ? [view.getUint16(8, true), 10] : [view.getUint32(8, true), 12];
   const header = new TextDecoder().decode(new Uint8Array(buffer, from, length));
   const descr = /'descr':\s*'([^']+)'/.exec(header)?.[1] ?? "";
-  const shape = (/'shape':\s*\(([^)]*)\)/.exec(header)?.[1] ?? "").split(",").map((each) => each.trim()).filter(Boolean).map(Number);
+  const shape = (/'shape':\s*\(([^)]*)\)/.exec(header)?.[1] ?? "")
+    .split(",")
+    .map((each) => each.trim())
+    .filter(Boolean)
+    .map(Number);
   const kind = NPY[descr];
   if (!kind) throw new ParseError(`The data type "${descr}" is not supported: use a little-endian number type.`);
   const bytes = buffer.slice(from + length);
@@ -257,7 +347,13 @@ export function writeNpy(from) {
   return result;
 }
 
-/** Return how many units in the last place two results differ by. @param {number} value @param {number} reference @param {string} dtype of the value @returns {number} */
+/**
+ * Return how many units in the last place two results differ by.
+ * @param {number} value
+ * @param {number} reference
+ * @param {string} dtype of the value
+ * @returns {number}
+ */
 export function ulps(value, reference, dtype) {
   if (Object.is(value, reference) || value === reference) return 0;
   const size = Math.abs(reference);
