@@ -233,12 +233,12 @@ function Pictures({ shown, byName, picked, at, setAt, onSettle }) {
   const sentence = sentenceOf(labels, traces, xs);
   const { axis } = COORDINATES[coordinate];
   const write = (n) => short(n, 3);
-  const common = { xs, xRange: [xs[0], xs.at(-1)], formatX: write, formatY: write, cursor: at, onCursor: (i) => i !== null && setAt(i) };
+  const say = (index) => `x = ${short(xs[index])}: ${traces.map((each, i) => `${labels[i]} ${cell(each.values?.[index])}, derivative ${cell(each.derivative?.[index])}`).join("; ")}`;
+  const common = { xs, xRange: [xs[0], xs.at(-1)], formatX: write, formatY: write, cursor: at, onCursor: (i) => i !== null && setAt(i), say };
   const cuts = [["loss", top.cut], ["derivative", bottom.cut]].flatMap(([what, cut]) => (cut.length ? [`${what} ${list(cut)}`] : []));
   const name = `curves-${coordinate}`;
   const head = ["x", ...labels, ...labels.map((label) => `derivative of ${label}`)];
   const rows = (show) => xs.map((x, i) => [x, ...traces.map((each) => show(each.values?.[i])), ...traces.map((each) => show(each.derivative?.[i]))]);
-  const told = traces.map((each, i) => `${labels[i]} ${cell(each.values?.[at])}, derivative ${cell(each.derivative?.[at])}`).join("; ");
   return html`<div class="stack" ref=${root}>
     <h2 class="visually-hidden">What is drawn</h2>
     <p class="sentence">${sentence}</p>
@@ -251,7 +251,7 @@ function Pictures({ shown, byName, picked, at, setAt, onSettle }) {
     <figure class="figure"><header><h3>Derivative</h3><span class="small quiet">${axis}</span></header>
       <${LinePlot} ...${common} lines=${derivatives} shades=${shades.map((each) => ({ ...each, word: "" }))} height=${HEIGHTS.derivative} yRange=${bottom.range} label="Derivative over ${axis}." /></figure>
     <label class="row" style=${{ flexWrap: "nowrap" }}><b>x</b>
-      <input type="range" class="grow" min="0" max=${xs.length - 1} step="1" value=${at} aria-valuetext="x = ${short(xs[at])}: ${told}" onInput=${(event) => setAt(Number(event.target.value))} onChange=${onSettle} /></label>
+      <input type="range" class="grow" min="0" max=${xs.length - 1} step="1" value=${at} aria-valuetext=${say(at)} onInput=${(event) => setAt(Number(event.target.value))} onChange=${onSettle} /></label>
     ${cuts.length > 0 && html`<p class="hint">Outside of the picture: ${list(cuts)}. The tables have every value.</p>`}
     <${Readout} labels=${labels} traces=${traces} xs=${xs} at=${at} />
     <${LazyTwin} head=${head} rows=${() => rows(cell).map(([x, ...rest]) => [short(x, 4), ...rest])} />

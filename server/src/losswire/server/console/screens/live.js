@@ -215,13 +215,14 @@ const clock = (time) => new Date(time * 1000).toTimeString().slice(0, 8);
 function Picture({ picture, times, range, marks, hover, onHover }) {
   const { title, lines, write, note } = picture;
   const at = hover === null ? times.length - 1 : Math.min(hover, times.length - 1);
-  const text = lines.map((each) => `${each.label} ${write(each.values[at] ?? null)}`).join(" · ");
+  const textAt = (index) => lines.map((each) => `${each.label} ${write(each.values[index] ?? null)}`).join(" · ");
+  const text = textAt(at);
   const top = Math.max(0, ...lines.flatMap((each) => each.values.filter((n) => n !== null)));
   return html`<figure class="figure">
     <header style=${{ flexWrap: "nowrap" }}><h2 class="nowrap">${title}</h2><span class="small quiet clip" title=${note}>${hover === null ? note : clock(times[at])}</span></header>
     <div class="key" style=${{ columnGap: "12px", rowGap: "0", overflow: "hidden", height: "32px", alignContent: "flex-start" }} title=${text}>${lines.map((each, i) => html`<span key=${each.label} class="nowrap">${lines.length > 1 && html`<${LineKey} index=${i} />`}${each.label} <b style=${{ color: "var(--ink)" }}>${write(each.values[at] ?? null)}</b></span>`)}</div>
     <${LinePlot} xs=${times} lines=${lines} height=${HEIGHT} xRange=${range} yRange=${[0, top > 0 ? top * (marks.length ? 1.4 : 1.15) : 1]} shades=${marks} xSteps=${TIME_STEPS} ySteps=${picture.isBytes ? BYTE_STEPS : null}
-      formatX=${clock} formatY=${picture.axis ?? write} cursor=${hover === null ? null : at} onCursor=${onHover} label="${title}: ${text}." />
+      formatX=${clock} formatY=${picture.axis ?? write} cursor=${hover === null ? null : at} onCursor=${onHover} say=${(index) => `${clock(times[index])}: ${textAt(index)}`} label="${title}: ${text}." />
     <${LazyTwin} name="${title}: the numbers" head=${["time", ...lines.map((each) => each.label)]} rows=${() => times.map((time, i) => [clock(time), ...lines.map((each) => write(each.values[i] ?? null))]).reverse()} />
   </figure>`;
 }

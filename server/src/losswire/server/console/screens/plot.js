@@ -1,7 +1,7 @@
 /** Lines over a shared axis: what Curves and Live draw with. */
 
 import { Axes, hue, linear, Twin } from "../lib/charts.js";
-import { html, useMemo, useState, useWidth } from "../lib/dom.js";
+import { announce, html, useMemo, useState, useWidth } from "../lib/dom.js";
 
 /**
  * @typedef {{label: string, values: (number|null)[]}} Line null where it has no value
@@ -54,9 +54,9 @@ const STEPS = { ArrowLeft: -1, ArrowRight: 1, PageUp: 20, PageDown: -20, Home: -
 /**
  * A chart of lines. The cursor belongs to the caller, so that charts share it.
  * @param {{xs: number[], lines: Line[], height: number, label: string, xRange: [number, number], yRange: [number, number], shades?: Shade[], xLabel?: string,
- *   formatX: (n: number) => string, formatY: (n: number) => string, xSteps?: number[], ySteps?: number[], cursor: number|null, onCursor: (index: number|null) => void}} props
+ *   formatX: (n: number) => string, formatY: (n: number) => string, xSteps?: number[], ySteps?: number[], cursor: number|null, onCursor: (index: number|null) => void, say: (index: number) => string}} props `say`: what is under the cursor, in words
  */
-export function LinePlot({ xs, lines, height, label, xRange, yRange, shades = [], xLabel, formatX, formatY, xSteps, ySteps, cursor, onCursor }) {
+export function LinePlot({ xs, lines, height, label, xRange, yRange, shades = [], xLabel, formatX, formatY, xSteps, ySteps, cursor, onCursor, say }) {
   const [ref, width] = useWidth();
   const base = height - BOTTOM;
   const scale = (low, high, from, to, steps) => Object.assign(linear(low, high, from, to), steps && { ticks: (most) => ticksOf(low, high, steps, most) });
@@ -76,7 +76,9 @@ export function LinePlot({ xs, lines, height, label, xRange, yRange, shades = []
     if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     const from = cursor ?? (step > 0 ? -1 : xs.length);
-    onCursor(Math.min(Math.max(from + step * (event.shiftKey ? 10 : 1), 0), xs.length - 1));
+    const index = Math.min(Math.max(from + step * (event.shiftKey ? 10 : 1), 0), xs.length - 1);
+    onCursor(index);
+    announce(say(index));
   };
   // What lies outside of the range is cut at the frame.
   return html`<div class="plot" ref=${ref}><svg width=${width} height=${height} role="img" tabindex="0" aria-label="${label} Arrow keys move the cursor." style=${{ touchAction: "pan-y" }}

@@ -261,14 +261,17 @@ function SliceTables({ figures }) {
     actions=${names.length > 1 && html`<${Segments} small label="Slices by" value=${by} options=${names} onChange=${choose} />`} />`;
 }
 
+/** Beside a number that ends at the right. */
+const APART = { paddingLeft: "24px" };
+
 /** The rows that lose most. */
-function Worst({ rows, names }) {
+function Worst({ rows, names, of }) {
   if (!rows?.length) return null;
   const columns = Object.keys(rows[0].labels ?? {});
-  return html`<section class="figure"><header><h3>Worst rows</h3></header><div class="table-wrap" tabindex="0" role="region" aria-label="Worst rows"><table><thead><tr><th scope="col">id</th><th scope="col">partition</th><th class="num" scope="col">row</th>
-    ${names.map((name) => html`<th class="num" scope="col" key=${name}>${name || "loss"}</th>`)}${columns.map((each) => html`<th scope="col" key=${each}>${each}</th>`)}</tr></thead>
+  return html`<section class="figure"><header><h3>Worst rows</h3></header><div class="table-wrap" tabindex="0" role="region" aria-label=${of ? `Worst rows of ${of}` : "Worst rows"}><table><thead><tr><th scope="col">id</th><th scope="col">partition</th><th class="num" scope="col">row</th>
+    ${names.map((name) => html`<th class="num" scope="col" key=${name}>${name || "loss"}</th>`)}${columns.map((each) => html`<th scope="col" key=${each} style=${APART}>${each}</th>`)}</tr></thead>
     <tbody>${rows.map((each) => html`<tr key=${`${each.partition} ${each.row}`}><td>${each.id ?? "–"}</td><td>${each.partition || "–"}</td><td class="num">${each.row}</td>
-      ${names.map((name, i) => html`<td class="num" key=${name} title=${exact(number(each.values[i]))}>${short(number(each.values[i]), 5)}</td>`)}${columns.map((name) => html`<td key=${name}>${each.labels[name]}</td>`)}</tr>`)}</tbody></table></div></section>`;
+      ${names.map((name, i) => html`<td class="num" key=${name} title=${exact(number(each.values[i]))}>${short(number(each.values[i]), 5)}</td>`)}${columns.map((name) => html`<td key=${name} style=${APART}>${each.labels[name]}</td>`)}</tr>`)}</tbody></table></div></section>`;
 }
 
 const Fact = ({ name, children, title }) => html`<div><dt>${name}</dt><dd title=${title}>${children}</dd></div>`;
@@ -313,7 +316,7 @@ function Detail({ id }) {
     ${parts.map(({ name, figures }) => html`<${Facts} key=${name} name=${name} figures=${figures} />`)}
     ${(summary.differences ?? []).filter(({ sentence }) => sentence !== summary.sentence).map((each) => html`<p class="sentence" key=${each.first + each.second}>${each.sentence}</p>`)}
     <${Distribution} parts=${parts} />
-    ${parts.map(({ name, figures }, i) => html`<div class="stack" key=${name}>${name && html`<h2><span aria-hidden="true" style=${{ color: hue(i).color }}>${hue(i).marker} </span>${name}</h2>`}<${SliceTables} figures=${figures} /><${Worst} rows=${figures.worst} names=${names} /></div>`)}
+    ${parts.map(({ name, figures }, i) => html`<div class="stack" key=${name}>${name && html`<h2><span aria-hidden="true" style=${{ color: hue(i).color }}>${hue(i).marker} </span>${name}</h2>`}<${SliceTables} figures=${figures} /><${Worst} rows=${figures.worst} names=${names} of=${name} /></div>`)}
     <${Origin} run=${run} summary=${summary} />
     ${isDeleting && html`<${Deletion} run=${run} onClose=${() => setDeleting(false)} onDeleted=${() => navigate("runs")} />`}`;
 }
