@@ -15,7 +15,7 @@ from losswire.server.errors import (
     WrongMediaTypeError,
 )
 from losswire.server.http.body import Body, check_size
-from losswire.server.http.json_text import load, parsed_bytes
+from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
 from losswire.server.http.multipart import Part, read_parts
 from losswire.server.http.services import Services
 from losswire.server.memory.budget import Reservation
@@ -114,7 +114,8 @@ class Call:
     async def parse(self, text: bytes) -> Any:  # noqa: ANN401 (likewise)
         """Parse JSON, off the event loop when it is long."""
         self.hold(parsed_bytes(text))
-        return await self.work(partial(load, text))
+        with self.services.evaluator.budget.hold(parser_bytes(text)):
+            return await self.work(partial(load, text))
 
     async def work(self, function: Callable[[], ResultT]) -> ResultT:
         """Return what a function returns; off the event loop when the body is long."""

@@ -22,6 +22,12 @@ from losswire.server.memory.residents import TENANT
 from losswire.server.pipeline.encode import Encoded
 from losswire.wire import TensorSpec, Violation
 
+_COPIES: Final[Mapping[str, int]] = {
+    "list": thresholds.HTTP_LIST_COPIES,
+    "base64": thresholds.HTTP_BASE64_COPIES,
+}
+"""Memory of an answer in JSON, in multiples of its tensors, by encoding."""
+
 _REQUEST: Final = "request"
 """The name of the part that holds the request's JSON."""
 
@@ -41,7 +47,7 @@ async def evaluate(call: Call) -> Answer:
     size = result_bytes(encoded)
     if call.accepts(MULTIPART):
         return _multipart_result(encoded)
-    call.hold(size * thresholds.HTTP_ANSWER_COPIES)
+    call.hold(size * _COPIES[read.encoding])
     answer = partial(_json_result, encoded, read.encoding)
     return answer() if size < thresholds.HTTP_OFF_LOOP_BYTES else await asyncio.to_thread(answer)
 

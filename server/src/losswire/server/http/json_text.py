@@ -71,8 +71,13 @@ def _depth(text: bytes) -> int:
 
 
 def parsed_bytes(text: bytes) -> int:
-    """Return the most memory that the values of a JSON text may take, in bytes."""
+    """Return the most memory that the values of a JSON text take, in bytes."""
     numbers = text.count(b",") + text.count(b":")
     containers = text.count(b"[") + text.count(b"{")
     texts = text.count(b'"') // 2
     return len(text) + numbers * 40 + containers * 120 + texts * 60
+
+
+def parser_bytes(text: bytes) -> int:
+    """Return the memory that parsing a JSON text takes besides its values, in bytes."""
+    return len(text) * thresholds.JSON_PARSER_COPIES

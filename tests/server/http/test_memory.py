@@ -1,0 +1,46 @@
+"""What is reserved for JSON is what it takes."""
+
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
+from losswire.server.http.tensors import Reading, read_tensor
+
+_COUNT = 50_000
+
+
+def _list(item: Callable[[int], str]) -> bytes:
+    return f"[{','.join(item(each) for each in range(_COUNT))}]".encode()
+
+
+TEXTS = {
+    "short numbers": _list(lambda _: "1.5"),
+    "long numbers": _list(lambda _: "1.23456789012345"),
+    "integers": _list(str),
+    "rows of two": _list(lambda _: "[1.5,2.5]"),
+    "empty lists": _list(lambda _: "[]"),
+    "empty objects": _list(lambda _: "{}"),
+    "objects": _list(lambda _: '{"a":1}'),
+    "texts for numbers": _list(lambda _: '"NaN"'),
+    "texts": _list(lambda each: f'"text{each}"'),
+    "names": ("{" + ",".join(f'"{each}":1' for each in range(_COUNT)) + "}").encode(),
+    "eight axes": _list(lambda _: "[[[[[[1.5]]]]]]"),
+    "one long text": f'["{"x" * _COUNT * 9}"]'.encode(),
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_reading_json_stays_within_what_was_reserved(text: bytes) -> None:
+    """The peak while a text is parsed and becomes a tensor is below the reservation."""
+    reserved = parsed_bytes(text) + parser_bytes(text)
+    tracemalloc.start()
+    try:
+        content = load(text)
+        read_tensor(content, "x", ("float32", "float32"), Reading(lambda _: None))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= reserved
+    assert reserved <= 5 * peak
