@@ -2,7 +2,7 @@
 import { number } from "./api.js";
 import { ECDF, Figure, Forest, Histogram, Strip } from "./charts.js";
 import { color, cx, html, Segments, toast, useEffect, useRef, useState, useWindow } from "./dom.js";
-import { ask, gradients } from "./evaluation.js";
+import { anytimeInterval, ask, gradients, headline, start } from "./evaluation.js";
 import { exportCsv, exportJson, exportPage, exportPicture } from "./export.js";
 import { compact, count, exact, percent, short, signed, withInterval } from "./numbers.js";
 import { list, plural } from "./words.js";
@@ -333,6 +333,16 @@ export function Calibration({ bins, name }) {
       ${full.map((each) => html`<g key=${each.confidence} stroke="var(--c0)" fill="var(--c0)"><title>${`${plural(each.n, "row")}: sure of ${percent(each.confidence, 3)}, right in ${percent(each.right, 3)}`}</title>
         <path d="M${x(each.confidence)} ${y(each.interval[0])}V${y(each.interval[1])}" stroke-width="1.5" /><circle cx=${x(each.confidence)} cy=${y(each.right)} r=${3 + 5 * Math.sqrt(each.n / total)} fill-opacity="0.6" /></g>`)}
     </svg></div></${Figure}>`;
+}
+
+/** What may be said of an evaluation that was stopped. @param {{session: any, summary: any}} props */
+export function Stopped({ session, summary }) {
+  const figures = headline(summary);
+  const of = { count: figures.count, mean: number(figures.mean), standard_error: number(figures.standard_error) };
+  const [low, high] = anytimeInterval(of, session.data.rows);
+  const what = summary.differences ? `the difference ${figures.first} minus ${figures.second}` : "the mean";
+  return html`<div class="note warning"><p><b>Stopped after ${count(session.done)} of ${plural(session.data.rows, "row")}.</b> The pieces came in drawn order, so that they are like the rest. Whoever watches and stops when it looks good needs a wider interval: ${what} is ${withInterval(of.mean, low, high)} however often one looked.</p>
+    <p class="row"><button type="button" class="button small" onClick=${() => start()}>Evaluate all rows</button></p></div>`;
 }
 
 /** The buttons that take a result along. @param {{element: () => HTMLElement, title: string, name: string, value: any, table: () => {head: string[], rows: any[][]}, rows?: () => Promise<void>}} props */

@@ -4,7 +4,7 @@ import { Forest, Sparkline, StackedBar } from "../lib/charts.js";
 import { announce, Empty, Failure, Field, html, Select, Skeleton, useAsync, useEffect, useRef } from "../lib/dom.js";
 import { openSample, start, useSession } from "../lib/evaluation.js";
 import { count, exact, percent, pValue, short, withInterval } from "../lib/numbers.js";
-import { Distribution, Exports, Filters, filters, LOOK, lookOf, Rows, Slices, useFacts, useLive, useView, WIDE } from "../lib/results.js";
+import { Distribution, Exports, Filters, filters, LOOK, lookOf, Rows, Slices, Stopped, useFacts, useLive, useView, WIDE } from "../lib/results.js";
 import { href, useQuery } from "../lib/state.js";
 import { list, plural } from "../lib/words.js";
 
@@ -33,6 +33,14 @@ function sidesOf(session, runs) {
   return [...own, ...kept];
 }
 
+/** Return the last runs, and those that the address names, however old. */
+async function loadRuns(keys, signal) {
+  const { runs } = await get("/v1/runs", { query: { page_size: 100 }, signal });
+  const named = keys.filter((key) => key && !key.startsWith("page:")).map((key) => decodeURIComponent(key.split(":")[0]));
+  const missing = [...new Set(named)].filter((id) => !runs.some((each) => each.run_id === id));
+  return [...runs, ...await Promise.all(missing.map((id) => get(`/v1/runs/${encodeURIComponent(id)}`, { signal })))];
+}
+
 /** Return the sides that the address names; without names, two that were compared in one pass. */
 function chosenSides(sides, state) {
   const find = (key) => sides.find((each) => each.key === key) ?? sides.find((each) => key && encodeURIComponent(each.run) === key);
@@ -46,7 +54,7 @@ export default function Compare() {
   const [state, set] = useLive(...useQuery(DEFAULTS));
   const session = useSession();
   const { value: losses } = useLosses();
-  const runs = useAsync((signal) => get("/v1/runs", { query: { page_size: 100 }, signal }).then((all) => all.runs), []);
+  const runs = useAsync((signal) => loadRuns([state.a, state.b], signal), [state.a, state.b]);
   const sides = sidesOf(session, runs.value ?? []);
   const { a, b } = chosenSides(sides, state);
   const example = async () => {
@@ -61,9 +69,12 @@ export default function Compare() {
     tried.current = true;
     example();
   }, [losses]);
-  if (runs.busy && !session.result) return html`<div class="screen"><header><h1>Compare</h1></header><${Skeleton} height=${240} /></div>`;
+  if (runs.busy && !runs.value && !session.result) return html`<div class="screen"><header><h1>Compare</h1></header><${Skeleton} height=${240} /></div>`;
   const choose = (key) => (value) => set({ [key]: value, brush: "", slices: [], pick: [], by: "" }, true);
   const options = (other) => sides.filter((each) => each !== other).map((each) => [each.key, each.label]);
+  // A server without a store has no runs, which is no mistake unless one is asked for.
+  const failed = runs.error && [state.a, state.b].some((key) => key && !key.startsWith("page:"));
+  if (failed) return html`<div class="screen"><header><h1>Compare</h1></header><${Failure} error=${runs.error} onRetry=${runs.again} /></div>`;
   return html`<div class="screen"><header><h1>Compare</h1>${b && html`<div class="row"><button type="button" class="button" onClick=${() => set({ a: b.key, b: a.key, brush: "", slices: [] }, true)}>Swap</button></div>`}</header>
     ${!b ? html`<${Nothing} alone=${a} onExample=${losses && example} busy=${session.status === "running" || session.status === "reading"} />` : html`
       <div class="grid" data-no-export>
@@ -222,6 +233,8 @@ function Result({ first, second, session, state, set }) {
       <p class="quiet" title=${exact(of.mean)}>${first.summary.loss}, ${minus} over ${plural(of.count, "row")}; 95 % interval${of.clustered ? " by clusters" : ""}; ${pValue(of.p)}.${of.small ? " Too few rows for the normal law: the interval is narrower than it should be." : ""}</p>
       ${linked && session.history.length > 1 && session.names.length === 2 && html`<div class="row small quiet">Interval as rows came <${Sparkline} values=${session.history.map((each) => each.mean)} low=${session.history.map((each) => each.low)} high=${session.history.map((each) => each.high)} label="How the interval of the difference shrank" /></div>`}
       <${Pairing} of=${of} first=${first} second=${second} /></section>
+    ${linked && session.status === "stopped" && html`<${Stopped} session=${session} summary=${first.summary} />`}
+    ${linked && session.status === "running" && html`<p class="note">So far ${count(session.done)} of ${plural(session.data.rows, "row")}.</p>`}
     ${linked && html`<${Filters} look=${look} view=${view} state=${state} set=${set} noun="difference" />`}
     <div class="grid" style=${WIDE}><${Means} first=${first} second=${second} /><${Outcomes} of=${of} view=${look && filters(look) ? view : null} first=${first} second=${second} /></div>
     <div class="grid" style=${WIDE}>

@@ -3,11 +3,11 @@ import { number, ROOT, useLosses, useServer } from "../lib/api.js";
 import { Sparkline } from "../lib/charts.js";
 import { announce, cx, Dialog, download, Failure, Field, html, Select, Skeleton, toast, useEffect, useRef, useState, useWindow } from "../lib/dom.js";
 import {
-  anytimeInterval, ask, candidateNames, choose, faults, fits, guess, headline, open, openSample, rowInputs, saveRun, start, stop, takesRows, useSession,
+  ask, candidateNames, choose, faults, fits, guess, open, openSample, rowInputs, saveRun, start, stop, takesRows, useSession,
 } from "../lib/evaluation.js";
 import { exportCsv } from "../lib/export.js";
 import { bytes, count, duration, exact, percent, short, withInterval } from "../lib/numbers.js";
-import { Calibration, Distribution, Exports, Filters, filters, liftRows, LOOK, lookOf, rate, Rows, Slices, standing, useFacts, useLive, useView, WIDE } from "../lib/results.js";
+import { Calibration, Distribution, Exports, Filters, filters, liftRows, LOOK, lookOf, rate, Rows, Slices, standing, Stopped, useFacts, useLive, useView, WIDE } from "../lib/results.js";
 import { href, useQuery } from "../lib/state.js";
 import { list, plural } from "../lib/words.js";
 
@@ -160,7 +160,7 @@ function Setup({ session, losses, onFiles, set, open: unfolded }) {
     ${!shown ? html`<p class="small quiet">${chosen.join(" · ")}</p>` : html`<div class="grid">
       <div class="stack"><${Field} label="Loss" hint=${info.summary}>${(own) => html`<${Select} ...${own} value=${form.loss} options=${losses.filter(takesRows).map(({ name }) => name)} onChange=${(loss) => { set({ loss }); change(guess(columns, losses, loss)); }} />`}</${Field}>
         <${Options} info=${info} form=${form} change=${change} /></div>
-      <div class="stack"><${Candidates} input=${varying} form=${form} change=${change} options=${pickable(varying.name)} wrong=${wrong[varying.name]} />
+      <div class="stack"><${Candidates} input=${varying} form=${form} columns=${columns} change=${change} options=${pickable(varying.name)} wrong=${wrong[varying.name]} />
         ${others.map(({ name, description, required }) => html`<${Field} key=${name} label=${name} hint=${description} wrong=${wrong[name]}>${(own) => html`
           <${Select} ...${own} value=${form.inputs[name] ?? ""} options=${[["", required ? "choose a column" : "none"], ...pickable(name)]} onChange=${(column) => change({ inputs: { ...form.inputs, [name]: column } })} />`}</${Field}>`)}</div>
       <div class="stack"><${SliceChoice} columns=${columns} form=${form} change=${change} />
@@ -171,15 +171,18 @@ function Setup({ session, losses, onFiles, set, open: unfolded }) {
 }
 
 /** The columns of the first input: several are compared. */
-function Candidates({ input, form, change, options, wrong }) {
+function Candidates({ input, form, columns, change, options, wrong }) {
   const put = (at, column) => change({ candidates: form.candidates.map((each, place) => (place === at ? column : each)).filter(Boolean) });
   const names = candidateNames(form.candidates);
   const free = options.filter(([name]) => !form.candidates.includes(name));
   const all = form.candidates.length ? form.candidates : [""];
+  // Predictions of another model have the same shape, and are not what something else is.
+  const shape = (name) => String(columns.find((each) => each.name === name)?.shape);
+  const next = free.find(([name]) => shape(name) === shape(all[0]) && ![...Object.values(form.inputs), form.ids, form.weights, form.clusters].includes(name));
   return html`<div class="stack tight">${all.map((column, at) => html`<${Field} key=${column + at} label=${all.length > 1 ? `${input.name} of ${names[at]}` : input.name} hint=${at === all.length - 1 ? input.description : ""} wrong=${at === 0 ? wrong : ""}>${(own) => html`
       <${Select} ...${own} value=${column} options=${[["", all.length > 1 ? "leave out" : "choose a column"], ...options.filter(([name]) => name === column || free.some(([other]) => other === name))]}
         onChange=${(name) => (column ? put(at, name) : change({ candidates: [name].filter(Boolean) }))} />`}</${Field}>`)}
-    ${free.length > 0 && form.candidates.length > 0 && form.candidates.length < 8 && html`<button type="button" class="button small" onClick=${() => change({ candidates: [...form.candidates, free[0][0]] })}>Compare with another column</button>`}</div>`;
+    ${next && form.candidates.length < 8 && html`<button type="button" class="button small" onClick=${() => change({ candidates: [...form.candidates, next[0]] })}>Compare with another column</button>`}</div>`;
 }
 
 const SliceChoice = ({ columns, form, change }) => {
@@ -272,16 +275,6 @@ function Headline({ session, figures, title }) {
     ${status === "done" && html`<p class="small quiet">${plural(done, "row")} in ${duration(Number(seconds.toPrecision(2)))}, ${rate(done, seconds)}</p>`}
     ${status === "stopped" && html`<${Stopped} session=${session} summary=${result.summary} />`}
   </section>`;
-}
-
-/** What may be said of an evaluation that was stopped. */
-function Stopped({ session, summary }) {
-  const figures = headline(summary);
-  const of = { count: figures.count, mean: number(figures.mean), standard_error: number(figures.standard_error) };
-  const [low, high] = anytimeInterval(of, session.data.rows);
-  const what = summary.differences ? `the difference ${figures.first} minus ${figures.second}` : "the mean";
-  return html`<div class="note warning"><p><b>Stopped after ${count(session.done)} of ${plural(session.data.rows, "row")}.</b> The pieces came in drawn order, so that they are like the rest. Whoever watches and stops when it looks good needs a wider interval: ${what} is ${withInterval(of.mean, low, high)} however often one looked.</p>
-    <p class="row"><button type="button" class="button small" onClick=${() => start()}>Evaluate all rows</button></p></div>`;
 }
 
 function spread(figures) {
