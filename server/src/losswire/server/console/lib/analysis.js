@@ -1,7 +1,7 @@
 /** What an answer says: the share of each row, the interval of the mean, and one sentence. */
 import { percent, short } from "./numbers.js";
 import { capital, list, plural } from "./words.js";
-import { isFloat, sizeOf, ulps, values } from "./tensors.js";
+import { isFloat, sizeOf, ulps, valueAt, values } from "./tensors.js";
 
 /** Return the indices of the n-th element of a shape. @param {number} at @param {number[]} shape @returns {number[]} */
 export function indexOf(at, shape) {
@@ -92,14 +92,13 @@ function classesAt(answer, at) {
   const axis = logits.shape.length > 1 ? 1 : 0;
   const stride = sizeOf(logits.shape.slice(axis + 1));
   const start = axis ? Math.floor(at / stride) * logits.shape[1] * stride + (at % stride) : 0;
-  const all = values(logits);
-  const row = Array.from({ length: logits.shape[axis] }, (_, index) => all[start + index * stride]);
+  const row = Array.from({ length: logits.shape[axis] }, (_, index) => valueAt(logits, start + index * stride));
   const most = Math.max(...row);
   const sum = row.reduce((total, each) => total + Math.exp(each - most), 0);
   return row.map((each) => Math.exp(each - most) / sum);
 }
 
-const at = (one, index) => (one ? values(one)[one.data.length === 1 ? 0 : index] : NaN);
+const at = (one, index) => (one ? valueAt(one, one.data.length === 1 ? 0 : index) : NaN);
 const sigmoid = (value) => 1 / (1 + Math.exp(-value));
 
 function classReason(answer, index) {
@@ -167,8 +166,9 @@ export function sentenceOf(answer) {
   if (numbers.length === 0) return "There are no values.";
   if (numbers.some((each) => !Number.isFinite(each))) return oddSentence(numbers, shape, model.inputs);
   const top = numbers.reduce((best, each, index) => (each > numbers[best] ? index : best), 0);
+  const least = numbers.reduce((best, each) => Math.min(best, each), Infinity);
   if (model.loss.kind === "activation")
-    return `The outputs lie between ${short(Math.min(...numbers))} and ${short(numbers[top])}; the largest is at ${nameOf(top, shape)}.`;
+    return `The outputs lie between ${short(least)} and ${short(numbers[top])}; the largest is at ${nameOf(top, shape)}.`;
   const total = numbers.reduce((sum, each) => sum + each, 0);
   let reason = "";
   try {

@@ -270,20 +270,22 @@ export function Histogram({
         stroke-dasharray=${hue(index).dash} />`)}
       ${brush && html`<rect x=${x(brush[0])} y="8" width=${Math.max(1, x(brush[1]) - x(brush[0]))}
         height=${height - BOTTOM - 8} fill="var(--accent)" fill-opacity="0.16" stroke="var(--accent)" />`}
-      <${Marks} marks=${marks} x=${x} low=${low} high=${high} height=${height} />
+      <${Marks} marks=${marks} x=${x} low=${low} high=${high} width=${width} height=${height} />
     </svg></div>
   </${Figure}>`;
 }
 
 /** Upright lines with a word, such as quantiles. */
-const Marks = ({ marks, x, low, high, height }) =>
+const Marks = ({ marks, x, low, high, width, height }) =>
   marks
     .filter((each) => each.x >= low && each.x <= high)
-    .map(
-      (each, index) => html`<g key=${each.label}>
-  <path d="M${x(each.x)} 8V${height - BOTTOM}" stroke="var(--ink)" stroke-dasharray="2 2" />
-    <text class="mark-text" x=${x(each.x) + 4} y=${18 + (index % 3) * 14}>${each.label}</text></g>`,
-    );
+    .map((each, index) => {
+      const late = x(each.x) > width - 72;
+      return html`<g key=${each.label}>
+        <path d="M${x(each.x)} 8V${height - BOTTOM}" stroke="var(--ink)" stroke-dasharray="2 2" />
+        <text class="mark-text" x=${x(each.x) + (late ? -4 : 4)} y=${18 + (index % 3) * 14}
+          text-anchor=${late ? "end" : "start"}>${each.label}</text></g>`;
+    });
 
 /**
  * The share of weight at or below each value, from the same buckets.
@@ -325,7 +327,7 @@ export function ECDF({
         stroke-width="2" stroke-dasharray=${hue(index).dash} />`)}
       ${brush && html`<rect x=${x(brush[0])} y="8" width=${Math.max(1, x(brush[1]) - x(brush[0]))}
         height=${height - BOTTOM - 8} fill="var(--accent)" fill-opacity="0.16" />`}
-      <${Marks} marks=${marks} x=${x} low=${low} high=${high} height=${height} />
+      <${Marks} marks=${marks} x=${x} low=${low} high=${high} width=${width} height=${height} />
     </svg></div>
   </${Figure}>`;
 }

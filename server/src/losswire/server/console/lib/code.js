@@ -133,15 +133,17 @@ function python(model) {
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function curl(model) {
-  const large = largeOf(model);
-  if (!large.length)
-    return `curl --silent ${url("v1/evaluate")} \\\n  --header 'Content-Type: application/json' \\\n  --data ${quoted(pretty(requestOf(model)))}\n`;
-  const request = requestOf(model);
-  for (const [path] of large) {
-    if (path === "sample_weight") delete request.sample_weight;
-    else delete request.inputs[path.slice(7)];
+  const large = largeOf(model).map(([path]) => path);
+  const command = `curl --silent ${url("v1/evaluate")} \\\n`;
+  if (!large.length) {
+    const body = quoted(pretty(requestOf(model)));
+    return `${command}  --header 'Content-Type: application/json' \\\n  --data ${body}\n`;
   }
-  return `curl --silent ${url("v1/evaluate")} \\\n  --form ${quoted(`request=${pretty(request)};type=application/json`)} \\\n${large.map(([path]) => `  --form ${path}=@${path.replace("inputs.", "")}.npy`).join(" \\\n")}\n`;
+  const inputs = Object.fromEntries(Object.entries(model.inputs).filter(([name]) => !large.includes(`inputs.${name}`)));
+  const rest = { ...model, inputs, weight: large.includes("sample_weight") ? null : model.weight };
+  const request = quoted(`request=${pretty(requestOf(rest))};type=application/json`);
+  const files = large.map((path) => `  --form ${path}=@${path.replace("inputs.", "")}.npy`);
+  return `${command}  --form ${request} \\\n${files.join(" \\\n")}\n`;
 }
 
 function grpcurl(model) {

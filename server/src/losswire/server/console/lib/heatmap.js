@@ -86,37 +86,41 @@ function writeCell(pen, value, fill, x, y) {
 }
 
 /** Draw large matrices pixel by pixel: a pixel shows the cell of the largest magnitude under it. */
-function drawPixels(pen, { values, rows, cols, shade, wide, tall, ratio }) {
-  const [across, down] = [
-    Math.max(1, Math.round(Math.min(cols, wide * ratio))),
-    Math.max(1, Math.round(Math.min(rows, tall * ratio))),
-  ];
+function drawPixels(pen, { values, rows, cols, shade, most, low, high, signed, wide, tall, ratio }) {
+  const across = Math.max(1, Math.round(Math.min(cols, wide * ratio)));
+  const down = Math.max(1, Math.round(Math.min(rows, tall * ratio)));
   const picture = new ImageData(across, down);
   const grey = channels(color("--mark"));
+  // A colour for each step of the scale, because a shade a pixel is too slow.
+  const [from, to] = signed ? [-most, most] : [low, high];
+  const steps = Array.from({ length: 512 }, (_, step) => shade(from + ((to - from) * step) / 511));
+  const stepOf = (value) => Math.min(511, Math.max(0, Math.round(((value - from) / (to - from || 1)) * 511)));
   for (let y = 0; y < down; y += 1) {
+    const [top, bottom] = span(y, rows, down);
     for (let x = 0; x < across; x += 1) {
-      let worst = 0;
-      for (
-        let row = Math.floor((y * rows) / down);
-        row < Math.max(Math.floor(((y + 1) * rows) / down), Math.floor((y * rows) / down) + 1);
-        row += 1
-      ) {
-        for (
-          let col = Math.floor((x * cols) / across);
-          col < Math.max(Math.floor(((x + 1) * cols) / across), Math.floor((x * cols) / across) + 1);
-          col += 1
-        ) {
-          const value = values[row * cols + col];
-          if (!(Math.abs(value) <= Math.abs(worst))) worst = value;
+      const [left, right] = span(x, cols, across);
+      let worst = values[top * cols + left];
+      for (let row = top; row < bottom; row += 1) {
+        for (let at = row * cols + left; at < row * cols + right; at += 1) {
+          if (!(Math.abs(values[at]) <= Math.abs(worst))) worst = values[at];
         }
       }
-      picture.data.set([...(Number.isNaN(worst) ? grey : shade(worst)), 255], (y * across + x) * 4);
+      const fill = Number.isNaN(worst) ? grey : steps[stepOf(worst)];
+      const place = (y * across + x) * 4;
+      for (let channel = 0; channel < 3; channel += 1) picture.data[place + channel] = fill[channel];
+      picture.data[place + 3] = 255;
     }
   }
   const small = Object.assign(document.createElement("canvas"), { width: across, height: down });
   small.getContext("2d").putImageData(picture, 0, 0);
   pen.imageSmoothingEnabled = false;
   pen.drawImage(small, 0, 0, wide, tall);
+}
+
+/** Return the cells under a pixel: from the first to before the last. */
+function span(pixel, cells, pixels) {
+  const first = Math.floor((pixel * cells) / pixels);
+  return [first, Math.max(first + 1, Math.floor(((pixel + 1) * cells) / pixels))];
 }
 
 function draw(canvas, { values, rows, cols, facts, signed, wide, tall, norms, at }) {
@@ -127,7 +131,7 @@ function draw(canvas, { values, rows, cols, facts, signed, wide, tall, norms, at
   pen.scale(ratio, ratio);
   const shade = shades(signed, signed ? facts.most : facts.high, facts.low);
   const [w, h] = [wide / cols, tall / rows];
-  if (w < 3 || h < 3) drawPixels(pen, { values, rows, cols, shade, wide, tall, ratio });
+  if (w < 3 || h < 3) drawPixels(pen, { ...facts, values, rows, cols, shade, signed, wide, tall, ratio });
   else {
     const gap = Math.min(w, h) > 8 ? 1 : 0;
     for (let index = 0; index < rows * cols; index += 1) {
@@ -157,15 +161,12 @@ function draw(canvas, { values, rows, cols, facts, signed, wide, tall, norms, at
 }
 
 function drawNorms(pen, norms, left, wide, h) {
-  const most = Math.max(1e-300, ...norms.filter(Number.isFinite));
+  const most = norms.reduce((best, each) => (Number.isFinite(each) ? Math.max(best, each) : best), 1e-300);
+  const gap = h < 4 ? 0 : Math.min(2, h * 0.15);
+  const [mark, bad] = [color("--mark"), color("--bad")];
   norms.forEach((norm, row) => {
-    pen.fillStyle = color(Number.isFinite(norm) ? "--mark" : "--bad");
-    pen.fillRect(
-      left,
-      row * h + Math.min(2, h * 0.15),
-      Number.isFinite(norm) ? (norm / most) * wide : wide,
-      Math.max(0.5, h - Math.min(4, h * 0.3)),
-    );
+    pen.fillStyle = Number.isFinite(norm) ? mark : bad;
+    pen.fillRect(left, row * h + gap, Number.isFinite(norm) ? (norm / most) * wide : wide, Math.max(1, h - 2 * gap));
   });
 }
 

@@ -33,7 +33,7 @@ export function short(value, digits = 4) {
   if (text) return text;
   if (value === 0) return "0";
   const exponent = Math.floor(Math.log10(Math.abs(value)));
-  if (exponent < -4 || exponent > 8) return minus(value.toExponential(Math.max(0, digits - 2)).replace("e+", "e"));
+  if (exponent < -4 || exponent > 8) return minus(value.toExponential(Math.max(0, digits - 2)).replace(/(\.\d*?)0+e/, "$1e").replace(".e", "e").replace("e+", "e"));
   return fixed(Number(value.toPrecision(digits)), Math.max(0, digits - 1 - exponent))
     .replace(/(\.\d*?)0+$/, "$1")
     .replace(/\.$/, "");

@@ -108,8 +108,12 @@ export function tensor(numbers, shape, dtype = "float32") {
 /** Return a tensor's values as numbers. @param {Tensor} tensor @returns {Float64Array} */
 export function values({ dtype, data }) {
   if (dtype.endsWith("float16")) return Float64Array.from(data, (bits) => fromHalf(bits, dtype));
-  return Float64Array.from(data, Number);
+  return dtype === "int64" ? Float64Array.from(data, Number) : new Float64Array(data);
 }
+
+/** Return one value of a tensor as a number. @param {Tensor} tensor @param {number} index @returns {number} */
+export const valueAt = ({ dtype, data }, index) =>
+  dtype.endsWith("float16") ? fromHalf(data[index], dtype) : Number(data[index]);
 
 /** Convert a tensor to another data type. @param {Tensor} from @param {string} dtype @returns {Tensor} */
 export const cast = (from, dtype) =>
@@ -146,12 +150,6 @@ function shortest(value, dtype) {
       return brief;
   }
   return value;
-}
-
-/** Make a tensor of an answer's nested list. @param {any} nested @param {string} dtype @returns {Tensor} */
-export function fromNested(nested, dtype = "float32") {
-  const { numbers, shape } = flatten(nested);
-  return tensor(numbers, shape, dtype);
 }
 
 function flatten(nested) {
@@ -280,7 +278,9 @@ export function toBase64(from) {
 
 /** Read a tensor of an answer in base64. @param {{data_type: string, shape: number[], data: string}} from @returns {Tensor} */
 export function fromBase64({ data_type: dtype, shape, data }) {
-  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const text = atob(data);
+  const bytes = new Uint8Array(text.length);
+  for (let at = 0; at < bytes.length; at += 1) bytes[at] = text.charCodeAt(at);
   return { dtype, shape: shape.map(Number), data: new KINDS[dtype].array(bytes.buffer) };
 }
 
