@@ -11,7 +11,7 @@ from tests.support.browser import Serving, Tab, browsing, serving, tab_of
 @pytest.fixture(scope="session")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A server process with the console, metrics and a store of its own."""
-    with serving(str(tmp_path_factory.mktemp("console") / "state")) as server:
+    with serving("--store", str(tmp_path_factory.mktemp("console") / "state")) as server:
         yield server
 
 

@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,8 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+
+from tests.support.doors import Doors, open_doors
 
 CHROMIUM: Final = shutil.which("chromium")
 
@@ -46,7 +46,6 @@ _FLAGS: Final = (
     "--mute-audio",
     "--font-render-hinting=none",
 )
-_GREETINGS: Final = ("listening on ", "http on ", "metrics on ")
 _PATIENCE_MS: Final = 20_000
 
 
@@ -55,13 +54,8 @@ def needs_browser() -> pytest.MarkDecorator:
     return pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="needs Debian's chromium")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Serving:
-    """The addresses of a server: HOST:PORT."""
-
-    grpc: str
-    http: str
-    metrics: str
+class Serving(Doors):
+    """A server process whose console is looked at."""
 
     @property
     def origin(self) -> str:
@@ -74,23 +68,10 @@ class Serving:
 
 
 @contextmanager
-def serving(store: str = "none", *arguments: str) -> Iterator[Serving]:
+def serving(*arguments: str) -> Iterator[Serving]:
     """Start a server with the console and metrics on free ports; SIGTERM ends it."""
-    command = [sys.executable, "-m", "losswire.server", "serve", "--device", "cpu"]
-    command += ["--threads", "1", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
-    command += ["--metrics", "127.0.0.1:0", "--store", store, "--log-level", "warning"]
-    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            lines = [process.stdout.readline().strip() for _ in _GREETINGS]
-            for line, greeting in zip(lines, _GREETINGS, strict=True):
-                assert line.startswith(greeting), f"the server wrote {lines}"
-            addresses = [line.rpartition(" ")[2] for line in lines]
-            yield Serving(grpc=addresses[0], http=addresses[1], metrics=addresses[2])
-        finally:
-            process.terminate()
-            status = process.wait(timeout=60)
-        assert status == 0, f"the server ended with status {status}"
+    with open_doors("--log-level", "warning", *arguments) as doors:
+        yield Serving(doors.grpc, doors.http, doors.metrics)
 
 
 @contextmanager
