@@ -1,9 +1,12 @@
 """The console: the static files of the folder `console`, which is shipped with the server."""
 
+import gzip
 import hashlib
 import re
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +32,16 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z
 _INLINE: Final = re.compile(rb"<script[^>]*type=\"importmap\"[^>]*>(.*?)</script>", re.DOTALL)
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One file as it is sent."""
+
+    data: bytes
+    compressed: bytes
+    tag: str
+    policy: str
+
+
 async def get_console(call: Call) -> Answer:
     """Send the console's page."""
     return _send(call, "index.html")
@@ -45,19 +58,39 @@ def _send(call: Call, name: str) -> Answer:
     # No name that begins with a dot, and none with an empty or absolute part.
     if not _NAME.fullmatch(name) or file.suffix not in _TYPES or not file.is_file():
         raise UnknownPathError(f"/console/{name}")
-    data = file.read_bytes()
-    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    state = file.stat()
+    found = _read(file, state.st_mtime_ns, state.st_size)
+    packs = "gzip" in call.headers.get("accept-encoding", "")
+    # The two forms of a file are two representations, each with its own tag.
+    tag = f'"{found.tag}-gzip"' if packs else f'"{found.tag}"'
     headers = {
         "etag": tag,
+        "vary": "accept-encoding",
         "cache-control": "no-cache",
-        "content-security-policy": _policy(data if file.suffix == ".html" else b""),
+        "content-security-policy": found.policy,
         "referrer-policy": "no-referrer",
         "cross-origin-opener-policy": "same-origin",
     }
     media_type = _TYPES[file.suffix]
     if tag in call.headers.get("if-none-match", "").replace("W/", "").split(", "):
         return Answer(status=304, media_type=media_type, headers=headers)
-    return Answer(media_type=media_type, body=(data,), headers=headers)
+    if packs:
+        headers["content-encoding"] = "gzip"
+    body = found.compressed if packs else found.data
+    return Answer(media_type=media_type, body=(body,), headers=headers)
+
+
+@lru_cache(maxsize=64)
+def _read(file: Path, changed: int, size: int) -> _File:
+    """Read a file and compress it, once for each of its versions."""
+    del changed, size  # they are the version
+    data = file.read_bytes()
+    return _File(
+        data=data,
+        compressed=gzip.compress(data, mtime=0),
+        tag=hashlib.sha256(data).hexdigest()[:32],
+        policy=_policy(data if file.suffix == ".html" else b""),
+    )
 
 
 def _policy(page: bytes) -> str:
