@@ -1,5 +1,5 @@
 // One evaluation: from columns of a file to a summary of the server. Evaluate and Compare share it.
-import { multipart, post, Problem, readMultipart, send } from "./api.js";
+import { multipart, number, post, Problem, readMultipart, send } from "./api.js";
 import { useEffect, useState } from "./dom.js";
 
 /** @typedef {import("./worker.js").Plan} Plan */
@@ -365,13 +365,16 @@ export async function start() {
 /** Take a merged answer into the session. */
 function noted(kept, began) {
   const seconds = (performance.now() - began) / 1000;
-  const figures = headline(kept.summary);
-  const point = { rows: kept.rows, mean: figures.mean, low: figures.interval[0], high: figures.interval[1] };
+  const { mean, interval: [low, high] } = headline(kept.summary);
+  const point = { rows: kept.rows, mean, low, high };
   change({ result: kept, done: kept.rows, seconds, history: [...session.history, point], decided: decided(kept.summary, session.data.rows) });
 }
 
-/** Return the figures that are watched: of a comparison, the first difference. @param {any} summary @returns {any} */
-export const headline = (summary) => summary.differences?.[0] ?? summary;
+/** Return the figures that are watched, as numbers: of a comparison, the first difference. @param {any} summary @returns {any} */
+export function headline(summary) {
+  const found = summary.differences?.[0] ?? summary;
+  return { ...found, mean: number(found.mean), standard_error: number(found.standard_error), interval: found.interval.map(number) };
+}
 
 /**
  * Return an interval that may be looked at after every piece: whoever stops when it looks good still

@@ -338,10 +338,9 @@ export function Calibration({ bins, name }) {
 /** What may be said of an evaluation that was stopped. @param {{session: any, summary: any}} props */
 export function Stopped({ session, summary }) {
   const figures = headline(summary);
-  const of = { count: figures.count, mean: number(figures.mean), standard_error: number(figures.standard_error) };
-  const [low, high] = anytimeInterval(of, session.data.rows);
+  const [low, high] = anytimeInterval(figures, session.data.rows);
   const what = summary.differences ? `the difference ${figures.first} minus ${figures.second}` : "the mean";
-  return html`<div class="note warning"><p><b>Stopped after ${count(session.done)} of ${plural(session.data.rows, "row")}.</b> The pieces came in drawn order, so that they are like the rest. Whoever watches and stops when it looks good needs a wider interval: ${what} is ${withInterval(of.mean, low, high)} however often one looked.</p>
+  return html`<div class="note warning"><p><b>Stopped after ${count(session.done)} of ${plural(session.data.rows, "row")}.</b> The pieces came in drawn order, so that they are like the rest. Whoever watches and stops when it looks good needs a wider interval: ${what} is ${withInterval(figures.mean, low, high)} however often one looked.</p>
     <p class="row"><button type="button" class="button small" onClick=${() => start()}>Evaluate all rows</button></p></div>`;
 }
 
