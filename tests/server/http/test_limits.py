@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from losswire.server import thresholds
 from losswire.server.app import App
+from losswire.server.http import limits
 from losswire.server.settings import MIB
 from tests.support.inside import CLOSED, PATIENCE, Gate, serving_app, until
 from tests.support.raw_http import Dialer
@@ -44,7 +44,7 @@ def _run(body: Callable[[App, Dialer, Gate], Awaitable[None]], **changes: Any) -
 
 def test_a_header_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first header, and one after an answer, have a deadline."""
-    monkeypatch.setattr(thresholds, "HTTP_HEADER_SECONDS", _SOON)
+    monkeypatch.setattr(limits, "HTTP_HEADER_SECONDS", _SOON)
 
     async def body(_: App, dial: Dialer, __: Gate) -> None:
         silent, begun, again = await dial.several(3)
@@ -85,7 +85,7 @@ def test_what_is_not_http_is_refused() -> None:
 
 def test_five_hundred_slow_senders_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bodies that hardly come end with 504; meanwhile health and evaluations are answered."""
-    monkeypatch.setattr(thresholds, "HTTP_BODY_GRACE_SECONDS", 3.0)
+    monkeypatch.setattr(limits, "HTTP_BODY_GRACE_SECONDS", 3.0)
 
     async def body(app: App, dial: Dialer, gate: Gate) -> None:
         slow = await dial.several(500)
@@ -104,7 +104,7 @@ def test_five_hundred_slow_senders_are_cut(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_pause_in_a_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was sent before, a part has to come in time."""
-    monkeypatch.setattr(thresholds, "HTTP_BODY_IDLE_SECONDS", _SOON)
+    monkeypatch.setattr(limits, "HTTP_BODY_IDLE_SECONDS", _SOON)
 
     async def body(_: App, dial: Dialer, __: Gate) -> None:
         wire = await dial.open()
@@ -130,7 +130,7 @@ def test_a_flood_of_fragments_is_refused() -> None:
 
 def test_connections_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """One connection too many is closed at once; when another ends, there is room."""
-    monkeypatch.setattr(thresholds, "HTTP_MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(limits, "HTTP_MAX_CONNECTIONS", 3)
 
     async def body(_: App, dial: Dialer, __: Gate) -> None:
         wires = await dial.several(3)
@@ -159,7 +159,7 @@ async def _refused(dial: Dialer) -> bool:
 
 def test_a_caller_who_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that nobody reads does not keep its memory."""
-    monkeypatch.setattr(thresholds, "HTTP_SEND_SECONDS", _SOON)
+    monkeypatch.setattr(limits, "HTTP_SEND_SECONDS", _SOON)
     elements = 3_000_000
 
     async def body(app: App, dial: Dialer, _: Gate) -> None:

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import suppress
 from typing import Any
 
-from losswire.server import thresholds
 from losswire.server.errors import ExpiredError, OverLimitError
+from losswire.server.http import limits
 from losswire.server.memory.budget import Reservation
 
 Receive = Callable[[], Awaitable[Any]]
@@ -57,14 +57,14 @@ class Body:
 
     async def _next(self, waited: float) -> tuple[bytes, bool]:
         """Return the next part, and whether more follow."""
-        allowed = thresholds.HTTP_BODY_GRACE_SECONDS
-        allowed += self.received_bytes / thresholds.HTTP_BODY_BYTES_PER_SECOND
-        patience = min(allowed - waited, thresholds.HTTP_BODY_IDLE_SECONDS)
+        allowed = limits.HTTP_BODY_GRACE_SECONDS
+        allowed += self.received_bytes / limits.HTTP_BODY_BYTES_PER_SECOND
+        patience = min(allowed - waited, limits.HTTP_BODY_IDLE_SECONDS)
         try:
             async with asyncio.timeout(patience):
                 message = await self._receive()
         except TimeoutError:
-            rate = thresholds.HTTP_BODY_BYTES_PER_SECOND
+            rate = limits.HTTP_BODY_BYTES_PER_SECOND
             text = f"the body did not arrive in time; at least {rate} bytes a second are expected"
             raise ExpiredError(text) from None
         if message["type"] != "http.request":
@@ -94,7 +94,7 @@ class Body:
         if self.ended or "expect" in self.headers:
             return
         with suppress(CallerGoneError, ExpiredError, TimeoutError):
-            async with asyncio.timeout(thresholds.HTTP_DISCARD_SECONDS):
+            async with asyncio.timeout(limits.HTTP_DISCARD_SECONDS):
                 async for _ in self.parts():
                     pass
 

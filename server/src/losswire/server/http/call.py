@@ -8,12 +8,12 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from losswire.server import thresholds
 from losswire.server.errors import (
     InvalidEvaluationError,
     MalformedMessageError,
     WrongMediaTypeError,
 )
+from losswire.server.http import limits
 from losswire.server.http.body import Body, check_size
 from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
 from losswire.server.http.multipart import Part, read_parts
@@ -69,10 +69,10 @@ class Call:
             return parse_qsl(
                 self._query_string.decode("latin-1"),
                 keep_blank_values=True,
-                max_num_fields=thresholds.MAX_QUERY_FIELDS,
+                max_num_fields=limits.MAX_QUERY_FIELDS,
             )
         except ValueError:
-            message = f"the query has more than {thresholds.MAX_QUERY_FIELDS} parameters"
+            message = f"the query has more than {limits.MAX_QUERY_FIELDS} parameters"
             raise MalformedMessageError(message) from None
 
     @property
@@ -119,7 +119,7 @@ class Call:
 
     async def work(self, function: Callable[[], ResultT]) -> ResultT:
         """Return what a function returns; off the event loop when the body is long."""
-        if self.body.received_bytes < thresholds.HTTP_OFF_LOOP_BYTES:
+        if self.body.received_bytes < limits.HTTP_OFF_LOOP_BYTES:
             return function()
         return await asyncio.to_thread(function)
 
@@ -142,7 +142,7 @@ class Call:
 
 def max_body_bytes(services: Services) -> int:
     """Return the most bytes of a body that is not JSON: a share of the budget."""
-    return services.settings.memory_budget_bytes // thresholds.HTTP_BODIES_IN_BUDGET
+    return services.settings.memory_budget_bytes // limits.HTTP_BODIES_IN_BUDGET
 
 
 def as_object(content: object, field: str = "body") -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _deadline(headers: Mapping[str, str]) -> float:
     text = headers.get("losswire-timeout-ms")
     if text is None:
         return float("inf")
-    if not text.isdecimal() or not text.isascii() or len(text) > thresholds.MAX_TIMEOUT_DIGITS:
+    if not text.isdecimal() or not text.isascii() or len(text) > limits.MAX_TIMEOUT_DIGITS:
         rule = "must be a whole number of milliseconds"
         raise InvalidEvaluationError([Violation("Losswire-Timeout-Ms", rule)])
     return time.monotonic() + int(text) / 1000

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from losswire.server import thresholds
 from losswire.server.catalogue.record import LossRecord
 from losswire.server.errors import InvalidEvaluationError
+from losswire.server.http import limits
 from losswire.server.http.answer import Answer, json_answer
 from losswire.server.http.call import Call, as_object
 from losswire.server.http.evaluation_json import Read, read_evaluation
@@ -23,8 +23,8 @@ from losswire.server.pipeline.encode import Encoded
 from losswire.wire import TensorSpec, Violation
 
 _COPIES: Final[Mapping[str, int]] = {
-    "list": thresholds.HTTP_LIST_COPIES,
-    "base64": thresholds.HTTP_BASE64_COPIES,
+    "list": limits.HTTP_LIST_COPIES,
+    "base64": limits.HTTP_BASE64_COPIES,
 }
 """Memory of an answer in JSON, in multiples of its tensors, by encoding."""
 
@@ -49,7 +49,7 @@ async def evaluate(call: Call) -> Answer:
         return _multipart_result(encoded)
     call.hold(size * _COPIES[read.encoding])
     answer = partial(_json_result, encoded, read.encoding)
-    return answer() if size < thresholds.HTTP_OFF_LOOP_BYTES else await asyncio.to_thread(answer)
+    return answer() if size < limits.HTTP_OFF_LOOP_BYTES else await asyncio.to_thread(answer)
 
 
 async def _request_of(call: Call, parts: Mapping[str, Part]) -> dict[str, Any]:

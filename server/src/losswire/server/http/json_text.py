@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from losswire.server import thresholds
 from losswire.server.errors import MalformedMessageError, OverLimitError
+from losswire.server.http import limits
 
 NONFINITE: Final[Mapping[str, float]] = {
     "NaN": math.nan,
@@ -51,7 +51,7 @@ def load(text: bytes) -> Any:  # noqa: ANN401 (likewise)
 
     Raises MalformedMessageError when it is none, and OverLimitError when it is nested too deeply.
     """
-    deepest = thresholds.MAX_JSON_DEPTH
+    deepest = limits.MAX_JSON_DEPTH
     # Brackets inside of strings count for nothing; they are rare enough to look twice.
     if _depth(text) > deepest and _depth(_STRING.sub(b"", text)) > deepest:
         message = f"the JSON is nested more than {deepest} deep"
@@ -80,4 +80,4 @@ def parsed_bytes(text: bytes) -> int:
 
 def parser_bytes(text: bytes) -> int:
     """Return the memory that parsing a JSON text takes besides its values, in bytes."""
-    return len(text) * thresholds.JSON_PARSER_COPIES
+    return len(text) * limits.JSON_PARSER_COPIES

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from losswire.server import thresholds
 from losswire.server.errors import InvalidEvaluationError, MalformedMessageError
+from losswire.server.http import limits
 from losswire.wire import Violation
 
 _END_OF_HEADER: Final = b"\r\n\r\n"
@@ -50,8 +50,8 @@ def _spans(body: bytes | bytearray, dashes: bytes) -> list[tuple[int, int]]:
         if start < at + 2 or body[at : start - 2].strip(b" \t") or stop < 0:
             raise MalformedMessageError("the multipart body ends before its last boundary")
         spans.append((start, max(stop, start)))
-        if len(spans) > thresholds.MAX_PARTS:
-            message = f"the multipart body has more than {thresholds.MAX_PARTS} parts"
+        if len(spans) > limits.MAX_PARTS:
+            message = f"the multipart body has more than {limits.MAX_PARTS} parts"
             raise MalformedMessageError(message)
         at = stop + len(delimiter)
     return spans
@@ -59,7 +59,7 @@ def _spans(body: bytes | bytearray, dashes: bytes) -> list[tuple[int, int]]:
 
 def _part(body: bytes | bytearray, start: int, stop: int) -> Part:
     """Read the header of a part."""
-    end = body.find(_END_OF_HEADER, start - 2, min(stop, start + thresholds.MAX_PART_HEADER_BYTES))
+    end = body.find(_END_OF_HEADER, start - 2, min(stop, start + limits.MAX_PART_HEADER_BYTES))
     if end < 0:
         raise MalformedMessageError("a part of the multipart body has no header, or a long one")
     # Names are UTF-8 in a header whose other bytes mean nothing.

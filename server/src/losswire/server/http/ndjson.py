@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 from functools import partial
 from typing import Any, Final
 
-from losswire.server import thresholds
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.errors import InvalidEvaluationError, MalformedMessageError, OverLimitError
+from losswire.server.http import limits
 from losswire.server.http.call import Call, as_object
 from losswire.server.http.columns import (
     Columns,
@@ -53,7 +53,7 @@ class Lines:
         while not self._ended or self._pending:
             if self._ended:
                 yield self._taken(len(self._pending))
-            elif len(self._pending) >= thresholds.NDJSON_BLOCK_BYTES and (
+            elif len(self._pending) >= limits.NDJSON_BLOCK_BYTES and (
                 (stop := self._pending.rfind(b"\n")) >= 0
             ):
                 block = self._taken(stop)
@@ -70,7 +70,7 @@ class Lines:
             return
         self._pending += part
         self._held.raise_to(len(self._pending))
-        if len(self._pending) > self._longest + thresholds.NDJSON_BLOCK_BYTES:
+        if len(self._pending) > self._longest + limits.NDJSON_BLOCK_BYTES:
             message = f"a line is longer than {self._longest} bytes"
             raise OverLimitError(message)
 

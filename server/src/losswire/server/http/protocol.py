@@ -6,15 +6,15 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from losswire.server import thresholds
 from losswire.server.errors import MalformedMessageError
+from losswire.server.http import limits
 from losswire.server.http.problems import problem_answer
 from losswire.server.http.sending import CutError
 from losswire.server.rpc.request_id import new_request_id
 
 _UNREADABLE: Final = (
     "this is not HTTP/1.1, its header is longer than "
-    f"{thresholds.HTTP_HEADER_BYTES} bytes, or its body comes in too small fragments"
+    f"{limits.HTTP_HEADER_BYTES} bytes, or its body comes in too small fragments"
 )
 
 
@@ -24,7 +24,7 @@ class Connection(H11Protocol):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:  # noqa: ANN401 (uvicorn's)
         """Begin without a timer."""
         super().__init__(*arguments, **keywords)
-        self.conn = _Parser(h11.SERVER, thresholds.HTTP_HEADER_BYTES)
+        self.conn = _Parser(h11.SERVER, limits.HTTP_HEADER_BYTES)
         self._application = self.app
         self.app = self._run
         self._header_timer: asyncio.TimerHandle | None = None
@@ -32,7 +32,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse a connection beyond the most; wait for the header of the first request."""
-        if len(self.connections) >= thresholds.HTTP_MAX_CONNECTIONS:
+        if len(self.connections) >= limits.HTTP_MAX_CONNECTIONS:
             transport.abort()
             return
         super().connection_made(transport)
@@ -61,7 +61,7 @@ class Connection(H11Protocol):
         super().on_response_complete()
         if self._flush_timer is not None:
             self._flush_timer.cancel()
-        self._flush_timer = self.loop.call_later(thresholds.HTTP_SEND_SECONDS, self._cut_unread)
+        self._flush_timer = self.loop.call_later(limits.HTTP_SEND_SECONDS, self._cut_unread)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be read with a problem, and close."""
@@ -94,9 +94,7 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def _start_header_timer(self) -> None:
-        self._header_timer = self.loop.call_later(
-            thresholds.HTTP_HEADER_SECONDS, self.transport.abort
-        )
+        self._header_timer = self.loop.call_later(limits.HTTP_HEADER_SECONDS, self.transport.abort)
 
     def _cut_unread(self) -> None:
         """Cut a connection whose caller has not read the answer that was written to it."""
@@ -115,9 +113,9 @@ class _Parser(h11.Connection):
         """Return the next event; RemoteProtocolError for too many fragments."""
         event = super().next_event()
         if isinstance(event, h11.Request):
-            self._fragments_left = thresholds.HTTP_FREE_FRAGMENTS
+            self._fragments_left = limits.HTTP_FREE_FRAGMENTS
         elif isinstance(event, h11.Data):
-            self._fragments_left += len(event.data) / thresholds.HTTP_FRAGMENT_BYTES - 1
+            self._fragments_left += len(event.data) / limits.HTTP_FRAGMENT_BYTES - 1
             if self._fragments_left < 0:
                 raise h11.RemoteProtocolError("too many fragments")
         return event

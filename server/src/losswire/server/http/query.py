@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from losswire.server import thresholds
 from losswire.server.errors import InvalidRunError, MissingRunError, OverLimitError
+from losswire.server.http import limits
 from losswire.server.http.answer import Answer, json_answer
 from losswire.server.http.call import Call
 from losswire.server.http.route import JSON, Parameter, Route, ref
@@ -60,11 +60,9 @@ async def get_query(call: Call) -> Answer:
             names |= set(run.labels)
             labels = dict(run.labels)
             rows += [(each, labels) for each in await _rows_of(call, run, question, expand)]
-            held.raise_to(len(rows) * thresholds.QUERY_ROW_BYTES)
-            if len(rows) > thresholds.MAX_QUERY_ROWS:
-                message = (
-                    f"there are more than {thresholds.MAX_QUERY_ROWS} rows; ask for fewer runs"
-                )
+            held.raise_to(len(rows) * limits.QUERY_ROW_BYTES)
+            if len(rows) > limits.MAX_QUERY_ROWS:
+                message = f"there are more than {limits.MAX_QUERY_ROWS} rows; ask for fewer runs"
                 raise OverLimitError(message)
     # Numbers that JSON lacks become null: a column of numbers has no texts.
     order = sorted(names)
@@ -123,8 +121,8 @@ async def _runs(call: Call, question: _Question) -> AsyncGenerator[run_service_p
                 yield run
         return
     request, found = question.request, 0
-    request.page_size = thresholds.QUERY_PAGE
-    for _ in range(thresholds.MAX_QUERY_PAGES):
+    request.page_size = limits.QUERY_PAGE
+    for _ in range(limits.MAX_QUERY_PAGES):
         page = await calls_of(call).list(request)
         for run in page.runs:
             if question.begin <= _second(run) <= question.end:

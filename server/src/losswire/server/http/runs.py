@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from losswire.server import thresholds
 from losswire.server.errors import InvalidRunError
+from losswire.server.http import limits
 from losswire.server.http.answer import Answer, json_answer
 from losswire.server.http.call import Call, as_object
 from losswire.server.http.evaluate import record_of
@@ -70,7 +71,7 @@ def list_request(
 
 async def get_run(call: Call) -> Answer:
     """Return a run with its summary, state and header."""
-    size = thresholds.SUMMARY_JSON_COPIES // thresholds.READ_RUN_COPIES
+    size = limits.SUMMARY_JSON_COPIES // thresholds.READ_RUN_COPIES
 
     def use(run: run_service_pb2.Run) -> dict[str, Any]:
         return {

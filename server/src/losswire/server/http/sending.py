@@ -14,7 +14,7 @@ from collections.abc import (
 from contextlib import aclosing
 from typing import Any, Final
 
-from losswire.server import thresholds
+from losswire.server.http import limits
 from losswire.server.http.answer import Answer, Buffer
 from losswire.server.http.body import CallerGoneError
 
@@ -69,7 +69,7 @@ def _start(answer: Answer, request_id: str, *, keeps_alive: bool) -> MutableMapp
 
 async def _send(send: Send, message: MutableMapping[str, Any]) -> None:
     """Send a message, once the caller has read most of those before."""
-    async with asyncio.timeout(thresholds.HTTP_SEND_SECONDS):
+    async with asyncio.timeout(limits.HTTP_SEND_SECONDS):
         await send(message)
 
 
@@ -81,7 +81,7 @@ async def _slices(
         async for part in body:
             yield memoryview(part)
         return
-    size = thresholds.HTTP_SEND_BYTES
+    size = limits.HTTP_SEND_BYTES
     for part in body:
         view = memoryview(part).cast("B")
         for start in range(0, len(view), size):

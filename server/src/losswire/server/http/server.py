@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from losswire.server import thresholds
 from losswire.server.address import Address
+from losswire.server.http import limits
 from losswire.server.http.hosts import OwnHosts
 from losswire.server.http.protocol import Connection
 from losswire.server.http.route import Route
@@ -35,9 +35,9 @@ class HttpServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            h11_max_incomplete_event_size=thresholds.HTTP_HEADER_BYTES,
+            h11_max_incomplete_event_size=limits.HTTP_HEADER_BYTES,
             log_level="error",
-            timeout_keep_alive=thresholds.HTTP_KEEP_ALIVE_SECONDS,
+            timeout_keep_alive=limits.HTTP_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=services.settings.drain_seconds,  # type: ignore[arg-type]
         )
         self._server = _Server(config)

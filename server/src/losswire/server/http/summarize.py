@@ -7,8 +7,8 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
 
-from losswire.server import thresholds
 from losswire.server.errors import InvalidEvaluationError, OverLimitError
+from losswire.server.http import limits
 from losswire.server.http.answer import Answer, json_answer
 from losswire.server.http.arrow import ARROW_STREAM, arrow_batches, check_arrow
 from losswire.server.http.call import Call, as_object
@@ -101,7 +101,7 @@ def _progress(answer: Response) -> dict[str, Any]:
 
 async def _report(call: Call, serialized: bytes) -> dict[str, Any]:
     """Return a report as JSON, made off the event loop."""
-    with call.hold(len(serialized) * thresholds.SUMMARY_JSON_COPIES):
+    with call.hold(len(serialized) * limits.SUMMARY_JSON_COPIES):
         return await asyncio.to_thread(_report_json, serialized)
 
 
@@ -187,7 +187,7 @@ async def merge_states(call: Call) -> Answer:
     if set(content) != {"states"} or not isinstance(states, list) or not states:
         raise InvalidEvaluationError([Violation("states", "must be a list of states in base64")])
     size = sum(len(each) for each in states if isinstance(each, str))
-    call.hold(size * thresholds.SUMMARY_JSON_COPIES)
+    call.hold(size * limits.SUMMARY_JSON_COPIES)
     return json_answer(await asyncio.to_thread(merged_json, states))
 
 

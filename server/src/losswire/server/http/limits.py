@@ -1,0 +1,100 @@
+"""Limits of the HTTP door, and sizes from which another way is faster, as in `thresholds`."""
+
+from typing import Final
+
+_KIB: Final = 1 << 10
+_MIB: Final = 1 << 20
+
+MAX_JSON_DEPTH: Final = 32
+"""Nested arrays and objects of a JSON body. Not measured: a tensor has 8 axes at most."""
+
+HTTP_OFF_LOOP_BYTES: Final = 32 * _KIB
+"""Bytes of a JSON body from which it is parsed in another thread. Not measured: a MiB takes a few
+milliseconds, so that others wait a fraction of one."""
+
+JSON_PARSER_COPIES: Final = 13
+"""Memory that parsing JSON takes besides the values, in multiples of the text. Measured: orjson
+takes 12 (41 MB for 3.4 MB of numbers), and depth is counted in a copy."""
+
+HTTP_LIST_COPIES: Final = 14
+"""Memory that an answer with nested lists takes, in multiples of its tensors. Not measured: a
+number of 4 bytes is one of 32 in Python and about 20 as text; both are there at once."""
+
+HTTP_BASE64_COPIES: Final = 4
+"""The same in base64. Not measured: two texts of 4/3 each."""
+
+HTTP_BODIES_IN_BUDGET: Final = 4
+"""Largest bodies that fit into the memory budget, which holds the evaluation too. Not measured."""
+
+HTTP_BODY_GRACE_SECONDS: Final = 10.0
+"""Seconds in which a body of any size may arrive. Not measured: a slow start of a connection."""
+
+HTTP_BODY_BYTES_PER_SECOND: Final = _KIB
+"""Bytes a second that a body arrives with at least, after the seconds above. Not measured: less
+than any connection that works."""
+
+HTTP_BODY_IDLE_SECONDS: Final = 60.0
+"""Seconds in which a part of a body has to arrive. Not measured: a lost packet is sent again in a
+few."""
+
+HTTP_DISCARD_SECONDS: Final = 2.0
+"""Seconds in which the rest of a refused body is received, so that its caller sees the answer. Not
+measured: 1 GiB on one machine."""
+
+HTTP_HEADER_BYTES: Final = 16 * _KIB
+"""Bytes of the header of an HTTP request. Not measured: gRPC's limit for metadata."""
+
+HTTP_HEADER_SECONDS: Final = 10.0
+"""Seconds in which the header of an HTTP request arrives. Not measured: one packet or two."""
+
+HTTP_KEEP_ALIVE_SECONDS: Final = 75
+"""Seconds that an idle connection stays open. Not measured: longer than the 60 of usual proxies,
+which would otherwise send a request into a connection that is about to end."""
+
+HTTP_MAX_CONNECTIONS: Final = 1024
+"""HTTP connections at a time. Not measured: bounds descriptors; gRPC has as many."""
+
+HTTP_SEND_BYTES: Final = 256 * _KIB
+"""Bytes of an answer that are written at a time. Not measured: a few times the socket's buffer."""
+
+HTTP_FRAGMENT_BYTES: Final = 64
+"""Bytes of a fragment of a chunked body on average, at least. Each takes about 15 us on the event
+loop, whatever it holds, so that a MiB of fragments of one byte would stop it for seconds."""
+
+HTTP_FREE_FRAGMENTS: Final = 256
+"""Fragments of a body that may have any size. Not measured: a writer's small first steps."""
+
+HTTP_SEND_SECONDS: Final = 60.0
+"""Seconds in which a caller reads so many bytes. Not measured: 4 KiB a second."""
+
+MAX_PARTS: Final = 256
+"""Parts of a multipart body. Not measured: an evaluation has 66 tensors at most."""
+
+MAX_PART_HEADER_BYTES: Final = 4 * _KIB
+"""Bytes of the header of one part. Not measured: a name and a file's name."""
+
+NDJSON_BLOCK_BYTES: Final = _MIB
+"""Bytes of JSON lines that become one batch. Not measured: thousands of rows, and a message's
+size."""
+
+SUMMARY_JSON_COPIES: Final = 40
+"""Memory that a state takes as JSON, in multiples of its bytes. Not measured: a bucket has about 11
+bytes in the state, and three Python floats and their text as JSON."""
+
+QUERY_PAGE: Final = 200
+"""Runs of one page that a query reads. Not measured: a query reads many."""
+
+MAX_QUERY_PAGES: Final = 50
+"""Pages that one query reads: the newest 10,000 runs. Not measured."""
+
+MAX_QUERY_ROWS: Final = 100_000
+"""Rows of one query. Not measured: more than a panel of Grafana draws."""
+
+QUERY_ROW_BYTES: Final = 2 * _KIB
+"""Memory of one row of a query and its text. Not measured: 16 columns and the labels."""
+
+MAX_QUERY_FIELDS: Final = 128
+"""Parameters of one query. Not measured: a run has 64 labels at most."""
+
+MAX_TIMEOUT_DIGITS: Final = 12
+"""Digits of a time in milliseconds: 31 years. Not measured."""
