@@ -160,11 +160,11 @@ function writeFindings(found) {
 }
 
 /** One curve: its options and what else is held. */
-function Card({ curve, info, index, traced, isPicked, onPick, onChange, onRemove }) {
+function Card({ curve, info, index, traced, isQuiet, isPicked, onPick, onChange, onRemove }) {
   const templates = { ...defaultTemplates(info), ...curve.fixed };
   const options = info.options.filter((each) => !HIDDEN_OPTIONS.has(each.name));
   const wrongInput = info.inputs.find((each) => wrongOf(traced, each.name));
-  const rest = traced?.error && !info.inputs.some((each) => wrongOf(traced, each.name)) && !options.some((each) => wrongOf(traced, each.name));
+  const rest = traced?.error && !isQuiet && !info.inputs.some((each) => wrongOf(traced, each.name)) && !options.some((each) => wrongOf(traced, each.name));
   return html`<section class="card" aria-label=${labelOf(curve, info)}>
     <header><h2 class="row clip"><${LineKey} index=${index} /><span class="clip" title=${info.summary}>${curve.loss}</span></h2>
       <span class="row"><button type="button" class=${cx("button small", isPicked && "primary")} aria-pressed=${String(isPicked)} onClick=${onPick} title="Shade only what is found on this curve">only this</button>
@@ -299,7 +299,8 @@ export default function Curves() {
   const at = Math.min(cursor ?? nearest(query.x === null ? Math.min(1, to) : Number(query.x)), (shown?.xs ?? xs).length - 1);
   const replace = (i, curve) => change(curves.map((each, k) => (k === i ? curve : each)));
   const switchTo = (on) => {
-    const stay = curves.filter((each) => coordinatesOf(byName.get(each.loss)).includes(on));
+    // What somebody chose stays where it fits; the first picture gives way to that of the other coordinate.
+    const stay = query.losses.length ? curves.filter((each) => coordinatesOf(byName.get(each.loss)).includes(on)) : [];
     const next = stay.length ? stay : STARTERS[on].filter((name) => byName.has(name)).map((loss) => ({ loss, options: {}, fixed: {} }));
     setCursor(null);
     change(next, { on, from: null, to: null, x: null }, true);
@@ -313,7 +314,7 @@ export default function Curves() {
       <p class="hint">x is ${COORDINATES[coordinate].title}</p></div>
     <${Range} from=${from} to=${to} onChange=${(a, b) => { setCursor(null); set({ from: String(a), to: String(b) }); }} />
     ${catalogue ? curves.map((curve, i) => html`<${Card} key=${`${i}${curve.loss}`} curve=${curve} info=${byName.get(curve.loss)} index=${i} traced=${shown?.curves[i]?.loss === curve.loss ? shown.traces[i] : null}
-        isPicked=${picked === i} onPick=${() => pick(picked === i ? null : i)} onChange=${(next) => replace(i, next)}
+        isQuiet=${Boolean(failed)} isPicked=${picked === i} onPick=${() => pick(picked === i ? null : i)} onChange=${(next) => replace(i, next)}
         onRemove=${() => (curves.length > 1 ? change(curves.filter((_, k) => k !== i), { on: coordinate }, true) : toast("One curve stays."))} />`)
       : [0, 1, 2].map((i) => html`<${Skeleton} key=${i} height=${88} />`)}
     ${catalogue && html`<${Select} aria-label="Add a loss" value="" disabled=${curves.length >= MOST} onChange=${(loss) => loss && add(loss)}

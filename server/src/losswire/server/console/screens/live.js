@@ -217,7 +217,7 @@ function Picture({ picture, times, range, marks, hover, onHover }) {
   const at = hover === null ? times.length - 1 : Math.min(hover, times.length - 1);
   const textAt = (index) => lines.map((each) => `${each.label} ${write(each.values[index] ?? null)}`).join(" · ");
   const text = textAt(at);
-  const top = Math.max(0, ...lines.flatMap((each) => each.values.filter((n) => n !== null)));
+  const top = useMemo(() => Math.max(0, ...lines.flatMap((each) => each.values.filter((n) => n !== null))), [lines]);
   return html`<figure class="figure">
     <header style=${{ flexWrap: "nowrap" }}><h2 class="nowrap">${title}</h2><span class="small quiet clip" title=${note}>${hover === null ? note : clock(times[at])}</span></header>
     <div class="key" style=${{ columnGap: "12px", rowGap: "0", overflow: "hidden", height: "32px", alignContent: "flex-start" }} title=${text}>${lines.map((each, i) => html`<span key=${each.label} class="nowrap">${lines.length > 1 && html`<${LineKey} index=${i} />`}${each.label} <b style=${{ color: "var(--ink)" }}>${write(each.values[at] ?? null)}</b></span>`)}</div>

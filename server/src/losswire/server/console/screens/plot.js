@@ -87,7 +87,7 @@ export function LinePlot({ xs, lines, height, label, xRange, yRange, shades = []
     <${Shades} shades=${shades} x=${x} width=${width} base=${base} />
     <${Axes} x=${x} y=${y} width=${width - RIGHT} height=${height} left=${LEFT} bottom=${BOTTOM} xLabel=${xLabel} formatX=${formatX} formatY=${formatY} />
     <svg width=${width - RIGHT} height=${base + 2} style=${{ overflow: "hidden" }}>${paths.map((path, i) => html`
-      <path key=${i} d=${path} fill="none" stroke=${hue(i).color} stroke-width="2" stroke-dasharray=${hue(i).dash} stroke-linejoin="round" />`)}</svg>
+      <path key=${i} d=${path} fill="none" stroke=${hue(i).color} stroke-width=${xs.length > 500 ? 1.5 : 2} stroke-dasharray=${hue(i).dash} stroke-linejoin="round" />`)}</svg>
     ${cursor !== null && html`<path d="M${x(xs[cursor])} ${TOP}V${base}" stroke="var(--mark)" stroke-dasharray="3 3" />
       ${lines.map(({ values }, i) => values[cursor] !== null && values[cursor] >= yRange[0] && values[cursor] <= yRange[1] && html`<circle key=${i} cx=${x(xs[cursor])} cy=${y(values[cursor])} r="3.5" fill="var(--paper)" stroke=${hue(i).color} stroke-width="2" />`)}`}
   </svg></div>`;
