@@ -34,7 +34,8 @@ function madeOf({ model, result, values: one }) {
   if (model.loss.kind === "activation") return describe(one);
   const noun = one.shape.length === 1 ? "row" : "value";
   const ignored = size - Number(result.count);
-  return `${words(reductionOf(model))} of ${plural(size, noun)} · ${ignored ? `${count(ignored)} ignored` : "none ignored"}`;
+  const reduced = reductionOf(model) === "none" ? "" : `${words(reductionOf(model))} of `;
+  return `${reduced}${plural(size, noun)} · ${ignored ? `${count(ignored)} ignored` : "none ignored"}`;
 }
 
 /** The number, its interval and the sentence. @param {{answer: any, stale: boolean}} props */
@@ -174,9 +175,8 @@ function Explain({ answer }) {
   const mean = ["mean", "batchmean"].includes(reductionOf(model));
   const near = distance === null ? "" : `${short(distance, 2)} ulp from float64`;
   const line = [
-    mean
-      ? `sum ${short(number(result.mean_numerator), 5)} / denominator ${short(result.mean_denominator, 5)}`
-      : `sum ${short(number(result.sum), 5)}`,
+    mean && `sum ${short(number(result.mean_numerator), 5)} / denominator ${short(result.mean_denominator, 5)}`,
+    !mean && model.loss.kind === "loss" && `sum ${short(number(result.sum), 5)}`,
     receipt.compute_data_type,
     words(receipt.engine),
     near,

@@ -222,12 +222,14 @@ function gradientsOf(loss, entries, state) {
         (each.tensor?.dtype ?? "float").includes("float"),
     )
     .map((each) => each.info.name);
+  // What is normalized along an axis has a constant sum, whose gradient says nothing.
+  const sumsToOne = loss.kind === "activation" && loss.options.some((each) => each.name === "dim");
   const chosen =
     state.grad === "none"
       ? []
       : state.grad
         ? state.grad.split("~").filter((each) => choices.includes(each))
-        : choices.slice(0, 1);
+        : choices.slice(0, sumsToOne ? 0 : 1);
   return { choices, gradients: chosen };
 }
 
