@@ -235,7 +235,7 @@ def test_bodies_of_other_forms_are_refused(door: Door) -> None:
     assert door.client.post("/v1/summarize", json={"loss": "mse_loss"}).status_code == 415
     empty = door.client.post("/v1/summarize", files={"input": (None, "[1]", JSON)})
     assert violations(empty) == ["request"]
-    for content in (b"", b"\n", b"[1]\n", b"x"):
+    for content in (b"", b"\n", b" \n\n", b"[1]\n", b"x"):
         response = door.client.post(
             "/v1/summarize", content=content, headers={"content-type": NDJSON}
         )

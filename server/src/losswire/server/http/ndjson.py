@@ -42,11 +42,13 @@ class Lines:
         self._ended = False
 
     async def first(self) -> bytes:
-        """Return the first line."""
-        while (stop := self._pending.find(b"\n")) < 0 and not self._ended:
-            await self._read()
-        stop = len(self._pending) if stop < 0 else stop
-        return self._taken(stop)
+        """Return the first line that is not blank."""
+        while True:
+            while (stop := self._pending.find(b"\n")) < 0 and not self._ended:
+                await self._read()
+            line = self._taken(len(self._pending) if stop < 0 else stop)
+            if line.strip() or (self._ended and not self._pending):
+                return line
 
     async def blocks(self) -> AsyncGenerator[bytes]:
         """Yield the further lines, some together."""
