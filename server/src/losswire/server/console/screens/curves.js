@@ -2,13 +2,28 @@
 
 import { post, useLosses } from "../lib/api.js";
 import { hue } from "../lib/charts.js";
-import { copy, cx, Failure, Field, html, Segments, Select, Skeleton, toast, useEffect, useMemo, useRef, useState, useWidth } from "../lib/dom.js";
+import {
+  copy,
+  cx,
+  Failure,
+  html,
+  Segments,
+  Select,
+  Skeleton,
+  toast,
+  useEffect,
+  useMemo,
+  useRef,
+  useState,
+  useWidth,
+} from "../lib/dom.js";
 import { exportCsv, exportPicture } from "../lib/export.js";
 import { fixed, short } from "../lib/numbers.js";
 import { useQuery } from "../lib/state.js";
 import { list } from "../lib/words.js";
+import { Card, labelOf, writeFindings } from "./curve-card.js";
 import { LazyTwin, LineKey, LinePlot } from "./plot.js";
-import { COORDINATES, coordinatesOf, defaultTemplates, findings, MEANINGS, NOTES, plan, pointsBetween, rangeFor, STARTERS, WORDS } from "./sweep.js";
+import { COORDINATES, coordinatesOf, findings, plan, pointsBetween, rangeFor, STARTERS, WORDS } from "./sweep.js";
 
 const MOST = 6;
 const DEFAULTS = { on: null, losses: [], from: null, to: null, x: null };
@@ -25,24 +40,17 @@ function parseCurves(texts, byName) {
     for (const part of parts) {
       const [name, value] = part.split(/=(.*)/s);
       const option = info.options.find((each) => each.name === name);
-      if (option) curve.options[name] = option.type === "bool" ? value === "true" : option.type === "string" ? value : Number(value);
+      if (option)
+        curve.options[name] =
+          option.type === "bool" ? value === "true" : option.type === "string" ? value : Number(value);
       else if (info.inputs.some((each) => each.name === name)) curve.fixed[name] = value;
     }
     return [curve];
   });
 }
 
-const writeCurve = ({ loss, options, fixed: held }) => [loss, ...Object.entries({ ...options, ...held }).map(([name, value]) => `${name}=${value}`)].join(":");
-
-/** Return what a curve is called: its loss, and what differs from the record's defaults. */
-function labelOf({ loss, options, fixed: held }, info) {
-  const templates = defaultTemplates(info);
-  const changed = [
-    ...Object.entries(options).filter(([name, value]) => value !== info.options.find((each) => each.name === name)?.default_value),
-    ...Object.entries(held).filter(([name, value]) => value.trim() !== templates[name]),
-  ];
-  return changed.length ? `${loss} (${changed.map(([name, value]) => `${name} ${value}`).join(", ")})` : loss;
-}
+const writeCurve = ({ loss, options, fixed: held }) =>
+  [loss, ...Object.entries({ ...options, ...held }).map(([name, value]) => `${name}=${value}`)].join(":");
 
 const kept = new Map();
 
@@ -74,7 +82,9 @@ function useTraces(curves, xs, coordinate, byName) {
     while (wanted.current) {
       const now = wanted.current;
       wanted.current = null;
-      const traces = await Promise.all(now.curves.map((curve) => trace(byName.get(curve.loss), curve, now.xs, now.coordinate)));
+      const traces = await Promise.all(
+        now.curves.map((curve) => trace(byName.get(curve.loss), curve, now.xs, now.coordinate)),
+      );
       show({ ...now, traces });
     }
     running.current = false;
@@ -85,7 +95,13 @@ function useTraces(curves, xs, coordinate, byName) {
     wanted.current = { curves, xs, coordinate };
     run();
   }, [key, byName]);
-  return [shown, () => { wanted.current = { curves, xs, coordinate }; run(); }];
+  return [
+    shown,
+    () => {
+      wanted.current = { curves, xs, coordinate };
+      run();
+    },
+  ];
 }
 
 /** Keep the curves: what is being changed at once, the address once it rests. */
@@ -107,103 +123,40 @@ function useCurves(texts, set, byName, fallback) {
   return [curves, change];
 }
 
-/** Return the slider of a number: the record's range, or the usual part of an open one. */
-function sliderOf(option) {
-  const standard = Number(option.default_value ?? 0);
-  const range = /^([[(])(-?[\d.]+), (inf|[\d.]+)([\])])$/.exec(option.range ?? "");
-  if (!range && (option.range || option.type === "int64")) return null;
-  if (!range && standard > 0 && standard < 0.01) return { min: -10, max: 0, step: 0.1, isLog: true };
-  const low = range ? Number(range[2]) : 0;
-  const high = range && range[3] !== "inf" ? Number(range[3]) : Math.max(low + 4, 4 * standard);
-  const step = option.type === "int64" ? 1 : (high - low) / 100;
-  return { min: range?.[1] === "(" ? low + step : low, max: range?.[4] === ")" && range[3] !== "inf" ? high - step : high, step };
-}
-
-function NumberOption({ option, value, wrong, onChange }) {
-  const slider = sliderOf(option);
-  const number = value ?? option.default_value ?? "";
-  const at = slider?.isLog ? Math.log10(Math.max(Number(number), 1e-12)) : Number(number);
-  const move = (position) => onChange(slider.isLog ? Number((10 ** position).toPrecision(2)) : Number(position.toPrecision(6)));
-  return html`<${Field} label=${option.name} wrong=${wrong}>${(attributes) => html`<div class="row" style=${{ flexWrap: "nowrap" }}>
-    ${slider && html`<input type="range" class="grow" aria-label="${option.name}, slider" min=${slider.min} max=${slider.max} step=${slider.step} value=${at} title=${option.description}
-      aria-valuetext=${short(Number(number))} onInput=${(event) => move(Number(event.target.value))} />`}
-    <input ...${attributes} class="input short num" type="number" step="any" value=${number > 0 && number < 1e-3 ? number.toExponential() : number} title=${option.description}
-      onInput=${(event) => event.target.value !== "" && onChange(Number(event.target.value))} /></div>`}</${Field}>`;
-}
-
-function Option(props) {
-  const { option, value, onChange } = props;
-  const now = value ?? option.default_value;
-  if (option.type === "bool") {
-    return html`<label class="check" title=${option.description}><input type="checkbox" checked=${now} onChange=${(event) => onChange(event.target.checked)} /> ${option.name}</label>`;
-  }
-  if (option.type === "string") return html`<${Field} label=${option.name}>${(attributes) => html`<${Select} ...${attributes} value=${now} options=${option.choices} onChange=${onChange} />`}</${Field}>`;
-  return html`<${NumberOption} ...${props} />`;
-}
-
-const HIDDEN_OPTIONS = new Set(["dim", "ignore_index"]);
-
-/** Return the sentence that belongs beside a field: of the page's own check, or of the server's. */
-function wrongOf(traced, name) {
-  if (traced?.problem?.input === name) return traced.problem.text;
-  return traced?.error?.violations?.find((each) => each.field.includes(`"${name}"`) || each.field.endsWith(`.${name}`))?.description;
-}
-
-/** Write findings with their places, one phrase for each kind: "curvature jumps at −1 and 1", "flat from 1 to 6". */
-function writeFindings(found) {
-  const place = (x) => short(x, 3);
-  const written = ({ from, to }) => (from === to ? ["at ", place(from)] : ["from ", `${place(from)} to ${place(to)}`]);
-  return [...new Set(found.map(({ kind }) => kind))].map((kind) => {
-    const places = found.filter((each) => each.kind === kind).map(written);
-    return `${WORDS[kind]} ${places[0][0]}${list([...places.slice(0, 4).map(([, text]) => text), ...(places.length > 4 ? ["more"] : [])])}`;
-  });
-}
-
-/** One curve: its options and what else is held. */
-function Card({ curve, info, index, traced, isQuiet, isPicked, onPick, onChange, onRemove }) {
-  const templates = { ...defaultTemplates(info), ...curve.fixed };
-  const options = info.options.filter((each) => !HIDDEN_OPTIONS.has(each.name));
-  const wrongInput = info.inputs.find((each) => wrongOf(traced, each.name));
-  const rest = traced?.error && !isQuiet && !info.inputs.some((each) => wrongOf(traced, each.name)) && !options.some((each) => wrongOf(traced, each.name));
-  return html`<section class="card" aria-label=${labelOf(curve, info)}>
-    <header><h2 class="row clip"><${LineKey} index=${index} /><span class="clip" title=${info.summary}>${curve.loss}</span></h2>
-      <span class="row"><button type="button" class=${cx("button small", isPicked && "primary")} aria-pressed=${String(isPicked)} onClick=${onPick} title="Shade only what is found on this curve">only this</button>
-        <button type="button" class="button small" aria-label="Remove ${labelOf(curve, info)}" onClick=${onRemove}>×</button></span></header>
-    ${traced?.findings && html`<p class="small quiet" title=${[...new Set(traced.findings.map(({ kind }) => `${WORDS[kind]}: ${MEANINGS[kind]}`))].join("; ")}>
-      ${writeFindings(traced.findings).join(" · ") || "smooth"}${traced.derivativeOf ? "" : " · no gradient with respect to x"}</p>`}
-    ${NOTES[curve.loss] && html`<p class="hint">${NOTES[curve.loss]}</p>`}
-    ${options.map((option) => html`<${Option} key=${option.name} option=${option} value=${curve.options[option.name]} wrong=${wrongOf(traced, option.name)}
-      onChange=${(value) => onChange({ ...curve, options: { ...curve.options, [option.name]: value } })} />`)}
-    <details open=${Boolean(wrongInput)}><summary>held: ${info.inputs.filter((each) => templates[each.name]).map((each) => `${each.name} ${templates[each.name]}`).join(" · ")}</summary>
-      <div class="stack tight">${info.inputs.map((input) => html`<${Field} key=${input.name} label=${input.name} hint=${input.description} wrong=${wrongOf(traced, input.name)}>${(attributes) => html`
-        <input ...${attributes} class="input mono" value=${templates[input.name]} placeholder=${input.required ? "" : "none"} spellcheck="false"
-          onInput=${(event) => onChange({ ...curve, fixed: { ...curve.fixed, [input.name]: event.target.value } })} />`}</${Field}>`)}
-        <p class="hint">x is the coordinate; commas part a row, semicolons rows.</p></div></details>
-    ${rest && html`<${Failure} error=${traced.error} />`}
-  </section>`;
-}
-
 /** Return a range of the vertical axis that a pole does not stretch, and whether something is cut. */
 function verticalRange(lines, hasWords) {
-  const all = lines.flatMap((each) => each.values).filter((n) => Number.isFinite(n)).sort((a, b) => a - b);
+  const all = lines
+    .flatMap((each) => each.values)
+    .filter((n) => Number.isFinite(n))
+    .sort((a, b) => a - b);
   if (!all.length) return { range: [0, 1], cut: [] };
   const at = (share) => all[Math.round(share * (all.length - 1))];
   const spread = Math.max(at(0.95) - at(0.05), 1e-9);
   const high = Math.min(all.at(-1), at(0.97) + 3 * spread);
   const low = Math.max(all[0], at(0.03) - 3 * spread);
   const pad = (high - low || Math.abs(high) || 1) * 0.06;
-  return { range: [low - pad, high + pad * (hasWords ? 3 : 1)], cut: [...(low > all[0] ? [`below ${short(low, 3)}`] : []), ...(high < all.at(-1) ? [`above ${short(high, 3)}`] : [])] };
+  return {
+    range: [low - pad, high + pad * (hasWords ? 3 : 1)],
+    cut: [
+      ...(low > all[0] ? [`below ${short(low, 3)}`] : []),
+      ...(high < all.at(-1) ? [`above ${short(high, 3)}`] : []),
+    ],
+  };
 }
 
 /** Say what the curves show. */
 function sentenceOf(labels, traces, xs) {
   const range = `from ${short(xs[0])} to ${short(xs.at(-1))}`;
-  const told = traces.map((each, i) => [labels[i], (each.findings ?? []).filter(({ kind }) => kind !== "saturated")]).filter(([, found]) => found.length);
+  const told = traces
+    .map((each, i) => [labels[i], (each.findings ?? []).filter(({ kind }) => kind !== "saturated")])
+    .filter(([, found]) => found.length);
   const drawn = traces.flatMap((each, i) => (each.values ? [[i, each]] : []));
   if (!drawn.length) return "Nothing can be drawn yet: see what is marked.";
   const phrases = told.slice(0, 3).map(([label, found]) => `${label}: ${list(writeFindings(found))}`);
   if (!phrases.length) return `${drawn.length === 1 ? `${labels[drawn[0][0]]} is` : "All curves are"} smooth ${range}.`;
-  const smooth = drawn.filter(([i, each]) => !each.findings.some(({ kind }) => kind !== "saturated") && labels[i]).map(([i]) => labels[i]);
+  const smooth = drawn
+    .filter(([i, each]) => !each.findings.some(({ kind }) => kind !== "saturated") && labels[i])
+    .map(([i]) => labels[i]);
   return `${phrases.join("; ")}.${smooth.length ? ` ${list(smooth)} ${smooth.length === 1 ? "is" : "are"} smooth ${range}.` : ""}`;
 }
 
@@ -213,11 +166,22 @@ const cell = (n) => (n === null || n === undefined ? "–" : short(n, 5));
 
 /** The numbers under the cursor. */
 function Readout({ labels, traces, xs, at }) {
-  const here = (each) => (each.findings ?? []).filter(({ from, to }) => xs[at] >= from - 1e-9 && xs[at] <= to + 1e-9).map(({ kind }) => WORDS[kind]).join(", ");
-  return html`<div class="table-wrap" tabindex="0" role="region" aria-label="Values under the cursor" style=${{ position: "relative" }}><table><caption class="visually-hidden">Values at x = ${short(xs[at])}</caption>
-    <thead><tr><th scope="col">at x = ${fixed(xs[at], 3)}</th><th class="num" scope="col">loss</th><th class="num" scope="col">derivative</th><th scope="col" style=${{ paddingLeft: "24px" }}>here</th></tr></thead>
-    <tbody>${traces.map((each, i) => html`<tr key=${i}><td><span class="row" style=${{ flexWrap: "nowrap" }}><${LineKey} index=${i} />${labels[i]}</span></td>
-      <td class="num" title=${each.values?.[at]}>${cell(each.values?.[at])}</td><td class="num" title=${each.derivative?.[at]}>${cell(each.derivative?.[at])}</td><td class="small quiet" style=${{ paddingLeft: "24px" }}>${here(each)}</td></tr>`)}</tbody></table></div>`;
+  const here = (each) =>
+    (each.findings ?? [])
+      .filter(({ from, to }) => xs[at] >= from - 1e-9 && xs[at] <= to + 1e-9)
+      .map(({ kind }) => WORDS[kind])
+      .join(", ");
+  return html`<div class="table-wrap" tabindex="0" role="region" aria-label="Values under the cursor"
+    style=${{ position: "relative" }}><table><caption class="visually-hidden">Values at x = ${short(xs[at])}</caption>
+    <thead><tr><th scope="col">at x = ${fixed(xs[at], 3)}</th><th class="num" scope="col">loss</th>
+      <th class="num" scope="col">derivative</th><th scope="col" style=${{ paddingLeft: "24px" }}>here</th></tr></thead>
+    <tbody>${traces.map(
+      (each, i) => html`<tr key=${i}><td><span class="row" style=${{ flexWrap: "nowrap" }}>
+      <${LineKey} index=${i} />${labels[i]}</span></td>
+      <td class="num" title=${each.values?.[at]}>${cell(each.values?.[at])}</td>
+        <td class="num" title=${each.derivative?.[at]}>${cell(each.derivative?.[at])}</td>
+        <td class="small quiet" style=${{ paddingLeft: "24px" }}>${here(each)}</td></tr>`,
+    )}</tbody></table></div>`;
 }
 
 /** Both charts, the cursor and the tables. */
@@ -227,31 +191,72 @@ function Pictures({ shown, byName, picked, at, setAt, onSettle }) {
   const labels = curves.map((curve) => labelOf(curve, byName.get(curve.loss)));
   const lines = (name) => traces.map((each) => ({ values: each[name] ?? [] }));
   const [values, derivatives] = useMemo(() => [lines("values"), lines("derivative")], [shown]);
-  const shades = useMemo(() => traces.flatMap((each, i) => (picked === null || picked === i ? (each.findings ?? []).map(({ kind, ...place }) => ({ ...place, color: hue(i).color, word: WORDS[kind] })) : []))
-    .sort((a, b) => a.from - b.from), [shown, picked]);
-  const [top, bottom] = useMemo(() => [verticalRange(values, shades.length > 0), verticalRange(derivatives, false)], [shown, shades.length > 0]);
+  const shades = useMemo(
+    () =>
+      traces
+        .flatMap((each, i) =>
+          picked === null || picked === i
+            ? (each.findings ?? []).map(({ kind, ...place }) => ({ ...place, color: hue(i).color, word: WORDS[kind] }))
+            : [],
+        )
+        .sort((a, b) => a.from - b.from),
+    [shown, picked],
+  );
+  const [top, bottom] = useMemo(
+    () => [verticalRange(values, shades.length > 0), verticalRange(derivatives, false)],
+    [shown, shades.length > 0],
+  );
   const sentence = sentenceOf(labels, traces, xs);
   const { axis } = COORDINATES[coordinate];
   const write = (n) => short(n, 3);
-  const say = (index) => `x = ${short(xs[index])}: ${traces.map((each, i) => `${labels[i]} ${cell(each.values?.[index])}, derivative ${cell(each.derivative?.[index])}`).join("; ")}`;
-  const common = { xs, xRange: [xs[0], xs.at(-1)], formatX: write, formatY: write, cursor: at, onCursor: (i) => i !== null && setAt(i), say };
-  const cuts = [["loss", top.cut], ["derivative", bottom.cut]].flatMap(([what, cut]) => (cut.length ? [`${what} ${list(cut)}`] : []));
+  const say = (index) =>
+    `x = ${short(xs[index])}: ${traces.map((each, i) => `${labels[i]} ${cell(each.values?.[index])}, derivative ${cell(each.derivative?.[index])}`).join("; ")}`;
+  const common = {
+    xs,
+    xRange: [xs[0], xs.at(-1)],
+    formatX: write,
+    formatY: write,
+    cursor: at,
+    onCursor: (i) => i !== null && setAt(i),
+    say,
+  };
+  const cuts = [
+    ["loss", top.cut],
+    ["derivative", bottom.cut],
+  ].flatMap(([what, cut]) => (cut.length ? [`${what} ${list(cut)}`] : []));
   const name = `curves-${coordinate}`;
   const head = ["x", ...labels, ...labels.map((label) => `derivative of ${label}`)];
-  const rows = (show) => xs.map((x, i) => [x, ...traces.map((each) => show(each.values?.[i])), ...traces.map((each) => show(each.derivative?.[i]))]);
+  const rows = (show) =>
+    xs.map((x, i) => [
+      x,
+      ...traces.map((each) => show(each.values?.[i])),
+      ...traces.map((each) => show(each.derivative?.[i])),
+    ]);
   return html`<div class="stack" ref=${root}>
     <h2 class="visually-hidden">What is drawn</h2>
     <p class="sentence">${sentence}</p>
     <figure class="figure"><header><h3>Loss</h3><div class="row">
       <button type="button" class="button small" onClick=${() => copy(location.href, "The link")}>Copy link</button>
-      <button type="button" class="button small" onClick=${() => copy([head, ...rows((n) => n ?? "")].map((row) => row.join("\t")).join("\n"), "The table")}>Copy table</button>
-      <button type="button" class="button small" onClick=${() => exportCsv(head, rows((n) => n ?? ""), name)}>CSV</button>
-      <button type="button" class="button small" onClick=${() => exportPicture(root.current, labels.map((label, i) => `${label} (${DASHES[i]})`).join(", "), name)}>PNG</button></div></header>
-      <${LinePlot} ...${common} lines=${values} shades=${shades} height=${HEIGHTS.loss} yRange=${top.range} label="Loss over ${axis}. ${sentence}" /></figure>
+      <button type="button" class="button small"
+        onClick=${() => copy([head, ...rows((n) => n ?? "")].map((row) => row.join("\t")).join("\n"), "The table")}>Copy table</button>
+      <button type="button" class="button small"
+        onClick=${() =>
+          exportCsv(
+            head,
+            rows((n) => n ?? ""),
+            name,
+          )}>CSV</button>
+      <button type="button" class="button small"
+        onClick=${() => exportPicture(root.current, labels.map((label, i) => `${label} (${DASHES[i]})`).join(", "), name)}>PNG</button>
+        </div></header>
+      <${LinePlot} ...${common} lines=${values} shades=${shades} height=${HEIGHTS.loss} yRange=${top.range}
+        label="Loss over ${axis}. ${sentence}" /></figure>
     <figure class="figure"><header><h3>Derivative</h3><span class="small quiet">${axis}</span></header>
-      <${LinePlot} ...${common} lines=${derivatives} shades=${shades.map((each) => ({ ...each, word: "" }))} height=${HEIGHTS.derivative} yRange=${bottom.range} label="Derivative over ${axis}." /></figure>
+      <${LinePlot} ...${common} lines=${derivatives} shades=${shades.map((each) => ({ ...each, word: "" }))}
+        height=${HEIGHTS.derivative} yRange=${bottom.range} label="Derivative over ${axis}." /></figure>
     <label class="row" style=${{ flexWrap: "nowrap" }}><b>x</b>
-      <input type="range" class="grow" min="0" max=${xs.length - 1} step="1" value=${at} aria-valuetext=${say(at)} onInput=${(event) => setAt(Number(event.target.value))} onChange=${onSettle} /></label>
+      <input type="range" class="grow" min="0" max=${xs.length - 1} step="1" value=${at} aria-valuetext=${say(at)}
+        onInput=${(event) => setAt(Number(event.target.value))} onChange=${onSettle} /></label>
     ${cuts.length > 0 && html`<p class="hint">Outside of the picture: ${list(cuts)}. The tables have every value.</p>`}
     <${Readout} labels=${labels} traces=${traces} xs=${xs} at=${at} />
     <${LazyTwin} head=${head} rows=${() => rows(cell).map(([x, ...rest]) => [short(x, 4), ...rest])} />
@@ -270,8 +275,10 @@ function Range({ from, to, onChange }) {
     const [a, b] = next.map(Number);
     if (next.every((each) => each.trim() !== "") && a < b && Number.isFinite(b - a)) onChange(a, b);
   };
-  return html`<div class="field"><div class="row"><label class="row">x from <input class="input short num" inputmode="decimal" aria-invalid=${String(wrong)} value=${texts[0]} onInput=${type(0)} /></label>
-    <label class="row">to <input class="input short num" inputmode="decimal" aria-invalid=${String(wrong)} value=${texts[1]} onInput=${type(1)} /></label></div>
+  return html`<div class="field"><div class="row"><label class="row">x from <input class="input short num"
+    inputmode="decimal" aria-invalid=${String(wrong)} value=${texts[0]} onInput=${type(0)} /></label>
+    <label class="row">to <input class="input short num" inputmode="decimal" aria-invalid=${String(wrong)}
+      value=${texts[1]} onInput=${type(1)} /></label></div>
     ${wrong && html`<p class="wrong">Two numbers, the smaller one first.</p>`}</div>`;
 }
 
@@ -279,13 +286,25 @@ function Range({ from, to, onChange }) {
 export default function Curves() {
   const { value: catalogue, error } = useLosses();
   const [query, set] = useQuery(DEFAULTS);
-  const byName = useMemo(() => new Map((catalogue ?? []).filter((each) => coordinatesOf(each).length).map((each) => [each.name, each])), [catalogue]);
+  const byName = useMemo(
+    () => new Map((catalogue ?? []).filter((each) => coordinatesOf(each).length).map((each) => [each.name, each])),
+    [catalogue],
+  );
   const first = byName.get(query.losses[0]?.split(":")[0]);
-  const coordinate = COORDINATES[query.on] ? query.on : (first && coordinatesOf(first)[0]) ?? "error";
-  const fallback = useMemo(() => STARTERS[coordinate].filter((name) => byName.has(name)).map((loss) => ({ loss, options: {}, fixed: {} })), [coordinate, byName]);
+  const coordinate = COORDINATES[query.on] ? query.on : ((first && coordinatesOf(first)[0]) ?? "error");
+  const fallback = useMemo(
+    () => STARTERS[coordinate].filter((name) => byName.has(name)).map((loss) => ({ loss, options: {}, fixed: {} })),
+    [coordinate, byName],
+  );
   const [curves, change] = useCurves(query.losses, set, byName, fallback);
-  const standard = rangeFor(curves.map((each) => byName.get(each.loss)), coordinate);
-  const [from, to] = [query.from === null ? standard[0] : Number(query.from), query.to === null ? standard[1] : Number(query.to)];
+  const standard = rangeFor(
+    curves.map((each) => byName.get(each.loss)),
+    coordinate,
+  );
+  const [from, to] = [
+    query.from === null ? standard[0] : Number(query.from),
+    query.to === null ? standard[1] : Number(query.to),
+  ];
   const xs = useMemo(() => pointsBetween(from, to), [from, to]);
   const [shown, again] = useTraces(curves, xs, coordinate, byName);
   const [picked, pick] = useState(null);
@@ -296,32 +315,72 @@ export default function Curves() {
   useEffect(() => pick(null), [curves.length]);
 
   const nearest = (x) => xs.reduce((best, each, i) => (Math.abs(each - x) < Math.abs(xs[best] - x) ? i : best), 0);
-  const at = Math.min(cursor ?? nearest(query.x === null ? Math.min(1, to) : Number(query.x)), (shown?.xs ?? xs).length - 1);
+  const at = Math.min(
+    cursor ?? nearest(query.x === null ? Math.min(1, to) : Number(query.x)),
+    (shown?.xs ?? xs).length - 1,
+  );
   const replace = (i, curve) => change(curves.map((each, k) => (k === i ? curve : each)));
   const switchTo = (on) => {
     // What somebody chose stays where it fits; the first picture gives way to that of the other coordinate.
     const stay = query.losses.length ? curves.filter((each) => coordinatesOf(byName.get(each.loss)).includes(on)) : [];
-    const next = stay.length ? stay : STARTERS[on].filter((name) => byName.has(name)).map((loss) => ({ loss, options: {}, fixed: {} }));
+    const next = stay.length
+      ? stay
+      : STARTERS[on].filter((name) => byName.has(name)).map((loss) => ({ loss, options: {}, fixed: {} }));
     setCursor(null);
     change(next, { on, from: null, to: null, x: null }, true);
   };
   const add = (loss) => change([...curves, { loss, options: {}, fixed: {} }], { on: coordinate }, true);
   const choices = [...byName.values()].filter((each) => coordinatesOf(each).includes(coordinate));
-  const failed = shown?.traces.length && shown.traces.every((each) => each.error && !each.error.violations?.length) ? shown.traces[0].error : error;
+  const failed =
+    shown?.traces.length && shown.traces.every((each) => each.error && !each.error.violations?.length)
+      ? shown.traces[0].error
+      : error;
 
   const form = html`<div class="stack" key="form">
-    <div class="stack tight"><div><${Segments} label="Coordinate" value=${coordinate} options=${[["error", "error"], ["input", "input"], ["logit", "logit of several"]]} onChange=${switchTo} /></div>
+    <div class="stack tight"><div><${Segments} label="Coordinate" value=${coordinate}
+      options=${[
+        ["error", "error"],
+        ["input", "input"],
+        ["logit", "logit of several"],
+      ]} onChange=${switchTo} /></div>
       <p class="hint">x is ${COORDINATES[coordinate].title}</p></div>
-    <${Range} from=${from} to=${to} onChange=${(a, b) => { setCursor(null); set({ from: String(a), to: String(b) }); }} />
-    ${catalogue ? curves.map((curve, i) => html`<${Card} key=${`${i}${curve.loss}`} curve=${curve} info=${byName.get(curve.loss)} index=${i} traced=${shown?.curves[i]?.loss === curve.loss ? shown.traces[i] : null}
-        isQuiet=${Boolean(failed)} isPicked=${picked === i} onPick=${() => pick(picked === i ? null : i)} onChange=${(next) => replace(i, next)}
-        onRemove=${() => (curves.length > 1 ? change(curves.filter((_, k) => k !== i), { on: coordinate }, true) : toast("One curve stays."))} />`)
-      : [0, 1, 2].map((i) => html`<${Skeleton} key=${i} height=${88} />`)}
-    ${catalogue && html`<${Select} aria-label="Add a loss" value="" disabled=${curves.length >= MOST} onChange=${(loss) => loss && add(loss)}
-      options=${[["", curves.length >= MOST ? "Six at most" : "Add a loss…"], ...choices.map((each) => [each.name, each.name])]} />`}
+    <${Range} from=${from} to=${to}
+      onChange=${(a, b) => {
+        setCursor(null);
+        set({ from: String(a), to: String(b) });
+      }} />
+    ${
+      catalogue
+        ? curves.map(
+            (curve, i) => html`<${Card} key=${`${i}${curve.loss}`} curve=${curve}
+      info=${byName.get(curve.loss)} index=${i} traced=${shown?.curves[i]?.loss === curve.loss ? shown.traces[i] : null}
+        isQuiet=${Boolean(failed)} isPicked=${picked === i} onPick=${() => pick(picked === i ? null : i)}
+          onChange=${(next) => replace(i, next)}
+        onRemove=${() =>
+          curves.length > 1
+            ? change(
+                curves.filter((_, k) => k !== i),
+                { on: coordinate },
+                true,
+              )
+            : toast("One curve stays.")} />`,
+          )
+        : [0, 1, 2].map((i) => html`<${Skeleton} key=${i} height=${88} />`)
+    }
+    ${
+      catalogue &&
+      html`<${Select} aria-label="Add a loss" value="" disabled=${curves.length >= MOST}
+      onChange=${(loss) => loss && add(loss)}
+      options=${[["", curves.length >= MOST ? "Six at most" : "Add a loss…"], ...choices.map((each) => [each.name, each.name])]} />`
+    }
   </div>`;
-  const pictures = shown ? html`<div key="pictures" class=${cx(shown.xs !== xs && "quiet")} style=${isNarrow ? null : { position: "sticky", top: "64px" }}><${Pictures} shown=${shown} byName=${byName} picked=${picked} at=${at} setAt=${setCursor} onSettle=${() => set({ x: String(xs[at]) })} /></div>`
-        : html`<div key="pictures" class="stack"><${Skeleton} height=${20} /><${Skeleton} height=${HEIGHTS.loss + 32} /><${Skeleton} height=${HEIGHTS.derivative + 32} /></div>`;
+  const pictures = shown
+    ? html`<div key="pictures" class=${cx(shown.xs !== xs && "quiet")}
+    style=${isNarrow ? null : { position: "sticky", top: "64px" }}>
+    <${Pictures} shown=${shown} byName=${byName} picked=${picked} at=${at} setAt=${setCursor}
+    onSettle=${() => set({ x: String(xs[at]) })} /></div>`
+    : html`<div key="pictures" class="stack"><${Skeleton} height=${20} /><${Skeleton} height=${HEIGHTS.loss + 32} />
+          <${Skeleton} height=${HEIGHTS.derivative + 32} /></div>`;
   return html`<div class="screen">
     <header><h1>Curves</h1></header>
     ${failed && html`<${Failure} error=${failed} onRetry=${catalogue ? again : () => location.reload()} />`}

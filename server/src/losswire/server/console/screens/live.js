@@ -13,21 +13,41 @@ const KEEP_S = 900;
 const HEIGHT = 120;
 /** Quantiles and means of one second are noise: they are taken over the last few. */
 const SMOOTH = 5;
-const WINDOWS = [[60, "1 min"], [300, "5 min"], [900, "15 min"]];
+const WINDOWS = [
+  [60, "1 min"],
+  [300, "5 min"],
+  [900, "15 min"],
+];
 const DEFAULTS = { window: 60 };
 
 // One name for one outcome, by whichever door the call came.
-const CODES = { 400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 404: "NOT_FOUND", 409: "ALREADY_EXISTS", 412: "FAILED_PRECONDITION", 413: "RESOURCE_EXHAUSTED", 429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 501: "UNIMPLEMENTED", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED" };
+const CODES = {
+  400: "INVALID_ARGUMENT",
+  401: "UNAUTHENTICATED",
+  404: "NOT_FOUND",
+  409: "ALREADY_EXISTS",
+  412: "FAILED_PRECONDITION",
+  413: "RESOURCE_EXHAUSTED",
+  429: "RESOURCE_EXHAUSTED",
+  500: "INTERNAL",
+  501: "UNIMPLEMENTED",
+  503: "UNAVAILABLE",
+  504: "DEADLINE_EXCEEDED",
+};
 const codeOf = (code) => (code === "OK" || /^[23]\d\d$/.test(code) ? "ok" : (CODES[code] ?? code));
 
 /** Add histograms of equal bounds: pairs of a bound and the count up to it. */
 function addBuckets(all) {
   const sums = all[0]?.map(([bound]) => [Number(bound), 0]) ?? [];
-  for (const each of all) each.forEach(([, count], i) => { sums[i][1] += count; });
+  for (const each of all)
+    each.forEach(([, count], i) => {
+      sums[i][1] += count;
+    });
   return sums;
 }
 
-const minusBuckets = (after, before) => after.map(([bound, count], i) => [Number(bound), count - (before?.[i]?.[1] ?? 0)]);
+const minusBuckets = (after, before) =>
+  after.map(([bound, count], i) => [Number(bound), count - (before?.[i]?.[1] ?? 0)]);
 
 /**
  * Return the value below which a share of the counts lies, linear within a bucket.
@@ -77,23 +97,45 @@ function gauges(snapshot) {
  */
 export function difference(before, after) {
   const point = gauges(after);
-  if (!before || before.worker_id !== after.worker_id) return { ...point, seconds: 0, calls: {}, latency: [], refused: {}, batches: null, stages: {} };
+  if (!before || before.worker_id !== after.worker_id)
+    return { ...point, seconds: 0, calls: {}, latency: [], refused: {}, batches: null, stages: {} };
   const old = byKey(before);
   const less = (name) => ({ count: after[name].count - before[name].count, sum: after[name].sum - before[name].sum });
-  const stage = ([name, each]) => [name, { count: each.count - (before.stages[name]?.count ?? 0), sum: each.sum - (before.stages[name]?.sum ?? 0) }];
+  const stage = ([name, each]) => [
+    name,
+    { count: each.count - (before.stages[name]?.count ?? 0), sum: each.sum - (before.stages[name]?.sum ?? 0) },
+  ];
   return {
     ...point,
     seconds: Math.max(point.time - Date.parse(before.time) / 1000, 1e-3),
     calls: growth(before.calls, after.calls, keyOf, (each) => codeOf(each.code)),
     latency: addBuckets(after.calls.map((each) => minusBuckets(each.buckets, old.get(keyOf(each))?.buckets))),
-    refused: growth(before.refusals, after.refusals, (each) => each.reason, (each) => each.reason),
+    refused: growth(
+      before.refusals,
+      after.refusals,
+      (each) => each.reason,
+      (each) => each.reason,
+    ),
     batches: less("batch_sizes"),
     stages: Object.fromEntries(Object.entries(after.stages).map(stage)),
   };
 }
 
 /** A point of a time without answers: it parts the lines. */
-const silence = (time) => ({ time, isSilent: true, reserved: {}, queue: {}, ready: null, memory: null, seconds: 0, calls: {}, latency: [], refused: {}, batches: null, stages: {} });
+const silence = (time) => ({
+  time,
+  isSilent: true,
+  reserved: {},
+  queue: {},
+  ready: null,
+  memory: null,
+  seconds: 0,
+  calls: {},
+  latency: [],
+  refused: {},
+  batches: null,
+  stages: {},
+});
 
 /** What was seen so far: it lives as long as the page, so that a look at another screen loses nothing. */
 const seen = { points: [], last: null, lastAt: 0, marks: [], gone: null, isPaused: false, error: null };
@@ -109,7 +151,8 @@ function keep(snapshot) {
     seen.points.push(silence(seen.gone + 0.5));
     announce(isNew ? "The server was restarted and answers." : "The server answers again.");
   }
-  if (isNew || seen.gone) seen.marks.push({ from: seen.gone ?? time, to: time, word: isNew ? "restarted" : "no answer" });
+  if (isNew || seen.gone)
+    seen.marks.push({ from: seen.gone ?? time, to: time, word: isNew ? "restarted" : "no answer" });
   seen.points.push(difference(seen.last, snapshot));
   seen.points = seen.points.filter((each) => each.time > time - KEEP_S - 2);
   seen.marks = seen.marks.filter((each) => each.to > time - KEEP_S);
@@ -158,7 +201,8 @@ const meanOf = (parts) => {
   const count = sum(parts, (each) => each?.count ?? 0);
   return count ? sum(parts, (each) => each?.sum ?? 0) / count : null;
 };
-const latencyOf = (points, share) => quantile(addBuckets(points.map((each) => each.latency).filter((each) => each.length)), share);
+const latencyOf = (points, share) =>
+  quantile(addBuckets(points.map((each) => each.latency).filter((each) => each.length)), share);
 
 /**
  * Say what the last minute was like.
@@ -175,7 +219,8 @@ export function sentenceOf(points) {
   const told = refused ? `${compact(refused)} refused` : "nothing refused";
   if (!calls) return refused ? `No calls ended, ${told} ${when}.` : `No calls ${when}.`;
   const rate = calls / seconds;
-  const how = rate >= 1 ? `${rate < 10 ? short(rate, 2) : compact(Math.round(rate))} calls a second` : plural(calls, "call");
+  const how =
+    rate >= 1 ? `${rate < 10 ? short(rate, 2) : compact(Math.round(rate))} calls a second` : plural(calls, "call");
   return `${how}, p99 ${duration(Number(latencyOf(last, 0.99).toPrecision(2)))}, ${told} ${when}.`;
 }
 
@@ -195,15 +240,108 @@ function pictures(points, last) {
   const line = (label, values) => ({ label, values });
   const held = last.reserved_bytes.compute + last.reserved_bytes.regions;
   return [
-    { title: "Calls a second", write: perSecond, axis: plain, lines: codes.map((code) => line(code, rate("calls", code))) },
-    { title: "Latency", write: seconds, note: `over ${SMOOTH} s`, lines: [["p50", 0.5], ["p99", 0.99]].map(([name, share]) => line(name, smoothed(points, (some) => latencyOf(some, share)))) },
-    { title: "Refused a second", write: perSecond, axis: plain, note: "by reason", lines: reasons.length ? reasons.map((reason) => line(reason, rate("refused", reason))) : [line("refused", points.map((each) => (each.seconds ? 0 : null)))] },
-    { title: "Bytes admitted", write: size, isBytes: true, note: `${percent(held / last.budget_bytes)} of ${bytes(last.budget_bytes)}`, lines: Object.keys(last.reserved_bytes).map((name) => line(name, points.map((each) => each.reserved[name] ?? null))) },
-    { title: "Age of the queue", write: seconds, note: `${last.queue.length} waiting`, lines: [line("oldest", points.map((each) => each.queue.oldest_seconds ?? null))] },
-    { title: "Batch size", write: plain, note: `mean over ${SMOOTH} s`, lines: [line("evaluations", smoothed(points, (some) => meanOf(some.map((each) => each.batches))))] },
-    { title: "Stages", write: seconds, note: `mean over ${SMOOTH} s`, lines: stages.map((name) => line(name, smoothed(points, (some) => meanOf(some.map((each) => each.stages[name]))))) },
-    { title: "Device memory", write: size, isBytes: true, note: `of ${bytes(last.device.memory_bytes)}, ${last.device.name}`, lines: [line("held", points.map((each) => each.memory))] },
-    { title: "Workers", write: plain, note: `up ${duration(Math.round(last.uptime_seconds))}`, lines: [line("ready", points.map((each) => each.ready))] },
+    {
+      title: "Calls a second",
+      write: perSecond,
+      axis: plain,
+      lines: codes.map((code) => line(code, rate("calls", code))),
+    },
+    {
+      title: "Latency",
+      write: seconds,
+      note: `over ${SMOOTH} s`,
+      lines: [
+        ["p50", 0.5],
+        ["p99", 0.99],
+      ].map(([name, share]) =>
+        line(
+          name,
+          smoothed(points, (some) => latencyOf(some, share)),
+        ),
+      ),
+    },
+    {
+      title: "Refused a second",
+      write: perSecond,
+      axis: plain,
+      note: "by reason",
+      lines: reasons.length
+        ? reasons.map((reason) => line(reason, rate("refused", reason)))
+        : [
+            line(
+              "refused",
+              points.map((each) => (each.seconds ? 0 : null)),
+            ),
+          ],
+    },
+    {
+      title: "Bytes admitted",
+      write: size,
+      isBytes: true,
+      note: `${percent(held / last.budget_bytes)} of ${bytes(last.budget_bytes)}`,
+      lines: Object.keys(last.reserved_bytes).map((name) =>
+        line(
+          name,
+          points.map((each) => each.reserved[name] ?? null),
+        ),
+      ),
+    },
+    {
+      title: "Age of the queue",
+      write: seconds,
+      note: `${last.queue.length} waiting`,
+      lines: [
+        line(
+          "oldest",
+          points.map((each) => each.queue.oldest_seconds ?? null),
+        ),
+      ],
+    },
+    {
+      title: "Batch size",
+      write: plain,
+      note: `mean over ${SMOOTH} s`,
+      lines: [
+        line(
+          "evaluations",
+          smoothed(points, (some) => meanOf(some.map((each) => each.batches))),
+        ),
+      ],
+    },
+    {
+      title: "Stages",
+      write: seconds,
+      note: `mean over ${SMOOTH} s`,
+      lines: stages.map((name) =>
+        line(
+          name,
+          smoothed(points, (some) => meanOf(some.map((each) => each.stages[name]))),
+        ),
+      ),
+    },
+    {
+      title: "Device memory",
+      write: size,
+      isBytes: true,
+      note: `of ${bytes(last.device.memory_bytes)}, ${last.device.name}`,
+      lines: [
+        line(
+          "held",
+          points.map((each) => each.memory),
+        ),
+      ],
+    },
+    {
+      title: "Workers",
+      write: plain,
+      note: `up ${duration(Math.round(last.uptime_seconds))}`,
+      lines: [
+        line(
+          "ready",
+          points.map((each) => each.ready),
+        ),
+      ],
+    },
   ];
 }
 
@@ -219,27 +357,52 @@ function Picture({ picture, times, range, marks, hover, onHover }) {
   const text = textAt(at);
   const top = useMemo(() => Math.max(0, ...lines.flatMap((each) => each.values.filter((n) => n !== null))), [lines]);
   return html`<figure class="figure">
-    <header style=${{ flexWrap: "nowrap" }}><h2 class="nowrap">${title}</h2><span class="small quiet clip" title=${note}>${hover === null ? note : clock(times[at])}</span></header>
-    <div class="key" style=${{ columnGap: "12px", rowGap: "0", overflow: "hidden", height: "32px", alignContent: "flex-start" }} title=${text}>${lines.map((each, i) => html`<span key=${each.label} class="nowrap">${lines.length > 1 && html`<${LineKey} index=${i} />`}${each.label} <b style=${{ color: "var(--ink)" }}>${write(each.values[at] ?? null)}</b></span>`)}</div>
-    <${LinePlot} xs=${times} lines=${lines} height=${HEIGHT} xRange=${range} yRange=${[0, top > 0 ? top * (marks.length ? 1.4 : 1.15) : 1]} shades=${marks} xSteps=${TIME_STEPS} ySteps=${picture.isBytes ? BYTE_STEPS : null}
-      formatX=${clock} formatY=${picture.axis ?? write} cursor=${hover === null ? null : at} onCursor=${onHover} say=${(index) => `${clock(times[index])}: ${textAt(index)}`} label="${title}: ${text}." />
-    <${LazyTwin} name="${title}: the numbers" head=${["time", ...lines.map((each) => each.label)]} rows=${() => times.map((time, i) => [clock(time), ...lines.map((each) => write(each.values[i] ?? null))]).reverse()} />
+    <header style=${{ flexWrap: "nowrap" }}><h2 class="nowrap">${title}</h2>
+      <span class="small quiet clip" title=${note}>${hover === null ? note : clock(times[at])}</span></header>
+    <div class="key"
+      style=${{ columnGap: "12px", rowGap: "0", overflow: "hidden", height: "32px", alignContent: "flex-start" }}
+      title=${text}>${lines.map(
+        (each, i) => html`<span key=${each.label} class="nowrap">
+      ${lines.length > 1 && html`<${LineKey} index=${i} />`}${each.label} <b style=${{ color: "var(--ink)" }}>
+      ${write(each.values[at] ?? null)}</b></span>`,
+      )}</div>
+    <${LinePlot} xs=${times} lines=${lines} height=${HEIGHT} xRange=${range}
+      yRange=${[0, top > 0 ? top * (marks.length ? 1.4 : 1.15) : 1]} shades=${marks} xSteps=${TIME_STEPS}
+      ySteps=${picture.isBytes ? BYTE_STEPS : null}
+      formatX=${clock} formatY=${picture.axis ?? write} cursor=${hover === null ? null : at} onCursor=${onHover}
+        say=${(index) => `${clock(times[index])}: ${textAt(index)}`} label="${title}: ${text}." />
+    <${LazyTwin} name="${title}: the numbers" head=${["time", ...lines.map((each) => each.label)]}
+      rows=${() => times.map((time, i) => [clock(time), ...lines.map((each) => write(each.values[i] ?? null))]).reverse()} />
   </figure>`;
 }
 
 /** The last calls that were refused. */
 function Refusals({ refusals }) {
-  return html`<section class="card"><header><h2>Last refusals</h2><span class="small quiet">${refusals.length ? `the last ${refusals.length}` : ""}</span></header>
-    ${refusals.length ? html`<div class="table-wrap" tabindex="0" role="region" aria-label="Last refusals" style=${{ maxHeight: "480px", overflow: "auto" }}><table>
-      <thead><tr>${["time", "call", "code", "reason", "what the caller was told"].map((each) => html`<th scope="col" key=${each}>${each}</th>`)}</tr></thead>
-      <tbody>${refusals.map((each, i) => html`<tr key=${each.time + i}><td class="nowrap">${clock(Date.parse(each.time) / 1000)}</td><td class="nowrap">${each.method.replace("losswire.v1.", "")}</td>
-        <td class="nowrap small">${each.code}</td><td class="nowrap small">${each.reason}</td><td class="small" style=${{ minWidth: "240px", overflowWrap: "anywhere" }}>${each.detail}</td></tr>`)}</tbody></table></div>`
-      : html`<p class="quiet">Nothing was refused since the server started.</p>`}</section>`;
+  return html`<section class="card"><header><h2>Last refusals</h2><span class="small quiet">
+    ${refusals.length ? `the last ${refusals.length}` : ""}</span></header>
+    ${
+      refusals.length
+        ? html`<div class="table-wrap" tabindex="0" role="region" aria-label="Last refusals"
+      style=${{ maxHeight: "480px", overflow: "auto" }}><table>
+      <thead><tr>${["time", "call", "code", "reason", "what the caller was told"].map(
+        (each) => html`<th scope="col"
+        key=${each}>${each}</th>`,
+      )}</tr></thead>
+      <tbody>${refusals.map(
+        (each, i) => html`<tr key=${each.time + i}><td class="nowrap">
+        ${clock(Date.parse(each.time) / 1000)}</td><td class="nowrap">${each.method.replace("losswire.v1.", "")}</td>
+        <td class="nowrap small">${each.code}</td><td class="nowrap small">${each.reason}</td>
+          <td class="small" style=${{ minWidth: "240px", overflowWrap: "anywhere" }}>${each.detail}</td></tr>`,
+      )}</tbody>
+          </table></div>`
+        : html`<p class="quiet">Nothing was refused since the server started.</p>`
+    }</section>`;
 }
 
 /** What the line on top says: the server's silence, a pause, or the last minute. */
 function headline({ points, last, lastAt, gone, isPaused }) {
-  if (gone) return `The server has not answered for ${duration(Math.max(1, Math.round((performance.now() - lastAt) / 1000)))}. This page asks again each second.`;
+  if (gone)
+    return `The server has not answered for ${duration(Math.max(1, Math.round((performance.now() - lastAt) / 1000)))}. This page asks again each second.`;
   const sentence = sentenceOf(points);
   return `${isPaused ? "Paused. " : ""}${last.ready ? "" : "The server is not ready. "}${sentence}`;
 }
@@ -256,29 +419,43 @@ function Board({ points, last, lastAt, marks, gone, isPaused }) {
     const found = points.filter((each, i) => i === points.length - 1 || each.time >= end - span - SMOOTH);
     return [found.map((each) => each.time), pictures(found, last)];
   }, [last, span]);
-  const shades = [...marks, ...(gone ? [{ from: gone, to: end, word: "no answer" }] : [])].filter((each) => each.to >= range[0]).map((each) => ({ ...each, from: Math.max(each.from, range[0]), color: "var(--quiet)" }));
+  const shades = [...marks, ...(gone ? [{ from: gone, to: end, word: "no answer" }] : [])]
+    .filter((each) => each.to >= range[0])
+    .map((each) => ({ ...each, from: Math.max(each.from, range[0]), color: "var(--quiet)" }));
   const pause = () => {
     seen.isPaused = !seen.isPaused;
     tell();
     if (!seen.isPaused) poll();
   };
   return html`<div class="screen">
-    <header><h1>Live</h1><div class="row"><${Segments} label="Window" small value=${span} options=${WINDOWS} onChange=${(window) => set({ window }, true)} />
-      <button type="button" class="button small" aria-pressed=${String(isPaused)} onClick=${pause} style=${{ minWidth: "64px" }}>${isPaused ? "Go on" : "Pause"}</button></div></header>
-    <p class="sentence ${gone ? "bad" : ""}" style=${{ minHeight: "20px" }}>${headline({ points, last, lastAt, gone, isPaused })}</p>
-    <div class="grid">${drawn.map((picture) => html`<${Picture} key=${picture.title} picture=${picture} times=${times} range=${range} marks=${shades} hover=${hover} onHover=${setHover} />`)}</div>
+    <header><h1>Live</h1><div class="row"><${Segments} label="Window" small value=${span} options=${WINDOWS}
+      onChange=${(window) => set({ window }, true)} />
+      <button type="button" class="button small" aria-pressed=${String(isPaused)} onClick=${pause}
+        style=${{ minWidth: "64px" }}>${isPaused ? "Go on" : "Pause"}</button></div></header>
+    <p class="sentence ${gone ? "bad" : ""}" style=${{ minHeight: "20px" }}>
+      ${headline({ points, last, lastAt, gone, isPaused })}</p>
+    <div class="grid">${drawn.map(
+      (picture) => html`<${Picture} key=${picture.title} picture=${picture} times=${times}
+      range=${range} marks=${shades} hover=${hover} onHover=${setHover} />`,
+    )}</div>
     <${Refusals} refusals=${last.recent_refusals} />
   </div>`;
 }
 
 const NO_COUNTS = "This server does not count its calls, so there is nothing live to show.";
-const NO_ANSWER = "The server does not answer. This page asks again each second; losswire-server serve --http 127.0.0.1:8080 starts one.";
+const NO_ANSWER =
+  "The server does not answer. This page asks again each second; losswire-server serve --http 127.0.0.1:8080 starts one.";
 
 /** The screen. */
 export default function Live() {
   const now = useSeen();
   if (now.last) return html`<${Board} ...${now} />`;
   return html`<div class="screen"><header><h1>Live</h1></header>
-    ${now.error ? html`<${Empty} action="Ask again" onAction=${poll}>${now.error.status === 404 ? NO_COUNTS : NO_ANSWER}</${Empty}>`
-      : html`<${Skeleton} height=${20} /><div class="grid">${Array.from({ length: 9 }, (_, i) => html`<${Skeleton} key=${i} height=${HEIGHT + 96} />`)}</div>`}</div>`;
+    ${
+      now.error
+        ? html`<${Empty} action="Ask again" onAction=${poll}>${now.error.status === 404 ? NO_COUNTS : NO_ANSWER}
+      </${Empty}>`
+        : html`<${Skeleton} height=${20} /><div class="grid">
+        ${Array.from({ length: 9 }, (_, i) => html`<${Skeleton} key=${i} height=${HEIGHT + 96} />`)}</div>`
+    }</div>`;
 }

@@ -1,27 +1,58 @@
-/** Runs: the memory of a server. A table with history and the gate's verdict, and one run with everything that it kept. */
+/** Runs: the memory of a server, as a table with history and the gate's verdict. */
 
-import { get, multipart, number, post, remove, useServer } from "../lib/api.js";
-import { Forest, Histogram, ECDF, hue, linear, Sparkline } from "../lib/charts.js";
-import { copy, cx, Dialog, Empty, Failure, html, Segments, Select, Skeleton, toast, useAsync, useDebounced, useEffect, useMemo, useState } from "../lib/dom.js";
-import { exportJson } from "../lib/export.js";
+import { get, multipart, number, post, useServer } from "../lib/api.js";
+import { linear, Sparkline } from "../lib/charts.js";
+import {
+  copy,
+  cx,
+  Empty,
+  Failure,
+  html,
+  Select,
+  Skeleton,
+  useAsync,
+  useDebounced,
+  useMemo,
+  useState,
+} from "../lib/dom.js";
 import { count, exact, percent, short, when, withInterval } from "../lib/numbers.js";
-import { liftRows } from "../lib/results.js";
 import { href, navigate, useQuery } from "../lib/state.js";
 import { tensor, writeNpy } from "../lib/tensors.js";
-import { list, plural, words } from "../lib/words.js";
+import { list, plural } from "../lib/words.js";
+import { Chips, Deletion, Detail, NoStore, titleOf } from "./run.js";
 
-const DEFAULTS = { run: null, loss: "", name: "", labels: [], pages: [], baseline: null, increase: 0.01, relative: true, by: "name", ticked: [] };
+const DEFAULTS = {
+  run: null,
+  loss: "",
+  name: "",
+  labels: [],
+  pages: [],
+  baseline: null,
+  increase: 0.01,
+  relative: true,
+  by: "name",
+  ticked: [],
+};
 const PAGE = 25;
 const HISTORY = 200;
 /** More points than this are a blur in a strip. */
 const STRIP = 30;
 const COMMAND = "losswire summarize cross_entropy predictions.parquet --save nightly";
 
-const titleOf = (run) => run.name || run.run_id;
-const figuresOf = ({ candidate, count: n, mean, low, high }) => ({ candidate, n, mean: number(mean), low: number(low), high: number(high) });
+const figuresOf = ({ candidate, count: n, mean, low, high }) => ({
+  candidate,
+  n,
+  mean: number(mean),
+  low: number(low),
+  high: number(high),
+});
 
 /** Return the filters of a list as its parameters. */
-const filterOf = ({ loss, name, labels }) => ({ loss, name, ...Object.fromEntries(labels.map((each) => each.split(/=(.*)/s)).map(([key, value]) => [`label.${key}`, value])) });
+const filterOf = ({ loss, name, labels }) => ({
+  loss,
+  name,
+  ...Object.fromEntries(labels.map((each) => each.split(/=(.*)/s)).map(([key, value]) => [`label.${key}`, value])),
+});
 
 /** Save what the small and the large network lose on the digits, one run each. */
 async function saveExample() {
@@ -29,12 +60,31 @@ async function saveExample() {
   const columns = Object.fromEntries((await digits()).map((each) => [each.name, each]));
   const npy = ({ data, shape, type }) => writeNpy(tensor(data, shape, type));
   for (const model of ["small", "large"]) {
-    const request = { loss: "cross_entropy", columns: { input: "logits", target: "digit" }, slices: ["ink", "digit"], ids: "id", worst: 20, partition: "digits" };
+    const request = {
+      loss: "cross_entropy",
+      columns: { input: "logits", target: "digit" },
+      slices: ["ink", "digit"],
+      ids: "id",
+      worst: 20,
+      partition: "digits",
+    };
     const { ink } = columns;
-    const body = multipart(request, { logits: npy(columns[`logits_${model}`]), digit: npy(columns.digit), id: npy(columns.id), ink: Array.from(ink.data, (code) => ink.labels[code]) });
+    const body = multipart(request, {
+      logits: npy(columns[`logits_${model}`]),
+      digit: npy(columns.digit),
+      id: npy(columns.id),
+      ink: Array.from(ink.data, (code) => ink.labels[code]),
+    });
     const started = new Date().toISOString();
     const { state } = await post("/v1/summarize", body);
-    await post("/v1/runs", { name: "digits", labels: { model, data: "digits" }, started, ended: new Date().toISOString(), state, request });
+    await post("/v1/runs", {
+      name: "digits",
+      labels: { model, data: "digits" },
+      started,
+      ended: new Date().toISOString(),
+      state,
+      request,
+    });
   }
 }
 
@@ -43,7 +93,9 @@ function Interval({ figures, range }) {
   const x = linear(...range, 4, 116);
   if (Number.isNaN(figures.low)) return html`<svg width="120" height="16" aria-hidden="true"></svg>`;
   const at = (value, beyond) => (Number.isFinite(value) ? x(value) : beyond);
-  return html`<svg width="120" height="16" aria-hidden="true"><g stroke="var(--ink)" stroke-width="1.5"><path d="M${at(figures.low, 0)} 8H${at(figures.high, 120)}M${at(figures.low, -9)} 4v8M${at(figures.high, -9)} 4v8" /></g>
+  return html`<svg width="120" height="16" aria-hidden="true"><g stroke="var(--ink)" stroke-width="1.5">
+    <path d="M${at(figures.low, 0)} 8H${at(figures.high, 120)}M${at(figures.low, -9)} 4v8M${at(figures.high, -9)} 4v8" />
+    </g>
     ${Number.isFinite(figures.mean) && html`<circle cx=${x(figures.mean)} cy="8" r="3.5" fill="var(--ink)" />`}</svg>`;
 }
 
@@ -51,7 +103,10 @@ function Interval({ figures, range }) {
 function rangesOf(runs) {
   const ranges = new Map();
   for (const run of runs) {
-    const all = run.figures.map(figuresOf).flatMap(({ mean, low, high }) => [mean, low, high]).filter(Number.isFinite);
+    const all = run.figures
+      .map(figuresOf)
+      .flatMap(({ mean, low, high }) => [mean, low, high])
+      .filter(Number.isFinite);
     const [low, high] = ranges.get(run.loss) ?? [Infinity, -Infinity];
     ranges.set(run.loss, [Math.min(low, ...all), Math.max(high, ...all)]);
   }
@@ -73,31 +128,57 @@ function History({ run, runs: all_ }) {
   const x = linear(0, runs.length - 1, 2, 116)(at);
   const y = linear(Math.min(...all), Math.max(...all), 21, 3)(figures[at].mean);
   const label = `Mean over ${runs.length} runs, oldest first: ${figures.map(({ mean }) => short(mean, 3)).join(", ")}; this is number ${at + 1}`;
-  return html`<span style=${{ position: "relative", display: "inline-block" }}><${Sparkline} values=${figures.map((each) => each.mean)} low=${figures.map((each) => each.low)} high=${figures.map((each) => each.high)} label=${label} />
-    ${Number.isFinite(figures[at].mean) && html`<svg width="120" height="24" aria-hidden="true" style=${{ position: "absolute", left: 0, top: 0, pointerEvents: "none" }}><circle cx=${x} cy=${y} r="4" fill="var(--paper)" stroke="var(--ink)" stroke-width="2" /></svg>`}</span>`;
+  return html`<span style=${{ position: "relative", display: "inline-block" }}>
+    <${Sparkline} values=${figures.map((each) => each.mean)} low=${figures.map((each) => each.low)}
+    high=${figures.map((each) => each.high)} label=${label} />
+    ${
+      Number.isFinite(figures[at].mean) &&
+      html`<svg width="120" height="24" aria-hidden="true"
+      style=${{ position: "absolute", left: 0, top: 0, pointerEvents: "none" }}>
+      <circle cx=${x} cy=${y} r="4" fill="var(--paper)" stroke="var(--ink)" stroke-width="2" /></svg>`
+    }</span>`;
 }
 
 /** Ask the gate about each run of a page that may be compared with the baseline. */
 function useVerdicts(runs, baseline, { increase, relative }) {
   const limit = useDebounced(increase, 300);
   const key = runs.map((each) => each.run_id).join();
-  const { value } = useAsync(async (signal) => {
-    const asked = baseline ? runs.filter((run) => run.run_id !== baseline.run_id && run.figures.length === 1 && run.loss === baseline.loss) : [];
-    const query = (run) => ({ baseline: baseline.run_id, candidate: run.run_id, max_increase: limit, relative: relative || null });
-    const answers = await Promise.all(asked.map((run) => get("/v1/gate", { query: query(run), signal }).catch((error) => ({ error }))));
-    return Object.fromEntries(asked.map((run, i) => [run.run_id, answers[i]]));
-  }, [key, baseline?.run_id, limit, relative]);
+  const { value } = useAsync(
+    async (signal) => {
+      const asked = baseline
+        ? runs.filter((run) => run.run_id !== baseline.run_id && run.figures.length === 1 && run.loss === baseline.loss)
+        : [];
+      const query = (run) => ({
+        baseline: baseline.run_id,
+        candidate: run.run_id,
+        max_increase: limit,
+        relative: relative || null,
+      });
+      const answers = await Promise.all(
+        asked.map((run) => get("/v1/gate", { query: query(run), signal }).catch((error) => ({ error }))),
+      );
+      return Object.fromEntries(asked.map((run, i) => [run.run_id, answers[i]]));
+    },
+    [key, baseline?.run_id, limit, relative],
+  );
   return value ?? {};
 }
 
 /** Return the baseline, also one that is not on this page. */
 function useBaseline(id, known) {
   const here = known.find((each) => each.run_id === id);
-  const { value } = useAsync(async (signal) => (id && !here && known.length ? get(`/v1/runs/${encodeURIComponent(id)}`, { signal }) : null), [id, Boolean(here), known.length]);
+  const { value } = useAsync(
+    async (signal) => (id && !here && known.length ? get(`/v1/runs/${encodeURIComponent(id)}`, { signal }) : null),
+    [id, Boolean(here), known.length],
+  );
   return here ?? (value?.run_id === id ? value : null);
 }
 
-const VERDICTS = { fail: ["fails", "bad"], pass: ["passes", "good"], "not enough evidence": ["not enough evidence", "warn"] };
+const VERDICTS = {
+  fail: ["fails", "bad"],
+  pass: ["passes", "good"],
+  "not enough evidence": ["not enough evidence", "warn"],
+};
 
 /** What the gate says of a run. */
 function Verdict({ run, baseline, verdict }) {
@@ -110,33 +191,26 @@ function Verdict({ run, baseline, verdict }) {
   const bounds = verdict.interval.map(number);
   const write = verdict.relative ? (n) => percent(n, 3) : short;
   const known = bounds.every(Number.isFinite);
-  return html`<span class="badge ${tone}" title=${verdict.sentence}>${text}</span>${known && html`<div class="small quiet nowrap">${number(verdict.increase) > 0 ? "+" : ""}${verdict.relative ? `${write(number(verdict.increase))} [${write(bounds[0])}, ${write(bounds[1])}]` : withInterval(number(verdict.increase), ...bounds)}</div>`}`;
+  return html`<span class="badge ${tone}" title=${verdict.sentence}>${text}</span>
+    ${
+      known &&
+      html`<div class="small quiet nowrap">${number(verdict.increase) > 0 ? "+" : ""}
+    ${verdict.relative ? `${write(number(verdict.increase))} [${write(bounds[0])}, ${write(bounds[1])}]` : withInterval(number(verdict.increase), ...bounds)}
+    </div>`
+    }`;
 }
 
 /** Say how the runs of a page stand the gate. */
 function gateSentence(verdicts) {
-  const found = Object.values(verdicts).map((each) => each?.checks?.[0]?.verdict).filter(Boolean);
-  if (!found.length) return "Choose a baseline, and the gate says of each run whether its mean has surely increased by more than that.";
-  const told = Object.entries(VERDICTS).map(([key, [text]]) => [found.filter((each) => each === key).length, text]).filter(([n]) => n);
+  const found = Object.values(verdicts)
+    .map((each) => each?.checks?.[0]?.verdict)
+    .filter(Boolean);
+  if (!found.length)
+    return "Choose a baseline, and the gate says of each run whether its mean has surely increased by more than that.";
+  const told = Object.entries(VERDICTS)
+    .map(([key, [text]]) => [found.filter((each) => each === key).length, text])
+    .filter(([n]) => n);
   return `Of ${plural(found.length, "run")}: ${list(told.map(([n, text]) => `${n} ${text === "not enough evidence" ? "without enough evidence" : n === 1 ? text : text.replace(/e?s$/, "")}`))}.`;
-}
-
-/** Labels that filter when chosen. */
-function Chips({ labels, chosen, onToggle }) {
-  return html`<span class="row" style=${{ gap: "4px" }}>${Object.entries(labels).map(([key, value]) => {
-    const text = `${key}=${value}`;
-    const isOn = chosen.includes(text);
-    return html`<button type="button" key=${text} class=${cx("button small", isOn && "primary")} aria-pressed=${String(isOn)} title="Only runs with this label" onClick=${() => onToggle(text)}>${key} ${value}</button>`;
-  })}</span>`;
-}
-
-/** Asks before a run is gone for good. */
-function Deletion({ run, onClose, onDeleted }) {
-  const [error, setError] = useState(null);
-  const act = () => remove(`/v1/runs/${encodeURIComponent(run.run_id)}`).then(() => { toast(`${titleOf(run)} is deleted.`); onDeleted(); }, setError);
-  return html`<${Dialog} title="Delete a run" onClose=${onClose}><p>Delete <b>${titleOf(run)}</b> (${run.loss}, saved ${when(run.saved)}) for good? Nothing brings it back.</p>
-    ${error && html`<${Failure} error=${error} />`}
-    <div class="row"><button type="button" class="button danger" onClick=${act}>Delete for good</button></div></${Dialog}>`;
 }
 
 /** One line of the table. */
@@ -144,22 +218,39 @@ function Line({ run, state, baseline, ranges, history, verdict, tick, toggle, se
   const figures = run.figures.map(figuresOf);
   const isTicked = state.ticked.includes(run.run_id);
   return html`<tr class=${cx(isTicked && "chosen")}>
-    <td><input type="checkbox" checked=${isTicked} aria-label="Tick ${titleOf(run)}, saved ${when(run.saved)}" onChange=${() => tick(run.run_id)} /></td>
-    <td style=${{ maxWidth: "240px" }}><div class="clip"><a href=${href("runs", { run: run.run_id })} title=${titleOf(run)}>${titleOf(run)}</a> <span class="small quiet">${run.loss}</span></div><${Chips} labels=${run.labels} chosen=${state.labels} onToggle=${toggle} /></td>
-    <td class="nowrap">${figures.map((each) => html`<div key=${each.candidate}><${Interval} figures=${each} range=${ranges.get(run.loss)} /><span title=${exact(each.mean)}>${each.candidate && html`<span class="quiet">${each.candidate} </span>`}${withInterval(each.mean, each.low, each.high)}</span></div>`)}</td>
+    <td><input type="checkbox" checked=${isTicked} aria-label="Tick ${titleOf(run)}, saved ${when(run.saved)}"
+      onChange=${() => tick(run.run_id)} /></td>
+    <td style=${{ maxWidth: "240px" }}><div class="clip">
+      <a href=${href("runs", { run: run.run_id })} title=${titleOf(run)}>${titleOf(run)}</a> <span class="small quiet">
+      ${run.loss}</span></div><${Chips} labels=${run.labels} chosen=${state.labels} onToggle=${toggle} /></td>
+    <td class="nowrap">${figures.map(
+      (each) => html`<div key=${each.candidate}>
+      <${Interval} figures=${each} range=${ranges.get(run.loss)} /><span title=${exact(each.mean)}>
+      ${each.candidate && html`<span class="quiet">${each.candidate} </span>`}
+      ${withInterval(each.mean, each.low, each.high)}</span></div>`,
+    )}</td>
     <td class="num">${count(figures[0]?.n ?? 0)}</td>
     <td><${History} run=${run} runs=${history} /></td>
     <td class="nowrap"><${Verdict} run=${run} baseline=${baseline} verdict=${verdict} /></td>
     <td class="nowrap small">${when(run.saved)}<div class="quiet">${run.creator}</div></td>
     <td class="nowrap"><span class="row" style=${{ gap: "4px", flexWrap: "nowrap" }}>
-      ${run.figures.length === 1 && html`<button type="button" class="button small" aria-pressed=${String(run.run_id === state.baseline)} aria-label="Take ${titleOf(run)}, saved ${when(run.saved)}, as baseline" onClick=${() => setBaseline(run.run_id)}>baseline</button>`}
-      <button type="button" class="button small danger" aria-label="Delete ${titleOf(run)}, saved ${when(run.saved)}" onClick=${() => onDelete(run)}>delete</button></span></td></tr>`;
+      ${
+        run.figures.length === 1 &&
+        html`<button type="button" class="button small"
+        aria-pressed=${String(run.run_id === state.baseline)}
+        aria-label="Take ${titleOf(run)}, saved ${when(run.saved)}, as baseline"
+        onClick=${() => setBaseline(run.run_id)}>baseline</button>`
+      }
+      <button type="button" class="button small danger" aria-label="Delete ${titleOf(run)}, saved ${when(run.saved)}"
+        onClick=${() => onDelete(run)}>delete</button></span></td></tr>`;
 }
 
 /** Say what the list holds. */
 function sentenceOf(runs, state, isMore) {
   const newest = runs[0];
-  const figures = newest.figures.map(figuresOf).map((each) => `${each.candidate ? `${each.candidate} ` : ""}${withInterval(each.mean, each.low, each.high)}`);
+  const figures = newest.figures
+    .map(figuresOf)
+    .map((each) => `${each.candidate ? `${each.candidate} ` : ""}${withInterval(each.mean, each.low, each.high)}`);
   const how = state.labels.length || state.name || state.loss ? " that fit" : "";
   return `${plural(runs.length, "run")}${how}${isMore ? " on this page" : ""}; the newest is ${titleOf(newest)}, ${newest.loss} ${list(figures)}.`;
 }
@@ -167,15 +258,20 @@ function sentenceOf(runs, state, isMore) {
 /** The gate's question. */
 function Gate({ state, set, runs, verdicts }) {
   const singles = runs.filter((each) => each.figures.length === 1);
-  const names = singles.map((each) => [each.run_id, `${titleOf(each)} · ${Object.values(each.labels).join(" ") || each.loss} · ${when(each.saved)}`]);
+  const names = singles.map((each) => [
+    each.run_id,
+    `${titleOf(each)} · ${Object.values(each.labels).join(" ") || each.loss} · ${when(each.saved)}`,
+  ]);
   const options = [["", "no baseline"], ...names];
-  return html`<div class="stack tight"><div class="row"><label class="row">Gate against <${Select} class="auto" style=${{ maxWidth: "320px" }} value=${state.baseline ?? ""} options=${options} onChange=${(id) => set({ baseline: id || null }, true)} /></label>
-    <label class="row">may increase by <input class="input short num" type="number" step="any" value=${state.increase} onInput=${(event) => event.target.value !== "" && set({ increase: Number(event.target.value) })} /></label>
-    <label class="check"><input type="checkbox" checked=${state.relative} onChange=${(event) => set({ relative: event.target.checked })} /> of the baseline's mean</label></div>
+  return html`<div class="stack tight"><div class="row">
+    <label class="row">Gate against <${Select} class="auto" style=${{ maxWidth: "320px" }} value=${state.baseline ?? ""}
+    options=${options} onChange=${(id) => set({ baseline: id || null }, true)} /></label>
+    <label class="row">may increase by <input class="input short num" type="number" step="any" value=${state.increase}
+      onInput=${(event) => event.target.value !== "" && set({ increase: Number(event.target.value) })} /></label>
+    <label class="check"><input type="checkbox" checked=${state.relative}
+      onChange=${(event) => set({ relative: event.target.checked })} /> of the baseline's mean</label></div>
     <p class="hint">${gateSentence(verdicts)}</p></div>`;
 }
-
-const NoStore = () => html`<${Empty}>This server keeps no runs. Start it with a place to keep them: <code>losswire-server serve --store FOLDER --http 127.0.0.1:8080</code>. Evaluate and the other screens work without.</${Empty}>`;
 
 /** The list while it has nothing. */
 function Nothing({ isFiltered, clear, again }) {
@@ -184,141 +280,130 @@ function Nothing({ isFiltered, clear, again }) {
   if (isFiltered) return html`<${Empty} action="Show all runs" onAction=${clear}>No run fits these filters.</${Empty}>`;
   const act = () => {
     setBusy(true);
-    saveExample().then(again, setError).finally(() => setBusy(false));
+    saveExample()
+      .then(again, setError)
+      .finally(() => setBusy(false));
   };
-  return html`<div class="empty"><p>A run is an evaluation that the server remembers, so that today's model can be compared with last week's.</p>
+  return html`<div class="empty">
+    <p>A run is an evaluation that the server remembers, so that today's model can be compared with last week's.</p>
     ${error && html`<${Failure} error=${error} />`}
-    <button type="button" class="button primary" disabled=${busy} onClick=${act}>${busy ? "Evaluating…" : "Save two runs of the digits"}</button>
-    <p class="small">or keep your own: <code>${COMMAND}</code> <button type="button" class="button small" onClick=${() => copy(COMMAND, "The command")}>Copy</button></p></div>`;
+    <button type="button" class="button primary" disabled=${busy} onClick=${act}>
+      ${busy ? "Evaluating…" : "Save two runs of the digits"}</button>
+    <p class="small">or keep your own: <code>${COMMAND}
+      </code> <button type="button" class="button small" onClick=${() => copy(COMMAND, "The command")}>Copy</button></p>
+      </div>`;
 }
 
 /** The filters, and what histories are made of. */
 function Filters({ state, set, keys, known }) {
   const change = (patch) => set({ ...patch, pages: [], ticked: [] });
   return html`<div class="row">
-    ${["name", "loss"].map((field) => html`<${Select} key=${field} class="auto" style=${{ maxWidth: "200px" }} aria-label="Only runs of this ${field}" value=${state[field]} options=${[["", `any ${field}`], ...new Set([...known[field], state[field]].filter(Boolean))]} onChange=${(text) => change({ [field]: text })} />`)}
-    ${state.labels.map((each) => html`<button type="button" class="button small primary" key=${each} aria-label="Remove the filter ${each}" onClick=${() => change({ labels: state.labels.filter((other) => other !== each) })}>${each.replace("=", " ")} ×</button>`)}
-    ${keys.length > 0 && html`<label class="row">history by <${Select} class="auto" value=${state.by} options=${[["name", "name"], ...keys.map((key) => [key, `name and ${key}`])]} onChange=${(by) => set({ by })} /></label>`}
+    ${["name", "loss"].map(
+      (field) => html`<${Select} key=${field} class="auto" style=${{ maxWidth: "200px" }}
+      aria-label="Only runs of this ${field}" value=${state[field]}
+      options=${[["", `any ${field}`], ...new Set([...known[field], state[field]].filter(Boolean))]}
+      onChange=${(text) => change({ [field]: text })} />`,
+    )}
+    ${state.labels.map(
+      (each) => html`<button type="button" class="button small primary" key=${each}
+      aria-label="Remove the filter ${each}"
+      onClick=${() => change({ labels: state.labels.filter((other) => other !== each) })}>
+      ${each.replace("=", " ")} ×</button>`,
+    )}
+    ${
+      keys.length > 0 &&
+      html`<label class="row">history by <${Select} class="auto" value=${state.by}
+      options=${[["name", "name"], ...keys.map((key) => [key, `name and ${key}`])]} onChange=${(by) => set({ by })} />
+      </label>`
+    }
   </div>`;
 }
 
 /** The runs as a table. */
 function List({ state, set }) {
   const filter = JSON.stringify([state.loss, state.name, state.labels]);
-  const { value, error, busy, again } = useAsync((signal) => get("/v1/runs", { signal, query: { ...filterOf(state), page_size: PAGE, page_token: state.pages.at(-1) } }), [filter, state.pages.join()]);
-  const older = useAsync((signal) => get("/v1/runs", { signal, query: { ...filterOf(state), page_size: HISTORY } }), [filter, value]);
+  const { value, error, busy, again } = useAsync(
+    (signal) =>
+      get("/v1/runs", { signal, query: { ...filterOf(state), page_size: PAGE, page_token: state.pages.at(-1) } }),
+    [filter, state.pages.join()],
+  );
+  const older = useAsync(
+    (signal) => get("/v1/runs", { signal, query: { ...filterOf(state), page_size: HISTORY } }),
+    [filter, value],
+  );
   const [deleting, setDeleting] = useState(null);
   const runs = value?.runs ?? [];
   const baseline = useBaseline(state.baseline, [...runs, ...(older.value?.runs ?? [])]);
   const verdicts = useVerdicts(runs, baseline, state);
   const [ranges, histories] = useMemo(() => {
     const groups = new Map();
-    for (const run of (older.value?.runs ?? []).toReversed()) groups.set(groupOf(run, state.by), [...(groups.get(groupOf(run, state.by)) ?? []), run]);
+    for (const run of (older.value?.runs ?? []).toReversed())
+      groups.set(groupOf(run, state.by), [...(groups.get(groupOf(run, state.by)) ?? []), run]);
     return [rangesOf(runs), groups];
   }, [value, older.value, state.by]);
   if (error?.status === 501) return html`<${NoStore} />`;
   if (error) return html`<${Failure} error=${error} onRetry=${again} />`;
-  if (!value) return html`<${Skeleton} height=${32} />${[0, 1, 2, 3].map((i) => html`<${Skeleton} key=${i} height=${48} />`)}`;
-  const known = { name: (older.value?.runs ?? runs).map((each) => each.name), loss: (older.value?.runs ?? runs).map((each) => each.loss) };
+  if (!value)
+    return html`<${Skeleton} height=${32} />
+    ${[0, 1, 2, 3].map((i) => html`<${Skeleton} key=${i} height=${48} />`)}`;
+  const known = {
+    name: (older.value?.runs ?? runs).map((each) => each.name),
+    loss: (older.value?.runs ?? runs).map((each) => each.loss),
+  };
   const isFiltered = Boolean(state.loss || state.name || state.labels.length || state.pages.length);
   const keys = [...new Set(runs.flatMap((each) => Object.keys(each.labels)))];
-  if (!runs.length) return html`${isFiltered && html`<${Filters} state=${state} set=${set} keys=${[]} known=${known} />`}<${Nothing} isFiltered=${isFiltered} again=${again} clear=${() => set({ loss: "", name: "", labels: [], pages: [] }, true)} />`;
-  const tick = (id) => set({ ticked: state.ticked.includes(id) ? state.ticked.filter((each) => each !== id) : [...state.ticked, id].slice(-2) });
-  const toggle = (label) => set({ labels: state.labels.includes(label) ? state.labels.filter((each) => each !== label) : [...state.labels, label], pages: [], ticked: [] }, true);
+  if (!runs.length)
+    return html`${
+      isFiltered &&
+      html`<${Filters} state=${state} set=${set} keys=${[]}
+    known=${known} />`
+    }<${Nothing} isFiltered=${isFiltered} again=${again}
+    clear=${() => set({ loss: "", name: "", labels: [], pages: [] }, true)} />`;
+  const tick = (id) =>
+    set({
+      ticked: state.ticked.includes(id) ? state.ticked.filter((each) => each !== id) : [...state.ticked, id].slice(-2),
+    });
+  const toggle = (label) =>
+    set(
+      {
+        labels: state.labels.includes(label) ? state.labels.filter((each) => each !== label) : [...state.labels, label],
+        pages: [],
+        ticked: [],
+      },
+      true,
+    );
   return html`<p class="sentence">${sentenceOf(runs, state, Boolean(value.next_page_token || state.pages.length))}</p>
     <${Filters} state=${state} set=${set} keys=${keys} known=${known} />
-    <${Gate} state=${state} set=${set} verdicts=${verdicts} runs=${baseline && !runs.some((each) => each.run_id === baseline.run_id) ? [baseline, ...runs] : runs} />
-    <div class="table-wrap" aria-busy=${String(busy)} tabindex="0" role="region" aria-label="Runs" style=${{ position: "relative" }}><table><thead><tr><th scope="col"><span class="visually-hidden">tick</span></th><th scope="col">run</th><th scope="col">mean [95 %]</th><th class="num" scope="col">n</th><th scope="col">history</th><th scope="col">gate</th><th scope="col">saved</th><th scope="col"><span class="visually-hidden">actions</span></th></tr></thead>
-      <tbody>${runs.map((run) => html`<${Line} key=${run.run_id} run=${run} state=${state} baseline=${baseline} ranges=${ranges} history=${histories.get(groupOf(run, state.by)) ?? []} verdict=${verdicts[run.run_id]}
-        tick=${tick} toggle=${toggle} setBaseline=${(id) => set({ baseline: id === state.baseline ? null : id }, true)} onDelete=${setDeleting} />`)}</tbody></table></div>
-    ${(state.pages.length > 0 || value.next_page_token) && html`<div class="row"><button type="button" class="button" disabled=${!state.pages.length} onClick=${() => set({ pages: state.pages.slice(0, -1) }, true)}>Newer</button>
-      <button type="button" class="button" disabled=${!value.next_page_token} onClick=${() => set({ pages: [...state.pages, value.next_page_token] }, true)}>Older</button></div>`}
-    ${deleting && html`<${Deletion} run=${deleting} onClose=${() => setDeleting(null)} onDeleted=${() => { set({ ticked: state.ticked.filter((id) => id !== deleting.run_id) }); setDeleting(null); again(); }} />`}`;
-}
-
-const MARKS = [["0.5", "p50"], ["0.99", "p99"]];
-
-/** The distribution of a run, or of the candidates of a comparison. */
-function Distribution({ parts }) {
-  const [kind, setKind] = useState("histogram");
-  // Where a few rows lose most, linear axes show one bar.
-  const [scale, setScale] = useState(parts.some(({ figures }) => number(figures.quantiles["0.99"]) > 20 * number(figures.quantiles["0.5"])) ? "log" : "linear");
-  const series = parts.map(({ name, figures }) => ({ name: name || "rows", low: figures.histogram.low.map(number), high: figures.histogram.high.map(number), weight: figures.histogram.weight.map(number) }));
-  const marks = parts.length > 1 ? [] : MARKS.map(([share, label]) => ({ x: number(parts[0].figures.quantiles?.[share]), label }));
-  const Drawing = kind === "histogram" ? Histogram : ECDF;
-  return html`<${Drawing} title="Distribution" series=${series} scale=${scale} marks=${marks} xLabel="loss of a row"
-    actions=${html`<${Segments} small label="Kind" value=${kind} options=${[["histogram", "Histogram"], ["ecdf", "ECDF"]]} onChange=${setKind} /><${Segments} small label="Scale" value=${scale} options=${["linear", "log"]} onChange=${setScale} />`} />`;
-}
-
-/** The slices of one table, by lift. */
-function SliceTables({ figures }) {
-  const names = Object.keys(figures.slices ?? {});
-  const [chosen, choose] = useState(names[0]);
-  if (!names.length) return null;
-  const by = names.includes(chosen) ? chosen : names[0];
-  const mean = number(figures.finite_mean ?? figures.mean);
-  return html`<${Forest} title="Slices by lift" sentence="Lift is a slice's mean over that of all rows; verdicts after Holm's correction." nameHead=${by} rows=${liftRows(figures.slices[by], mean)} reference=${mean} referenceLabel="all rows" noteHead="lift"
-    actions=${names.length > 1 && html`<${Segments} small label="Slices by" value=${by} options=${names} onChange=${choose} />`} />`;
-}
-
-/** Beside a number that ends at the right. */
-const APART = { paddingLeft: "24px" };
-
-/** The rows that lose most. */
-function Worst({ rows, names, of }) {
-  if (!rows?.length) return null;
-  const columns = Object.keys(rows[0].labels ?? {});
-  return html`<section class="figure"><header><h3>Worst rows</h3></header><div class="table-wrap" tabindex="0" role="region" aria-label=${of ? `Worst rows of ${of}` : "Worst rows"}><table><thead><tr><th scope="col">id</th><th scope="col">partition</th><th class="num" scope="col">row</th>
-    ${names.map((name) => html`<th class="num" scope="col" key=${name}>${name || "loss"}</th>`)}${columns.map((each) => html`<th scope="col" key=${each} style=${APART}>${each}</th>`)}</tr></thead>
-    <tbody>${rows.map((each) => html`<tr key=${`${each.partition} ${each.row}`}><td>${each.id ?? "–"}</td><td>${each.partition || "–"}</td><td class="num">${each.row}</td>
-      ${names.map((name, i) => html`<td class="num" key=${name} title=${exact(number(each.values[i]))}>${short(number(each.values[i]), 5)}</td>`)}${columns.map((name) => html`<td key=${name} style=${APART}>${each.labels[name]}</td>`)}</tr>`)}</tbody></table></div></section>`;
-}
-
-const Fact = ({ name, children, title }) => html`<div><dt>${name}</dt><dd title=${title}>${children}</dd></div>`;
-
-/** The figures of one candidate. */
-function Facts({ figures, name }) {
-  const bad = number(figures.nan_count) + number(figures.infinite_count);
-  return html`<dl class="facts">${name && html`<${Fact} name="candidate"><b>${name}</b></${Fact}>`}
-    <${Fact} name="mean [95 %]" title=${exact(number(figures.mean))}><b>${withInterval(number(figures.mean), ...figures.interval.map(number))}</b></${Fact}><${Fact} name="n">${count(figures.count)}</${Fact}>
-    <${Fact} name="ignored">${count(figures.ignored_count)}</${Fact}><${Fact} name="NaN or infinite">${count(bad)}</${Fact}><${Fact} name="std">${short(number(figures.std), 4)}</${Fact}>
-    ${["perplexity", "rmse", "bits_per_dimension"].filter((each) => figures[each] !== undefined && figures[each] !== null).map((each) => html`<${Fact} key=${each} name=${words(each)}>${short(number(figures[each]), 5)}</${Fact}>`)}
-    ${Object.entries(figures.quantiles ?? {}).map(([share, value]) => html`<${Fact} key=${share} name=${`p${short(Number(share) * 100, 4)}`}>${short(number(value), 4)}</${Fact}>`)}
-    <${Fact} name="largest">${short(number(figures.maximum), 4)}</${Fact}></dl>`;
-}
-
-/** Where the numbers come from. */
-function Origin({ run, summary }) {
-  return html`<section class="card"><header><h2>Where it comes from</h2></header>
-    <dl class="facts"><${Fact} name="id"><code>${run.run_id}</code></${Fact}><${Fact} name="started">${run.started ? when(run.started) : "–"}</${Fact}><${Fact} name="ended">${run.ended ? when(run.ended) : "–"}</${Fact}><${Fact} name="saved">${when(run.saved)}</${Fact}><${Fact} name="by">${run.creator || "–"}</${Fact}>
-      <${Fact} name="rows covered">${count(summary.rows)} in ${plural(Object.keys(summary.included ?? {}).length, "partition")}</${Fact}><${Fact} name="quantiles within">${percent(number(summary.accuracy))}</${Fact}><${Fact} name="rows">${summary.clustered ? "in clusters: intervals allow for that" : "independent"}</${Fact}></dl>
-    ${summary.receipts.map((each, i) => html`<p class="small quiet" key=${i}>Receipt: ${each.device} · ${words(each.engine)} · ${each.compute_dtype ?? each.compute_data_type} · server ${each.server_version} · torch ${each.torch_version}</p>`)}
-    ${run.header && html`<details><summary>The request that made it</summary><pre class="twin" tabindex="0">${JSON.stringify(run.header, null, 2)}</pre></details>`}</section>`;
-}
-
-/** One run, whole. */
-function Detail({ id }) {
-  const { value: run, error, again } = useAsync((signal) => get(`/v1/runs/${encodeURIComponent(id)}`, { signal }), [id]);
-  const [isDeleting, setDeleting] = useState(false);
-  useEffect(() => { if (run) document.title = `${titleOf(run)} · Losswire`; }, [run]);
-  if (error?.status === 501) return html`<${NoStore} />`;
-  if (error) return html`<${Failure} error=${error} onRetry=${again} />`;
-  if (!run || run.run_id !== id) return html`<${Skeleton} height=${20} /><${Skeleton} height=${48} /><${Skeleton} height=${240} />`;
-  const { summary } = run;
-  const names = summary.candidate_names ?? [""];
-  const parts = names.map((name) => ({ name, figures: name ? summary.candidates[name] : summary }));
-  return html`<div class="row apart"><h2 class="big">${titleOf(run)}</h2><div class="row">
-      ${names.length === 1 && html`<a class="button small" href=${href("compare", { a: run.run_id })}>Compare</a>`}<button type="button" class="button small" onClick=${() => copy(location.href, "The link")}>Copy link</button><button type="button" class="button small" onClick=${() => exportJson(run, run.run_id)}>JSON</button>
-      <button type="button" class="button small danger" onClick=${() => setDeleting(true)}>Delete</button></div></div>
-    ${Object.keys(run.labels).length > 0 && html`<${Chips} labels=${run.labels} chosen=${[]} onToggle=${(label) => navigate("runs", { labels: label })} />`}
-    <p class="sentence">${summary.sentence}</p>
-    <p class="sentence quiet">${(summary.notes ?? []).join(" ")}</p>
-    ${parts.map(({ name, figures }) => html`<${Facts} key=${name} name=${name} figures=${figures} />`)}
-    ${(summary.differences ?? []).filter(({ sentence }) => sentence !== summary.sentence).map((each) => html`<p class="sentence" key=${each.first + each.second}>${each.sentence}</p>`)}
-    <${Distribution} parts=${parts} />
-    ${parts.map(({ name, figures }, i) => html`<div class="stack" key=${name}>${name && html`<h2><span aria-hidden="true" style=${{ color: hue(i).color }}>${hue(i).marker} </span>${name}</h2>`}<${SliceTables} figures=${figures} /><${Worst} rows=${figures.worst} names=${names} of=${name} /></div>`)}
-    <${Origin} run=${run} summary=${summary} />
-    ${isDeleting && html`<${Deletion} run=${run} onClose=${() => setDeleting(false)} onDeleted=${() => navigate("runs")} />`}`;
+    <${Gate} state=${state} set=${set} verdicts=${verdicts}
+      runs=${baseline && !runs.some((each) => each.run_id === baseline.run_id) ? [baseline, ...runs] : runs} />
+    <div class="table-wrap" aria-busy=${String(busy)} tabindex="0" role="region" aria-label="Runs"
+      style=${{ position: "relative" }}><table><thead><tr><th scope="col"><span class="visually-hidden">tick</span></th>
+      <th scope="col">run</th><th scope="col">mean [95 %]</th><th class="num" scope="col">n</th>
+      <th scope="col">history</th><th scope="col">gate</th><th scope="col">saved</th><th scope="col">
+      <span class="visually-hidden">actions</span></th></tr></thead>
+      <tbody>${runs.map(
+        (run) => html`<${Line} key=${run.run_id} run=${run} state=${state} baseline=${baseline}
+        ranges=${ranges} history=${histories.get(groupOf(run, state.by)) ?? []} verdict=${verdicts[run.run_id]}
+        tick=${tick} toggle=${toggle} setBaseline=${(id) => set({ baseline: id === state.baseline ? null : id }, true)}
+          onDelete=${setDeleting} />`,
+      )}</tbody></table></div>
+    ${
+      (state.pages.length > 0 || value.next_page_token) &&
+      html`<div class="row">
+      <button type="button" class="button" disabled=${!state.pages.length}
+      onClick=${() => set({ pages: state.pages.slice(0, -1) }, true)}>Newer</button>
+      <button type="button" class="button" disabled=${!value.next_page_token}
+        onClick=${() => set({ pages: [...state.pages, value.next_page_token] }, true)}>Older</button></div>`
+    }
+    ${
+      deleting &&
+      html`<${Deletion} run=${deleting} onClose=${() => setDeleting(null)}
+      onDeleted=${() => {
+        set({ ticked: state.ticked.filter((id) => id !== deleting.run_id) });
+        setDeleting(null);
+        again();
+      }} />`
+    }`;
 }
 
 /** The screen. */
@@ -326,10 +411,24 @@ export default function Runs() {
   const [state, set] = useQuery(DEFAULTS);
   const { value: server, error } = useServer();
   const [a, b] = state.ticked;
-  const action = state.run ? html`<a class="button" href="#/runs">All runs</a>`
-    : a && html`<div class="row"><span class="small quiet">${b ? "" : "Tick one more to compare"}</span><button type="button" class="button primary" disabled=${!b} onClick=${() => navigate("compare", { a, b })}>Compare</button></div>`;
+  const action = state.run
+    ? html`<a class="button" href="#/runs">All runs</a>`
+    : a &&
+      html`<div class="row"><span class="small quiet">${b ? "" : "Tick one more to compare"}</span>
+      <button type="button" class="button primary" disabled=${!b}
+      onClick=${() => navigate("compare", { a, b })}>Compare</button></div>`;
   // A server without a store is not asked for runs.
   const isKnown = server || error;
   return html`<div class="screen"><header><h1>${state.run ? "Run" : "Runs"}</h1>${action}</header>
-    ${server?.runs === false ? html`<${NoStore} />` : !isKnown ? html`<${Skeleton} height=${32} /><${Skeleton} height=${240} />` : state.run ? html`<${Detail} id=${state.run} />` : html`<${List} state=${state} set=${set} />`}</div>`;
+    ${
+      server?.runs === false
+        ? html`<${NoStore} />`
+        : !isKnown
+          ? html`<${Skeleton} height=${32} />
+      <${Skeleton} height=${240} />`
+          : state.run
+            ? html`<${Detail} id=${state.run} />`
+            : html`<${List} state=${state}
+      set=${set} />`
+    }</div>`;
 }

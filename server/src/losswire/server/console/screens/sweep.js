@@ -48,7 +48,9 @@ const TEMPLATES = {
 };
 
 /** What a reader of a curve must know beside its record. */
-export const NOTES = { ctc_loss: "torch gives the derivative by the logits in front of log_softmax: it is not the slope of this curve." };
+export const NOTES = {
+  ctc_loss: "torch gives the derivative by the logits in front of log_softmax: it is not the slope of this curve.",
+};
 
 // The first of these that an input's rules or hints contain says what it holds. A list stands where there are classes.
 const BY_RULE = [
@@ -135,7 +137,9 @@ export function parseTemplate(text) {
   const read = (part) => special[part.toLowerCase()] ?? (part === "" ? undefined : Number(part));
   const numbers = rows.map((row) => row.map(read));
   for (const [i, row] of numbers.entries()) {
-    const bad = row.findIndex((n) => n === undefined || (Number.isNaN(n) && rows[i][row.indexOf(n)]?.toLowerCase() !== "nan"));
+    const bad = row.findIndex(
+      (n) => n === undefined || (Number.isNaN(n) && rows[i][row.indexOf(n)]?.toLowerCase() !== "nan"),
+    );
     if (bad >= 0) return `"${rows[i][bad]}" is neither a number nor x`;
   }
   return { rows: numbers, rank: rows.length > 1 ? 2 : rows[0].length > 1 ? 1 : 0 };
@@ -183,7 +187,9 @@ function tensorOf(input, template, placed, xs, shift) {
       flat[place(point, k)] = jsonNumber(n === "x" ? xs[point] + shift : n);
     });
   }
-  const isInt = !input.data_types.includes(FLOAT) || (input.data_types.includes(INT) && wordsOf(input).includes(INDICES) && template.rank === 0);
+  const isInt =
+    !input.data_types.includes(FLOAT) ||
+    (input.data_types.includes(INT) && wordsOf(input).includes(INDICES) && template.rank === 0);
   const at = elements.indexOf("x");
   return {
     tensor: { data_type: isInt ? INT : FLOAT, values: nest(flat, placed.shape) },
@@ -213,7 +219,10 @@ export function rangeFor(infos, coordinate) {
   const [low, high] = RANGES[coordinate];
   const domains = infos.map((info) => domainOf(info.inputs[0]));
   if (!domains.length) return [low, high];
-  return [Math.max(low, Math.min(...domains.map(([from]) => from))), Math.min(high, Math.max(...domains.map(([, to]) => to)))];
+  return [
+    Math.max(low, Math.min(...domains.map(([from]) => from))),
+    Math.min(high, Math.max(...domains.map(([, to]) => to))),
+  ];
 }
 
 /** Return the templates of a curve that are sent, or the first problem. */
@@ -227,7 +236,12 @@ function templatesOf(info, curve) {
     if (typeof parsed === "string") return { problem: { input: input.name, text: parsed } };
     templates[input.name] = parsed;
   }
-  const places = Object.entries(templates).flatMap(([name, each]) => each.rows.flat().filter((n) => n === "x").map(() => name));
+  const places = Object.entries(templates).flatMap(([name, each]) =>
+    each.rows
+      .flat()
+      .filter((n) => n === "x")
+      .map(() => name),
+  );
   const name = places[0] ?? info.inputs[0].name;
   if (places.length !== 1) return { problem: { input: name, text: "x must stand in exactly one place of the inputs" } };
   return { templates, swept: info.inputs.find((each) => each.name === name) };
@@ -253,8 +267,12 @@ function fit(info, templates, swept, count) {
 
 /** Return the shape of the values: one for each point, or one for each element where the loss is elementwise. */
 function valuesOf(layout, swept, extra) {
-  const perElement = layout.values.split(" ").some((axis) => axis && !isBatch(axis) && axis !== "*D") || (extra && layout.values.includes("*S"));
-  return perElement ? { shape: swept.shape, at: swept.at } : { shape: [swept.shape[swept.batch]], at: (point) => point };
+  const perElement =
+    layout.values.split(" ").some((axis) => axis && !isBatch(axis) && axis !== "*D") ||
+    (extra && layout.values.includes("*S"));
+  return perElement
+    ? { shape: swept.shape, at: swept.at }
+    : { shape: [swept.shape[swept.batch]], at: (point) => point };
 }
 
 /** Return the points of a coordinate that a curve is drawn over. */
@@ -283,27 +301,33 @@ export function plan(info, curve, xs, coordinate) {
   const { templates, swept, problem } = templatesOf(info, curve);
   if (problem) return { problem };
   const indices = pointsOf(info, swept, xs);
-  if (!indices.length) return { problem: { input: swept.name, text: `no point of this range is among its values: ${wordsOf(swept)}` } };
+  if (!indices.length)
+    return { problem: { input: swept.name, text: `no point of this range is among its values: ${wordsOf(swept)}` } };
   const found = fit(info, templates, swept, indices.length);
   if (!found) return { problem: { input: swept.name, text: `these shapes fit no layout of ${info.name}` } };
   const points = indices.map((i) => xs[i]);
   const target = templates.target;
   const shift = coordinate === "error" && target?.rank === 0 && swept.name === "input" ? target.rows[0][0] : 0;
   const tensors = Object.fromEntries(
-    info.inputs.filter((each) => templates[each.name]).map((each) => [each.name, tensorOf(each, templates[each.name], found.placed[each.name], points, shift)]),
+    info.inputs
+      .filter((each) => templates[each.name])
+      .map((each) => [each.name, tensorOf(each, templates[each.name], found.placed[each.name], points, shift)]),
   );
   const moved = { ...tensors[swept.name], batch: found.placed[swept.name].batch };
   const drawn = valuesOf(found.layout, moved, found.extra);
   const size = drawn.shape.reduce((a, b) => a * b, 1);
   const upstream = new Array(size).fill(0);
   points.forEach((_, point) => (upstream[drawn.at(point)] = 1));
-  const differentiable = (swept.differentiable_in ?? []).includes(found.layout.name) && tensors[swept.name].tensor.data_type === FLOAT;
+  const differentiable =
+    (swept.differentiable_in ?? []).includes(found.layout.name) && tensors[swept.name].tensor.data_type === FLOAT;
   const request = {
     loss: info.name,
     inputs: Object.fromEntries(Object.entries(tensors).map(([name, each]) => [name, each.tensor])),
     options: optionsOf(info, curve),
     reduction: "none",
-    ...(differentiable ? { gradients_for: [swept.name], grad_output: { data_type: FLOAT, values: nest(upstream, drawn.shape) } } : {}),
+    ...(differentiable
+      ? { gradients_for: [swept.name], grad_output: { data_type: FLOAT, values: nest(upstream, drawn.shape) } }
+      : {}),
   };
   const read = (answer) => ({
     values: spread(answer.loss, drawn.at, indices, xs.length),
@@ -371,7 +395,10 @@ const BESIDE = 3;
 
 /** Return the 95th percentile of magnitudes: a pole at an end must not hide everything else. */
 function usualLargest(numbers) {
-  const sizes = numbers.filter((n) => n !== null && Number.isFinite(n)).map(Math.abs).sort((a, b) => a - b);
+  const sizes = numbers
+    .filter((n) => n !== null && Number.isFinite(n))
+    .map(Math.abs)
+    .sort((a, b) => a - b);
   return sizes[Math.floor(0.95 * (sizes.length - 1))] || sizes.at(-1) || 0;
 }
 
@@ -433,8 +460,14 @@ function stretches(x, holds) {
 export function findings(xs, { values, derivative }) {
   const named = (kind, pairs) => pairs.map(([a, b]) => ({ kind, from: xs[a], to: xs[b] }));
   const found = [
-    ...named("infinite", stretches(xs, (i) => values[i] !== null && Math.abs(values[i]) === Infinity)),
-    ...named("undefined", stretches(xs, (i) => Number.isNaN(values[i]))),
+    ...named(
+      "infinite",
+      stretches(xs, (i) => values[i] !== null && Math.abs(values[i]) === Infinity),
+    ),
+    ...named(
+      "undefined",
+      stretches(xs, (i) => Number.isNaN(values[i])),
+    ),
   ];
   if (derivative) {
     const scale = usualLargest(derivative);
