@@ -56,9 +56,11 @@ class Door:
 
 
 @contextmanager
-def open_door(log: Path, *arguments: str) -> Iterator[Door]:
+def open_door(
+    log: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Door]:
     """Start a server with an HTTP door, and connect."""
-    with Child(log, "--http", "127.0.0.1:0", *arguments) as child:
+    with Child(log, "--http", "127.0.0.1:0", *arguments, environment=environment) as child:
         line = child.read_line()
         assert line.startswith("http on "), f"instead of an address the server wrote {line!r}"
         address = line.removeprefix("http on ")

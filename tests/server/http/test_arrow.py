@@ -1,13 +1,14 @@
 """Arrow streams: types that are read as the SDK reads them, and those that are refused."""
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from losswire.client import Client
-from tests.support.http_door import Door
+from tests.support.http_door import Door, open_door
 from tests.support.http_summaries import send_arrow, state_of, stream_of, violations
 
 pa = pytest.importorskip("pyarrow")
@@ -180,3 +181,14 @@ def test_the_request_is_in_the_query(door: Door) -> None:
     for query, field in (("", ["request"]), ("?request=%7B", []), ("?request=[]", ["request"])):
         response = door.client.post(f"/v1/summarize{query}", content=data, headers=headers)
         assert violations(response) == field
+
+
+def test_a_server_without_pyarrow_says_so(tmp_path: Path) -> None:
+    """Which extra reads Arrow, and what is read without it."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pyarrow'] = None\n")
+    environment = {"PYTHONPATH": str(tmp_path)}
+    with open_door(tmp_path / "log", environment=environment) as door:
+        response = send_arrow(door.client, "/v1/summarize", _REQUEST, stream_of(pa.table(_PLAIN)))
+        assert response.status_code == 415
+        assert "losswire-server[arrow]" in response.json()["detail"]
+        assert "application/x-ndjson" in response.json()["detail"]

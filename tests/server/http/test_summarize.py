@@ -1,6 +1,7 @@
 """Summaries and comparisons over HTTP are those that the SDK gets over gRPC, bit for bit."""
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -270,3 +271,21 @@ def test_rows_may_lie_in_another_axis(door: Door, client: Client) -> None:
     expected = client.summarize("ctc_loss", [columns], partition="")
     found = state_of(Rows({"loss": "ctc_loss"}, by_row).send(door, "lines"))
     assert found == expected
+
+
+@pytest.mark.parametrize("accept", ["application/json", NDJSON])
+def test_a_caller_who_goes_away_leaves_nothing(door: Door, accept: str) -> None:
+    """In the middle of the rows: their memory is released, and nothing is logged as an error."""
+    host, _, port = door.address.partition(":")
+    row = b'{"input": 1.0, "target": 0.0}\n'
+    head = (
+        f"POST /v1/summarize HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n"
+        f"Content-Type: {NDJSON}\r\nContent-Length: {1 << 30}\r\n\r\n"
+    )
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode() + b'{"loss": "mse_loss"}\n' + row * 100_000)
+            if accept == NDJSON:
+                assert b"progress" in connection.recv(4096) + connection.recv(4096)
+    while door.client.get("/v1/live").json()["reserved_bytes"]["compute"]:
+        pass

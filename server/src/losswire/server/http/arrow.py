@@ -45,7 +45,8 @@ _MAX_METADATA_BYTES: Final = 1 << 24
 def check_arrow() -> None:
     """Raise WrongMediaTypeError where this installation does not read Arrow."""
     if importlib.util.find_spec("pyarrow") is None:
-        message = f"{ARROW_STREAM} needs pyarrow: pip install 'losswire-server[arrow]'; without it"
+        # Short: of a media type that is refused, 64 characters are repeated.
+        message = "an Arrow stream needs pyarrow, of losswire-server[arrow]"
         raise WrongMediaTypeError(message, ["multipart/form-data", "application/x-ndjson"])
 
 

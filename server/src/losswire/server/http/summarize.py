@@ -11,6 +11,7 @@ from losswire.server.errors import InvalidEvaluationError, OverLimitError
 from losswire.server.http import limits
 from losswire.server.http.answer import Answer, json_answer
 from losswire.server.http.arrow import ARROW_STREAM, arrow_batches, check_arrow
+from losswire.server.http.body import CallerGoneError
 from losswire.server.http.call import Call, as_object
 from losswire.server.http.columns import Part
 from losswire.server.http.evaluate import record_of
@@ -76,6 +77,8 @@ async def _lines(
                     line = {"progress": _progress(each)}
                 begun = True
                 yield dump(line) + b"\n"
+    except CallerGoneError:
+        raise
     except Exception as error:
         if not begun:
             raise
