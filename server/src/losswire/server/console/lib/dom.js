@@ -201,7 +201,8 @@ export function Failure({ error, onRetry }) {
  */
 export function Dialog({ title, onClose, children, class: name, bare }) {
   const ref = useRef(null);
-  useEffect(() => {
+  // Before the next key, which may be Escape already.
+  useLayoutEffect(() => {
     const before = document.activeElement;
     ref.current.showModal();
     return () => before?.focus?.();

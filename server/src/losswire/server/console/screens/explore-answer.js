@@ -295,10 +295,10 @@ function Sweep({ model, option, set, evaluate }) {
       onInput=${(event) => set({ [`o.${option.name}`]: Number(event.target.value) })} /></${Figure}>`;
 }
 
-function Share({ answer, entries, chart }) {
+function Share({ answer, now, entries, chart }) {
   const { result } = answer;
   // Unreduced, the gradient that is given has the shape of the values.
-  const model = useMemo(() => ({ ...answer.model, shape: answer.values.shape }), [answer]);
+  const model = useMemo(() => ({ ...now, shape: answer.values.shape }), [now, answer]);
   const [language, choose] = useStored("language", "Python");
   const shown = LANGUAGES.includes(language) ? language : "Python";
   const code = useMemo(() => codeOf(shown, model), [shown, model]);
@@ -312,7 +312,7 @@ function Share({ answer, entries, chart }) {
       `${model.loss.name}.json`,
       JSON.stringify(
         {
-          request: requestOf(model),
+          request: requestOf({ ...answer.model, shape: answer.values.shape }),
           result: {
             ...result,
             loss: toNested(result.loss),
@@ -352,13 +352,14 @@ function Share({ answer, entries, chart }) {
 
 /**
  * Show an answer.
- * @param {{answer: any, entries: any[], set: (patch: any, push?: boolean) => void, evaluate: (model: any, changes: any, signal: AbortSignal, keep: boolean) => Promise<any>}} props
+ * @param {{answer: any, now: any, entries: any[], set: (patch: any, push?: boolean) => void, evaluate: Function}} props
+ *   `now`: the model of what the form says already; `evaluate` is that of explore.js
  */
-export function Answer({ answer, entries, set, evaluate }) {
+export function Answer({ answer, now, entries, set, evaluate }) {
   const chart = useMemo(() => ({ current: null }), []);
   return html`<${Values} answer=${answer} />
     <div class="stack" ref=${chart}>${Object.entries(answer.result.gradients).map(([name, one]) => html`<${Gradient} key=${name} name=${name} one=${one} ones=${answer.ones} />`)}</div>
     <${Explain} answer=${answer} />
     <${WhatIf} answer=${answer} set=${set} evaluate=${evaluate} />
-    <${Share} answer=${answer} entries=${entries} chart=${chart} />`;
+    <${Share} answer=${answer} now=${now} entries=${entries} chart=${chart} />`;
 }

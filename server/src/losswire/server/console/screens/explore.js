@@ -347,11 +347,11 @@ function Explorer({ losses, loss, state, set, query }) {
         stale=${Boolean(error || !settled.typed)} />` : error || !settled.typed ? html`<p class="quiet">There is no answer yet.</p>` : html`<${Skeleton} height=${48} />`}</header>
     ${lost.length > 0 && html`<p class="note warning">This link came without the data of ${lost.join(" and ")}: an example stands in its place. Choose the file again.</p>`}
     <div class="two"><${Form} ...${{ loss, state, set, query, entries, options, gradients, choices, problem }} />
-      <section class="stack answer" aria-label="Answer" aria-busy=${String(busy)}>
+      <section class="stack answer" aria-label="Answer" aria-busy=${String(busy || settled !== model)}>
         ${!settled.typed ? html`<p class="note error"
           role="status">A number is missing or misspelt: see the marked field.</p>` : error && html`<${Failure} error=${error} />`}
         ${answer ? html`<div class=${cx("stack", (error || !settled.typed) && "stale")}>
-          <${Answer} answer=${answer} entries=${entries} set=${set}
+          <${Answer} answer=${answer} now=${model.typed ? model : answer.model} entries=${entries} set=${set}
           evaluate=${evaluate} /></div>` : !error && html`<${Skeleton} height=${160} /><${Skeleton} height=${160} />`}
       </section></div>
   </div>`;
