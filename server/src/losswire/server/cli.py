@@ -94,13 +94,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="HOST:PORT, where port 0 picks a free one, or unix:PATH",
     )
-    add(
-        "--metrics",
-        # argparse would write the default, which is no address.
-        default="",
-        metavar="ADDRESS",
-        help="HOST:PORT where Prometheus reads metrics at /metrics; without it, nowhere",
-    )
     _add_http(add)
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
     add(
@@ -141,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_http(add: Callable[..., object]) -> None:
-    """Add the options of the HTTP door."""
+    """Add the options of the HTTP door, and of the page for Prometheus."""
     add(
         "--http",
         # argparse would write the default, which is no address.
@@ -156,6 +149,12 @@ def _add_http(add: Callable[..., object]) -> None:
         metavar="ORIGIN",
         help="a web page's origin, such as https://example.org, that may call over HTTP; may be "
         "repeated",
+    )
+    add(
+        "--metrics",
+        default="",
+        metavar="ADDRESS",
+        help="HOST:PORT where Prometheus reads metrics at /metrics; without it, nowhere",
     )
 
 

@@ -163,14 +163,20 @@ class Recorder:
         """Count evaluations that are computed together; on the worker's thread."""
         self.batch_sizes.observe(size)
 
+    def run(
+        self, stage: Stage, function: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs
+    ) -> ResultT:
+        """Call a function and count its time as a stage."""
+        began = time.perf_counter_ns()
+        result = function(*args, **kwargs)
+        self.stage(stage, time.perf_counter_ns() - began)
+        return result
+
     def timed(self, stage: Stage, function: Callable[P, ResultT]) -> Callable[P, ResultT]:
         """Return a function that calls another one and counts its time as a stage."""
 
         def call(*args: P.args, **kwargs: P.kwargs) -> ResultT:
-            began = time.perf_counter_ns()
-            result = function(*args, **kwargs)
-            self.stage(stage, time.perf_counter_ns() - began)
-            return result
+            return self.run(stage, function, *args, **kwargs)
 
         return call
 

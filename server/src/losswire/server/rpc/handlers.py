@@ -1,6 +1,7 @@
 """From the bytes of a request to its response: by a prepared evaluation, or else by decoding."""
 
 import asyncio
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -30,6 +31,10 @@ Deadline = Callable[[], float]
 """Returns when a call has to be answered, on the monotonic clock."""
 
 
+Compute = Callable[[Callable[[Slice], bytes | None], Slice], bytes | None]
+"""Calls what computes a prepared evaluation; counts its time where somebody reads the counts."""
+
+
 class EvaluateHandlers:
     """Answers the requests that hold whole evaluations."""
 
@@ -41,11 +46,7 @@ class EvaluateHandlers:
         self.prepared = PreparedCache(evaluator.worker.threads, evaluator.regions.map_region)
         self._max_evaluations = max_evaluations
         self._prepares = not evaluator.worker.copies_inputs
-        self._answer_of = PreparedEvaluation.answer_of
-        self._result_of = PreparedEvaluation.result_of
-        if recorder is not None:
-            self._answer_of = recorder.timed("compute", self._answer_of)
-            self._result_of = recorder.timed("compute", self._result_of)
+        self._compute: Compute = partial(recorder.run, "compute") if recorder else operator.call
 
     async def one(
         self, request: bytes, deadline: Deadline
@@ -57,7 +58,11 @@ class EvaluateHandlers:
             if not prepared.small:
                 answer = await self._on_worker(prepared, sent, deadline())
             else:
-                answer = self._answer_of(prepared, sent) if self._computes_now(prepared) else None
+                answer = (
+                    self._compute(prepared.answer_of, sent)
+                    if self._computes_now(prepared)
+                    else None
+                )
             if answer is not None:
                 return answer
         message, detached = _parse_one(request)
@@ -93,7 +98,7 @@ class EvaluateHandlers:
         number, sent = streamed_evaluation(request)
         prepared = self.prepared.find(sent) if sent else None
         result = (
-            self._result_of(prepared, sent)
+            self._compute(prepared.result_of, sent)
             if sent and prepared and self._computes_now(prepared)
             else None
         )
@@ -142,7 +147,7 @@ class EvaluateHandlers:
         results: list[bytes] = []
         with budget.hold(size_bytes):
             for prepared, each in zip(found, sent, strict=True):
-                result = self._result_of(prepared, each)
+                result = self._compute(prepared.result_of, each)
                 if result is None:
                     return []
                 results.append(result)
