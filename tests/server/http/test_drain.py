@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from losswire.server.address import StartError
 from losswire.server.app import App
 from losswire.server.settings import Settings
-from tests.support.harness import Child
 from tests.support.http_door import open_door
 from tests.support.inside import CLOSED, PATIENCE, Gate, until
 from tests.support.raw_http import Dialer
@@ -81,22 +82,31 @@ def test_a_process_ends_with_open_connections(tmp_path: Path) -> None:
         assert door.child.entries()[-1]["message"] == "stopped"
 
 
-def test_an_address_in_use_is_refused(tmp_path: Path) -> None:
+def test_an_address_in_use_is_refused() -> None:
     """A second server at the same address does not start, and says why."""
-    with open_door(tmp_path / "log") as door:
-        second = Child(tmp_path / "second", "--http", door.address)
-        assert second.wait() == 2
-        assert f"--http {door.address}: " in (tmp_path / "second").read_text("utf-8")
+
+    async def run() -> None:
+        app = App(_settings())
+        await app.start()
+        second = App(replace(_settings(), http=app.http_address))
+        with pytest.raises(StartError, match=f"^--http {app.http_address}: .*in use"):
+            await second.start()
+        await app.stop()
+
+    asyncio.run(run())
 
 
-def test_other_addresses_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("0.0.0.0:0", "say --allow-insecure"),
+        ("unix:/tmp/x", "expected HOST:PORT"),
+        ("8080", "expected HOST:PORT"),
+        ("127.0.0.1:65536", "expected HOST:PORT"),
+        ("nowhere.invalid:0", "say --allow-insecure"),
+    ],
+)
+def test_other_addresses_are_refused(address: str, says: str) -> None:
     """An address that others reach needs --allow-insecure; a unix socket is none of HTTP."""
-    for address, says in {
-        "0.0.0.0:0": "say --allow-insecure",
-        "unix:/tmp/x": "expected HOST:PORT",
-        "8080": "expected HOST:PORT",
-    }.items():
-        child = Child(tmp_path / "log", "--http", address)
-        assert child.wait() == 2
-        assert f"--http {address}" in (tmp_path / "log").read_text("utf-8")
-        assert says in (tmp_path / "log").read_text("utf-8")
+    with pytest.raises(StartError, match=f"^--http {address}.*{says}"):
+        asyncio.run(App(replace(_settings(), http=address)).start())
