@@ -6,12 +6,14 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.support.browser import Serving, Tab, browsing, serving, tab_of
+from tests.support.scenes import fill
 
 
 @pytest.fixture(scope="session")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A server process with the console, metrics and a store of its own."""
+    """A server process with the console, metrics and some runs in a store of its own."""
     with serving("--store", str(tmp_path_factory.mktemp("console") / "state")) as server:
+        fill(server)
         yield server
 
 
