@@ -90,25 +90,25 @@ export async function send(path, { method, body, query, accept, type, timeoutMs,
   return response;
 }
 
-/** GET a JSON answer. @param {string} path @param {Parameters<typeof send>[1]} options @returns {Promise<any>} */
+/** GET a JSON answer. @param {string} path @param {Parameters<typeof send>[1]} [options] @returns {Promise<any>} */
 export const get = async (path, options) => (await send(path, options)).json();
 
 /**
  * POST a body and return the JSON answer.
  * @param {string} path
  * @param {any} body
- * @param {Parameters<typeof send>[1]} options
+ * @param {Parameters<typeof send>[1]} [options]
  * @returns {Promise<any>}
  */
 export const post = async (path, body, options) => (await send(path, { ...options, body })).json();
 
-/** DELETE. @param {string} path @param {Parameters<typeof send>[1]} options */
+/** DELETE. @param {string} path @param {Parameters<typeof send>[1]} [options] */
 export const remove = (path, options) => send(path, { ...options, method: "DELETE" });
 
 /**
  * Send a request and yield the answer's JSON lines as they come. A line {"error": problem} is raised.
  * @param {string} path
- * @param {Parameters<typeof send>[1]} options
+ * @param {Parameters<typeof send>[1]} [options]
  * @returns {AsyncGenerator<any>}
  */
 export async function* lines(path, options) {

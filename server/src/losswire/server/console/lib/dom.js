@@ -72,7 +72,7 @@ export function useWidth(initial = 640) {
   return [ref, width];
 }
 
-/** Call a function with the window's events of a name. @param {string} name @param {(event: Event) => void} react */
+/** Call a function with the window's events of a name. @param {string} name @param {(event: any) => void} react */
 export function useWindow(name, react) {
   const latest = useRef(react);
   latest.current = react;
@@ -176,7 +176,7 @@ export const Empty = ({ children, action, onAction }) => html`<div class="empty"
 
 /**
  * An error with what to do next.
- * @param {{error: Error & {violations?: {field: string, description: string}[], requestId?: string}, onRetry?: () => void}} props
+ * @param {{error: any, onRetry?: () => void}} props a Problem, or any other error
  */
 export function Failure({ error, onRetry }) {
   const violations = error.violations ?? [];

@@ -34,7 +34,7 @@ const LARGE = 32768;
 
 /**
  * Leave tensors on the server once, so that moving an option does not send them again.
- * @param {any} tensor
+ * @param {any} one
  * @returns {Promise<{resident: string}>}
  */
 function resident(one) {
