@@ -128,6 +128,26 @@ def test_a_flood_of_fragments_is_refused() -> None:
     _run(body)
 
 
+def test_short_rows_are_no_flood() -> None:
+    """Whoever sends a row at a time, in chunks of 20 bytes, is answered."""
+
+    async def body(_: App, dial: Dialer, gate: Gate) -> None:
+        text = _number(3.0, elements=10_000)
+        chunks = [text[start : start + 20] for start in range(0, len(text), 20)]
+        wire = await dial.open()
+        head = (
+            b"POST /v1/evaluate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        )
+        await wire.send(head + b"transfer-encoding: chunked\r\n\r\n")
+        for each in (*chunks, b""):
+            await wire.send(b"%x\r\n%s\r\n" % (len(each), each))
+        status, _, answer = await wire.answer()
+        assert (status, json.loads(answer)["loss"]) == (200, 30_000.0)
+        assert gate.computed == [3.0]
+
+    _run(body)
+
+
 def test_connections_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """One connection too many is closed at once; when another ends, there is room."""
     monkeypatch.setattr(limits, "HTTP_MAX_CONNECTIONS", 3)

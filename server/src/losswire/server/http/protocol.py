@@ -24,7 +24,7 @@ class Connection(H11Protocol):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:  # noqa: ANN401 (uvicorn's)
         """Begin without a timer."""
         super().__init__(*arguments, **keywords)
-        self.conn = _Parser(h11.SERVER, limits.HTTP_HEADER_BYTES)
+        self.conn = self._parser = _Parser(h11.SERVER, limits.HTTP_HEADER_BYTES)
         self._application = self.app
         self.app = self._run
         self._header_timer: asyncio.TimerHandle | None = None
@@ -37,6 +37,7 @@ class Connection(H11Protocol):
             return
         super().connection_made(transport)
         self._start_header_timer()
+        self._bound_reads()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers."""
@@ -49,6 +50,7 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Wait no longer than the deadline for the rest of a header that has begun."""
         super().data_received(data)
+        self._bound_reads()
         if self.conn.their_state is not h11.IDLE:
             if self._header_timer is not None:
                 self._header_timer.cancel()
@@ -93,6 +95,13 @@ class Connection(H11Protocol):
             self.cycle.disconnected = True
             self.transport.abort()
 
+    def _bound_reads(self) -> None:
+        """Take few bytes at a time while they may be fragments."""
+        sized = self._parser.is_sized
+        most = limits.HTTP_RECEIVE_BYTES if sized else limits.HTTP_CHUNKED_RECEIVE_BYTES
+        # Of asyncio's transports of sockets; others read as much as they like.
+        self.transport.max_size = most  # type: ignore[attr-defined]
+
     def _start_header_timer(self) -> None:
         self._header_timer = self.loop.call_later(limits.HTTP_HEADER_SECONDS, self.transport.abort)
 
@@ -108,12 +117,16 @@ class _Parser(h11.Connection):
     def __init__(self, role: type[h11.SERVER], max_event_bytes: int) -> None:
         super().__init__(role, max_event_bytes)
         self._fragments_left: float = 0
+        self.is_sized = False
+        """Whether the current request has declared the length of its body."""
 
     def next_event(self) -> Any:  # noqa: ANN401 (an event, or one of two signs)
         """Return the next event; RemoteProtocolError for too many fragments."""
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._fragments_left = limits.HTTP_FREE_FRAGMENTS
+            names = {name for name, _ in event.headers}
+            self.is_sized = b"content-length" in names and b"transfer-encoding" not in names
         elif isinstance(event, h11.Data):
             self._fragments_left += len(event.data) / limits.HTTP_FRAGMENT_BYTES - 1
             if self._fragments_left < 0:
