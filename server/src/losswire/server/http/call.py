@@ -113,7 +113,7 @@ class Call:
 
     async def parse(self, text: bytes) -> Any:  # noqa: ANN401 (likewise)
         """Parse JSON, off the event loop when it is long."""
-        self.hold(parsed_bytes(text))
+        self.hold(await self.work(partial(parsed_bytes, text)))
         with self.services.evaluator.budget.hold(parser_bytes(text)):
             return await self.work(partial(load, text))
 
