@@ -37,8 +37,7 @@ def batch(logits: torch.Tensor, labels: torch.Tensor, **more: torch.Tensor) -> M
 
 def test_candidates_of_one_file_are_paired(tab: Tab) -> None:
     """Difference, interval, wins and slices are those of the differences by row."""
-    page = tab.open("compare")
-    page.get_by_role("button", name="Try with digits").click()
+    page = tab.open("compare", data="digits")
     expect(page.locator("main")).to_contain_text("over 360 rows")
     found = verdict(page)
     assert found.groups()[:2] == ("large", "small")

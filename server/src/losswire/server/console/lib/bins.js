@@ -7,7 +7,8 @@ export const BINS = 96;
 export function sampleOf(values) {
   const step = Math.max(1, Math.floor(values.length / 20000));
   const found = [];
-  for (let row = 0; row < values.length; row += step) if (Number.isFinite(values[row])) found.push(values[row]);
+  for (let row = 0; row < values.length; row += step)
+    if (Number.isFinite(values[row])) found.push(values[row]);
   return Float64Array.from(found).sort();
 }
 
@@ -47,7 +48,12 @@ export function edgesOf(values, scale) {
   return { edges, place: (value) => (value - from) / step, log: false };
 }
 
-/** Return the rows by value, the largest first, NaN last. @param {Float64Array} values @param {boolean} bySize whether by magnitude @returns {Uint32Array} */
+/**
+ * Return the rows by value, the largest first, NaN last.
+ * @param {Float64Array} values
+ * @param {boolean} bySize whether by magnitude
+ * @returns {Uint32Array}
+ */
 export function sortedRows(values, bySize) {
   const rows = values.length;
   const keys = new BigUint64Array(rows);

@@ -152,7 +152,13 @@ export function grouped(columns) {
     const begin = family[0][0];
     const complete = family.every(([number], at) => number === begin + at);
     // Two columns, such as score_1 and score_2, are as likely two models as one matrix.
-    if (family.length > 2 && complete && begin <= 1) groups.push(matrixOf(name, family.map(([, each]) => each)));
+    if (family.length > 2 && complete && begin <= 1)
+      groups.push(
+        matrixOf(
+          name,
+          family.map(([, each]) => each),
+        ),
+      );
   }
   const hidden = new Set(groups.flatMap((each) => each.members));
   return [...groups, ...columns.filter((each) => !hidden.has(each.name))];

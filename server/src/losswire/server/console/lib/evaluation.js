@@ -1,21 +1,9 @@
 // One evaluation: from columns of a file to a summary of the server. Evaluate and Compare share it.
 import { multipart, number, post, Problem, readMultipart, send } from "./api.js";
 import { useEffect, useState } from "./dom.js";
+import { guess, planOf } from "./guess.js";
 
-/** @typedef {import("./worker.js").Plan} Plan */
-
-/**
- * What was chosen. `candidates` are the columns of the first input; several are compared.
- * @typedef {object} Form
- * @property {string} loss
- * @property {string[]} candidates
- * @property {Record<string, string>} inputs the columns of the other inputs
- * @property {string[]} slices
- * @property {string} ids
- * @property {string} weights
- * @property {string} clusters
- * @property {Record<string, number | boolean | string>} options
- */
+/** @typedef {import("./guess.js").Form} Form */
 
 let worker = null;
 let asked = 0;
@@ -25,15 +13,24 @@ function receive({ data: { id, result, error, progress } }) {
   const { resolve, reject, onProgress } = waiting.get(id) ?? {};
   if (progress !== undefined) return onProgress?.(progress);
   waiting.delete(id);
-  return error === undefined ? resolve?.(result) : reject?.(Object.assign(new Error(error), { title: "This data cannot be used" }));
+  return error === undefined
+    ? resolve?.(result)
+    : reject?.(Object.assign(new Error(error), { title: "This data cannot be used" }));
 }
 
-/** Ask the worker. @param {string} operation one of OPERATIONS of worker.js @param {any} input @param {(share: number) => void} [onProgress] @returns {Promise<any>} */
+/**
+ * Ask the worker.
+ * @param {string} operation one of OPERATIONS of worker.js
+ * @param {any} input
+ * @param {(share: number) => void} [onProgress]
+ * @returns {Promise<any>}
+ */
 export function ask(operation, input, onProgress) {
   if (!worker) {
     worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     worker.onmessage = receive;
-    worker.onerror = () => waiting.forEach(({ reject }) => reject(new Error("The worker of this page did not start.")));
+    worker.onerror = () =>
+      waiting.forEach(({ reject }) => reject(new Error("The worker of this page did not start.")));
   }
   asked += 1;
   const id = asked;
@@ -44,7 +41,18 @@ export function ask(operation, input, onProgress) {
 }
 
 /** The evaluation of this page, which outlives a change of screens. */
-const session = { status: "empty", data: null, form: null, info: null, names: [], done: 0, result: null, history: [], error: null, turn: 0 };
+const session = {
+  status: "empty",
+  data: null,
+  form: null,
+  info: null,
+  names: [],
+  done: 0,
+  result: null,
+  history: [],
+  error: null,
+  turn: 0,
+};
 const listeners = new Set();
 
 function change(patch) {
@@ -70,7 +78,11 @@ export async function open(files, losses, more = {}) {
   try {
     const found = await ask("open", { files: [...files] }, (share) => change({ share }));
     const name = [...files].map((each) => each.name).join(" and ");
-    opened({ ...found, name, size: [...files].reduce((sum, each) => sum + each.size, 0), ...more }, losses, more.loss);
+    opened(
+      { ...found, name, size: [...files].reduce((sum, each) => sum + each.size, 0), ...more },
+      losses,
+      more.loss,
+    );
   } catch (error) {
     change({ status: "empty", error });
   }
@@ -81,155 +93,32 @@ export async function openSample(losses) {
   stop();
   const { digits } = await import("./samples.js");
   const found = await ask("take", { columns: await digits() });
-  opened({ ...found, name: "digits", sample: true, note: "every fifth of the UCI digits, predicted by two small networks that were not trained on it" }, losses, "cross_entropy");
+  opened(
+    {
+      ...found,
+      name: "digits",
+      sample: true,
+      note: "every fifth of the UCI digits, predicted by two small networks that were not trained on it",
+    },
+    losses,
+    "cross_entropy",
+  );
 }
 
 function opened(data, losses, loss) {
+  shown = null;
   change({ data, status: "ready", result: null, error: null, done: 0, history: [] });
   choose(guess(data.columns, losses, loss), losses);
 }
 
 /** Put other choices. @param {Form} form @param {any[]} losses */
-export const choose = (form, losses) => change({ form, info: losses.find((each) => each.name === form.loss) });
+export const choose = (form, losses) =>
+  change({ form, info: losses.find((each) => each.name === form.loss) });
 
-/** Return the layouts of a loss whose inputs have a row each. */
-const rowLayouts = (info) => info.layouts.filter(({ inputs }) =>
-  info.inputs.every(({ name, required }) => !required || /^(N( |$)|#?\*S|#1 \*S)/.test(inputs[name] ?? "")));
-
-/** Return the inputs of a loss that a file has: those with a value of each row. @param {any} info @returns {any[]} */
-export const rowInputs = (info) => info.inputs.filter(({ name, required }) => required || rowLayouts(info).some(({ inputs }) => /^(N( |$)|\*S)/.test(inputs[name] ?? "")));
-
-/** Whether a file of rows can be evaluated by a loss. @param {any} info @returns {boolean} */
-export const takesRows = (info) => info.kind === "loss" && rowLayouts(info).length > 0;
-
-/** Whether a column has a shape's rank and one of its types. */
-function fitsLayout(column, shape, types) {
-  const [first, ...rest] = shape.replace(/^#1 /, "").split(" ");
-  const open = first !== "N" || rest.some((axis) => axis.startsWith("*"));
-  const extra = rest.filter((axis) => !axis.startsWith("*")).length;
-  const own = column.shape.length - 1;
-  if (open ? own < extra : own !== extra) return false;
-  return types.some((each) => (each === "int64" ? column.type === "int64" : each === "float32"));
-}
-
-/** Whether an input can be a column. @param {any} info @param {string} input @param {any} column @returns {boolean} */
-export const fits = (info, input, column) => column.type !== "text" && rowLayouts(info).some(({ inputs, data_types: types }) => inputs[input] !== undefined && fitsLayout(column, inputs[input], types[input]));
-
-const NAMES = { input: /logit|score|pred|output|input|prob|hat/i, target: /target|label|class|truth|true|actual|^y$|digit|gold/i };
-const IDS = /^(id|idx|index|row|row_?id|uuid|key|name)$|_id$/i;
-const WEIGHTS = /^(sample_?)?weights?$/i;
-const CLUSTERS = /cluster|user|document|doc_|group|session|patient|speaker|writer/i;
-
-function score(info, input, column, rows) {
-  if (!fits(info, input, column)) return -1;
-  const unlikely = IDS.test(column.name) || WEIGHTS.test(column.name) || (column.distinct === rows && rows > 20 && column.type === "int64") || /picture|image|pixel/i.test(column.name);
-  return (column.name === input ? 10 : 0) + ((NAMES[input] ?? new RegExp(input, "i")).test(column.name) ? 5 : 0) + (input === "target" && column.type === "int64" ? 1 : 0) + (unlikely ? 0 : 2);
-}
-
-/** Guess which loss a file is for. */
-function guessLoss(columns) {
-  const whole = columns.filter((each) => each.type === "int64" && each.shape.length === 1 && !IDS.test(each.name));
-  if (columns.some((each) => each.shape.length === 2 && each.type !== "text") && whole.length) return "cross_entropy";
-  const share = columns.find((each) => NAMES.input.test(each.name) && each.range);
-  if (!whole.some((each) => each.distinct <= 2 && each.smallest === 0) || !share) return "mse_loss";
-  return share.range[0] >= 0 && share.range[1] <= 1 ? "binary_cross_entropy" : "binary_cross_entropy_with_logits";
-}
-
-/** Guess what each column is. @param {any[]} columns @param {any[]} losses @param {string} [loss] @returns {Form} */
-export function guess(columns, losses, loss) {
-  const known = losses.filter(takesRows);
-  const info = known.find((each) => each.name === loss) ?? known.find((each) => each.name === guessLoss(columns)) ?? known[0];
-  const rows = columns[0].shape[0];
-  const taken = new Set();
-  const best = (input, required) => {
-    const ranked = columns.filter((each) => !taken.has(each.name)).map((column) => ({ column, points: score(info, input, column, rows) })).sort((one, other) => other.points - one.points);
-    if (!ranked.length || ranked[0].points < (required ? 0 : 10)) return "";
-    taken.add(ranked[0].column.name);
-    return ranked[0].column.name;
-  };
-  const wanted = rowInputs(info);
-  // Labels are the easier ones to tell: whole numbers of few values.
-  const inputs = {};
-  for (const { name, required } of [...wanted].reverse()) inputs[name] = best(name, required);
-  const varying = wanted[0].name;
-  const first = inputs[varying];
-  delete inputs[varying];
-  const alike = columns.filter((each) => each.name === first || (!taken.has(each.name) && sameKind(each, columns.find(({ name }) => name === first)) && score(info, varying, each, rows) >= 5));
-  const free = (test) => columns.find((each) => test(each) && !taken.has(each.name) && each.shape.length === 1)?.name ?? "";
-  const ids = free((each) => IDS.test(each.name));
-  const weights = free((each) => WEIGHTS.test(each.name) && each.type !== "text");
-  const clusters = free((each) => CLUSTERS.test(each.name) && each.distinct > 50);
-  const slices = columns.filter((each) => each.distinct > 1 && each.distinct <= 50 && ![ids, weights, clusters].includes(each.name)).map((each) => each.name);
-  return { loss: info.name, candidates: alike.map((each) => each.name).slice(0, 8), inputs, slices: slices.slice(0, 6), ids, weights, clusters, options: {} };
-}
-
-const sameKind = (one, other) => other && one.type === other.type && one.shape.length === other.shape.length && one.width === other.width;
-
-/** Return short names of candidates: what their columns do not have in common. @param {string[]} columns @returns {string[]} */
-export function candidateNames(columns) {
-  if (columns.length < 2) return columns;
-  const shared = (texts) => {
-    let length = 0;
-    while (texts.every((each) => each.length > length + 1 && each[length] === texts[0][length])) length += 1;
-    return length;
-  };
-  // Whole words only: "small" and "smart" keep their beginning.
-  const head = columns[0].slice(0, shared(columns)).replace(/[^_.\- ]*$/, "").length;
-  const tails = columns.map((each) => [...each.slice(head)].reverse().join(""));
-  const tail = tails[0].slice(0, shared(tails)).replace(/[^_.\- ]*$/, "").length;
-  return columns.map((each) => each.slice(head, each.length - tail) || each);
-}
-
-const SCORES = { cross_entropy: "logits", nll_loss: "log_probabilities", binary_cross_entropy_with_logits: "logit", binary_cross_entropy: "probability" };
-
-/** Return what is wrong with some choices, by the name of an input, or nothing. @param {Form} form @param {any} info @param {any} data @returns {Record<string, string>} */
-export function faults(form, info, data) {
-  const found = {};
-  const column = (name) => data.columns.find((each) => each.name === name);
-  const check = (input, name, required) => {
-    if (!name) {
-      const able = data.columns.some((each) => fits(info, input, each));
-      if (required) found[input] = able ? "Choose a column." : "No column of this file can be it: it takes numbers of a fitting shape, not text.";
-      return;
-    }
-    const { missing } = column(name);
-    if (!fits(info, input, column(name))) found[input] = `${name} cannot be ${input}: ${info.inputs.find((each) => each.name === input).description}`;
-    else if (missing) found[input] = `${name} has ${missing.count} empty cells, the first in row ${missing.row}.`;
-  };
-  const [varying, ...others] = rowInputs(info);
-  if (!form.candidates.length) check(varying.name, "", true);
-  form.candidates.forEach((name) => check(varying.name, name, true));
-  others.forEach((each) => check(each.name, form.inputs[each.name], each.required));
-  return found;
-}
-
-/** Return the plan for the worker. @param {Form} form @param {any} info @param {any[]} columns @returns {Plan} */
-export function planOf(form, info, columns) {
-  const column = (name) => columns.find((each) => each.name === name);
-  const chosen = [...form.candidates, ...Object.values(form.inputs).filter(Boolean)];
-  const float = chosen.some((name) => column(name).floats === "float64") ? "float64" : "float32";
-  const typed = (input, name) => {
-    const types = rowLayouts(info).filter(({ inputs, data_types: all }) => inputs[input] !== undefined && fitsLayout(column(name), inputs[input], all[input])).flatMap(({ data_types: all }) => all[input]);
-    return { input, column: name, as: column(name).type === "int64" && types.includes("int64") ? "int64" : float };
-  };
-  const [varying, ...others] = rowInputs(info);
-  const names = candidateNames(form.candidates);
-  const label = column(form.inputs.target);
-  const classifies = SCORES[info.name] && label?.type === "int64" && label.shape.length === 1 && column(form.candidates[0]).shape.length === (SCORES[info.name].startsWith("log") && SCORES[info.name] !== "logit" ? 2 : 1);
-  return {
-    inputs: others.filter(({ name }) => form.inputs[name]).map(({ name }) => typed(name, form.inputs[name])),
-    candidates: form.candidates.map((each, at) => ({ name: names[at], inputs: [typed(varying.name, each)] })),
-    slices: form.slices,
-    weights: form.weights || null,
-    clusters: form.clusters || null,
-    ids: form.ids || null,
-    label: classifies ? form.inputs.target : null,
-    scores: classifies ? SCORES[info.name] : null,
-    ignore: info.options.some(({ name }) => name === "ignore_index") ? (form.options.ignore_index ?? -100) : null,
-  };
-}
-
-/** Return the order of pieces: drawn, so that those that came so far are like the rest. The same for the same file. */
+/**
+ * Return the order of pieces: drawn, so that those that came so far are like the rest. The same for the same
+ * file.
+ */
 function drawn(pieces) {
   const order = [...pieces];
   let seed = 1;
@@ -241,10 +130,18 @@ function drawn(pieces) {
   return order;
 }
 
-const pause = (ms, signal) => new Promise((resolve, reject) => {
-  const timer = setTimeout(resolve, ms);
-  signal.addEventListener("abort", () => { clearTimeout(timer); reject(new DOMException("stopped", "AbortError")); }, { once: true });
-});
+const pause = (ms, signal) =>
+  new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        reject(new DOMException("stopped", "AbortError"));
+      },
+      { once: true },
+    );
+  });
 
 /** Send, and again when the server is busy. */
 async function patiently(work, signal) {
@@ -260,6 +157,8 @@ async function patiently(work, signal) {
 }
 
 let control = null;
+/** Whose answers the session shows: an evaluation that was replaced may still be under way. */
+let shown = null;
 
 /** Stop: what came so far stays. */
 export function stop() {
@@ -269,7 +168,8 @@ export function stop() {
 
 /** Return the parts of the requests: a summary of a piece, and the losses of its rows. */
 function requests(form, plan, parts, partition) {
-  const part = ({ column, as }) => (parts[column] === undefined || parts[`${column} as ${as}`] !== undefined ? `${column} as ${as}` : column);
+  const part = ({ column, as }) =>
+    parts[column] === undefined || parts[`${column} as ${as}`] !== undefined ? `${column} as ${as}` : column;
   const named = (inputs) => Object.fromEntries(inputs.map((each) => [each.input, part(each)]));
   const header = { loss: form.loss, options: form.options };
   const single = plan.candidates.length === 1;
@@ -278,7 +178,9 @@ function requests(form, plan, parts, partition) {
     summary: (first) => ({
       ...header,
       columns: named(single ? [...plan.inputs, ...plan.candidates[0].inputs] : plan.inputs),
-      ...(!single && { candidates: Object.fromEntries(plan.candidates.map(({ name, inputs }) => [name, named(inputs)])) }),
+      ...(!single && {
+        candidates: Object.fromEntries(plan.candidates.map(({ name, inputs }) => [name, named(inputs)])),
+      }),
       slices: plan.slices,
       ...(plan.weights && { sample_weight: part({ column: plan.weights, as: "float64" }) }),
       ...(plan.clusters && { clusters: plan.clusters }),
@@ -287,17 +189,33 @@ function requests(form, plan, parts, partition) {
       partition,
       first_row: first,
     }),
-    rows: plan.candidates.map(({ inputs }) => ({ header: { ...header, reduction: "none" }, inputs: named([...plan.inputs, ...inputs]) })),
+    rows: plan.candidates.map(({ inputs }) => ({
+      header: { ...header, reduction: "none" },
+      inputs: named([...plan.inputs, ...inputs]),
+    })),
   };
 }
 
-/** Return the losses of rows, and their gradients if asked for. @param {any} asked of `requests().rows` @param {any} parts @param {any} more @param {AbortSignal} [signal] */
+/**
+ * Return the losses of rows, and their gradients if asked for.
+ * @param {any} asked of `requests().rows`
+ * @param {any} parts
+ * @param {any} more
+ * @param {AbortSignal} [signal]
+ */
 async function evaluateRows({ header, inputs }, parts, more, signal) {
-  const body = multipart({ ...header, ...more }, Object.fromEntries(Object.entries(inputs).map(([input, part]) => [`inputs.${input}`, parts[part]])));
-  return (await readMultipart(await send("/v1/evaluate", { body, accept: "multipart/form-data", signal }))).parts;
+  const body = multipart(
+    { ...header, ...more },
+    Object.fromEntries(Object.entries(inputs).map(([input, part]) => [`inputs.${input}`, parts[part]])),
+  );
+  return (await readMultipart(await send("/v1/evaluate", { body, accept: "multipart/form-data", signal })))
+    .parts;
 }
 
-/** Return the numbers of a .npy answer, which are of float32 or float64. lib/tensors.js reads all types, and is not needed here. */
+/**
+ * Return the numbers of a .npy answer, which are of float32 or float64. lib/tensors.js reads all types, and
+ * is not needed here.
+ */
 function floatsOf(buffer) {
   const from = 10 + new DataView(buffer).getUint16(8, true);
   const double = new TextDecoder().decode(buffer.slice(0, from)).includes("<f8");
@@ -310,9 +228,21 @@ export async function start() {
   stop();
   control = new AbortController();
   const { signal } = control;
+  shown = signal;
   const plan = planOf(form, info, data.columns);
   const began = performance.now();
-  change({ status: "running", plan, names: plan.candidates.map(({ name }) => name), done: 0, result: null, history: [], error: null, seconds: 0, decided: null, turn: session.turn + 1 });
+  change({
+    status: "running",
+    plan,
+    names: plan.candidates.map(({ name }) => name),
+    done: 0,
+    result: null,
+    history: [],
+    error: null,
+    seconds: 0,
+    decided: null,
+    turn: session.turn + 1,
+  });
   let pending = [];
   let merging = null;
   let kept = null;
@@ -323,9 +253,18 @@ export async function start() {
       const states = pending;
       pending = [];
       // The first answer is a summary already; a merge takes all that came since the one before.
-      const found = kept || states.length > 1 ? await patiently(() => post("/v1/summaries/merge", { states: [...(kept ? [kept.state] : []), ...states.map(({ state }) => state)] }), signal) : states[0];
+      const found =
+        kept || states.length > 1
+          ? await patiently(
+              () =>
+                post("/v1/summaries/merge", {
+                  states: [...(kept ? [kept.state] : []), ...states.map(({ state }) => state)],
+                }),
+              signal,
+            )
+          : states[0];
       kept = { ...found, rows: (kept?.rows ?? 0) + states.reduce((sum, { rows }) => sum + rows, 0) };
-      if (session.form === form) noted(kept, began);
+      if (shown === signal) noted(kept, began);
     }
     merging = null;
   };
@@ -338,12 +277,25 @@ export async function start() {
         const parts = await ask("piece", { first, length });
         const wanted = requests(form, plan, parts, data.name);
         // The server counts the rows of a piece.
-        const placed = (error) => { throw error instanceof Problem && first > 0 ? Object.assign(error, { hint: `Rows are counted from row ${first} of the file. ${error.hint}` }) : error; };
+        const placed = (error) => {
+          throw error instanceof Problem && first > 0
+            ? Object.assign(error, {
+                hint: `Rows are counted from row ${first} of the file. ${error.hint}`,
+              })
+            : error;
+        };
         const answers = await Promise.all([
           patiently(() => post(wanted.path, multipart(wanted.summary(first), parts), { signal }), signal),
           ...wanted.rows.map((each) => patiently(() => evaluateRows(each, parts, {}, signal), signal)),
         ]).catch(placed);
-        await Promise.all(answers.slice(1).map(({ loss }, candidate) => ask("losses", { candidate, first, length, values: floatsOf(loss) })));
+        signal.throwIfAborted();
+        await Promise.all(
+          answers
+            .slice(1)
+            .map(({ loss }, candidate) =>
+              ask("losses", { candidate, first, length, values: floatsOf(loss) }),
+            ),
+        );
         pending.push({ ...answers[0], rows: length });
         merging ??= merge();
       }
@@ -354,7 +306,7 @@ export async function start() {
   } catch (error) {
     if (signal.aborted) {
       // Stopped by the person, or replaced by another evaluation, which says so itself.
-      if (session.form === form && session.status === "running") change({ status: kept ? "stopped" : "ready" });
+      if (shown === signal && session.status === "running") change({ status: kept ? "stopped" : "ready" });
     } else {
       stop();
       change({ status: kept ? "stopped" : "ready", error });
@@ -365,15 +317,33 @@ export async function start() {
 /** Take a merged answer into the session. */
 function noted(kept, began) {
   const seconds = (performance.now() - began) / 1000;
-  const { mean, interval: [low, high] } = headline(kept.summary);
+  const {
+    mean,
+    interval: [low, high],
+  } = headline(kept.summary);
   const point = { rows: kept.rows, mean, low, high };
-  change({ result: kept, done: kept.rows, seconds, history: [...session.history, point], decided: decided(kept.summary, session.data.rows) });
+  change({
+    result: kept,
+    done: kept.rows,
+    seconds,
+    history: [...session.history, point],
+    decided: decided(kept.summary, session.data.rows),
+  });
 }
 
-/** Return the figures that are watched, as numbers: of a comparison, the first difference. @param {any} summary @returns {any} */
+/**
+ * Return the figures that are watched, as numbers: of a comparison, the first difference.
+ * @param {any} summary
+ * @returns {any}
+ */
 export function headline(summary) {
   const found = summary.differences?.[0] ?? summary;
-  return { ...found, mean: number(found.mean), standard_error: number(found.standard_error), interval: found.interval.map(number) };
+  return {
+    ...found,
+    mean: number(found.mean),
+    standard_error: number(found.standard_error),
+    interval: found.interval.map(number),
+  };
 }
 
 /**
@@ -397,19 +367,34 @@ function decided(summary, rows) {
   if (!interval.every(Number.isFinite) || figures.small) return null;
   const [low, high] = interval;
   const known = summary.differences ? low > 0 || high < 0 : high - low < 0.02 * Math.abs(figures.mean);
-  return known ? { interval, text: summary.differences ? "a difference is there" : "the mean is known within 1 %" } : null;
+  return known
+    ? { interval, text: summary.differences ? "a difference is there" : "the mean is known within 1 %" }
+    : null;
 }
 
-/** Return the gradient of the first input in some rows, a list each. @param {number[]} rows @param {number} candidate @returns {Promise<number[][]>} */
+/**
+ * Return the gradient of the first input in some rows, a list each.
+ * @param {number[]} rows
+ * @param {number} candidate
+ * @returns {Promise<number[][]>}
+ */
 export async function gradients(rows, candidate) {
   const { form, plan, data } = session;
   const parts = await ask("parts", { rows });
   const [input] = plan.candidates[candidate].inputs;
-  const found = await evaluateRows(requests(form, plan, parts, data.name).rows[candidate], parts, { reduction: "sum", gradients_for: [input.input] });
+  const found = await evaluateRows(requests(form, plan, parts, data.name).rows[candidate], parts, {
+    reduction: "sum",
+    gradients_for: [input.input],
+  });
   const flat = floatsOf(found[`gradients.${input.input}`]);
   const width = flat.length / rows.length;
   return rows.map((_, at) => Array.from(flat.subarray(at * width, (at + 1) * width)));
 }
 
-/** Keep the evaluation as a run. @param {string} name @param {Record<string, string>} labels @returns {Promise<any>} */
+/**
+ * Keep the evaluation as a run.
+ * @param {string} name
+ * @param {Record<string, string>} labels
+ * @returns {Promise<any>}
+ */
 export const saveRun = (name, labels) => post("/v1/runs", { name, labels, state: session.result.state });

@@ -2,7 +2,10 @@
 import { download } from "./dom.js";
 import { ask } from "./evaluation.js";
 
-const frame = () => new Promise((resolve) => { requestAnimationFrame(resolve); });
+const frame = () =>
+  new Promise((resolve) => {
+    requestAnimationFrame(resolve);
+  });
 
 const escaped = (text) => text.replace(/[&<>"]/g, (letter) => `&#${letter.charCodeAt(0)};`);
 
@@ -16,7 +19,9 @@ function still(original) {
     image.alt = each.getAttribute("aria-label") ?? "";
     each.replaceWith(image);
   });
-  copy.querySelectorAll("[data-no-export], input, select, button:not(th button), .segments").forEach((each) => each.remove());
+  copy
+    .querySelectorAll("[data-no-export], input, select, button:not(th button), .segments")
+    .forEach((each) => each.remove());
   copy.querySelectorAll("th button").forEach((each) => each.replaceWith(...each.childNodes));
   copy.querySelectorAll("[tabindex], [role=slider]").forEach((each) => {
     each.removeAttribute("tabindex");
@@ -35,11 +40,17 @@ function still(original) {
  */
 export async function exportPage(element, title, name) {
   // Tables behind a summary are drawn when opened.
-  const closed = [...element.querySelectorAll("details:not([open])")].filter((each) => !each.closest("[data-no-export]"));
-  closed.forEach((each) => { each.open = true; });
+  const closed = [...element.querySelectorAll("details:not([open])")].filter(
+    (each) => !each.closest("[data-no-export]"),
+  );
+  closed.forEach((each) => {
+    each.open = true;
+  });
   for (let turn = 0; turn < 60 && closed.some((each) => each.children.length < 2); turn += 1) await frame();
   const copy = still(element);
-  closed.forEach((each) => { each.open = false; });
+  closed.forEach((each) => {
+    each.open = false;
+  });
   const style = await (await fetch(new URL("../style.css", import.meta.url))).text();
   const theme = document.documentElement.dataset.theme ?? "light";
   const when = new Date().toISOString().slice(0, 16).replace("T", " ");
@@ -51,7 +62,17 @@ export async function exportPage(element, title, name) {
   download(`${name}.html`, page, "text/html;charset=utf-8");
 }
 
-const PAINT = ["fill", "stroke", "stroke-width", "stroke-dasharray", "fill-opacity", "font-size", "font-family", "font-weight", "text-anchor"];
+const PAINT = [
+  "fill",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "fill-opacity",
+  "font-size",
+  "font-family",
+  "font-weight",
+  "text-anchor",
+];
 
 const MARGIN = 16;
 
@@ -74,12 +95,13 @@ function painted(svg) {
   return { text: new XMLSerializer().serializeToString(copy), width, height };
 }
 
-const loaded = (text) => new Promise((resolve, reject) => {
-  const image = new Image();
-  image.onload = () => resolve(image);
-  image.onerror = () => reject(new Error("The browser could not draw the picture."));
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
-});
+const loaded = (text) =>
+  new Promise((resolve, reject) => {
+    const image = new Image();
+    image.onload = () => resolve(image);
+    image.onerror = () => reject(new Error("The browser could not draw the picture."));
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+  });
 
 /**
  * Download the large drawings inside of an element as one picture, each under its title.
@@ -109,12 +131,16 @@ export async function exportPicture(element, title, name) {
     context.drawImage(await loaded(each.text), 16, top + 8, each.width, each.height);
     top += each.height + 40;
   }
-  const blob = await new Promise((resolve) => { canvas.toBlob(resolve, "image/png"); });
+  const blob = await new Promise((resolve) => {
+    canvas.toBlob(resolve, "image/png");
+  });
   download(`${name}.png`, blob);
 }
 
 /** Download a value as JSON. @param {any} value @param {string} name */
-export const exportJson = (value, name) => download(`${name}.json`, JSON.stringify(value, null, 2), "application/json");
+export const exportJson = (value, name) =>
+  download(`${name}.json`, JSON.stringify(value, null, 2), "application/json");
 
 /** Download rows as CSV. @param {string[]} head @param {any[][]} rows @param {string} name */
-export const exportCsv = async (head, rows, name) => download(`${name}.csv`, await ask("table", { head, rows }));
+export const exportCsv = async (head, rows, name) =>
+  download(`${name}.csv`, await ask("table", { head, rows }));

@@ -122,7 +122,9 @@ async function readCsv(file, progress, texts = new Set()) {
   };
   const check = (fields, row) => {
     if (fields.length === names.length) return;
-    throw new FileError(`${file.name}, row ${row}: ${plural(fields.length, "cell")}, the first line has ${names.length}`);
+    throw new FileError(
+      `${file.name}, row ${row}: ${plural(fields.length, "cell")}, the first line has ${names.length}`,
+    );
   };
   const add = (fields) => {
     rows += 1;
@@ -217,7 +219,8 @@ function put(builder, value, row, where) {
     }
     for (const each of flat) {
       const number = typeof each === "number" ? each : numberOf(String(each));
-      if (number === null) throw new FileError(`${where}: ${builder.name} is ${JSON.stringify(each)}, no number`);
+      if (number === null)
+        throw new FileError(`${where}: ${builder.name} is ${JSON.stringify(each)}, no number`);
       builder.number(number);
     }
   }
@@ -232,10 +235,15 @@ async function readParquet(file, progress) {
   let singles;
   try {
     const metadata = await parquetMetadataAsync(source);
-    singles = new Set(parquetSchema(metadata).children.filter(isSingle).map((each) => each.element.name));
+    singles = new Set(
+      parquetSchema(metadata)
+        .children.filter(isSingle)
+        .map((each) => each.element.name),
+    );
     for (const group of metadata.row_groups) {
       const rowEnd = row + Number(group.num_rows);
-      const onComplete = (records) => records.forEach((each, at) => addRecord(builders, each, row + at + 1, file.name));
+      const onComplete = (records) =>
+        records.forEach((each, at) => addRecord(builders, each, row + at + 1, file.name));
       await parquetRead({ file: source, metadata, rowStart: row, rowEnd, rowFormat: "object", onComplete });
       row = rowEnd;
       progress(row / Number(metadata.num_rows));
@@ -253,7 +261,8 @@ async function readParquet(file, progress) {
 }
 
 /** Whether a Parquet column, or its lists, are of float32. */
-const isSingle = ({ element, children }) => (children.length ? children.some(isSingle) : element.type === "FLOAT");
+const isSingle = ({ element, children }) =>
+  children.length ? children.some(isSingle) : element.type === "FLOAT";
 
 /** Append a row of a Parquet file, whose 64-bit integers are BigInt. */
 function addRecord(builders, record, row, name) {
@@ -286,7 +295,9 @@ async function readNumpy(file, progress) {
   progress(1);
   if (!tensor.shape.length) throw new FileError(`${file.name} is a single number, not one for each row`);
   if (!tensor.shape[0]) throw new FileError(`${file.name} has no rows`);
-  const type = { float64: "float64", float32: "float32", float16: "float32", bfloat16: "float32" }[tensor.dtype] ?? "int64";
+  const type =
+    { float64: "float64", float32: "float32", float16: "float32", bfloat16: "float32" }[tensor.dtype] ??
+    "int64";
   const numbers = tensor.dtype === "float32" ? tensor.data : values(tensor);
   const data = type === "float32" ? Float32Array.from(numbers) : numbers;
   return [{ name: stemOf(file.name), type, shape: tensor.shape, data }];
@@ -337,8 +348,12 @@ export async function readFiles(files, progress) {
 export async function readFile(file) {
   const { tensor } = await import("./tensors.js");
   const found = await readFiles([file], () => {});
-  const plain = ({ type, shape, data, labels }) => (type === "text" ? Array.from(data, (code) => labels[code]) : tensor(data, shape, type));
-  return { columns: Object.fromEntries(found.map((each) => [each.name, plain(each)])), rows: found[0].shape[0] };
+  const plain = ({ type, shape, data, labels }) =>
+    type === "text" ? Array.from(data, (code) => labels[code]) : tensor(data, shape, type);
+  return {
+    columns: Object.fromEntries(found.map((each) => [each.name, plain(each)])),
+    rows: found[0].shape[0],
+  };
 }
 
 function joined(found) {
@@ -350,8 +365,22 @@ function joined(found) {
     columns.flatMap((each) => {
       if (times.get(each.name) === 1) return [each];
       // The label of two files of predictions is the same column: one of them is enough.
-      if (at > 0 && same(each, found[0].columns.find(({ name }) => name === each.name))) return [];
-      const again = at === 0 && found.slice(1).every(({ columns: others }) => same(each, others.find(({ name }) => name === each.name)));
+      if (
+        at > 0 &&
+        same(
+          each,
+          found[0].columns.find(({ name }) => name === each.name),
+        )
+      )
+        return [];
+      const again =
+        at === 0 &&
+        found.slice(1).every(({ columns: others }) =>
+          same(
+            each,
+            others.find(({ name }) => name === each.name),
+          ),
+        );
       return [again ? each : { ...each, name: `${stemOf(file)}.${each.name}` }];
     }),
   );
@@ -360,5 +389,9 @@ function joined(found) {
 function same(one, other) {
   if (!one || !other) return true;
   const equal = one.type === other.type && String(one.shape) === String(other.shape);
-  return equal && String(one.labels) === String(other.labels) && one.data.every((value, at) => Object.is(value, other.data[at]));
+  return (
+    equal &&
+    String(one.labels) === String(other.labels) &&
+    one.data.every((value, at) => Object.is(value, other.data[at]))
+  );
 }

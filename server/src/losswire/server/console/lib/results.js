@@ -1,10 +1,9 @@
-// What Evaluate and Compare show of rows: linked drawings, tables of rows, and what is taken along.
+// What Evaluate and Compare show of many rows: linked drawings, filters, and what is taken along.
 import { number } from "./api.js";
-import { ECDF, Figure, Forest, Histogram, Strip } from "./charts.js";
-import { color, cx, html, Segments, toast, useEffect, useRef, useState, useWindow } from "./dom.js";
-import { anytimeInterval, ask, gradients, headline, start } from "./evaluation.js";
-import { exportCsv, exportJson, exportPage, exportPicture } from "./export.js";
-import { compact, count, exact, percent, short, signed, withInterval } from "./numbers.js";
+import { ECDF, Figure, Forest, Histogram } from "./charts.js";
+import { html, Segments, toast, useEffect, useRef, useState } from "./dom.js";
+import { anytimeInterval, ask, headline, start } from "./evaluation.js";
+import { compact, count, percent, short, withInterval } from "./numbers.js";
 import { list, plural } from "./words.js";
 
 /** What is looked at, as the address has it; screens add their own. */
@@ -25,7 +24,12 @@ function chosenOf(slices) {
 
 const keyOf = (column, label) => `${encodeURIComponent(column)}:${encodeURIComponent(label)}`;
 
-/** Return what to ask the worker for. @param {typeof LOOK} state @param {number | [number, number]} source @returns {import("./worker.js").Look} */
+/**
+ * Return what to ask the worker for.
+ * @param {typeof LOOK} state
+ * @param {number | [number, number]} source
+ * @returns {import("./worker.js").Look}
+ */
 export const lookOf = (state, source) => ({
   source,
   scale: state.scale,
@@ -38,7 +42,13 @@ export const lookOf = (state, source) => ({
 /** Whether a look leaves rows out. @param {import("./worker.js").Look} look @returns {boolean} */
 export const filters = (look) => Boolean(look.brush || look.rows.length || Object.keys(look.slices).length);
 
-/** Ask the worker for a view whenever the look or the data changes: one question at a time, the latest one next. @param {import("./worker.js").Look | null} look @param {any} version @returns {any} */
+/**
+ * Ask the worker for a view whenever the look or the data changes: one question at a time, the latest one
+ * next.
+ * @param {import("./worker.js").Look | null} look
+ * @param {any} version
+ * @returns {any}
+ */
 export function useView(look, version) {
   const [found, set] = useState(null);
   const state = useRef({ busy: false, next: null, last: "" });
@@ -71,7 +81,10 @@ export function useLive(state, set) {
   const timer = useRef(0);
   const put = (patch, push) => {
     clearTimeout(timer.current);
-    const write = () => { set(patch, push); setBrush(null); };
+    const write = () => {
+      set(patch, push);
+      setBrush(null);
+    };
     if (patch.brush === undefined || push) return write();
     setBrush(patch.brush);
     timer.current = setTimeout(write, 250);
@@ -81,20 +94,34 @@ export function useLive(state, set) {
   return [brush === null ? state : { ...state, brush }, put];
 }
 
-const bars = (name, edges, weights) => ({ name, low: Array.from(edges.slice(0, -1)), high: Array.from(edges.slice(1)), weight: Array.from(weights) });
+const bars = (name, edges, weights) => ({
+  name,
+  low: Array.from(edges.slice(0, -1)),
+  high: Array.from(edges.slice(1)),
+  weight: Array.from(weights),
+});
 
-/** The filters that are set, each with a button that takes it away. @param {{look: any, view: any, state: any, set: (patch: any, push?: boolean) => void, noun?: string}} props */
+/**
+ * The filters that are set, each with a button that takes it away.
+ * @param {{look: any, view: any, state: any, set: (patch: any, push?: boolean) => void, noun?: string}}
+ *   props
+ */
 export function Filters({ look, view, state, set, noun = "mean" }) {
   if (!filters(look)) return null;
   const { count: rows, mean, error } = view?.total ?? { count: 0, mean: NaN, error: NaN };
-  const chip = (text, patch) => html`<button type="button" class="button small" key=${text} onClick=${() => set(patch, true)} aria-label="Take away the filter ${text}">${text} ✕</button>`;
+  const chip = (text, patch) =>
+    html`<button type="button" class="button small" key=${text} onClick=${() => set(patch, true)}
+      aria-label="Take away the filter ${text}">${text} ✕</button>`;
   return html`<div class="note stack tight" data-filters>
-    <p><b>${plural(rows, "row")}</b> pass${rows === 1 ? "es" : ""}${rows > 1 && html`: ${noun} <b>${withInterval(mean, mean - 1.96 * error, mean + 1.96 * error)}</b>`}. <span class="quiet">From the rows kept in this page, not from the server's summary.</span></p>
+    <p><b>${plural(rows, "row")}</b> pass${rows === 1 ? "es" : ""}${rows > 1 && html`: ${noun} <b>
+      ${withInterval(mean, mean - 1.96 * error, mean + 1.96 * error)}
+      </b>`}. <span class="quiet">From the rows kept in this page, not from the server's summary.</span></p>
     <div class="row">
       ${look.brush && chip(`${noun === "mean" ? "loss" : "difference"} ${short(look.brush[0], 3)} to ${short(look.brush[1], 3)}`, { brush: "" })}
       ${state.slices.map((each) => chip(each.split(":").map(decodeURIComponent).join(" = "), { slices: state.slices.filter((other) => other !== each) }))}
       ${look.rows.length > 0 && chip(`${plural(look.rows.length, "row")} picked`, { pick: [] })}
-      <button type="button" class="button small plain" onClick=${() => set({ brush: "", slices: [], pick: [] }, true)}>Show all rows</button>
+      <button type="button" class="button small plain"
+        onClick=${() => set({ brush: "", slices: [], pick: [] }, true)}>Show all rows</button>
     </div></div>`;
 }
 
@@ -105,74 +132,170 @@ function quantileOf({ high, weight }, share) {
   return high[weight.findIndex((each) => (below += each) >= wanted)] ?? NaN;
 }
 
-/** Return series whose outermost 0.5 % is moved to the edge: a few rows far out would press all others together. */
+/**
+ * Return series whose outermost 0.5 % is moved to the edge: a few rows far out would press all others
+ * together.
+ */
 function trimmed(series, scale) {
   const every = series.flatMap(({ low, high }) => [...low, ...high]).filter(Number.isFinite);
-  const [least, most] = [every.reduce((one, other) => Math.min(one, other), Infinity), every.reduce((one, other) => Math.max(one, other), -Infinity)];
-  const [from, to] = [Math.min(...series.map((each) => quantileOf(each, 0.005))), Math.max(...series.map((each) => quantileOf(each, 0.995)))];
+  const [least, most] = [
+    every.reduce((one, other) => Math.min(one, other), Infinity),
+    every.reduce((one, other) => Math.max(one, other), -Infinity),
+  ];
+  const [from, to] = [
+    Math.min(...series.map((each) => quantileOf(each, 0.005))),
+    Math.max(...series.map((each) => quantileOf(each, 0.995))),
+  ];
   // Both sides of zero get the same room, so that a difference in one direction is seen.
   const reach = Math.max(-from, to);
   const wanted = from < 0 && to > 0 ? [-reach, reach] : [from, to];
-  const ends = scale === "log" || !(wanted[1] > wanted[0]) ? [least, most] : [wanted[0] > least + 0.2 * (wanted[1] - wanted[0]) || wanted[0] < least ? wanted[0] : least, wanted[1] < most - 0.2 * (wanted[1] - wanted[0]) || wanted[1] > most ? wanted[1] : most];
+  const ends =
+    scale === "log" || !(wanted[1] > wanted[0])
+      ? [least, most]
+      : [
+          wanted[0] > least + 0.2 * (wanted[1] - wanted[0]) || wanted[0] < least ? wanted[0] : least,
+          wanted[1] < most - 0.2 * (wanted[1] - wanted[0]) || wanted[1] > most ? wanted[1] : most,
+        ];
   const within = (values) => values.map((value) => Math.min(ends[1], Math.max(ends[0], value)));
   return { ends, all: series.map((each) => ({ ...each, low: within(each.low), high: within(each.high) })) };
 }
 
-/** The distribution of losses or differences, with a brush. @param {{title: string, sentence: string, series: any[], view: any, look: any, state: any, set: any, marks?: any[], xLabel: string, scaleKey?: string}} props `series`: those of the server; without `look` there is no brush */
-export function Distribution({ title, sentence, series, view, look, state, set, marks = [], xLabel, scaleKey = "scale" }) {
+/**
+ * The distribution of losses or differences, with a brush.
+ * @param {{title: string, sentence: string, series: any[], view: any, look: any, state: any, set: any,
+ *   marks?: any[], xLabel: string, scaleKey?: string}} props `series`: those of the server; without `look`
+ *   there is no brush
+ */
+export function Distribution({
+  title,
+  sentence,
+  series,
+  view,
+  look,
+  state,
+  set,
+  marks = [],
+  xLabel,
+  scaleKey = "scale",
+}) {
   // The bars show what the other filters let pass: the brush itself is drawn over them.
-  const shown = view && filters({ ...look, brush: null }) ? [bars("rows that pass", view.edges, view.passing)] : [];
+  const shown =
+    view && filters({ ...look, brush: null }) ? [bars("rows that pass", view.edges, view.passing)] : [];
   const { all, ends } = trimmed([...series, ...shown], state[scaleKey]);
   const Drawing = state.drawn === "ecdf" ? ECDF : Histogram;
   // A brush that touches an end has what is beyond it too.
-  const brushed = (range) => set({ brush: range ? range.map((each, at) => (at ? (each < ends[1] ? Number(each.toPrecision(6)) : Infinity) : each > ends[0] ? Number(each.toPrecision(6)) : -Infinity)).join(":") : "" });
+  const brushed = (range) =>
+    set({
+      brush: range
+        ? range
+            .map((each, at) =>
+              at
+                ? each < ends[1]
+                  ? Number(each.toPrecision(6))
+                  : Infinity
+                : each > ends[0]
+                  ? Number(each.toPrecision(6))
+                  : -Infinity,
+            )
+            .join(":")
+        : "",
+    });
   const brush = look?.brush && [Math.max(ends[0], look.brush[0]), Math.min(ends[1], look.brush[1])];
-  return html`<${Drawing} title=${title} sentence=${sentence} series=${all} share=${series.length > 1} scale=${state[scaleKey]} height=${240}
+  return html`<${Drawing} title=${title} sentence=${sentence} series=${all} share=${series.length > 1}
+    scale=${state[scaleKey]} height=${240}
     brush=${brush && brush[1] > brush[0] ? brush : null} onBrush=${look && brushed} marks=${marks} xLabel=${xLabel}
     actions=${[
-      html`<${Segments} key="scale" small label="Scale of the axis" value=${state[scaleKey]} options=${["log", "linear"]} onChange=${(scale) => set({ [scaleKey]: scale })} />`,
-      html`<${Segments} key="drawn" small label="Drawing" value=${state.drawn} options=${[["bars", "bars"], ["ecdf", "ECDF"]]} onChange=${(drawn) => set({ drawn })} />`,
+      html`<${Segments} key="scale" small label="Scale of the axis" value=${state[scaleKey]}
+        options=${["log", "linear"]} onChange=${(scale) => set({ [scaleKey]: scale })} />`,
+      html`<${Segments} key="drawn" small label="Drawing" value=${state.drawn} options=${[
+        ["bars", "bars"],
+        ["ecdf", "ECDF"],
+      ]} onChange=${(drawn) => set({ drawn })} />`,
     ]} />`;
 }
 
 /** Return a difference from all rows in words. */
 function liftWords(each, mean, small) {
   const lift = number(each.lift);
-  const part = Math.abs(mean) > 0 && Number.isFinite(lift) ? `${lift > 0 ? "+" : ""}${percent(lift / Math.abs(mean))} ` : "";
+  const part =
+    Math.abs(mean) > 0 && Number.isFinite(lift)
+      ? `${lift > 0 ? "+" : ""}${percent(lift / Math.abs(mean))} `
+      : "";
   if (small) return { note: `${part}few rows`, tone: "" };
   if (!(number(each.p_adjusted) < 0.05)) return { note: "no difference seen", tone: "" };
-  return lift > 0 ? { note: `${part}clearly worse`, tone: "bad" } : { note: `${part}clearly better`, tone: "good" };
+  return lift > 0
+    ? { note: `${part}clearly worse`, tone: "bad" }
+    : { note: `${part}clearly better`, tone: "good" };
 }
 
 const nowrap = ({ note, tone }) => ({ note: html`<span class="nowrap">${note}</span>`, tone });
 
-/** Return the rows of a forest plot from the server's slices, the largest first. @param {any[]} slices @param {number} mean of all rows */
-export const liftRows = (slices, mean) => slices.map((each) => ({
-  key: each.label,
-  name: each.label ?? "all others",
-  mean: number(each.finite_mean ?? each.mean),
-  low: number(each.interval[0]),
-  high: number(each.interval[1]),
-  n: each.count,
-  lift: number(each.lift),
-  ...nowrap(liftWords(each, mean, each.small)),
-})).sort((one, other) => (Number.isNaN(one.lift) - Number.isNaN(other.lift)) || other.lift - one.lift);
+/**
+ * Return the rows of a forest plot from the server's slices, the largest first.
+ * @param {any[]} slices
+ * @param {number} mean of all rows
+ */
+export const liftRows = (slices, mean) =>
+  slices
+    .map((each) => ({
+      key: each.label,
+      name: each.label ?? "all others",
+      mean: number(each.finite_mean ?? each.mean),
+      low: number(each.interval[0]),
+      high: number(each.interval[1]),
+      n: each.count,
+      lift: number(each.lift),
+      ...nowrap(liftWords(each, mean, each.small)),
+    }))
+    .sort((one, other) => Number.isNaN(one.lift) - Number.isNaN(other.lift) || other.lift - one.lift);
 
 const FEW = 12;
 
-/** Means by slice with their intervals; choosing one filters everything else. @param {{title: string, sentence: string, tables: Record<string, any[]>, view: any, look: any, state: any, set: any, reference: number, referenceLabel: string, noteHead: string}} props `tables`: rows of a forest plot by column */
-export function Slices({ title, sentence, tables, view, look, state, set, reference, referenceLabel, noteHead }) {
+/**
+ * Means by slice with their intervals; choosing one filters everything else.
+ * @param {{title: string, sentence: string, tables: Record<string, any[]>, view: any, look: any, state: any,
+ *   set: any, reference: number, referenceLabel: string, noteHead: string}} props `tables`: rows of a forest
+ *   plot by column
+ */
+export function Slices({
+  title,
+  sentence,
+  tables,
+  view,
+  look,
+  state,
+  set,
+  reference,
+  referenceLabel,
+  noteHead,
+}) {
   const [more, setMore] = useState(false);
   const names = Object.keys(tables);
-  if (!names.length) return html`<${Figure} title=${title} sentence="No columns of slices were chosen: change the columns to see where the loss is high." />`;
+  if (!names.length)
+    return html`<${Figure} title=${title}
+      sentence="No columns of slices were chosen: change the columns to see where the loss is high." />`;
   const by = names.includes(state.by) ? state.by : names[0];
-  const others = look && (look.brush || look.rows.length || Object.keys(look.slices).some((each) => each !== by));
+  const others =
+    look && (look.brush || look.rows.length || Object.keys(look.slices).some((each) => each !== by));
   // Under other filters, slices are those of the rows that pass; alone they are the server's.
   const passing = others && view ? new Map(view.slices[by]?.map((each) => [each.label, each])) : null;
-  const rows = tables[by].map((each) => {
-    const own = passing?.get(each.key);
-    return own ? { ...each, n: own.count, mean: own.mean, low: own.mean - 1.96 * own.error, high: own.mean + 1.96 * own.error, note: "", tone: "", index: undefined } : each;
-  }).filter((each) => !passing || each.n > 0);
+  const rows = tables[by]
+    .map((each) => {
+      const own = passing?.get(each.key);
+      return own
+        ? {
+            ...each,
+            n: own.count,
+            mean: own.mean,
+            low: own.mean - 1.96 * own.error,
+            high: own.mean + 1.96 * own.error,
+            note: "",
+            tone: "",
+            index: undefined,
+          }
+        : each;
+    })
+    .filter((each) => !passing || each.n > 0);
   const chosen = look?.slices[by] ?? [];
   const pick = (label) => {
     const key = keyOf(by, label);
@@ -180,159 +303,15 @@ export function Slices({ title, sentence, tables, view, look, state, set, refere
     set({ slices: rest.length < state.slices.length ? rest : [...rest, key] }, true);
   };
   const few = more || rows.length <= FEW ? rows : [...rows.slice(0, FEW - 4), ...rows.slice(-4)];
-  return html`<div class="stack tight"><${Forest} title=${title} sentence=${passing ? "Means of the rows that pass the other filters." : sentence} nameHead=${by} rows=${few} reference=${reference} referenceLabel=${referenceLabel} noteHead=${noteHead}
+  return html`<div class="stack tight"><${Forest} title=${title}
+    sentence=${passing ? "Means of the rows that pass the other filters." : sentence} nameHead=${by} rows=${few}
+    reference=${reference} referenceLabel=${referenceLabel} noteHead=${noteHead}
       onPick=${look && pick} picked=${chosen[chosen.length - 1]}
-      actions=${names.length > 1 && html`<${Segments} small label="Slices by" value=${by} options=${names} onChange=${(name) => set({ by: name })} />`} />
-    ${rows.length > FEW && html`<button type="button" class="button small" onClick=${() => setMore(!more)} data-no-export>${more ? "Fewer" : `All ${count(rows.length)} slices`}</button>`}</div>`;
-}
-
-/** A small picture of a row's pixels. */
-function Picture({ values, size = 32 }) {
-  const ref = useRef(null);
-  const side = Math.sqrt(values.length);
-  const draw = () => {
-    const context = ref.current.getContext("2d");
-    const most = Math.max(...values) || 1;
-    context.clearRect(0, 0, side, side);
-    context.fillStyle = color("--ink");
-    values.forEach((value, at) => {
-      context.globalAlpha = Math.max(0, value / most);
-      context.fillRect(at % side, Math.floor(at / side), 1, 1);
-    });
-  };
-  useEffect(draw, [values]);
-  useWindow("themechange", draw);
-  return html`<canvas ref=${ref} width=${side} height=${side} role="img" aria-label="The row's picture" style=${{ width: `${size}px`, height: `${size}px`, imageRendering: "pixelated", display: "block", border: "1px solid var(--line)" }}></canvas>`;
-}
-
-/** Return the column that holds small pictures, if one does. */
-const pictureOf = (data) => data?.columns.find((each) => /picture|image|pixel/i.test(each.name) && each.width > 4 && Number.isInteger(Math.sqrt(each.width)))?.name;
-
-/** Return pictures and gradients of some rows, by row. */
-function useDetails(rows, session, candidates, quiet) {
-  const [found, set] = useState({ pictures: {}, gradients: {} });
-  const picture = pictureOf(session.data);
-  const key = JSON.stringify([rows, candidates, session.turn, quiet]);
-  useEffect(() => {
-    if (quiet || !rows.length || !session.plan) return undefined;
-    let here = true;
-    const load = async () => {
-      const pictures = picture ? await ask("rowValues", { rows, names: [picture] }) : [];
-      const slopes = await Promise.all(candidates.map((each) => gradients(rows, each).catch(() => null)));
-      if (!here) return;
-      set({
-        pictures: Object.fromEntries(pictures.map((each, at) => [rows[at], each[picture]])),
-        gradients: Object.fromEntries(rows.map((row, at) => [row, slopes.map((each) => each?.[at])])),
-      });
-    };
-    // A brush that is still moving changes the rows many times a second.
-    const timer = setTimeout(load, 150);
-    return () => { here = false; clearTimeout(timer); };
-  }, [key]);
-  return found;
-}
-
-/** Return what is known of some rows; `key` changes with them, and is empty for none. @param {number[]} rows @param {string} key @returns {any[]} */
-export function useFacts(rows, key) {
-  const [found, set] = useState([]);
-  useEffect(() => {
-    let here = true;
-    if (key) ask("facts", { rows }).then((facts) => here && set(facts), () => {});
-    return () => { here = false; };
-  }, [key]);
-  return found;
-}
-
-const FIRST = 8;
-
-/** Rows with what is known of them, and the gradient of each. @param {{title: string, sentence: string, facts: any[], session: any, candidates: number[], state: any, set: any, actions?: any, difference?: boolean}} props `candidates`: their positions */
-export function Rows({ title, sentence, facts, session, candidates, state, set, actions, difference }) {
-  const [open, setOpen] = useState(null);
-  const [more, setMore] = useState(false);
-  const shown = more ? facts : facts.slice(0, FIRST);
-  const { pictures, gradients: slopes } = useDetails(shown.map((each) => each.row), session, candidates, session.status === "running");
-  const many = candidates.length > 1;
-  const labelled = facts.some((each) => each.label !== null);
-  const drawn = facts.some((each) => pictures[each.row]);
-  const columns = Object.keys(facts[0]?.slices ?? {}).filter((each) => each !== session.plan?.label);
-  const named = (what) => candidates.map((each) => html`<th key=${what + each} scope="col" class="num">${many ? `${what} ${session.names[each]}` : what}</th>`);
-  const pick = (row) => set({ pick: state.pick.includes(String(row)) ? state.pick.filter((each) => each !== String(row)) : [...state.pick, String(row)] }, true);
-  const most = Math.max(1e-300, ...facts.flatMap(({ row }) => (slopes[row] ?? []).flatMap((each) => (each ?? []).map(Math.abs).filter(Number.isFinite))));
-  return html`<section class="figure"><header><h3>${title}</h3><div class="row">${actions}</div></header>
-    <p class="small quiet sentence">${sentence}</p>
-    ${facts.length > 0 && html`<div class="table-wrap"><table><thead><tr>
-      <td data-no-export></td>${drawn && html`<td></td>`}<th scope="col">id</th>
-      ${difference && html`<th scope="col" class="num">difference</th>`}${named("loss")}
-      ${labelled && [html`<th key="label" scope="col" class="num">label</th>`, named("predicted")]}
-      ${columns.map((each) => html`<th key=${each} scope="col">${each}</th>`)}
-      ${candidates.map((each) => html`<th key=${each} scope="col">gradient${many && ` ${session.names[each]}`}</th>`)}<td data-no-export></td></tr></thead>
-    <tbody>${shown.map((each) => html`<tr key=${each.row} class=${cx(state.pick.includes(String(each.row)) && "chosen")}>
-      <td data-no-export><input type="checkbox" checked=${state.pick.includes(String(each.row))} onChange=${() => pick(each.row)} aria-label="Pick row ${each.id}" /></td>
-      ${drawn && html`<td>${pictures[each.row] && html`<${Picture} values=${pictures[each.row]} />`}</td>`}
-      <td class="nowrap">${each.id}</td>
-      ${difference && html`<td class="num" title=${exact(each.losses[candidates[0]] - each.losses[candidates[1]])}>${short(each.losses[candidates[0]] - each.losses[candidates[1]], 4)}</td>`}
-      ${candidates.map((at) => html`<td key=${at} class="num" title=${exact(each.losses[at])}>${short(each.losses[at], 4)}</td>`)}
-      ${labelled && [html`<td key="label" class="num">${each.label}</td>`, ...candidates.map((at) => html`<td key="predicted${at}" class="num nowrap">${each.predicted[at]} <span class="quiet small">${percent(each.confidence[at])}</span></td>`)]}
-      ${columns.map((name) => html`<td key=${name}>${each.slices[name]}</td>`)}
-      ${candidates.map((at, turn) => html`<td key="gradient${at}">${slopes[each.row]?.[turn] && (slopes[each.row][turn].length === 1 ? html`<span title=${exact(slopes[each.row][turn][0])}>${signed(slopes[each.row][turn][0], (value) => short(value, 3))}</span>` : html`<${Strip} values=${slopes[each.row][turn]} most=${most} width=${many ? 112 : 160} label="Gradient of the input in row ${each.id}: ${slopes[each.row][turn].map((value) => short(value, 2)).slice(0, 16).join(", ")}" />`)}</td>`)}
-      <td data-no-export><button type="button" class="button small" aria-expanded=${String(open === each.row)} aria-label="Open row ${each.id}" onClick=${() => setOpen(open === each.row ? null : each.row)}>${open === each.row ? "Close" : "Open"}</button></td></tr>
-      ${open === each.row && html`<tr key="open${each.row}"><td colspan="40"><${RowDetail} fact=${each} session=${session} candidates=${candidates} picture=${pictures[each.row]} slopes=${slopes[each.row]} /></td></tr>`}`)}
-    </tbody></table></div>
-    ${facts.length > FIRST && html`<div><button type="button" class="button small" onClick=${() => setMore(!more)} data-no-export>${more ? "Fewer rows" : `All ${count(facts.length)} rows`}</button></div>`}`}
-  </section>`;
-}
-
-/** Everything that is known of one row: inputs, and the gradient of each. */
-function RowDetail({ fact, session, candidates, picture, slopes }) {
-  const [values, set] = useState(null);
-  const { plan, names } = session;
-  const shared = plan.inputs.map((each) => each.column);
-  useEffect(() => {
-    ask("rowValues", { rows: [fact.row], names: [...shared, ...plan.candidates.map(({ inputs }) => inputs[0].column)] }).then(([found]) => set(found), () => {});
-  }, [fact.row]);
-  if (!values) return null;
-  return html`<div class="row" style=${{ gap: "24px", alignItems: "start" }}>
-    ${picture && html`<${Picture} values=${picture} size=${128} />`}
-    <dl class="facts"><div><dt>row</dt><dd>${fact.row}</dd></div>${shared.map((name) => html`<div key=${name}><dt>${name}</dt><dd>${[values[name]].flat().slice(0, 8).join(", ")}</dd></div>`)}
-      ${fact.weight !== 1 && html`<div><dt>weight</dt><dd>${fact.weight}</dd></div>`}</dl>
-    ${candidates.map((at, turn) => {
-      const own = [values[plan.candidates[at].inputs[0].column]].flat();
-      return html`<div class="table-wrap" key=${at}><table class="twin"><caption class="small quiet">${names.length > 1 ? names[at] : plan.candidates[at].inputs[0].column}</caption>
-        <thead><tr><th scope="col">place</th><th scope="col" class="num">input</th><th scope="col" class="num">gradient</th></tr></thead>
-        <tbody>${own.slice(0, 32).map((value, place) => html`<tr key=${place} class=${cx(place === fact.label && own.length > 1 && "chosen")}><td>${place}</td><td class="num">${short(value, 5)}</td><td class="num">${slopes?.[turn] ? short(slopes[turn][place], 4) : ""}</td></tr>`)}</tbody></table>
-        ${own.length > 32 && html`<p class="hint">${plural(own.length - 32, "more value")}</p>`}</div>`;
-    })}</div>`;
-}
-
-/** Return a Wilson interval of a share. */
-function wilson(hits, n) {
-  const z = 1.96;
-  const middle = (hits + (z * z) / 2) / (n + z * z);
-  const half = (z / (n + z * z)) * Math.sqrt((hits * (n - hits)) / n + (z * z) / 4);
-  return [Math.max(0, middle - half), Math.min(1, middle + half)];
-}
-
-/** How often a classifier is right when it is so sure. @param {{bins: {count: number, confidence: number, right: number}[], name: string}} props */
-export function Calibration({ bins, name }) {
-  const full = bins.filter((each) => each.count).map(({ count: n, confidence, right }) => ({ n, confidence: confidence / n, right: right / n, interval: wilson(right, n) }));
-  const total = full.reduce((sum, each) => sum + each.n, 0);
-  if (!total) return html`<${Figure} title="Calibration" sentence="No row to judge by." />`;
-  const error = full.reduce((sum, each) => sum + (each.n / total) * Math.abs(each.right - each.confidence), 0);
-  const sure = full.reduce((sum, each) => sum + each.n * each.confidence, 0) / total;
-  const right = full.reduce((sum, each) => sum + each.n * each.right, 0) / total;
-  const [low, high] = wilson(right * total, total);
-  const stance = total < 30 ? "Too few rows to judge by." : sure > high ? "It is surer than it should be." : sure < low ? "It is less sure than it could be." : "On the whole it is as sure as it should be.";
-  const sentence = `${name ? `${name} is` : "The model is"} right in ${percent(right, 3)} [${percent(low, 3)}, ${percent(high, 3)}] of ${plural(total, "row")} and sure of ${percent(sure, 3)} on average. ${stance} Expected calibration error ${short(error, 2)} (ten bins). From the rows kept in this page.`;
-  const [size, left, bottom] = [240, 40, 32];
-  const x = (value) => left + value * (size - 8);
-  const y = (value) => 8 + (1 - value) * (size - bottom - 8);
-  return html`<${Figure} title="Calibration" sentence=${sentence} table=${{ head: ["mean confidence", "right", "from", "to", "rows"], rows: full.map((each) => [percent(each.confidence, 3), percent(each.right, 3), ...each.interval.map((end) => percent(end, 3)), count(each.n)]) }}>
-    <div class="plot"><svg width=${size + left} height=${size} role="img" aria-label="Reliability: ${sentence}">
-      <g class="axis" aria-hidden="true">${[0, 0.5, 1].map((each) => html`<g key=${each}><path d="M${left} ${y(each)}H${x(1)}" /><text x=${left - 6} y=${y(each) + 4} text-anchor="end">${percent(each)}</text><text x=${x(each)} y=${y(0) + 16} text-anchor="middle">${percent(each)}</text></g>`)}</g>
-      <path d="M${x(0)} ${y(0)}L${x(1)} ${y(1)}" stroke="var(--mark)" stroke-dasharray="4 4" />
-      ${full.map((each) => html`<g key=${each.confidence} stroke="var(--c0)" fill="var(--c0)"><title>${`${plural(each.n, "row")}: sure of ${percent(each.confidence, 3)}, right in ${percent(each.right, 3)}`}</title>
-        <path d="M${x(each.confidence)} ${y(each.interval[0])}V${y(each.interval[1])}" stroke-width="1.5" /><circle cx=${x(each.confidence)} cy=${y(each.right)} r=${3 + 5 * Math.sqrt(each.n / total)} fill-opacity="0.6" /></g>`)}
-    </svg></div></${Figure}>`;
+      actions=${names.length > 1 && html`<${Segments} small label="Slices by" value=${by} options=${names}
+        onChange=${(name) => set({ by: name })} />`} />
+    ${rows.length > FEW && html`<button type="button" class="button small"
+      onClick=${() => setMore(!more)} data-no-export>${more ? "Fewer" : `All ${count(rows.length)} slices`}
+      </button>`}</div>`;
 }
 
 /** What may be said of an evaluation that was stopped. @param {{session: any, summary: any}} props */
@@ -340,33 +319,54 @@ export function Stopped({ session, summary }) {
   const figures = headline(summary);
   const [low, high] = anytimeInterval(figures, session.data.rows);
   const what = summary.differences ? `the difference ${figures.first} minus ${figures.second}` : "the mean";
-  return html`<div class="note warning"><p><b>Stopped after ${count(session.done)} of ${plural(session.data.rows, "row")}.</b> The pieces came in drawn order, so that they are like the rest. Whoever watches and stops when it looks good needs a wider interval: ${what} is ${withInterval(figures.mean, low, high)} however often one looked.</p>
-    <p class="row"><button type="button" class="button small" onClick=${() => start()}>Evaluate all rows</button></p></div>`;
+  return html`<div class="note warning"><p>
+    <b>Stopped after ${count(session.done)} of ${plural(session.data.rows, "row")}.</b> The pieces came
+    in drawn order, so that they are like the rest. Whoever watches and stops when it looks good needs a
+    wider interval: ${what} is ${withInterval(figures.mean, low, high)} however often one looked.</p>
+    <p class="row"><button type="button" class="button small" onClick=${() => start()}>Evaluate all rows</button>
+      </p></div>`;
 }
 
-/** The buttons that take a result along. @param {{element: () => HTMLElement, title: string, name: string, value: any, table: () => {head: string[], rows: any[][]}, rows?: () => Promise<void>}} props */
+/**
+ * The buttons that take a result along.
+ * @param {{element: () => HTMLElement, title: string, name: string, value: any, table: () => {head:
+ *   string[], rows: any[][]}, rows?: () => Promise<void>}} props
+ */
 export function Exports({ element, title, name, value, table, rows }) {
   const [busy, setBusy] = useState(false);
   const doing = (work) => async () => {
     setBusy(true);
-    await Promise.resolve(work()).catch((error) => toast(error.message));
+    try {
+      // Loaded when it is first asked for.
+      await work(await import("./export.js"));
+    } catch (error) {
+      toast(error.message);
+    }
     setBusy(false);
   };
   const kinds = [
-    ["HTML page", () => exportPage(element(), title, name)],
-    ["PNG", () => exportPicture(element(), title, name)],
-    ["JSON", () => exportJson(value, name)],
-    ["CSV of slices", () => exportCsv(table().head, table().rows, `${name}-slices`)],
+    ["HTML page", ({ exportPage }) => exportPage(element(), title, name)],
+    ["PNG", ({ exportPicture }) => exportPicture(element(), title, name)],
+    ["JSON", ({ exportJson }) => exportJson(value, name)],
+    ["CSV of slices", ({ exportCsv }) => exportCsv(table().head, table().rows, `${name}-slices`)],
     ...(rows ? [["CSV of rows", rows]] : []),
   ];
-  return html`<div class="row" role="group" aria-label="Take it along" data-no-export><span class="quiet small">Take it along:</span>
-    ${kinds.map(([text, work]) => html`<button type="button" class="button small" key=${text} disabled=${busy} onClick=${doing(work)}>${text}</button>`)}</div>`;
+  return html`<div class="row" role="group" aria-label="Take it along" data-no-export>
+    <span class="quiet small">Take it along:</span>
+    ${kinds.map(([text, work]) => html`<button type="button" class="button small" key=${text} disabled=${busy}
+      onClick=${doing(work)}>${text}</button>`)}</div>`;
 }
 
 /** Buttons and tables of two columns side by side; one below the other where there is no room. */
 export const WIDE = { gridTemplateColumns: "repeat(auto-fit, minmax(min(100%, 440px), 1fr))" };
 
-/** Say which slices stand out. @param {any[]} rows of a forest plot @param {string} column @param {string} tone @param {string} word */
+/**
+ * Say which slices stand out.
+ * @param {any[]} rows of a forest plot
+ * @param {string} column
+ * @param {string} tone
+ * @param {string} word
+ */
 export function standing(rows, column, tone, word) {
   const found = rows.filter((each) => each.tone === tone);
   if (!found.length) return "";

@@ -4,7 +4,6 @@
 
 import { BINS, edgesOf, estimates, sampleOf, sortedRows, together } from "./bins.js";
 import { BYTES, csvLine, naturalType, npy } from "./columns.js";
-import { readFiles } from "./files.js";
 
 /** @typedef {import("./columns.js").Column} Column */
 
@@ -48,7 +47,8 @@ const partName = (name, as) => (as === naturalType(columns.get(name)) ? name : `
 function wantedParts() {
   const found = new Map();
   const add = (column, as) => column && found.set(partName(column, as), { column, as });
-  for (const { column, as } of [...plan.inputs, ...plan.candidates.flatMap((each) => each.inputs)]) add(column, as);
+  for (const { column, as } of [...plan.inputs, ...plan.candidates.flatMap((each) => each.inputs)])
+    add(column, as);
   for (const name of [...plan.slices, plan.clusters, plan.ids]) {
     if (name) add(name, naturalType(columns.get(name)));
   }
@@ -76,8 +76,15 @@ function described(column) {
     const seen = new Set();
     for (let row = 0; row < rows && seen.size <= MOST_CODES; row += 1) seen.add(column.data[row]);
     Object.assign(found, { distinct: seen.size, smallest: type === "int64" ? Math.min(...seen) : 0 });
-  } else if (shape.length === 1) found.range = column.data.reduce(([low, high], each) => [Math.min(low, each), Math.max(high, each)], [Infinity, -Infinity]);
-  found.preview = Array.from(column.data.slice(0, Math.min(3, width > 1 ? width : 3)), (value) => column.labels?.[value] ?? value);
+  } else if (shape.length === 1)
+    found.range = column.data.reduce(
+      ([low, high], each) => [Math.min(low, each), Math.max(high, each)],
+      [Infinity, -Infinity],
+    );
+  found.preview = Array.from(
+    column.data.slice(0, Math.min(3, width > 1 ? width : 3)),
+    (value) => column.labels?.[value] ?? value,
+  );
   return found;
 }
 
@@ -122,7 +129,10 @@ function prepare(wanted) {
   const most = Math.max(256, Math.min(Math.floor(PIECE_BYTES / bytes), Math.ceil(rows / 8)));
   const pieces = [];
   for (let first = 0; first < rows; first += most) pieces.push([first, Math.min(most, rows - first)]);
-  return { pieces, parts: Object.fromEntries([...wantedParts()].map(([part, { column }]) => [part, column])) };
+  return {
+    pieces,
+    parts: Object.fromEntries([...wantedParts()].map(([part, { column }]) => [part, column])),
+  };
 }
 
 /** Note what the candidates predict for some rows. */
@@ -192,14 +202,16 @@ function binsOf(source, scale) {
     if (!found) return { edges: new Float64Array(2), index, log: false };
     for (let row = 0; row < rows; row += 1) {
       const value = values[row];
-      if (value > -Infinity && value < Infinity) index[row] = Math.max(0, Math.min(BINS - 1, found.place(value)));
+      if (value > -Infinity && value < Infinity)
+        index[row] = Math.max(0, Math.min(BINS - 1, found.place(value)));
     }
     return { edges: found.edges, index, log: found.log };
   });
 }
 
 /** Return the rows by value, the largest first: of differences, by magnitude. */
-const orderOf = (source) => cached(`order ${source}`, () => sortedRows(valuesOf(source), Array.isArray(source)));
+const orderOf = (source) =>
+  cached(`order ${source}`, () => sortedRows(valuesOf(source), Array.isArray(source)));
 
 /**
  * What is looked at. Slices are labels by column; rows of one column are any of its labels.
@@ -225,14 +237,17 @@ let fails = new Uint16Array(0);
 /** Mark which filters each row fails. A filter that is not set costs nothing. */
 function mark(look, values, index) {
   fails = cached("fails", () => new Uint16Array(rows));
-  fails.set(cached(`without ${look.source}`, () => {
-    const without = new Uint16Array(rows);
-    for (let row = 0; row < rows; row += 1) if (index[row] === NO_BIN) without[row] = NO_LOSS;
-    return without;
-  }));
+  fails.set(
+    cached(`without ${look.source}`, () => {
+      const without = new Uint16Array(rows);
+      for (let row = 0; row < rows; row += 1) if (index[row] === NO_BIN) without[row] = NO_LOSS;
+      return without;
+    }),
+  );
   if (look.brush) {
     const [low, high] = look.brush;
-    for (let row = 0; row < rows; row += 1) if (!(values[row] >= low && values[row] <= high)) fails[row] |= BRUSH;
+    for (let row = 0; row < rows; row += 1)
+      if (!(values[row] >= low && values[row] <= high)) fails[row] |= BRUSH;
   }
   if (look.rows.length) {
     for (let row = 0; row < rows; row += 1) fails[row] |= PICKED;
@@ -245,6 +260,9 @@ function mark(look, values, index) {
     for (let row = 0; row < rows; row += 1) if (passes[codes[row]] === 0) fails[row] |= sliceFilter(i);
   });
 }
+
+/** Whether a row passes; one with an infinite loss has no bar and no part in means, and passes too. */
+const passes = (row, values) => fails[row] === 0 || (fails[row] === NO_LOSS && values[row] === Infinity);
 
 /** Count the rows in each bar that fail no filter but those of `except`. */
 function countBars(index, except) {
@@ -259,7 +277,10 @@ function countBars(index, except) {
  * their spread.
  */
 function groupBy(codes, size, values, origin, except) {
-  const [counts, sums, squares, firsts, seconds, crosses] = Array.from({ length: 6 }, () => new Float64Array(size));
+  const [counts, sums, squares, firsts, seconds, crosses] = Array.from(
+    { length: 6 },
+    () => new Float64Array(size),
+  );
   for (let row = 0; row < rows; row += 1) {
     if ((fails[row] & ~except) !== 0) continue;
     const code = codes === null ? 0 : codes[row];
@@ -277,7 +298,9 @@ function groupBy(codes, size, values, origin, except) {
     crosses[code] += weight * weight * value;
     seconds[code] += weight * weight * value * value;
   }
-  return weights === null ? [counts, counts, counts, firsts, firsts, seconds] : [counts, sums, squares, firsts, crosses, seconds];
+  return weights === null
+    ? [counts, counts, counts, firsts, firsts, seconds]
+    : [counts, sums, squares, firsts, crosses, seconds];
 }
 
 /** Return how many rows the first of two candidates wins, and how many are equal. */
@@ -293,7 +316,7 @@ function outcomes(values) {
 
 /** Return by confidence: how many rows, the sum of their confidence, and how many are right. */
 function calibrate(source) {
-  const { predicted, confidence } = candidates[source];
+  const { losses, predicted, confidence } = candidates[source];
   const cells = cached(`cells ${source}`, () => {
     const found = new Uint8Array(rows);
     for (let row = 0; row < rows; row += 1) {
@@ -305,7 +328,7 @@ function calibrate(source) {
   const counts = new Float64Array(2 * CONFIDENCE_BINS);
   const sums = new Float64Array(2 * CONFIDENCE_BINS);
   for (let row = 0; row < rows; row += 1) {
-    if (fails[row] !== 0) continue;
+    if (!passes(row, losses)) continue;
     counts[cells[row]] += 1;
     sums[cells[row]] += confidence[row];
   }
@@ -327,15 +350,24 @@ function view(look) {
   const pair = Array.isArray(look.source);
   const { edges, index, log } = binsOf(look.source, look.scale);
   const values = valuesOf(look.source);
-  const origin = cached(`origin ${look.source}`, () => sampleOf(values).reduce((sum, each, _, { length }) => sum + each / length, 0));
+  const origin = cached(`origin ${look.source}`, () =>
+    sampleOf(values).reduce((sum, each, _, { length }) => sum + each / length, 0),
+  );
   mark(look, values, index);
   const all = cached(`all ${look.source} ${look.scale}`, () => countBars(index, -1));
-  const groups = [...sliced.values()].map(({ codes, labels: { length } }, i) => groupBy(codes, length, values, origin, sliceFilter(i)));
-  const slices = [...sliced].map(([name, { labels: texts }], i) => [name, estimates(groups[i], origin).map((each, at) => ({ label: texts[at], ...each }))]);
+  const groups = [...sliced.values()].map(({ codes, labels: { length } }, i) =>
+    groupBy(codes, length, values, origin, sliceFilter(i)),
+  );
+  const slices = [...sliced].map(([name, { labels: texts }], i) => [
+    name,
+    estimates(groups[i], origin).map((each, at) => ({ label: texts[at], ...each })),
+  ]);
   // Dragging a brush leaves the bars as they are: they show what passes the other filters.
   const bars = JSON.stringify(["passing", look.source, look.scale, look.slices, look.rows]);
   return {
-    edges, log, all,
+    edges,
+    log,
+    all,
     passing: cached(bars, () => countBars(index, BRUSH)),
     total: estimates(totalOf(look, groups, values, origin), origin)[0],
     slices: Object.fromEntries(slices),
@@ -348,8 +380,9 @@ function view(look) {
 /** Return the first rows, by value, that pass. */
 function topRows(source, most) {
   const found = [];
+  const values = valuesOf(source);
   for (const row of orderOf(source)) {
-    if (fails[row] === 0) found.push(rowFacts(row));
+    if (passes(row, values)) found.push(rowFacts(row));
     if (found.length === most) break;
   }
   return found;
@@ -365,7 +398,9 @@ function rowFacts(row) {
     predicted: candidates.map(({ predicted }) => (predicted ? predicted[row] : null)),
     confidence: candidates.map(({ confidence }) => (confidence ? confidence[row] : null)),
     label: labels ? labels[row] : null,
-    slices: Object.fromEntries([...sliced].map(([name, { codes, labels: texts }]) => [name, texts[codes[row]]])),
+    slices: Object.fromEntries(
+      [...sliced].map(([name, { codes, labels: texts }]) => [name, texts[codes[row]]]),
+    ),
     weight: weights ? weights[row] : 1,
   };
 }
@@ -374,12 +409,13 @@ const textAt = (column, row) => column.labels?.[column.data[row]] ?? column.data
 
 /** Return rows that pass whose label the candidate is sure to be another, the largest loss first. */
 function suspicious({ look, confidence: least, most }) {
-  const { predicted, confidence } = candidates[look.source];
+  const { losses, predicted, confidence } = candidates[look.source];
   if (!predicted) return [];
   mark(look, valuesOf(look.source), binsOf(look.source, look.scale).index);
   const found = [];
   for (const row of orderOf(look.source)) {
-    if (fails[row] === 0 && predicted[row] !== labels[row] && confidence[row] >= least) found.push(rowFacts(row));
+    if (passes(row, losses) && predicted[row] !== labels[row] && confidence[row] >= least)
+      found.push(rowFacts(row));
     if (found.length === most) break;
   }
   return found;
@@ -392,20 +428,25 @@ function rowValues({ rows: wanted, names }) {
       names.map((name) => {
         const column = columns.get(name);
         const width = column.data.length / column.shape[0];
-        const value = column.shape.length > 1 ? Array.from(column.data.slice(row * width, (row + 1) * width)) : textAt(column, row);
+        const value =
+          column.shape.length > 1
+            ? Array.from(column.data.slice(row * width, (row + 1) * width))
+            : textAt(column, row);
         return [name, value];
       }),
     ),
   );
 }
 
-/** Return the rows that pass as CSV, in the order of the file. */
+/** Return the rows that pass as CSV, in the order of the file; also those whose loss is NaN. */
 function csvOf({ look, names }) {
   mark(look, valuesOf(look.source), binsOf(look.source, look.scale).index);
   const of = (what) => names.map((each) => `${what} ${each}`.trim());
-  const lines = [csvLine(["row", "id", ...of("loss"), "label", ...of("predicted"), ...of("confidence"), ...sliced.keys()])];
+  const lines = [
+    csvLine(["row", "id", ...of("loss"), "label", ...of("predicted"), ...of("confidence"), ...sliced.keys()]),
+  ];
   for (let row = 0; row < rows; row += 1) {
-    if (fails[row] !== 0) continue;
+    if ((fails[row] & ~NO_LOSS) !== 0) continue;
     const { id, losses, predicted, confidence, label, slices } = rowFacts(row);
     lines.push(csvLine([row, id, ...losses, label, ...predicted, ...confidence, ...Object.values(slices)]));
   }
@@ -413,7 +454,10 @@ function csvOf({ look, names }) {
 }
 
 const OPERATIONS = {
-  open: async ({ files }, progress) => keep(await readFiles(files, progress)),
+  open: async ({ files }, progress) => {
+    const { readFiles } = await import("./files.js");
+    return keep(await readFiles(files, progress));
+  },
   take: ({ columns: given }) => keep(given),
   prepare: ({ plan: wanted }) => prepare(wanted),
   piece: ({ first, length }) => {
@@ -434,7 +478,10 @@ self.onmessage = async ({ data: { id, operation, input } }) => {
   const progress = (share) => self.postMessage({ id, progress: share });
   try {
     const result = await OPERATIONS[operation](input, progress);
-    const buffers = result && operation === "piece" ? Object.values(result).filter((each) => each instanceof ArrayBuffer) : [];
+    const buffers =
+      result && operation === "piece"
+        ? Object.values(result).filter((each) => each instanceof ArrayBuffer)
+        : [];
     self.postMessage({ id, result }, buffers);
   } catch (error) {
     self.postMessage({ id, error: error.message });
