@@ -3,10 +3,11 @@
 import subprocess
 import sys
 
+import grpc
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from losswire.v1 import loss_service_pb2
+from losswire.v1 import loss_service_pb2, loss_service_pb2_grpc
 from losswire.wire import decode_option
 from tests.support.http_door import Door
 
@@ -70,6 +71,10 @@ def test_the_server_is_described_as_over_grpc(door: Door) -> None:
         assert info["limits"][field.name] == getattr(message.limits, field.name)
     assert info["transports"]["chunked"]
     assert info["runs"] is False
+    with grpc.insecure_channel(info["grpc"]["address"]) as channel:
+        stub = loss_service_pb2_grpc.LossServiceStub(channel)
+        again = stub.GetServerInfo(loss_service_pb2.GetServerInfoRequest())
+    assert again.worker_id == message.worker_id
     assert info["http"]["max_body_bytes"] == message.limits.memory_budget_bytes // 4
 
 

@@ -120,6 +120,7 @@ class App:
         self._region_socket: RegionSocket | None = None
         self._http: HttpServer | None = None
         self._metrics: HttpServer | None = None
+        self._grpc_address = ""
         self._ready = False
 
     async def start(self) -> str:
@@ -133,9 +134,10 @@ class App:
             for each in http:
                 each.close()
             raise
+        self._grpc_address = address.with_port(port)
         for each in http:
             await each.start()
-        return address.with_port(port)
+        return self._grpc_address
 
     async def _start_grpc(self, address: Address) -> int:
         """Serve gRPC; returns the port that was picked."""
@@ -251,6 +253,7 @@ class App:
             summarizer=self._summarizer,
             runs=self._runs,
             worker_id=self._worker_id,
+            grpc_address=lambda: self._grpc_address,
             is_ready=lambda: self._ready and not self.device_lost,
             recorder=self._recorder,
         )

@@ -40,6 +40,7 @@ async def get_server(call: Call) -> Answer:
         server_info(services.evaluator, services.settings, services.worker_id)
     )
     info["runs"] = services.settings.store != "none"
+    info["grpc"] = {"address": services.grpc_address()}
     info["http"] = {"max_body_bytes": max_body_bytes(services)}
     return json_answer(info)
 

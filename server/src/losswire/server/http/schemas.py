@@ -150,6 +150,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "ServerInfo": _with(
         message_schema(loss_service_pb2.GetServerInfoResponse.DESCRIPTOR),
         runs={"type": "boolean"},
+        grpc=_all_of({"address": {"type": "string"}}),
         http=_all_of({"max_body_bytes": {"type": "integer"}}),
     ),
     "Receipt": message_schema(evaluation_pb2.Receipt.DESCRIPTOR),

@@ -21,6 +21,8 @@ class Services:
     runs: RunKeeper
     worker_id: str
     """The random id of this process, as GetServerInfo returns it."""
+    grpc_address: Callable[[], str]
+    """Returns where gRPC listens, `HOST:PORT` or `unix:PATH`; empty before it does."""
     is_ready: Callable[[], bool]
     """Returns whether health reports SERVING."""
     recorder: Recorder

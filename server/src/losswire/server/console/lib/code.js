@@ -1,5 +1,5 @@
 /** The same evaluation as code in other languages. Every text runs as it is against this server. */
-import { ROOT } from "./api.js";
+import { ROOT, server } from "./api.js";
 import { sizeOf, tensor, toBase64, toNested } from "./tensors.js";
 
 /** The languages that code is written in. */
@@ -64,7 +64,13 @@ export function pretty(value, indent = "") {
     .join(",\n")}\n${indent}}`;
 }
 
-const target = () => `${location.hostname || "127.0.0.1"}:50051`;
+let listens = ":50051";
+server().then(
+  (info) => (listens = info.grpc.address || listens),
+  () => {},
+);
+/** Return where gRPC is called: by the name that the page was reached by, with gRPC's own port. */
+const target = () => (listens.startsWith("unix:") ? listens : location.hostname + listens.slice(listens.lastIndexOf(":")));
 const url = (path) => new URL(path, ROOT).href;
 /** Return the tensors that are too large to be written out, by their field. @param {any} model @returns {[string, any][]} */
 export const largeOf = (model) =>
