@@ -289,7 +289,7 @@ export function Slices({
             mean: own.mean,
             low: own.mean - 1.96 * own.error,
             high: own.mean + 1.96 * own.error,
-            note: "",
+            note: own.count < 30 ? "few rows" : "",
             tone: "",
             index: undefined,
           }

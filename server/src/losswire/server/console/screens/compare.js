@@ -155,7 +155,7 @@ const Nothing = ({ alone, onExample, busy }) =>
   busy
     ? html`<${Skeleton} height=${320} label="Evaluating" />`
     : html`<${Empty} action="Try with digits" onAction=${onExample}>
-  ${alone ? `There is one candidate so far, ${alone.name}.` : TEACHING}
+  ${alone ? `There is one candidate so far, ${alone.name}.` : TEACHING}${" "}
   Choose two columns of predictions on <a href="#/evaluate">Evaluate</a>, or two runs.</${Empty}>`;
 
 /** Load what the sides are made of. */
