@@ -301,10 +301,9 @@ export default function Curves() {
     curves.map((each) => byName.get(each.loss)),
     coordinate,
   );
-  const [from, to] = [
-    query.from === null ? standard[0] : Number(query.from),
-    query.to === null ? standard[1] : Number(query.to),
-  ];
+  const asked = [query.from ?? standard[0], query.to ?? standard[1]].map(Number);
+  // An address that somebody typed may hold anything.
+  const [from, to] = Number.isFinite(asked[1] - asked[0]) && asked[0] < asked[1] ? asked : standard;
   const xs = useMemo(() => pointsBetween(from, to), [from, to]);
   const [shown, again] = useTraces(curves, xs, coordinate, byName);
   const [picked, pick] = useState(null);

@@ -342,7 +342,7 @@ function List({ state, set }) {
     return [rangesOf(runs), groups];
   }, [value, older.value, state.by]);
   if (error?.status === 501) return html`<${NoStore} />`;
-  if (error) return html`<${Failure} error=${error} onRetry=${again} />`;
+  if (error) return html`<${Failure} error=${error} onRetry=${state.pages.length ? () => set({ pages: [] }) : again} />`;
   if (!value)
     return html`<${Skeleton} height=${32} />
     ${[0, 1, 2, 3].map((i) => html`<${Skeleton} key=${i} height=${48} />`)}`;
@@ -408,7 +408,9 @@ function List({ state, set }) {
 
 /** The screen. */
 export default function Runs() {
-  const [state, set] = useQuery(DEFAULTS);
+  const [found, set] = useQuery(DEFAULTS);
+  // An address that somebody typed may hold anything.
+  const state = Number.isFinite(found.increase) ? found : { ...found, increase: DEFAULTS.increase };
   const { value: server, error } = useServer();
   const [a, b] = state.ticked;
   const action = state.run
