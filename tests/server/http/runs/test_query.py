@@ -126,3 +126,11 @@ def test_wrong_questions_are_refused(kept: Door) -> None:
     query = "select=all&limit=0&from=yesterday&to=x&colour=red"
     response = kept.client.get(f"/v1/query?{query}")
     assert sorted(violations(response)) == ["colour", "from", "limit", "select", "to"]
+
+
+def test_numbers_of_any_length_are_refused(kept: Door) -> None:
+    """Python itself reads no number of so many digits."""
+    digits = "1" * 5000
+    for path, field in (("query", "limit"), ("query", "to"), ("runs", "page_size")):
+        response = kept.client.get(f"/v1/{path}?{field}={digits}")
+        assert violations(response) == [field]

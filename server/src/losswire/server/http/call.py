@@ -1,13 +1,13 @@
 """One call: what a handler reads of a request, and what it holds until the answer is sent."""
 
-import asyncio
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
+from losswire.server.catalogue.record import LossRecord
 from losswire.server.errors import (
     InvalidEvaluationError,
     MalformedMessageError,
@@ -18,10 +18,15 @@ from losswire.server.http.body import Body, check_size
 from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
 from losswire.server.http.multipart import Part, read_parts
 from losswire.server.http.services import Services
+from losswire.server.http.threads import in_thread
 from losswire.server.memory.budget import Reservation
-from losswire.wire import Violation
+from losswire.server.memory.residents import TENANT
+from losswire.wire import TensorSpec, Violation
 
 ResultT = TypeVar("ResultT")
+
+REQUEST: Final = "request"
+"""The part of a form that holds the request's JSON, and the parameter of a query that does."""
 
 
 class Call:
@@ -33,7 +38,7 @@ class Call:
         scope: Mapping[str, Any],
         body: Body,
         request_id: str,
-        held: ExitStack,
+        held: AsyncExitStack,
     ) -> None:
         """Read the header; `held` ends when the answer was sent.
 
@@ -91,6 +96,14 @@ class Call:
         reservation.raise_to(size_bytes)
         return reservation
 
+    def hold_briefly(self, size_bytes: int) -> Reservation:
+        """Reserve memory of the budget until the context of what this returns ends."""
+        return self.services.evaluator.budget.hold(size_bytes)
+
+    async def close_later(self, generator: AsyncGenerator[Any]) -> None:
+        """Close a generator when the answer was sent, or could not be."""
+        await self._held.enter_async_context(aclosing(generator))
+
     async def read(self, limit: int) -> bytearray:
         """Read the whole body, held in the budget until the answer is sent.
 
@@ -107,21 +120,17 @@ class Call:
         """Read and parse the body as a JSON object; MalformedMessageError for anything else."""
         return as_object(await self.json())
 
-    def check_json_size(self, size_bytes: int) -> None:
-        """Raise OverLimitError for more JSON than one request may hold."""
-        check_size(size_bytes, self.services.settings.max_message_bytes)
-
     async def parse(self, text: bytes) -> Any:  # noqa: ANN401 (likewise)
         """Parse JSON, off the event loop when it is long."""
         self.hold(await self.work(partial(parsed_bytes, text)))
-        with self.services.evaluator.budget.hold(parser_bytes(text)):
+        with self.hold_briefly(parser_bytes(text)):
             return await self.work(partial(load, text))
 
     async def work(self, function: Callable[[], ResultT]) -> ResultT:
         """Return what a function returns; off the event loop when the body is long."""
         if self.body.received_bytes < limits.HTTP_OFF_LOOP_BYTES:
             return function()
-        return await asyncio.to_thread(function)
+        return await in_thread(function)
 
     async def parts(self) -> dict[str, Part]:
         """Read a multipart/form-data body: its parts by name, whose data is not copied.
@@ -133,6 +142,23 @@ class Call:
             raise WrongMediaTypeError(self._media_type, ["multipart/form-data; boundary=..."])
         data = await self.read(self.max_body_bytes)
         return await self.work(partial(read_parts, data, boundary))
+
+    async def request_part(self, parts: Mapping[str, Part]) -> dict[str, Any]:
+        """Parse the part of a form that holds the request, as large as a JSON body at most."""
+        part = parts.get(REQUEST)
+        if part is None:
+            raise InvalidEvaluationError([Violation(REQUEST, "is missing: a part with the JSON")])
+        check_size(len(part.data), self.services.settings.max_message_bytes)
+        return as_object(await self.parse(bytes(part.data)), REQUEST)
+
+    def find_record(self, name: object) -> LossRecord | None:
+        """Return the record of a loss; None when there is none of this name."""
+        registry = self.services.evaluator.registry
+        return registry.find(name) if isinstance(name, str) and name in registry else None
+
+    def find_spec(self, sha256: bytes) -> TensorSpec | None:
+        """Return the spec of one of the caller's resident tensors; None when it is not held."""
+        return self.services.evaluator.residents.spec((TENANT, sha256))
 
     @property
     def max_body_bytes(self) -> int:
@@ -152,6 +178,15 @@ def as_object(content: object, field: str = "body") -> dict[str, Any]:
     raise InvalidEvaluationError([Violation(field, "must be an object")])
 
 
+def whole_number(text: str, most: int) -> int | None:
+    """Return a number written in digits alone, from 0 to `most`; None for any other text."""
+    # The length first: Python refuses to read thousands of digits.
+    if not text.isascii() or not text.isdecimal() or len(text) > len(str(most)):
+        return None
+    number = int(text)
+    return number if number <= most else None
+
+
 def _media_type(text: str) -> tuple[str, dict[str, str]]:
     """Return a media type in lower case, and its parameters."""
     media_type, *parameters = text.split(";")
@@ -165,7 +200,8 @@ def _deadline(headers: Mapping[str, str]) -> float:
     text = headers.get("losswire-timeout-ms")
     if text is None:
         return float("inf")
-    if not text.isdecimal() or not text.isascii() or len(text) > limits.MAX_TIMEOUT_DIGITS:
+    milliseconds = whole_number(text, limits.MAX_TIMEOUT_MILLISECONDS)
+    if milliseconds is None:
         rule = "must be a whole number of milliseconds"
         raise InvalidEvaluationError([Violation("Losswire-Timeout-Ms", rule)])
-    return time.monotonic() + int(text) / 1000
+    return time.monotonic() + milliseconds / 1000

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from losswire.server.catalogue.record import LossRecord
-from losswire.server.errors import InvalidEvaluationError
 from losswire.server.http import limits
 from losswire.server.http.answer import Answer, json_answer
-from losswire.server.http.call import Call, as_object
+from losswire.server.http.call import REQUEST, Call
 from losswire.server.http.evaluation_json import Read, read_evaluation
 from losswire.server.http.json_text import dump
 from losswire.server.http.multipart import Part, write_parts
@@ -18,9 +16,7 @@ from losswire.server.http.npy import write_npy
 from losswire.server.http.result_json import result_bytes, result_json
 from losswire.server.http.route import JSON, MULTIPART, Route, ref
 from losswire.server.http.tensors import ENCODINGS
-from losswire.server.memory.residents import TENANT
 from losswire.server.pipeline.encode import Encoded
-from losswire.wire import TensorSpec, Violation
 
 _COPIES: Final[Mapping[str, int]] = {
     "list": limits.HTTP_LIST_COPIES,
@@ -28,16 +24,13 @@ _COPIES: Final[Mapping[str, int]] = {
 }
 """Memory of an answer in JSON, in multiples of its tensors, by encoding."""
 
-_REQUEST: Final = "request"
-"""The name of the part that holds the request's JSON."""
-
 
 async def evaluate(call: Call) -> Answer:
     """Evaluate one batch."""
     parts: Mapping[str, Part] = {}
     if call.media_type == MULTIPART:
         parts = await call.parts()
-        content = await _request_of(call, parts)
+        content = await call.request_part(parts)
     else:
         content = await call.json_object()
     read = await call.work(partial(_read, call, content, parts))
@@ -52,34 +45,11 @@ async def evaluate(call: Call) -> Answer:
     return answer() if size < limits.HTTP_OFF_LOOP_BYTES else await asyncio.to_thread(answer)
 
 
-async def _request_of(call: Call, parts: Mapping[str, Part]) -> dict[str, Any]:
-    """Return the JSON of a multipart request."""
-    part = parts.get(_REQUEST)
-    if part is None:
-        raise InvalidEvaluationError([Violation(_REQUEST, "is missing: a part with the JSON")])
-    call.check_json_size(len(part.data))
-    return as_object(await call.parse(bytes(part.data)), _REQUEST)
-
-
 def _read(call: Call, content: Mapping[str, Any], parts: Mapping[str, Part]) -> Read:
     """Read a request, on any thread."""
-    files = {name: part.data for name, part in parts.items() if name != _REQUEST}
-    return read_evaluation(content, record_of(call, content.get("loss")), finder(call), files)
-
-
-def record_of(call: Call, name: object) -> LossRecord | None:
-    """Return the record of a loss; None when there is none of this name."""
-    registry = call.services.evaluator.registry
-    return registry.find(name) if isinstance(name, str) and name in registry else None
-
-
-def finder(call: Call) -> "partial[TensorSpec | None]":
-    """Return the function that finds the specs of the caller's resident tensors."""
-    return partial(_resident_spec, call)
-
-
-def _resident_spec(call: Call, sha256: bytes) -> TensorSpec | None:
-    return call.services.evaluator.residents.spec((TENANT, sha256))
+    files = {name: part.data for name, part in parts.items() if name != REQUEST}
+    record = call.find_record(content.get("loss"))
+    return read_evaluation(content, record, call.find_spec, files)
 
 
 def _json_result(encoded: Encoded, encoding: str) -> Answer:
@@ -119,8 +89,8 @@ ROUTES: Final = (
             JSON: _BODY,
             MULTIPART: {
                 "type": "object",
-                "properties": {_REQUEST: _BODY},
-                "required": [_REQUEST],
+                "properties": {REQUEST: _BODY},
+                "required": [REQUEST],
                 "additionalProperties": {"type": "string", "format": "binary"},
             },
         },

@@ -5,6 +5,7 @@ from typing import Final
 
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.errors import InvalidEvaluationError
+from losswire.server.http.call import REQUEST
 from losswire.server.http.columns import Columns, Part, Wanted, batch_of, column_error, refuse_null
 from losswire.server.http.json_text import load, parsed_bytes
 from losswire.server.http.multipart import Part as FormPart
@@ -19,9 +20,6 @@ _NPY: Final = b"\x93NUMPY"
 
 _CODE_BYTES: Final = 8
 """Codes are converted to int64, whatever their type is."""
-
-REQUEST: Final = "request"
-"""The part that is no column."""
 
 
 def form_batch(parts: Mapping[str, FormPart], columns: Columns) -> Part:

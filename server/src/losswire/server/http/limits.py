@@ -104,5 +104,5 @@ QUERY_ROW_BYTES: Final = 2 * _KIB
 MAX_QUERY_FIELDS: Final = 128
 """Parameters of one query. Not measured: a run has 64 labels at most."""
 
-MAX_TIMEOUT_DIGITS: Final = 12
-"""Digits of a time in milliseconds: 31 years. Not measured."""
+MAX_TIMEOUT_MILLISECONDS: Final = 10**12 - 1
+"""The longest time until a deadline: 31 years. Not measured."""

@@ -12,7 +12,7 @@ import numpy as np
 from losswire.server.errors import InvalidRunError, MissingRunError, OverLimitError
 from losswire.server.http import limits
 from losswire.server.http.answer import Answer, json_answer
-from losswire.server.http.call import Call
+from losswire.server.http.call import Call, whole_number
 from losswire.server.http.route import JSON, Parameter, Route, ref
 from losswire.server.http.run_json import figures_row, time_of
 from losswire.server.http.runs import FILTERS, calls_of, list_request
@@ -162,10 +162,11 @@ def _question(call: Call) -> _Question:
     except InvalidRunError as error:
         wrong += error.violations
         request = run_service_pb2.ListRunsRequest()
-    select, limit = query.get("select", "runs"), query.get("limit") or "100"
+    select = query.get("select", "runs")
+    limit = whole_number(query.get("limit") or "100", _MOST_RUNS)
     if select not in _SELECTS:
         wrong.append(Violation("select", f"must be one of {', '.join(_SELECTS)}"))
-    if not (limit.isdecimal() and limit.isascii() and 0 < int(limit[:9]) <= _MOST_RUNS):
+    if not limit:
         wrong.append(Violation("limit", f"must be a whole number from 1 to {_MOST_RUNS}"))
     times = {"from": 0.0, "to": float(_SECONDS_OF_LARGEST)}
     for name in times:
@@ -175,7 +176,7 @@ def _question(call: Call) -> _Question:
             except (ValueError, OverflowError):
                 text = "must be a time as RFC 3339 has it, or milliseconds since 1970"
                 wrong.append(Violation(name, text))
-    if wrong:
+    if wrong or not limit:
         raise InvalidRunError(wrong)
     return _Question(
         select=select,
@@ -184,7 +185,7 @@ def _question(call: Call) -> _Question:
         column=query.get("column", ""),
         begin=times["from"],
         end=times["to"],
-        limit=int(limit),
+        limit=limit,
     )
 
 
@@ -193,8 +194,12 @@ _MOST_RUNS: Final = 1000
 
 def _seconds(text: str) -> float:
     """Return a time in seconds since 1970; ValueError for anything else."""
-    if text.isdecimal() and text.isascii():
-        return int(text[:18]) / 1000
+    milliseconds = whole_number(text, _SECONDS_OF_LARGEST * 1000)
+    if milliseconds is not None:
+        return milliseconds / 1000
+    if text.isdecimal():
+        # Python reads a date in any digits that begin with one.
+        raise ValueError(text[:64])
     time = datetime.fromisoformat(text)
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 

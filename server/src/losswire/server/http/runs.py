@@ -11,8 +11,7 @@ from losswire.server import thresholds
 from losswire.server.errors import InvalidRunError
 from losswire.server.http import limits
 from losswire.server.http.answer import Answer, json_answer
-from losswire.server.http.call import Call, as_object
-from losswire.server.http.evaluate import record_of
+from losswire.server.http.call import Call, as_object, whole_number
 from losswire.server.http.route import JSON, Parameter, Route, ref
 from losswire.server.http.run_json import header_json, run_json
 from losswire.server.http.summarize import state_json
@@ -27,7 +26,7 @@ LABEL: Final = "label."
 
 _TEXTS: Final = ("run_id", "name")
 _TIMES: Final = ("started", "ended")
-_INT32: Final = 1 << 31
+_INT32: Final = (1 << 31) - 1
 
 
 def calls_of(call: Call) -> RunCalls:
@@ -58,10 +57,12 @@ def list_request(
             setattr(request, name, text)
         elif name.startswith(LABEL) and len(name) > len(LABEL):
             request.labels[name.removeprefix(LABEL)] = text
-        elif name == "page_size" and text.isdecimal() and text.isascii() and int(text) < _INT32:
-            request.page_size = int(text)
         elif name == "page_size":
-            wrong.append(Violation(name, "must be a whole number"))
+            size = whole_number(text, _INT32)
+            if size is None:
+                wrong.append(Violation(name, f"must be a whole number of at most {_INT32}"))
+            else:
+                request.page_size = size
         elif name not in others:
             wrong.append(Violation(name[:64], "is no parameter of this path"))
     if wrong:
@@ -142,7 +143,7 @@ def _set_time(time: Timestamp, text: str) -> bool:
 def _header_of(call: Call, value: object) -> summary_pb2.SummaryHeader:
     """Return the header of the request that a run was made of, without elements of tensors."""
     content = as_object(value, "request")
-    record = record_of(call, content.get("loss"))
+    record = call.find_record(content.get("loss"))
     compares = bool(content.get("candidates"))
     header = read_request(content, record, lambda _: None, compares=compares).header
     header.ClearField("resume_from")

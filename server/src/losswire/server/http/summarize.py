@@ -12,21 +12,19 @@ from losswire.server.http import limits
 from losswire.server.http.answer import Answer, json_answer
 from losswire.server.http.arrow import ARROW_STREAM, arrow_batches, check_arrow
 from losswire.server.http.body import CallerGoneError
-from losswire.server.http.call import Call, as_object
+from losswire.server.http.call import REQUEST, Call, as_object
 from losswire.server.http.columns import Part
-from losswire.server.http.evaluate import record_of
-from losswire.server.http.form_columns import REQUEST, form_batch, needed_bytes
+from losswire.server.http.form_columns import form_batch, needed_bytes
 from losswire.server.http.json_text import dump, number
 from losswire.server.http.ndjson import Lines, line_batches
 from losswire.server.http.problems import problem_of
 from losswire.server.http.route import JSON, MULTIPART, Parameter, Route, ref
 from losswire.server.http.summary_json import summary_json
 from losswire.server.http.summary_request import SummaryRequest, read_request, read_state
-from losswire.server.memory.residents import TENANT
 from losswire.server.summaries.accumulate import Response
 from losswire.summaries import MergeError, TooManyError, check_message, merge
 from losswire.v1 import loss_service_pb2, summary_pb2
-from losswire.wire import TensorSpec, Violation
+from losswire.wire import Violation
 
 NDJSON: Final = "application/x-ndjson"
 
@@ -123,9 +121,7 @@ def state_json(message: summary_pb2.LossSummary) -> dict[str, Any]:
 async def _from_form(call: Call, *, compares: bool) -> AsyncGenerator[Part]:
     """Yield the header and the one batch of a multipart body."""
     parts = await call.parts()
-    if REQUEST not in parts:
-        raise InvalidEvaluationError([Violation(REQUEST, "is missing: the part with the request")])
-    content = await call.parse(bytes(parts[REQUEST].data))
+    content = await call.request_part(parts)
     request = await _request(call, content, compares=compares)
     yield _header(request)
     with call.hold(needed_bytes(parts, request.columns)):
@@ -169,14 +165,9 @@ _READERS: Final = {
 
 
 async def _request(call: Call, content: object, *, compares: bool) -> SummaryRequest:
-    evaluator = call.services.evaluator
-
-    def find_spec(sha256: bytes) -> TensorSpec | None:
-        return evaluator.residents.spec((TENANT, sha256))
-
     wanted = as_object(content, REQUEST)
-    record = record_of(call, wanted.get("loss"))
-    return await call.work(partial(read_request, wanted, record, find_spec, compares=compares))
+    record = call.find_record(wanted.get("loss"))
+    return await call.work(partial(read_request, wanted, record, call.find_spec, compares=compares))
 
 
 def _header(request: SummaryRequest) -> Part:
