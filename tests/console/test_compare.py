@@ -122,6 +122,24 @@ def test_a_run_of_two_candidates_is_paired(tab: Tab) -> None:
     expect(page.locator("main")).to_contain_text("A run keeps no inputs")
 
 
+def test_runs_of_one_name_are_told_apart(tab: Tab) -> None:
+    """By the label that differs."""
+    rows = np.arange(40.0)
+    with Client(tab.server.grpc) as client:
+        runs = [
+            client.runs.save(
+                client.summarize("l1_loss", [{"input": rows * factor, "target": rows}]),
+                name="nightly",
+                labels={"data": "rows", "model": model},
+            ).run_id
+            for model, factor in (("old", 1.5), ("new", 1.1))
+        ]
+    page = tab.open("compare", a=runs[0], b=runs[1])
+    expect(page.locator("main .big").first).to_contain_text(
+        "nightly, model new is better than nightly, model old by"
+    )
+
+
 def test_different_losses_are_not_compared(tab: Tab) -> None:
     """A difference of two losses means nothing, and the page says so."""
     batches = [{"input": np.ones(3), "target": np.zeros(3)}]

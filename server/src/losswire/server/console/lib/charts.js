@@ -368,7 +368,8 @@ export function Forest({
   const at = (value, fallback) => `${x(Number.isFinite(value) ? value : fallback)}%`;
   const [first, last] = [low - pad, high + pad];
   return html`<${Figure} title=${title} sentence=${sentence} actions=${actions}>
-    <div class="plot table-wrap"><table><thead><tr><th scope="col">${nameHead}</th><th scope="col"
+    <div class="plot table-wrap" role="region" aria-label=${title} tabindex=${onPick ? null : 0}>
+      <table><thead><tr><th scope="col">${nameHead}</th><th scope="col"
       style=${{ width: "36%", minWidth: "120px" }}><span class="row apart nowrap">
       <span>${short(first, 3)}</span>${referenceLabel && html`<span>${referenceLabel}</span>`}
       <span>${short(last, 3)}</span></span></th>

@@ -486,7 +486,7 @@ function Different({ of, linked, look, view, source, first, second, session, sta
   const columns = Object.keys(of.rows[0].labels ?? {});
   return html`<section class="figure"><header><h3>${title}</h3></header>
     <p class="small quiet">The largest differences first, either way. A run keeps no inputs: evaluate the file to see gradients.</p>
-    <div class="table-wrap"><table><thead><tr><th scope="col">id</th><th scope="col" class="num">difference</th>
+    <div class="table-wrap" tabindex="0" role="region" aria-label=${title}><table><thead><tr><th scope="col">id</th><th scope="col" class="num">difference</th>
       ${[first, second].map((side) => html`<th scope="col" class="num" key=${side.key}>loss ${side.name}
       </th>`)}${columns.map((each) => html`<th scope="col" key=${each}>${each}</th>`)}</tr></thead>
     <tbody>${of.rows.map((each) => {
