@@ -88,13 +88,13 @@ function Distribution({ parts }) {
 }
 
 /** The slices of one table, by lift. */
-function SliceTables({ figures }) {
+function SliceTables({ figures, of }) {
   const names = Object.keys(figures.slices ?? {});
   const [chosen, choose] = useState(names[0]);
   if (!names.length) return null;
   const by = names.includes(chosen) ? chosen : names[0];
   const mean = number(figures.finite_mean ?? figures.mean);
-  return html`<${Forest} title="Slices by lift"
+  return html`<${Forest} title=${of ? `Slices of ${of} by lift` : "Slices by lift"}
     sentence="Lift is a slice's mean over that of all rows; verdicts after Holm's correction." nameHead=${by}
     rows=${liftRows(figures.slices[by], mean)} reference=${mean} referenceLabel="all rows" noteHead="lift"
     actions=${
@@ -220,7 +220,7 @@ export function Detail({ id }) {
         html`<h2>
       <span aria-hidden="true" style=${{ color: hue(i).color }}>${hue(i).marker} </span>${name}</h2>`
       }
-      <${SliceTables} figures=${figures} /><${Worst} rows=${figures.worst} names=${names} of=${name} /></div>`,
+      <${SliceTables} figures=${figures} of=${name} /><${Worst} rows=${figures.worst} names=${names} of=${name} /></div>`,
     )}
     <${Origin} run=${run} summary=${summary} />
     ${
