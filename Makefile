@@ -73,6 +73,10 @@ engines: $(INSTALLED) ## install Ray and Spark, which some tests need
 bench: $(INSTALLED) ## measure beside the floors (minutes; an idle machine); ARGS="..." passes options
 	$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: screenshots
+screenshots: $(INSTALLED) ## take the pictures of the documentation again (needs Debian's chromium)
+	$(BIN)/python -m tools.screenshots
+
 .PHONY: image-test
 image-test: $(INSTALLED) ## build and run the containers; WHEELS=DIR has torch (needs root, podman, buildah)
 	$(BIN)/python -m tools.image_test $(if $(WHEELS),--wheels $(WHEELS)) $(ARGS)

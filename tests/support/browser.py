@@ -33,6 +33,9 @@ SIZES: Final[Mapping[str, tuple[int, int]]] = {
 }
 """The widths and heights at which every screen is looked at."""
 
+PICTURE: Final = (1280, 960)
+"""The width and height of pictures of the documentation."""
+
 SCHEMES: Final = ("light", "dark")
 
 _FLAGS: Final = (
@@ -140,7 +143,7 @@ def tab_of(
     browser: Browser, server: Serving, *, size: str = "wide", scheme: str = "light"
 ) -> Iterator[Tab]:
     """Open a page with a fresh profile; AssertionError at the end when something went wrong."""
-    width, height = SIZES[size]
+    width, height = SIZES.get(size, PICTURE)
     opened = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if scheme == "dark" else "light",
