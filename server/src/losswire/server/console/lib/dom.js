@@ -25,13 +25,16 @@ export const cx = (...names) => names.filter(Boolean).join(" ");
 export const useId = () => useMemo(() => `i${++lastId}`, []);
 let lastId = 0;
 
+/** NaN differs from itself: as an input of an effect it would run it again without end. */
+const same = (value) => (Number.isNaN(value) ? "NaN" : value);
+
 /** Return a value once it has not changed for some time. @template T @param {T} value @param {number} ms @returns {T} */
 export function useDebounced(value, ms = 150) {
   const [settled, settle] = useState(value);
   useEffect(() => {
     const timer = setTimeout(() => settle(value), ms);
     return () => clearTimeout(timer);
-  }, [value, ms]);
+  }, [same(value), ms]);
   return settled;
 }
 
@@ -54,7 +57,7 @@ export function useAsync(work, inputs) {
       (error) => control.signal.aborted || set((old) => ({ ...old, error, busy: false })),
     );
     return () => control.abort();
-  }, [...inputs, turn]);
+  }, [...inputs.map(same), turn]);
   return { ...state, again: () => again((count) => count + 1) };
 }
 
