@@ -89,8 +89,11 @@ export function compact(value) {
 }
 
 /** Write a share: 41 %. @param {number} value 0.41 @param {number} digits significant ones @returns {string} */
-export const percent = (value, digits = 2) =>
-  special(value) ?? `${short(value * 100, Math.abs(value) >= 0.995 ? 3 : digits)} %`;
+export function percent(value, digits = 2) {
+  // Nobody reads 6e-5 %.
+  if (value > 0 && value < 1e-4) return "< 0.01 %";
+  return special(value) ?? `${short(value * 100, Math.abs(value) >= 0.995 ? 3 : digits)} %`;
+}
 
 /** Write a number with its sign: +0.012. @param {number} value @param {(value: number) => string} write @returns {string} */
 export const signed = (value, write = short) => (value > 0 ? `+${write(value)}` : write(value));
