@@ -15,7 +15,7 @@ from tests.support.scenes import SCENES, show
 
 pytestmark = needs_browser()
 
-SECONDS_OF_CALLS = 25
+SECONDS_OF_CALLS = 14
 
 
 @contextmanager
