@@ -20,6 +20,11 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether the parts of the body are made while it is sent."""
+        return isinstance(self.body, AsyncIterator)
+
+    @property
     def size_bytes(self) -> int | None:
         """The length of the body; None when it is not known before it was sent."""
         if isinstance(self.body, AsyncIterator):

@@ -4,11 +4,11 @@ The messages of the stream are cut out of the body as they come, so that only on
 held. Needs pyarrow, which the extra `arrow` has.
 """
 
-import asyncio
 import importlib
 import importlib.util
 import struct
 from collections.abc import AsyncGenerator, Collection
+from functools import partial
 from typing import Any, Final
 
 from losswire.server.catalogue.value_rules import Array
@@ -28,6 +28,7 @@ from losswire.server.http.columns import (
     column_error,
     refuse_null,
 )
+from losswire.server.http.threads import in_thread
 from losswire.server.pipeline.field_path import path
 from losswire.summaries import Column
 from losswire.summaries.columns.arrow import column_of_arrow, tensor_of
@@ -66,11 +67,11 @@ async def arrow_batches(call: Call, columns: Columns) -> AsyncGenerator[Part]:
             stream.keep(len(message))
             continue
         data = b"".join((*before, message, _END))
-        batch = await asyncio.to_thread(_record_batch, data)
+        batch = await in_thread(partial(_record_batch, data))
         if batch.num_rows:
             source = _RecordBatch(batch, first_row, columns)
-            with call.hold(source.needed_bytes):
-                part = await asyncio.to_thread(batch_of, columns, source)
+            with call.hold_briefly(source.needed_bytes):
+                part = await in_thread(partial(batch_of, columns, source))
             yield part
         first_row += batch.num_rows
 

@@ -1,6 +1,5 @@
 """POST /v1/evaluate: a body becomes an Evaluation, which takes the way of all others."""
 
-import asyncio
 import secrets
 from collections.abc import Mapping
 from functools import partial
@@ -12,10 +11,11 @@ from losswire.server.http.call import REQUEST, Call
 from losswire.server.http.evaluation_json import Read, read_evaluation
 from losswire.server.http.json_text import dump
 from losswire.server.http.multipart import Part, write_parts
-from losswire.server.http.npy import write_npy
+from losswire.server.http.npy import copied_bytes, write_npy
 from losswire.server.http.result_json import result_bytes, result_json
 from losswire.server.http.route import JSON, MULTIPART, Route, ref
 from losswire.server.http.tensors import ENCODINGS
+from losswire.server.http.threads import in_thread
 from losswire.server.pipeline.encode import Encoded
 
 _COPIES: Final[Mapping[str, int]] = {
@@ -31,6 +31,7 @@ async def evaluate(call: Call) -> Answer:
     if call.media_type == MULTIPART:
         parts = await call.parts()
         content = await call.request_part(parts)
+        call.hold(sum(copied_bytes(each.data) for each in parts.values()))
     else:
         content = await call.json_object()
     read = await call.work(partial(_read, call, content, parts))
@@ -39,10 +40,11 @@ async def evaluate(call: Call) -> Answer:
     )
     size = result_bytes(encoded)
     if call.accepts(MULTIPART):
+        call.hold(size)
         return _multipart_result(encoded)
     call.hold(size * _COPIES[read.encoding])
     answer = partial(_json_result, encoded, read.encoding)
-    return answer() if size < limits.HTTP_OFF_LOOP_BYTES else await asyncio.to_thread(answer)
+    return answer() if size < limits.HTTP_OFF_LOOP_BYTES else await in_thread(answer)
 
 
 def _read(call: Call, content: Mapping[str, Any], parts: Mapping[str, Part]) -> Read:

@@ -7,9 +7,9 @@ from losswire.server.catalogue.value_rules import Array
 from losswire.server.errors import InvalidEvaluationError
 from losswire.server.http.call import REQUEST
 from losswire.server.http.columns import Columns, Part, Wanted, batch_of, column_error, refuse_null
-from losswire.server.http.json_text import load, parsed_bytes
+from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
 from losswire.server.http.multipart import Part as FormPart
-from losswire.server.http.npy import read_array
+from losswire.server.http.npy import copied_bytes, read_array
 from losswire.server.http.tensors import Reading, read_tensor
 from losswire.server.pipeline.field_path import path
 from losswire.summaries import Column
@@ -35,10 +35,14 @@ def form_batch(parts: Mapping[str, FormPart], columns: Columns) -> Part:
 
 def needed_bytes(parts: Mapping[str, FormPart], columns: Columns) -> int:
     """Return the memory that the columns take beside their bytes once they are arrays, at most."""
+    files = [each for each in parts.values() if bytes(each.data[:6]) == _NPY]
     texts = [each.data for each in parts.values() if bytes(each.data[:6]) != _NPY]
     codes = {*columns.slices, columns.clusters, columns.ids}
     small = sum(each.data.nbytes for name, each in parts.items() if name in codes)
-    return sum(parsed_bytes(bytes(each)) for each in texts) + small * _CODE_BYTES
+    # One text is parsed at a time; what it becomes stays.
+    parsed = sum(parsed_bytes(bytes(each)) for each in texts)
+    parser = max((parser_bytes(each) for each in texts), default=0)
+    return parsed + parser + small * _CODE_BYTES + sum(copied_bytes(each.data) for each in files)
 
 
 class _Parts:

@@ -1,6 +1,5 @@
 """GET /v1/gate: whether a loss has become worse, as `losswire gate` decides."""
 
-import asyncio
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -13,6 +12,7 @@ from losswire.server.http.call import Call
 from losswire.server.http.json_text import finite
 from losswire.server.http.route import JSON, Parameter, Route, ref
 from losswire.server.http.runs import calls_of
+from losswire.server.http.threads import in_thread
 from losswire.summaries.figures.gate import Decision, Limit, decide
 from losswire.summaries.figures.increase import (
     Evaluation,
@@ -40,7 +40,7 @@ async def get_gate(call: Call) -> Answer:
     columns = [text for name, text in call.query_items if name == "slice"]
     decide_ = partial(_decision, call.query, evaluations, limit, columns)
     try:
-        decision = await asyncio.to_thread(decide_)
+        decision = await in_thread(decide_)
     except IncomparableError as error:
         raise InvalidRunError([Violation(error.field, str(error))]) from None
     return json_answer(finite(_json(decision, call.query)))

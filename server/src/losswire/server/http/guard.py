@@ -6,7 +6,7 @@ The only place of the HTTP door where exceptions become answers.
 import asyncio
 import math
 from collections.abc import MutableMapping, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import Any
 
 from losswire.server.errors import (
@@ -57,7 +57,7 @@ class GuardedPath:
 
     async def _answer(self, body: Body, scope: Scope, send: Send, request_id: str) -> None:
         """Answer one call, also if that is a problem."""
-        with ExitStack() as held:
+        async with AsyncExitStack() as held:
             try:
                 call = Call(self._services, scope, body, request_id, held)
                 answer = await self._handle(call, scope["path"])
@@ -65,10 +65,14 @@ class GuardedPath:
                 return
             except Exception as error:  # noqa: BLE001 (the table decides)
                 answer = problem_answer(error, request_id)
-            await body.discard()
+            if not answer.is_streamed:
+                await body.discard()
             # A server that drains closes the connection: its caller shall not try it again.
             keeps_alive = body.ended and self._services.is_ready()
-            await send_answer(answer, send, request_id, keeps_alive=keeps_alive)
+            # What makes a streamed answer may read the body meanwhile: the rest is dropped after.
+            await send_answer(
+                answer, send, request_id, keeps_alive=keeps_alive, before_end=body.discard
+            )
 
     async def _handle(self, call: Call, path: str) -> Answer:
         """Return the handler's answer, if it comes before the deadline."""

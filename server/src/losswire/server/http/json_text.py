@@ -78,6 +78,6 @@ def parsed_bytes(text: bytes) -> int:
     return len(text) + numbers * 40 + containers * 120 + texts * 60
 
 
-def parser_bytes(text: bytes) -> int:
+def parser_bytes(text: bytes | memoryview) -> int:
     """Return the memory that parsing a JSON text takes besides its values, in bytes."""
     return len(text) * limits.JSON_PARSER_COPIES

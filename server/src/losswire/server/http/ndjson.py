@@ -1,6 +1,5 @@
 """A summary's data as JSON lines: the first line is the request, each further one a row."""
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
@@ -19,8 +18,9 @@ from losswire.server.http.columns import (
     refuse_null,
     row_path,
 )
-from losswire.server.http.json_text import load, parsed_bytes
+from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
 from losswire.server.http.tensors import Reading, read_tensor
+from losswire.server.http.threads import in_thread
 from losswire.server.pipeline.field_path import path
 from losswire.summaries import Column
 from losswire.summaries.columns.labels import column_of
@@ -40,12 +40,15 @@ class Lines:
         self._held = call.hold(0)
         self._pending = bytearray()
         self._ended = False
+        self._last_end = -1
+        """Where the last line of what is pending ends, if one does: nothing is searched twice."""
 
     async def first(self) -> bytes:
         """Return the first line that is not blank."""
         while True:
-            while (stop := self._pending.find(b"\n")) < 0 and not self._ended:
+            while self._last_end < 0 and not self._ended:
                 await self._read()
+            stop = self._pending.find(b"\n")
             line = self._taken(len(self._pending) if stop < 0 else stop)
             if line.strip() or (self._ended and not self._pending):
                 return line
@@ -53,23 +56,23 @@ class Lines:
     async def blocks(self) -> AsyncGenerator[bytes]:
         """Yield the further lines, some together."""
         while not self._ended or self._pending:
-            if self._ended:
-                yield self._taken(len(self._pending))
-            elif len(self._pending) >= limits.NDJSON_BLOCK_BYTES and (
-                (stop := self._pending.rfind(b"\n")) >= 0
-            ):
-                block = self._taken(stop)
-                # As text, and as the values that it becomes.
-                self._held.raise_to(len(self._pending) + parsed_bytes(block))
-                yield block
-            else:
+            is_enough = len(self._pending) >= limits.NDJSON_BLOCK_BYTES and self._last_end >= 0
+            if not is_enough and not self._ended:
                 await self._read()
+                continue
+            block = self._taken(len(self._pending) if self._ended else self._last_end)
+            # As text, as the values that it becomes, and what parsing takes besides.
+            needed = len(self._pending) + parsed_bytes(block) + parser_bytes(block)
+            self._held.raise_to(needed)
+            yield block
 
     async def _read(self) -> None:
         part = await anext(self._parts, None)
         if part is None:
             self._ended = True
             return
+        if (end := part.rfind(b"\n")) >= 0:
+            self._last_end = len(self._pending) + end
         self._pending += part
         self._held.raise_to(len(self._pending))
         if len(self._pending) > self._longest + limits.NDJSON_BLOCK_BYTES:
@@ -80,6 +83,7 @@ class Lines:
         """Return the bytes up to a line's end, which are not pending any more."""
         taken = bytes(self._pending[:stop])
         del self._pending[: stop + 1]
+        self._last_end = max(-1, self._last_end - stop - 1)
         return taken
 
 
@@ -87,7 +91,7 @@ async def line_batches(lines: AsyncIterator[bytes], columns: Columns) -> AsyncGe
     """Yield the batch of each block of lines; raises the error of the first wrong row."""
     first_row = 0
     async for block in lines:
-        rows, part = await asyncio.to_thread(partial(_batch, block, first_row, columns))
+        rows, part = await in_thread(partial(_batch, block, first_row, columns))
         first_row += rows
         if part is not None:
             yield part

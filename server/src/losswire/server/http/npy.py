@@ -95,6 +95,15 @@ def read_header(data: bytes | bytearray | memoryview, where: str) -> NpyHeader:
     )
 
 
+def copied_bytes(data: memoryview) -> int:
+    """Return the memory that `read_npy` takes for a file, at most; 0 for one that it refuses."""
+    try:
+        header = read_header(data, "")
+    except MalformedTensorError:
+        return 0
+    return data.nbytes * (header.swapped + header.by_column)
+
+
 def read_npy(data: memoryview, where: str) -> tuple[tensor_pb2.Tensor, memoryview]:
     """Return the message of an .npy file without its elements, and its elements.
 

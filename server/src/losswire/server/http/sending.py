@@ -11,7 +11,7 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final
 
 from losswire.server.http import limits
@@ -36,13 +36,32 @@ class CutError(Exception):
     """An answer that cannot be sent to its end: the connection has to be cut."""
 
 
-async def send_answer(answer: Answer, send: Send, request_id: str, *, keeps_alive: bool) -> None:
-    """Send an answer; CutError when the caller does not read it, or its parts fail to come."""
+async def _nothing() -> None:
+    """Do nothing."""
+
+
+async def send_answer(
+    answer: Answer,
+    send: Send,
+    request_id: str,
+    *,
+    keeps_alive: bool,
+    before_end: Callable[[], Awaitable[None]] = _nothing,
+) -> None:
+    """Send an answer; CutError when the caller does not read it, or its parts fail to come.
+
+    What makes the parts is closed in any case, also when none was sent. `before_end` is called when
+    all but the end was sent.
+    """
     try:
-        await _send(send, _start(answer, request_id, keeps_alive=keeps_alive))
-        async with aclosing(_slices(answer.body)) as slices:
-            async for each in slices:
-                await _send(send, {"type": _BODY, "body": each, "more_body": True})
+        async with AsyncExitStack() as closing:
+            if isinstance(answer.body, AsyncGenerator):
+                await closing.enter_async_context(aclosing(answer.body))
+            await _send(send, _start(answer, request_id, keeps_alive=keeps_alive))
+            async with aclosing(_slices(answer.body)) as slices:
+                async for each in slices:
+                    await _send(send, {"type": _BODY, "body": each, "more_body": True})
+        await before_end()
         await _send(send, {"type": _BODY, "body": b"", "more_body": False})
     except (CallerGoneError, TimeoutError):
         raise CutError from None

@@ -1,6 +1,5 @@
 """POST /v1/summarize, /v1/compare and /v1/summaries/merge: SummarizeLosses over HTTP."""
 
-import asyncio
 from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -21,6 +20,7 @@ from losswire.server.http.problems import problem_of
 from losswire.server.http.route import JSON, MULTIPART, Parameter, Route, ref
 from losswire.server.http.summary_json import summary_json
 from losswire.server.http.summary_request import SummaryRequest, read_request, read_state
+from losswire.server.http.threads import in_thread
 from losswire.server.summaries.accumulate import Response
 from losswire.summaries import MergeError, TooManyError, check_message, merge
 from losswire.v1 import loss_service_pb2, summary_pb2
@@ -46,6 +46,7 @@ async def _answer(call: Call, *, compares: bool) -> Answer:
         lines = _lines(call, parts, answers)
         # What is wrong before the first line becomes a status.
         first = await anext(lines)
+        await call.close_later(lines)
         return Answer(media_type=NDJSON, body=_continued(first, lines))
     async with aclosing(parts), aclosing(answers):
         last = b""
@@ -84,10 +85,9 @@ async def _lines(
 
 
 async def _continued(first: bytes, lines: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    async with aclosing(lines):
-        yield first
-        async for each in lines:
-            yield each
+    yield first
+    async for each in lines:
+        yield each
 
 
 def _progress(answer: Response) -> dict[str, Any]:
@@ -102,8 +102,8 @@ def _progress(answer: Response) -> dict[str, Any]:
 
 async def _report(call: Call, serialized: bytes) -> dict[str, Any]:
     """Return a report as JSON, made off the event loop."""
-    with call.hold(len(serialized) * limits.SUMMARY_JSON_COPIES):
-        return await asyncio.to_thread(_report_json, serialized)
+    with call.hold_briefly(len(serialized) * limits.SUMMARY_JSON_COPIES):
+        return await in_thread(partial(_report_json, serialized))
 
 
 def _report_json(serialized: bytes) -> dict[str, Any]:
@@ -124,8 +124,9 @@ async def _from_form(call: Call, *, compares: bool) -> AsyncGenerator[Part]:
     content = await call.request_part(parts)
     request = await _request(call, content, compares=compares)
     yield _header(request)
-    with call.hold(needed_bytes(parts, request.columns)):
-        part = await asyncio.to_thread(form_batch, parts, request.columns)
+    needed = await call.work(partial(needed_bytes, parts, request.columns))
+    with call.hold_briefly(needed):
+        part = await in_thread(partial(form_batch, parts, request.columns))
     yield part
 
 
@@ -182,7 +183,7 @@ async def merge_states(call: Call) -> Answer:
         raise InvalidEvaluationError([Violation("states", "must be a list of states in base64")])
     size = sum(len(each) for each in states if isinstance(each, str))
     call.hold(size * limits.SUMMARY_JSON_COPIES)
-    return json_answer(await asyncio.to_thread(merged_json, states))
+    return json_answer(await in_thread(partial(merged_json, states)))
 
 
 def merged_json(states: list[object]) -> dict[str, Any]:
