@@ -161,9 +161,14 @@ def tab_of(
 
 def serious(page: Page) -> list[str]:
     """Return the findings of axe-core that are serious or critical, with where they are."""
+    return serious_in(page, None)
+
+
+def serious_in(page: Page, within: str | None) -> list[str]:
+    """Return those within an element."""
     from axe_playwright_python.sync_playwright import Axe  # noqa: PLC0415 (reads a large file)
 
-    found = Axe().run(page).response["violations"]
+    found = Axe().run(page, context=within).response["violations"]
     return [
         f"{each['impact']} {each['id']}: {each['help']}: " + "; ".join(_places(each["nodes"]))
         for each in found

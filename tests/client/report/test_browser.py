@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from losswire.client import Comparison, Summary
+from tests.support.browser import needs_browser
 from tests.support.evaluated import comparison, summary
 from tests.support.page import read_page
 
 _CHROMIUM = shutil.which("chromium")
 
-pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="needs Debian's chromium")
+pytestmark = needs_browser()
 
 HOSTILE = "</script><img src=x onerror=console.error('ran')>"
 
