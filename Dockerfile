@@ -73,7 +73,7 @@ FROM python
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="losswire-server" \
-    org.opencontainers.image.description="Loss functions and their exact gradients over gRPC" \
+    org.opencontainers.image.description="Loss functions and their exact gradients over gRPC and HTTP" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
@@ -90,7 +90,8 @@ ENV PATH=/opt/losswire/bin:/usr/local/bin:/usr/bin:/bin \
 # By number: Kubernetes's runAsNonRoot cannot judge a name.
 USER 10001:10001
 VOLUME /var/lib/losswire
-EXPOSE 50051
+# gRPC, and what --http and --metrics use in docker-compose.yml.
+EXPOSE 50051 8080 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 CMD ["losswire", "ping"]
 ENTRYPOINT ["losswire-server"]
