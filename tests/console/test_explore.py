@@ -63,6 +63,7 @@ def run_code(tab: Tab) -> tuple[Recorder, EvaluationResult]:
     recorder = Recorder(tab.server.grpc)
     lines = [each for each in code.splitlines() if each != "from losswire.client import Client"]
     lines = [each for each in lines if not each.startswith("print(")]
+    assert f'Client("{tab.server.grpc}")' in code
     scope: dict[str, Any] = {"Client": lambda _: recorder}
     exec("\n".join(lines), scope)  # noqa: S102 (the page's own text is what is tested)
     result: EvaluationResult = scope["result"]
@@ -122,6 +123,22 @@ def test_generated_data_gives_what_torch_gives(tab: Tab, loss: str) -> None:
         assert found.ravel().tolist() == pytest.approx(
             gradient.ravel().tolist(), rel=1e-3, abs=1e-4
         )
+
+
+ACTIVATIONS = sorted(set(REFERENCES) - set(LOSSES))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_give_what_torch_gives(tab: Tab, activation: str) -> None:
+    """Their outputs, of which nothing is reduced."""
+    page = tab.open("explore", loss=activation)
+    answer(page)
+    recorder, result = run_code(tab)
+    assert recorder.asked is not None
+    _, values, _ = of_torch(recorder.asked, recorder.fields)
+    assert result.loss.ravel().tolist() == pytest.approx(values.ravel().tolist(), rel=1e-5)
+    drawn = np.array(figure(page, "Output"))[:, : values.shape[-1]]
+    assert drawn.ravel().tolist() == pytest.approx(values.ravel().tolist(), rel=1e-4, abs=1e-4)
 
 
 def cell(page: Page, name: str) -> Locator:
