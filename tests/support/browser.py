@@ -33,7 +33,7 @@ SIZES: Final[Mapping[str, tuple[int, int]]] = {
 }
 """The widths and heights at which every screen is looked at."""
 
-PICTURE: Final = (1280, 960)
+PICTURE: Final = (1440, 1000)
 """The width and height of pictures of the documentation."""
 
 SCHEMES: Final = ("light", "dark")
