@@ -252,7 +252,7 @@ export function Histogram({
     ) + `V${y(0)}`;
   const rows = Array.from({ length: bars }, (_, index) => [
     `${short(x.back(LEFT + index * step))} to ${short(x.back(LEFT + (index + 1) * step))}`,
-    ...all.map((heights) => (share ? percent(heights[index]) : heights[index])),
+    ...all.map((heights) => (share ? percent(heights[index]) : Number(heights[index].toPrecision(3)))),
   ]);
   return html`<${Figure} title=${title} sentence=${sentence} actions=${actions} series=${series}
     table=${{ head: [xLabel ?? "value", ...series.map((each) => each.name)], rows: rows.filter((row) => row.slice(1).some((value) => value !== 0 && value !== "0 %")) }}>
@@ -370,9 +370,9 @@ export function Forest({
   return html`<${Figure} title=${title} sentence=${sentence} actions=${actions}>
     <div class="plot table-wrap" role="region" aria-label=${title} tabindex=${onPick ? null : 0}>
       <table><thead><tr><th scope="col">${nameHead}</th><th scope="col"
-      style=${{ width: "36%", minWidth: "120px" }}><span class="row apart nowrap">
-      <span>${short(first, 3)}</span>${referenceLabel && html`<span>${referenceLabel}</span>`}
-      <span>${short(last, 3)}</span></span></th>
+      style=${{ width: "36%", minWidth: "120px" }}><span class="row apart nowrap" style=${{ flexWrap: "nowrap" }}>
+      <span>${short(first, 2)}</span>${referenceLabel && html`<span class="roomy">${referenceLabel}</span>`}
+      <span>${short(last, 2)}</span></span></th>
       <th class="num" scope="col">mean [95 %]</th><th class="num"
         scope="col">n</th>${noteHead !== null && html`<th scope="col">${noteHead}</th>`}</tr></thead>
     <tbody>${rows.map(

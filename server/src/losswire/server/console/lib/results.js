@@ -156,8 +156,14 @@ function trimmed(series, scale) {
           wanted[0] > least + 0.2 * (wanted[1] - wanted[0]) || wanted[0] < least ? wanted[0] : least,
           wanted[1] < most - 0.2 * (wanted[1] - wanted[0]) || wanted[1] > most ? wanted[1] : most,
         ];
+  // The outermost bars stand for these, too.
+  const { low, high, weight } = series[0];
+  const [total, beyond] = weight.reduce(
+    ([all, out], each, at) => [all + each, out + (high[at] <= ends[0] || low[at] >= ends[1] ? each : 0)],
+    [0, 0],
+  );
   const within = (values) => values.map((value) => Math.min(ends[1], Math.max(ends[0], value)));
-  return { ends, all: series.map((each) => ({ ...each, low: within(each.low), high: within(each.high) })) };
+  return { ends, beyond: beyond / total, all: series.map((each) => ({ ...each, low: within(each.low), high: within(each.high) })) };
 }
 
 /**
@@ -181,7 +187,9 @@ export function Distribution({
   // The bars show what the other filters let pass: the brush itself is drawn over them.
   const shown =
     view && filters({ ...look, brush: null }) ? [bars("rows that pass", view.edges, view.passing)] : [];
-  const { all, ends } = trimmed([...series, ...shown], state[scaleKey]);
+  const { all, ends, beyond } = trimmed([...series, ...shown], state[scaleKey]);
+  const edge =
+    beyond > 0 && state.drawn !== "ecdf" ? ` The bars at the ends hold the ${percent(beyond)} of rows beyond.` : "";
   const Drawing = state.drawn === "ecdf" ? ECDF : Histogram;
   // A brush that touches an end has what is beyond it too.
   const brushed = (range) =>
@@ -201,7 +209,7 @@ export function Distribution({
         : "",
     });
   const brush = look?.brush && [Math.max(ends[0], look.brush[0]), Math.min(ends[1], look.brush[1])];
-  return html`<${Drawing} title=${title} sentence=${sentence} series=${all} share=${series.length > 1}
+  return html`<${Drawing} title=${title} sentence=${sentence + edge} series=${all} share=${series.length > 1}
     scale=${state[scaleKey]} height=${240}
     brush=${brush && brush[1] > brush[0] ? brush : null} onBrush=${look && brushed} marks=${marks} xLabel=${xLabel}
     actions=${[
@@ -254,8 +262,8 @@ const FEW = 12;
 /**
  * Means by slice with their intervals; choosing one filters everything else.
  * @param {{title: string, sentence: string, tables: Record<string, any[]>, view: any, look: any, state: any,
- *   set: any, reference: number, referenceLabel: string, noteHead: string}} props `tables`: rows of a forest
- *   plot by column
+ *   set: any, reference: number, referenceLabel: string, noteHead: string, telling?: string}} props `tables`:
+ *   rows of a forest plot by column; `telling`: the column that is shown until another is chosen
  */
 export function Slices({
   title,
@@ -268,13 +276,14 @@ export function Slices({
   reference,
   referenceLabel,
   noteHead,
+  telling,
 }) {
   const [more, setMore] = useState(false);
   const names = Object.keys(tables);
   if (!names.length)
     return html`<${Figure} title=${title}
       sentence="No columns of slices were chosen: change the columns to see where the loss is high." />`;
-  const by = names.includes(state.by) ? state.by : names[0];
+  const by = names.includes(state.by) ? state.by : (telling ?? names[0]);
   const others =
     look && (look.brush || look.rows.length || Object.keys(look.slices).some((each) => each !== by));
   // Under other filters, slices are those of the rows that pass; alone they are the server's.

@@ -267,11 +267,11 @@ export function Calibration({ bins, name }) {
   const y = (value) => 8 + (1 - value) * (size - bottom - 8);
   return html`<${Figure} title="Calibration" sentence=${sentence}
     table=${table}>
-    <div class="plot"><svg width=${size + left} height=${size} role="img" aria-label="Reliability: ${sentence}">
+    <div class="plot"><svg width=${size + left} height=${size + 8} role="img" aria-label="Reliability: ${sentence}">
       <g class="axis" aria-hidden="true">${[0, 0.5, 1].map((each) => html`<g key=${each}>
         <path d="M${left} ${y(each)}H${x(1)}" /><text x=${left - 6} y=${y(each) + 4} text-anchor="end">
         ${percent(each)}</text><text x=${x(each)} y=${y(0) + 16} text-anchor="middle">${percent(each)}</text></g>`)}
-        </g>
+        <text x=${x(1)} y=${size + 2} text-anchor="end">how sure it is</text><text x=${x(0) + 6} y=${y(1) + 16}>how often right</text></g>
       <path d="M${x(0)} ${y(0)}L${x(1)} ${y(1)}" stroke="var(--mark)" stroke-dasharray="4 4" />
       ${full.map(
         (

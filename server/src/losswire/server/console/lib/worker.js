@@ -442,13 +442,13 @@ function rowValues({ rows: wanted, names }) {
 function csvOf({ look, names }) {
   mark(look, valuesOf(look.source), binsOf(look.source, look.scale).index);
   const of = (what) => names.map((each) => `${what} ${each}`.trim());
-  const lines = [
-    csvLine(["row", "id", ...of("loss"), "label", ...of("predicted"), ...of("confidence"), ...sliced.keys()]),
-  ];
+  const head = ["row", "id", ...of("loss"), "label", ...of("predicted"), ...of("confidence")];
+  const more = [...sliced.keys()].filter((each) => each !== plan.label || !head.includes(each));
+  const lines = [csvLine([...head, ...more])];
   for (let row = 0; row < rows; row += 1) {
     if ((fails[row] & ~NO_LOSS) !== 0) continue;
     const { id, losses, predicted, confidence, label, slices } = rowFacts(row);
-    lines.push(csvLine([row, id, ...losses, label, ...predicted, ...confidence, ...Object.values(slices)]));
+    lines.push(csvLine([row, id, ...losses, label, ...predicted, ...confidence, ...more.map((each) => slices[each])]));
   }
   return new Blob(lines, { type: "text/csv" });
 }

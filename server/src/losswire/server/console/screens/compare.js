@@ -37,6 +37,12 @@ const FEW_ROWS = " Too few rows for the normal law: the interval is narrower tha
 
 const sideKey = (...parts) => parts.map(encodeURIComponent).join(":");
 
+/** Write the first labels of a run: names alone do not tell the runs of a pipeline apart. */
+const labelled = ({ labels }) =>
+  Object.entries(labels ?? {})
+    .slice(0, 2)
+    .map(([key, value]) => `${key} ${value}`);
+
 /** Return every side that can be chosen. */
 function sidesOf(session, runs) {
   const own = session.result
@@ -60,7 +66,7 @@ function sidesOf(session, runs) {
       loss: run.loss,
       labels: run.labels,
       saved: run.saved,
-      label: `${run.name || run.run_id}${candidate ? `: ${candidate}` : ""} (${run.loss}, ${when(run.saved)})`,
+      label: `${run.name || run.run_id}${candidate ? `: ${candidate}` : ""} (${[run.loss, ...labelled(run), when(run.saved)].join(", ")})`,
     })),
   );
   return [...own, ...kept];
@@ -367,6 +373,10 @@ function Result({ first, second, session, state, set }) {
   });
   const minus = `${first.name} minus ${second.name}`;
   const overlay = [first, second].map((side) => ({ name: side.name, ...figuresOf(side).histogram }));
+  const both = html`<${Distribution} title="Both distributions" sentence="Shares of rows by loss." series=${overlay}
+    state=${state} set=${set} xLabel="loss of a row" scaleKey="losses" />`;
+  // Below the slices where they leave room.
+  const left = of.histogram && Object.values(tables).every((rows) => rows.length < 6);
   return html`<div class="stack" style=${{ gap: "24px" }} ref=${element}>
     <h2 class="visually-hidden">Verdict</h2>
     <section class="stack tight"><p class="big sentence">${sentence}</p>
@@ -385,18 +395,19 @@ function Result({ first, second, session, state, set }) {
     ${linked && html`<${Filters} look=${look} view=${view} state=${state} set=${set} noun="difference" />`}
     <div class="grid" style=${WIDE}><${Means} first=${first} second=${second} />
       <${Outcomes} of=${of} view=${look && filters(look) ? view : null} first=${first} second=${second} /></div>
-    <div class="grid" style=${WIDE}>
+    <div class="grid" style=${WIDE}><div class="stack" style=${{ gap: "24px" }}>
       <${Slices} title="Difference by slice"
         sentence=${Object.keys(tables).length ? `Left of the line ${first.name} is better, right of it ${second.name}. Corrected for the number of slices (Holm).` : ""}
         tables=${tables} view=${view} look=${look} state=${state} set=${set} reference=${0}
-        referenceLabel="no difference" noteHead="verdict" />
+        referenceLabel="no difference" noteHead="verdict"
+        telling=${Object.keys(tables).find((name) => tables[name].some((each) => each.winner && each.winner !== winner))} />
+        ${left && both}</div>
       <div class="stack" style=${{ gap: "24px" }}>
         ${of.histogram && html`<${Distribution} title="Distribution of differences"
           sentence=${`A row left of zero is one that ${first.name} does better.${linked ? " Drag to choose rows." : ""}`}
           series=${[{ name: minus, ...of.histogram }]} view=${view} look=${look} state=${state} set=${set}
           marks=${[{ x: 0, label: "" }]} xLabel=${minus} />`}
-        <${Distribution} title="Both distributions" sentence="Shares of rows by loss." series=${overlay}
-          state=${state} set=${set} xLabel="loss of a row" scaleKey="losses" /></div>
+        ${!left && both}</div>
     </div>
     ${of.paired && html`<${Different} of=${of} linked=${linked} look=${look} view=${view} source=${source}
       first=${first} second=${second} session=${session} state=${state} set=${set} />`}

@@ -138,14 +138,14 @@ function Save({ session, onClose }) {
     try {
       const run = await saveRun(name, Object.fromEntries(pairs));
       event.target.closest("dialog").close();
-      toast(`Saved as run ${run.run_id ?? ""}.`);
+      toast(`Saved as run ${run.name || run.run_id}. It is under Runs.`);
     } catch (problem) {
       setError(problem);
     }
     return undefined;
   };
   return html`<${Dialog} title="Save as run" onClose=${onClose}><form class="stack" onSubmit=${save}>
-    <${Field} label="Name">${(own) => html`<input class="input" required value=${name}
+    <${Field} label="Name">${(own) => html`<input class="input" required autofocus value=${name}
       onInput=${(event) => setName(event.target.value)} ...${own} />`}</${Field}>
     <${Field} label="Labels" hint="key=value, with commas between them, such as model=large, commit=4f2a">
       ${(own) => html`<input class="input" value=${labels} onInput=${(event) => setLabels(event.target.value)}
@@ -223,7 +223,8 @@ function Results({ session, state, set }) {
           .filter((each) => Number.isFinite(each.x))} />
       <${Slices} title="Slices by lift" sentence=${liftSentence(tables)} tables=${tables} view=${view} look=${look}
         state=${state} set=${set} reference=${number(figures.finite_mean)} referenceLabel="all rows"
-        noteHead="lift (Holm)" />
+        noteHead="lift (Holm)"
+        telling=${Object.keys(tables).find((name) => tables[name].some(({ tone }) => tone === "bad"))} />
     </div>
     <${Worst} session=${session} figures=${figures} look=${look} view=${view} at=${at} state=${state} set=${set} />
     ${
@@ -363,7 +364,7 @@ function Suspicious({ session, look, at, state, set }) {
     ? "Once all rows are there."
     : !found.length
       ? `No row has a label of which ${many ? session.names[at] : "the model"} is at least ${percent(SURE)} sure that it is another.`
-      : `${plural(found.length, "row")}: the model is at least ${percent(SURE)} sure of another class. Look whether the label is right.${many ? ` In ${count(others)} of them all candidates agree with each other.` : ""}`;
+      : `${plural(found.length, "row")}: the model is at least ${percent(SURE)} sure of another class. Look whether the label is right.${many ? ` In ${others === found.length ? "all" : count(others)} of them all candidates agree with each other.` : ""}`;
   return html`<div class="stack tight"><${Rows} title="Suspicious labels" sentence=${sentence}
     facts=${found.slice(0, 8)} session=${session} candidates=${[at]} state=${state} set=${set}
     actions=${found.length > 0 && html`<button type="button" class="button small"
