@@ -90,13 +90,16 @@ function Distribution({ parts }) {
 /** The slices of one table, by lift. */
 function SliceTables({ figures, of }) {
   const names = Object.keys(figures.slices ?? {});
-  const [chosen, choose] = useState(names[0]);
+  const [chosen, choose] = useState("");
   if (!names.length) return null;
-  const by = names.includes(chosen) ? chosen : names[0];
   const mean = number(figures.finite_mean ?? figures.mean);
+  const rows = Object.fromEntries(names.map((name) => [name, liftRows(figures.slices[name], mean)]));
+  // Until another is chosen, the first where a slice is clearly worse.
+  const telling = names.find((name) => rows[name].some(({ tone }) => tone === "bad"));
+  const by = names.includes(chosen) ? chosen : (telling ?? names[0]);
   return html`<${Forest} title=${of ? `Slices of ${of} by lift` : "Slices by lift"}
-    sentence="Lift is a slice's mean over that of all rows; verdicts after Holm's correction." nameHead=${by}
-    rows=${liftRows(figures.slices[by], mean)} reference=${mean} referenceLabel="all rows" noteHead="lift"
+    sentence="Lift is how far a slice's mean is from that of all rows; verdicts after Holm's correction." nameHead=${by}
+    rows=${rows[by]} reference=${mean} referenceLabel="all rows" noteHead="lift"
     actions=${
       names.length > 1 &&
       html`<${Segments} small label="Slices by" value=${by} options=${names}
@@ -193,9 +196,10 @@ export function Detail({ id }) {
     <${Skeleton} height=${240} />`;
   const { summary } = run;
   const names = summary.candidate_names ?? [""];
+  const side = (name) => `${encodeURIComponent(run.run_id)}:${encodeURIComponent(name)}`;
   const parts = names.map((name) => ({ name, figures: name ? summary.candidates[name] : summary }));
   return html`<div class="row apart"><h2 class="big">${titleOf(run)}</h2><div class="row">
-      ${names.length === 1 && html`<a class="button small" href=${href("compare", { a: run.run_id })}>Compare</a>`}
+      <a class="button small" href=${href("compare", names.length > 1 ? { a: side(names[0]), b: side(names[1]) } : { a: run.run_id })}>Compare</a>
         <button type="button" class="button small" onClick=${() => copy(location.href, "The link")}>Copy link</button>
         <button type="button" class="button small" onClick=${() => exportJson(run, run.run_id)}>JSON</button>
       <button type="button" class="button small danger" onClick=${() => setDeleting(true)}>Delete</button></div></div>
