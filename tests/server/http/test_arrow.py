@@ -160,6 +160,21 @@ def test_rows_without_bytes_are_bounded(door: Door) -> None:
     assert send_arrow(door.client, "/v1/summarize", request, data).status_code == 413
 
 
+def test_dictionaries_are_not_read_again_without_end(door: Door) -> None:
+    """A few bytes of each of many record batches would be a MiB of dictionary each time."""
+    words = pa.array([f"{each:01000}" for each in range(1000)])
+    column = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), words)
+    batch = pa.record_batch({"input": pa.array([1.0]), "target": pa.array([1.0]), "c": column})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        for _ in range(800):
+            writer.write_batch(batch)
+    data = sink.getvalue().to_pybytes()
+    response = send_arrow(door.client, "/v1/summarize", _REQUEST, data)
+    assert (response.status_code, response.json()["reason"]) == (413, "OVER_LIMIT")
+    assert _send(door, {**_PLAIN, "c": _TEXTS.dictionary_encode()}).status_code == 200
+
+
 def test_damaged_streams_are_refused(door: Door) -> None:
     """At every place, one byte changed or the rest cut off: 200, or a problem of the caller."""
     data = stream_of(pa.table(_PLAIN), 25)

@@ -5,11 +5,13 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from losswire.server.app import App
 from losswire.server.http import limits
 from losswire.server.settings import MIB
+from tests.support.http_door import npy
 from tests.support.inside import CLOSED, PATIENCE, Gate, serving_app, until
 from tests.support.raw_http import Dialer
 
@@ -214,6 +216,75 @@ def test_a_caller_who_leaves_is_not_computed_for() -> None:
         assert gate.computed == [CLOSED]
 
     _run(body)
+
+
+def test_a_caller_who_leaves_is_seen_behind_the_next_request() -> None:
+    """Also when some bytes of another request have come, which are not read yet."""
+
+    async def body(app: App, dial: Dialer, gate: Gate) -> None:
+        first, second = await dial.several(2)
+        await first.request("POST", "/v1/evaluate", _number(CLOSED))
+        await until(gate.reached.is_set)
+        before = app.evaluator.budget.reserved_bytes
+        await second.request("POST", "/v1/evaluate", _number(5.0))
+        await until(lambda: app.evaluator.budget.reserved_bytes > before)
+        await second.request("GET", "/healthz")
+        # So that the server reads them apart.
+        assert (await dial.ask("GET", "/healthz"))[0] == 200
+        second.close()
+        await until(lambda: app.evaluator.budget.reserved_bytes == before)
+        gate.open.set()
+        assert (await first.answer())[0] == 200
+        assert gate.computed == [CLOSED]
+
+    _run(body)
+
+
+def test_a_slow_reader_has_time_for_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time to read an answer does not end a later one over the same connection."""
+    monkeypatch.setattr(limits, "HTTP_SEND_SECONDS", 3.0)
+    elements = 500_000
+
+    async def body(_: App, dial: Dialer, __: Gate) -> None:
+        wire = await dial.open()
+        await wire.request("GET", "/healthz")
+        assert (await wire.answer())[0] == 200
+        await asyncio.sleep(2)
+        wire.pause()
+        numbers = b"1" + b",1" * (elements - 1)
+        text = b'{"loss": "gate", "reduction": "none", "inputs": {"input": [' + numbers + b"]}}"
+        await wire.request("POST", "/v1/evaluate", text)
+        await asyncio.sleep(1.5)
+        wire.resume()
+        assert (await wire.answer())[0] == 200
+
+    _run(body, memory_budget_bytes=1024 * MIB)
+
+
+def test_an_answer_in_parts_is_held_until_it_is_read() -> None:
+    """Its tensors take memory of the budget as long as its caller does not read them."""
+    elements = 2_000_000
+
+    async def body(app: App, dial: Dialer, gate: Gate) -> None:
+        wire = await dial.open()
+        wire.pause()
+        tensor = npy(np.ones(elements, np.float32))
+        request = b'{"loss": "gate", "reduction": "none"}'
+        parts = {b"request": request, b"inputs.input": tensor}
+        text = b"".join(
+            b'--cut\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % each
+            for each in parts.items()
+        )
+        media = "multipart/form-data; boundary=cut"
+        await wire.request(
+            "POST", "/v1/evaluate", text + b"--cut--\r\n", content_type=media, accept=media
+        )
+        await until(lambda: bool(gate.computed))
+        await asyncio.sleep(0.5)
+        assert app.evaluator.budget.reserved_bytes >= 2 * 4 * elements
+        wire.close()
+
+    _run(body, memory_budget_bytes=256 * MIB)
 
 
 def test_a_deadline_is_kept() -> None:

@@ -32,6 +32,11 @@ _OPEN_METRICS = "application/openmetrics-text;version=1.0.0"
         (f"{_PROTOBUF};q=0", "text/plain; version=0.0.4"),
         (_PROTOBUF.replace("delimited", "text"), "text/plain; version=0.0.4"),
         (f"{_PROTOBUF};q=much", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text; version=new", "application/openmetrics-text"),
+        ("application/openmetrics-text; version=1.;escaping", "application/openmetrics-text"),
+        (f"application/openmetrics-text;version={'9' * 5000}", "application/openmetrics-text"),
+        ("text/plain; version=7.7.7; escaping=x", "text/plain; version=0.0.4"),
+        (";;,=;q=,", "text/plain; version=0.0.4"),
     ],
 )
 def test_the_reader_chooses_the_format(doors: Doors, accept: str, kind: str) -> None:

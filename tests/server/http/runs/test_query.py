@@ -121,6 +121,20 @@ def test_numbers_that_json_lacks_are_null(kept: Door, client: Client) -> None:
     assert (row["mean"], row["low"], row["count"]) == (None, None, 2)
 
 
+def test_labels_of_all_runs_are_bounded(kept: Door, client: Client) -> None:
+    """Each would be a column of every row, whoever saved the runs."""
+    summary = client.summarize("l1_loss", [{"input": [1.0], "target": [0.0]}])
+    state = _base64(summary.to_bytes())
+    for run in range(5):
+        labels = {f"k{run}_{each}": "" for each in range(60)}
+        content = {"name": "labels", "labels": labels, "state": state}
+        assert kept.client.post("/v1/runs", json=content).status_code == 201
+    asked = {"name": "labels", "limit": "4"}
+    [first, *_] = kept.client.get("/v1/query", params=asked).json()
+    assert sum(name.startswith("label_k") for name in first) == 240
+    assert violations(kept.client.get("/v1/query", params={"name": "labels"}), 413) == []
+
+
 def test_wrong_questions_are_refused(kept: Door) -> None:
     """All that is wrong at once."""
     query = "select=all&limit=0&from=yesterday&to=x&colour=red"

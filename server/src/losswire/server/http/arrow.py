@@ -7,7 +7,7 @@ held. Needs pyarrow, which the extra `arrow` has.
 import importlib
 import importlib.util
 import struct
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from losswire.server.errors import (
     OverLimitError,
     WrongMediaTypeError,
 )
+from losswire.server.http import limits
+from losswire.server.http.answer import Buffer
 from losswire.server.http.arrow_message import Kind, MessageHead, read_head
 from losswire.server.http.call import Call
 from losswire.server.http.columns import (
@@ -56,7 +58,7 @@ async def arrow_batches(call: Call, columns: Columns) -> AsyncGenerator[Part]:
     stream = _Stream(call)
     first_row = 0
     # What each record batch is read with: the schema, and the dictionaries so far.
-    before: list[bytes] = []
+    before: list[Buffer] = []
     while (found := await stream.message()) is not None:
         head, message = found
         if head.is_compressed:
@@ -66,8 +68,8 @@ async def arrow_batches(call: Call, columns: Columns) -> AsyncGenerator[Part]:
             before.append(message)
             stream.keep(len(message))
             continue
-        data = b"".join((*before, message, _END))
-        batch = await in_thread(partial(_record_batch, data))
+        stream.check_repeated()
+        batch = await in_thread(partial(_record_batch, (*before, message, _END)))
         if batch.num_rows:
             source = _RecordBatch(batch, first_row, columns)
             with call.hold_briefly(source.needed_bytes):
@@ -76,9 +78,10 @@ async def arrow_batches(call: Call, columns: Columns) -> AsyncGenerator[Part]:
         first_row += batch.num_rows
 
 
-def _record_batch(data: bytes) -> Any:  # noqa: ANN401 (of pyarrow)
+def _record_batch(messages: Iterable[Buffer]) -> Any:  # noqa: ANN401 (of pyarrow)
     """Return the only record batch of a stream; MalformedMessageError for other bytes."""
     arrow: Any = importlib.import_module("pyarrow")
+    data = b"".join(messages)
     try:
         batch = arrow.ipc.open_stream(arrow.py_buffer(data)).read_next_batch()
         # Offsets that point beyond a buffer are found here, not when they are followed.
@@ -93,17 +96,27 @@ class _Stream:
     """Cuts the messages out of a body."""
 
     def __init__(self, call: Call) -> None:
+        self._body = call.body
         self._parts = call.body.parts()
         self._limit = call.max_body_bytes
         self._held = call.hold(0)
         self._kept = 0
+        self._repeated = 0
         self._pending = bytearray()
 
     def keep(self, size_bytes: int) -> None:
         """Account for a message that is kept until the end."""
         self._kept += size_bytes
 
-    async def message(self) -> tuple[MessageHead, bytes] | None:
+    def check_repeated(self) -> None:
+        """Count that all that is kept is read again; OverLimitError when it is too often."""
+        self._repeated += self._kept
+        most = self._body.received_bytes * limits.ARROW_REPEATED_COPIES
+        if self._repeated > most + limits.ARROW_REPEATED_BYTES:
+            message = "the record batches are too small for these dictionaries; write larger ones"
+            raise OverLimitError(message)
+
+    async def message(self) -> tuple[MessageHead, Buffer] | None:
         """Return the next message; None at the end."""
         if not await self._has(8):
             if self._pending:
@@ -125,8 +138,9 @@ class _Stream:
         size = 8 + length + head.body_bytes
         if not await self._has(size):
             raise _cut()
-        message = bytes(self._pending[:size])
-        del self._pending[:size]
+        # Only what follows is copied, which is little.
+        message, self._pending = self._pending, self._pending[size:]
+        del message[size:]
         return head, message
 
     async def _has(self, size: int) -> bool:

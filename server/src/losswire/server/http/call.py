@@ -113,14 +113,13 @@ class Call:
 
     async def json(self) -> Any:  # noqa: ANN401 (whatever JSON can hold)
         """Read and parse the body as JSON, held in the budget until the answer is sent."""
-        text = bytes(await self.read(self.services.settings.max_message_bytes))
-        return await self.parse(text)
+        return await self.parse(await self.read(self.services.settings.max_message_bytes))
 
     async def json_object(self) -> dict[str, Any]:
         """Read and parse the body as a JSON object; MalformedMessageError for anything else."""
         return as_object(await self.json())
 
-    async def parse(self, text: bytes) -> Any:  # noqa: ANN401 (likewise)
+    async def parse(self, text: bytes | bytearray) -> Any:  # noqa: ANN401 (likewise)
         """Parse JSON, off the event loop when it is long."""
         self.hold(await self.work(partial(parsed_bytes, text)))
         with self.hold_briefly(parser_bytes(text)):

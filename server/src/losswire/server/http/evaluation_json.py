@@ -6,14 +6,13 @@ from typing import Any, Final
 
 from losswire.server.catalogue.record import LossRecord
 from losswire.server.errors import InvalidEvaluationError
-from losswire.server.http.json_text import NONFINITE
 from losswire.server.http.message_json import numbers
 from losswire.server.http.npy import read_npy
 from losswire.server.http.tensors import ENCODINGS, FindSpec, Reading, read_tensor
 from losswire.server.pipeline.decode import Detached
 from losswire.server.pipeline.field_path import path
 from losswire.v1 import evaluation_pb2, tensor_pb2
-from losswire.wire import MalformedTensorError, encode_option
+from losswire.wire import NONFINITE, MalformedTensorError, encode_option
 
 _INT64: Final = 1 << 63
 _NO_FILES: Final[Mapping[str, memoryview]] = {}

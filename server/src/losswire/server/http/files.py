@@ -3,11 +3,15 @@
 They are read where they are and never copied; the console asks for the ranges that it needs.
 """
 
-import asyncio
+import errno
+import os
 import re
-from collections.abc import AsyncIterator, Sequence
+import stat
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import closing
+from functools import partial
 from hmac import compare_digest
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +19,7 @@ from losswire.server.errors import UnknownPathError
 from losswire.server.http.answer import Answer
 from losswire.server.http.call import Call
 from losswire.server.http.route import NPY, Parameter, Route
+from losswire.server.http.threads import in_thread
 from losswire.server.settings import MIB
 
 _TEXT: Final = {"type": "string"}
@@ -29,7 +34,7 @@ async def _send(call: Call) -> Answer:
     """Send a file, or a range of it."""
     path = _find(call)
     try:
-        size = (await asyncio.to_thread(path.stat)).st_size
+        size = (await in_thread(path.stat)).st_size
     except OSError:
         raise UnknownPathError(_HIDDEN) from None
     asked = _range_of(call.headers.get("range", ""), size)
@@ -76,19 +81,27 @@ def _range_of(text: str, size: int) -> tuple[int, int] | None:
     return int(first), min(size, int(last) + 1) if last else size
 
 
-async def _read(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
+async def _read(path: Path, start: int, end: int) -> AsyncGenerator[bytes]:
     """Yield a range of a file part by part."""
     if start >= end:
         return
-    file = await asyncio.to_thread(path.open, "rb")
+    file = await in_thread(partial(_open, path))
     with closing(file):
-        await asyncio.to_thread(file.seek, start)
         while start < end:
-            part = await asyncio.to_thread(file.read, min(MIB, end - start))
+            part = await in_thread(partial(os.pread, file.fileno(), min(MIB, end - start), start))
             if not part:
                 return
             start += len(part)
             yield part
+
+
+def _open(path: Path) -> FileIO:
+    """Open a file; OSError for what took its place and is none, such as a pipe without a writer."""
+    file = FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "no file")
+    return file
 
 
 ROUTES: Final[Sequence[Route]] = (

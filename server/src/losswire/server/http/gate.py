@@ -9,7 +9,6 @@ from losswire.server import thresholds
 from losswire.server.errors import InvalidRunError, MissingRunError
 from losswire.server.http.answer import Answer, json_answer
 from losswire.server.http.call import Call
-from losswire.server.http.json_text import finite
 from losswire.server.http.route import JSON, Parameter, Route, ref
 from losswire.server.http.runs import calls_of
 from losswire.server.http.threads import in_thread
@@ -22,7 +21,7 @@ from losswire.summaries.figures.increase import (
     of_comparison,
 )
 from losswire.v1 import run_service_pb2, summary_pb2
-from losswire.wire import Violation
+from losswire.wire import Violation, json_values
 
 _LATEST: Final = "@latest"
 _BOOLS: Final[Mapping[str, bool]] = {"true": True, "false": False}
@@ -43,7 +42,7 @@ async def get_gate(call: Call) -> Answer:
         decision = await in_thread(decide_)
     except IncomparableError as error:
         raise InvalidRunError([Violation(error.field, str(error))]) from None
-    return json_answer(finite(_json(decision, call.query)))
+    return json_answer(json_values(_json(decision, call.query)))
 
 
 def _limit(call: Call) -> Limit:

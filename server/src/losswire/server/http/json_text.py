@@ -1,8 +1,6 @@
-"""JSON, to and from Python values; numbers that JSON lacks are the texts of `NONFINITE`."""
+"""JSON, to and from Python values."""
 
-import math
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -11,42 +9,17 @@ import orjson
 from losswire.server.errors import MalformedMessageError, OverLimitError
 from losswire.server.http import limits
 
-NONFINITE: Final[Mapping[str, float]] = {
-    "NaN": math.nan,
-    "Infinity": math.inf,
-    "-Infinity": -math.inf,
-}
-"""The texts that stand for the numbers which JSON lacks, in both directions."""
-
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _BRACKETS: Final = b"[{]}"
 _OTHERS: Final = bytes(each for each in range(256) if each not in _BRACKETS)
 
 
-def number(value: float) -> float | str:
-    """Return a number as JSON can hold it."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def finite(content: Any) -> Any:  # noqa: ANN401 (whatever JSON can hold)
-    """Return a value in which every float has passed `number`, at any depth."""
-    if isinstance(content, float):
-        return number(content)
-    if isinstance(content, dict):
-        return {name: finite(each) for name, each in content.items()}
-    if isinstance(content, list | tuple):
-        return [finite(each) for each in content]
-    return content
-
-
 def dump(content: Any) -> bytes:  # noqa: ANN401 (whatever JSON can hold)
-    """Return a value as JSON; its floats must have passed `number`, others become null."""
+    """Return a value as JSON; its floats must have passed `json_number`, others become null."""
     return orjson.dumps(content)
 
 
-def load(text: bytes) -> Any:  # noqa: ANN401 (likewise)
+def load(text: bytes | bytearray) -> Any:  # noqa: ANN401 (likewise)
     """Parse JSON.
 
     Raises MalformedMessageError when it is none, and OverLimitError when it is nested too deeply.
@@ -63,14 +36,14 @@ def load(text: bytes) -> Any:  # noqa: ANN401 (likewise)
         raise MalformedMessageError(message) from None
 
 
-def _depth(text: bytes) -> int:
+def _depth(text: bytes | bytearray) -> int:
     """Return how deep brackets are nested, those inside of strings included."""
     brackets = np.frombuffer(text.translate(None, _OTHERS), np.uint8)
     opens = (brackets == _BRACKETS[0]) | (brackets == _BRACKETS[1])
     return int(np.cumsum(np.where(opens, 1, -1)).max(initial=0))
 
 
-def parsed_bytes(text: bytes) -> int:
+def parsed_bytes(text: bytes | bytearray) -> int:
     """Return the most memory that the values of a JSON text take, in bytes."""
     numbers = text.count(b",") + text.count(b":")
     containers = text.count(b"[") + text.count(b"{")
@@ -78,6 +51,6 @@ def parsed_bytes(text: bytes) -> int:
     return len(text) + numbers * 40 + containers * 120 + texts * 60
 
 
-def parser_bytes(text: bytes | memoryview) -> int:
+def parser_bytes(text: bytes | bytearray | memoryview) -> int:
     """Return the memory that parsing a JSON text takes besides its values, in bytes."""
     return len(text) * limits.JSON_PARSER_COPIES

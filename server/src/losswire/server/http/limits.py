@@ -85,6 +85,13 @@ NDJSON_BLOCK_BYTES: Final = _MIB
 """Bytes of JSON lines that become one batch. Not measured: thousands of rows, and a message's
 size."""
 
+ARROW_REPEATED_COPIES: Final = 256
+"""How many times the bytes of an Arrow stream its dictionaries may be read again, once with each
+record batch. Not measured: copying so many takes a few times as long as parsing JSON."""
+
+ARROW_REPEATED_BYTES: Final = 64 * _MIB
+"""Bytes of dictionaries that are read again in any case. Not measured: hundredths of a second."""
+
 SUMMARY_JSON_COPIES: Final = 40
 """Memory that a state takes as JSON, in multiples of its bytes. Not measured: a bucket has about 11
 bytes in the state, and three Python floats and their text as JSON."""
@@ -97,6 +104,13 @@ MAX_QUERY_PAGES: Final = 50
 
 MAX_QUERY_ROWS: Final = 100_000
 """Rows of one query. Not measured: more than a panel of Grafana draws."""
+
+MAX_QUERY_LABELS: Final = 256
+"""Different labels of the runs of one query, each of which is a column of every row. Not measured:
+four times those of one run."""
+
+QUERY_LABEL_BYTES: Final = 256
+"""Memory of a label in one row of a query and its text. Not measured: a name of 64 characters."""
 
 QUERY_ROW_BYTES: Final = 2 * _KIB
 """Memory of one row of a query and its text. Not measured: 16 columns and the labels."""

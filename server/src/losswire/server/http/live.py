@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from losswire.server.http.answer import Answer, json_answer
 from losswire.server.http.call import Call
-from losswire.server.http.json_text import number
 from losswire.server.http.reading import read
 from losswire.server.http.route import JSON, Route, Schema, ref
 from losswire.server.metrics.histogram import Histogram
 from losswire.server.metrics.reading import Reading
 from losswire.server.metrics.recorder import Counts
+from losswire.wire import json_number
 
 _CONTRACT: Final = "/v1/"
 _LIVE: Final = "/v1/live"
@@ -98,7 +98,7 @@ def _series(transport: str, method: str, code: str, seconds: Histogram) -> dict[
 
 def _histogram(histogram: Histogram) -> dict[str, Any]:
     """Return a histogram: pairs of a bound, the last one infinite, and the count up to it."""
-    buckets = [[number(bound), count] for bound, count in histogram.cumulative()]
+    buckets = [[json_number(bound), count] for bound, count in histogram.cumulative()]
     return {"buckets": buckets, "count": buckets[-1][1], "sum": histogram.sum}
 
 

@@ -9,9 +9,8 @@ from typing import Any, Final
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from losswire.server.http.json_text import number
 from losswire.v1 import evaluation_pb2, loss_info_pb2, tensor_pb2
-from losswire.wire import decode_option, is_repeated
+from losswire.wire import decode_option, is_repeated, json_number
 
 _OPTION: Final = evaluation_pb2.OptionValue.DESCRIPTOR.full_name
 _LIST: Final = loss_info_pb2.DataTypeList.DESCRIPTOR
@@ -46,7 +45,7 @@ def to_json(message: Message) -> Any:  # noqa: ANN401 (whatever JSON can hold)
 def option_json(message: Message) -> Any:  # noqa: ANN401 (a scalar)
     """Return the value of an option."""
     value = decode_option(message)  # type: ignore[arg-type]  # by its name an OptionValue
-    return number(value) if isinstance(value, float) else value
+    return json_number(value) if isinstance(value, float) else value
 
 
 def _field(message: Message, field: Any) -> Any:  # noqa: ANN401 (a descriptor, and JSON)
@@ -66,7 +65,7 @@ def _value(value: Any, field: Any) -> Any:  # noqa: ANN401 (as above)
         return inner["data_types"] if value.DESCRIPTOR is _LIST else inner
     if field.enum_type is not None:
         return _names(field.enum_type).get(value, "")
-    return number(value) if field.type in _FLOATS else value
+    return json_number(value) if field.type in _FLOATS else value
 
 
 _known_names: dict[str, Mapping[int, str]] = {}

@@ -50,6 +50,7 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Wait no longer than the deadline for the rest of a header that has begun."""
         super().data_received(data)
+        self._keep_reading()
         self._bound_reads()
         if self.conn.their_state is not h11.IDLE:
             if self._header_timer is not None:
@@ -61,9 +62,7 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         """Wait for the next request, and no longer than others do for the caller to read."""
         super().on_response_complete()
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-        self._flush_timer = self.loop.call_later(limits.HTTP_SEND_SECONDS, self._cut_unread)
+        self._start_flush_timer()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be read with a problem, and close."""
@@ -86,14 +85,24 @@ class Connection(H11Protocol):
         for each in events:
             self.transport.write(self.conn.send(each) or b"")
         self.transport.close()
+        self._start_flush_timer()
 
     async def _run(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 (uvicorn's)
         """Run the application; cut the connection when its answer cannot be sent."""
+        # From here on each step of this answer has its own time.
+        self._stop_flush_timer()
         try:
             await self._application(scope, receive, send)
         except (CutError, asyncio.CancelledError):
             self.cycle.disconnected = True
             self.transport.abort()
+
+    def _keep_reading(self) -> None:
+        """Read on while little of the next request has come: a caller who leaves is seen so."""
+        if self.flow.read_paused and not self.cycle.more_body:
+            waiting, _ = self._parser.trailing_data
+            if len(waiting) <= limits.HTTP_HEADER_BYTES:
+                self.flow.resume_reading()
 
     def _bound_reads(self) -> None:
         """Take few bytes at a time while they may be fragments."""
@@ -104,6 +113,15 @@ class Connection(H11Protocol):
 
     def _start_header_timer(self) -> None:
         self._header_timer = self.loop.call_later(limits.HTTP_HEADER_SECONDS, self.transport.abort)
+
+    def _start_flush_timer(self) -> None:
+        self._stop_flush_timer()
+        self._flush_timer = self.loop.call_later(limits.HTTP_SEND_SECONDS, self._cut_unread)
+
+    def _stop_flush_timer(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
 
     def _cut_unread(self) -> None:
         """Cut a connection whose caller has not read the answer that was written to it."""
@@ -125,10 +143,22 @@ class _Parser(h11.Connection):
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._fragments_left = limits.HTTP_FREE_FRAGMENTS
+            if _size_of(event) > limits.HTTP_HEADER_BYTES:
+                # The parser bounds only a header that has not come as a whole.
+                raise h11.RemoteProtocolError("a long header")
             names = {name for name, _ in event.headers}
-            self.is_sized = b"content-length" in names and b"transfer-encoding" not in names
+            self.is_sized = b"content-length" in names
+            if b"transfer-encoding" in names and (self.is_sized or event.http_version < b"1.1"):
+                # A proxy in front might see another end of the body than this server does.
+                raise h11.RemoteProtocolError("two lengths of a body")
         elif isinstance(event, h11.Data):
             self._fragments_left += len(event.data) / limits.HTTP_FRAGMENT_BYTES - 1
             if self._fragments_left < 0:
                 raise h11.RemoteProtocolError("too many fragments")
         return event
+
+
+def _size_of(request: h11.Request) -> int:
+    """Return the bytes of a header, but for separators."""
+    fields = sum(len(name) + len(text) for name, text in request.headers)
+    return len(request.method) + len(request.target) + fields

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from losswire.server.http.call import Call, whole_number
 from losswire.server.http.route import JSON, Parameter, Route, ref
 from losswire.server.http.run_json import figures_row, time_of
 from losswire.server.http.runs import FILTERS, calls_of, list_request
+from losswire.server.http.threads import in_thread
 from losswire.summaries.figures.candidates import CandidateStatistics
 from losswire.summaries.figures.documents import differences
 from losswire.summaries.figures.statistics import QUANTILES
@@ -60,13 +62,24 @@ async def get_query(call: Call) -> Answer:
             names |= set(run.labels)
             labels = dict(run.labels)
             rows += [(each, labels) for each in await _rows_of(call, run, question, expand)]
-            held.raise_to(len(rows) * limits.QUERY_ROW_BYTES)
-            if len(rows) > limits.MAX_QUERY_ROWS:
-                message = f"there are more than {limits.MAX_QUERY_ROWS} rows; ask for fewer runs"
-                raise OverLimitError(message)
+            row_bytes = limits.QUERY_ROW_BYTES + len(names) * limits.QUERY_LABEL_BYTES
+            held.raise_to(len(rows) * row_bytes)
+            _check_counts(len(rows), len(names))
+    return await in_thread(partial(_answer, rows, sorted(names)))
+
+
+def _check_counts(rows: int, labels: int) -> None:
+    """Raise OverLimitError for more than anybody looks at."""
+    counts = (("rows", rows, limits.MAX_QUERY_ROWS), ("labels", labels, limits.MAX_QUERY_LABELS))
+    for what, count, most in counts:
+        if count > most:
+            message = f"there are more than {most} {what}; ask for fewer runs"
+            raise OverLimitError(message)
+
+
+def _answer(rows: Sequence[tuple[Row, Mapping[str, str]]], names: Sequence[str]) -> Answer:
     # Numbers that JSON lacks become null: a column of numbers has no texts.
-    order = sorted(names)
-    return json_answer([_with_labels(*each, order) for each in rows])
+    return json_answer([_with_labels(*each, names) for each in rows])
 
 
 async def _rows_of(

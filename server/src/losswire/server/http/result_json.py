@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from losswire.server.catalogue.value_rules import Array
-from losswire.server.http.json_text import number
 from losswire.server.http.message_json import to_json
 from losswire.server.pipeline.encode import Encoded
-from losswire.wire import decode_tensor
+from losswire.wire import decode_tensor, json_number
 
 WriteTensor = Callable[[str, Array], Any]
 """Returns the JSON of a tensor, which has a path such as `gradients.input`."""
@@ -20,9 +19,9 @@ def result_json(encoded: Encoded, write: WriteTensor) -> dict[str, Any]:
     return {
         "loss": write("loss", loss),
         "data_type": loss.dtype.name,
-        "sum": number(message.sum),
-        "mean_numerator": number(message.mean_numerator),
-        "mean_denominator": number(message.mean_denominator),
+        "sum": json_number(message.sum),
+        "mean_numerator": json_number(message.mean_numerator),
+        "mean_denominator": json_number(message.mean_denominator),
         "count": message.count,
         "gradients": {
             name: write(f"gradients.{name}", array)

@@ -2,11 +2,10 @@
 
 from typing import Any, Final
 
-from losswire.server.http.json_text import finite, number
 from losswire.server.http.message_json import option_json, short_names
 from losswire.summaries.statistics import Estimate
 from losswire.v1 import evaluation_pb2, run_service_pb2, summary_pb2, tensor_pb2
-from losswire.wire import dtype_name
+from losswire.wire import dtype_name, json_number, json_values
 
 _NAMES: Final = {
     "reduction": short_names(evaluation_pb2.Reduction.DESCRIPTOR),
@@ -37,7 +36,7 @@ def run_json(run: run_service_pb2.Run) -> dict[str, Any]:
         "saved": time_of(run, "saved"),
         "creator": run.creator,
         "loss": run.loss,
-        "figures": finite([figures_row(each) for each in run.figures]),
+        "figures": json_values([figures_row(each) for each in run.figures]),
     }
 
 
@@ -81,7 +80,7 @@ def header_json(header: summary_pb2.SummaryHeader) -> dict[str, Any]:
         if (value := getattr(header, name)) in names:
             found[name] = names[value]
     if header.HasField("relative_accuracy"):
-        found["relative_accuracy"] = number(header.relative_accuracy)
+        found["relative_accuracy"] = json_number(header.relative_accuracy)
     return found | {name: getattr(header, name) for name in _PLAIN if getattr(header, name)}
 
 

@@ -5,12 +5,11 @@ from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from losswire.server.http.json_text import NONFINITE
 from losswire.server.http.message_json import short_names
 from losswire.server.http.route import Schema, ref
 from losswire.server.http.tensors import ENCODINGS
 from losswire.v1 import evaluation_pb2, loss_info_pb2, loss_service_pb2, tensor_pb2
-from losswire.wire import MAX_RANK, is_repeated
+from losswire.wire import MAX_RANK, NONFINITE, is_repeated
 
 _NUMBER: Final = ref("Number")
 _SCALARS: Final[Mapping[int, Schema]] = {

@@ -14,7 +14,7 @@ from losswire.server.http.body import CallerGoneError
 from losswire.server.http.call import REQUEST, Call, as_object
 from losswire.server.http.columns import Part
 from losswire.server.http.form_columns import form_batch, needed_bytes
-from losswire.server.http.json_text import dump, number
+from losswire.server.http.json_text import dump
 from losswire.server.http.ndjson import Lines, line_batches
 from losswire.server.http.problems import problem_of
 from losswire.server.http.route import JSON, MULTIPART, Parameter, Route, ref
@@ -24,7 +24,7 @@ from losswire.server.http.threads import in_thread
 from losswire.server.summaries.accumulate import Response
 from losswire.summaries import MergeError, TooManyError, check_message, merge
 from losswire.v1 import loss_service_pb2, summary_pb2
-from losswire.wire import Violation
+from losswire.wire import Violation, json_number
 
 NDJSON: Final = "application/x-ndjson"
 
@@ -95,8 +95,8 @@ def _progress(answer: Response) -> dict[str, Any]:
     return {
         "rows": found.rows,
         "batches": found.batches,
-        "means": list(map(number, found.means)),
-        "standard_errors": list(map(number, found.standard_errors)),
+        "means": list(map(json_number, found.means)),
+        "standard_errors": list(map(json_number, found.standard_errors)),
     }
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from losswire.server.errors import InvalidEvaluationError
-from losswire.server.http.json_text import finite
 from losswire.summaries import bucket_bounds
 from losswire.summaries.figures import numbers, words
 from losswire.summaries.figures.candidates import CandidateStatistics
@@ -16,7 +15,7 @@ from losswire.summaries.figures.documents import candidate_dict, differences, fa
 from losswire.summaries.figures.slices import Lift
 from losswire.summaries.figures.statistics import warnings
 from losswire.v1 import summary_pb2
-from losswire.wire import Violation
+from losswire.wire import Violation, json_values
 
 
 def summary_json(message: summary_pb2.LossSummary) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def summary_json(message: summary_pb2.LossSummary) -> dict[str, Any]:
         # Sums that are infinite or NaN are the caller's, and so are the figures that follow.
         with np.errstate(all="ignore"):
             shown = _comparison(message) if message.candidates else _summary(message)
-        found: dict[str, Any] = finite(shown)
+        found: dict[str, Any] = json_values(shown)
     except (ArithmeticError, IndexError, ValueError) as error:
         text = f"no figures follow from it: {error}"
         raise InvalidEvaluationError([Violation("summary", text)]) from None

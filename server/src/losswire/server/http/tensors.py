@@ -10,16 +10,17 @@ from typing import Any, Final
 import numpy as np
 
 from losswire.server.catalogue.value_rules import Array
-from losswire.server.http.json_text import NONFINITE, number
 from losswire.v1 import tensor_pb2
 from losswire.wire import (
     BY_NAME,
     DATA_TYPES,
     ID_BYTES,
     MAX_RANK,
+    NONFINITE,
     TensorSpec,
     Violation,
     bytes_of,
+    json_values,
 )
 
 FindSpec = Callable[[bytes], TensorSpec | None]
@@ -242,12 +243,8 @@ def to_lists(array: Array) -> Any:  # noqa: ANN401 (a number, or nested lists)
     if BY_NAME[array.dtype.name].is_float:
         # Of half precision: exact, and numpy knows how to write it.
         wide = array.astype(np.float64)
-        return wide.tolist() if np.isfinite(wide).all() else _with_texts(wide.tolist())
+        return wide.tolist() if np.isfinite(wide).all() else json_values(wide.tolist())
     return array.tolist()
-
-
-def _with_texts(content: Any) -> Any:  # noqa: ANN401 (as above)
-    return [_with_texts(each) for each in content] if isinstance(content, list) else number(content)
 
 
 def to_base64(array: Array) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Only protobuf has native histograms: the distributions of saved runs are on that page alone.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -24,6 +25,9 @@ _TYPES: Final = {"counter": COUNTER, "gauge": GAUGE, "info": GAUGE, "histogram":
 _ENDS: Final = {"counter": "_total", "info": "_info"}
 """What the names of some families lack."""
 _PROTOBUF: Final = "application/vnd.google.protobuf"
+_VERSION: Final = re.compile(r";[ \t]*version[ \t]*=([^;,]*)", re.IGNORECASE)
+_VERSIONS: Final = ("0.0.1", "0.0.4", "1.0.0")
+"""The versions of the formats in text."""
 _MESSAGE: Final = "io.prometheus.client.MetricFamily"
 
 
@@ -51,8 +55,16 @@ def exposition(server: Iterable[Metric], runs: RunLosses, accept: str) -> tuple[
         return CONTENT_TYPE, page(messages)
     registry = CollectorRegistry()
     registry.register(families)
-    encode, content_type = choose_encoder(accept)
+    encode, content_type = choose_encoder(_without_versions(accept))
     return content_type, encode(registry)
+
+
+def _without_versions(accept: str) -> str:
+    """Return an Accept header without versions that nobody writes.
+
+    The library compares whatever text a version has, and repeats it in the answer.
+    """
+    return _VERSION.sub(lambda found: found[0] if found[1] in _VERSIONS else "", accept)
 
 
 def _prefers_protobuf(accept: str) -> bool:
