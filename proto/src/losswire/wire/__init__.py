@@ -16,6 +16,7 @@ from losswire.wire._fields import (
 )
 from losswire.wire._floats import exact_floats
 from losswire.wire._identity import ID_BYTES, begin_identity
+from losswire.wire._json import NONFINITE, json_number, json_values
 from losswire.wire._lease import LEASE_HEADER
 from losswire.wire._options import OptionScalar, decode_option, encode_option
 from losswire.wire._payloads import (
@@ -51,6 +52,7 @@ __all__ = [
     "LENGTH_DELIMITED",
     "MAX_AXIS",
     "MAX_RANK",
+    "NONFINITE",
     "ROWS",
     "SIZE_BYTES",
     "BoundedCache",
@@ -78,6 +80,8 @@ __all__ = [
     "fields",
     "find_payloads",
     "is_repeated",
+    "json_number",
+    "json_values",
     "new_bytes",
     "read_delimited",
     "read_elements",

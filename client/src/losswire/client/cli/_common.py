@@ -14,6 +14,7 @@ import grpc
 
 from losswire.client import Client, LosswireError, RetryPolicy
 from losswire.summaries.figures.increase import IncomparableError
+from losswire.wire import json_values
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 60.0
@@ -191,14 +192,4 @@ def _harmless(line: str) -> str:
 
 def to_json(value: object) -> str:
     """Write JSON; numbers that it lacks become "NaN", "Infinity" and "-Infinity"."""
-    return json.dumps(_finite(value), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return value
+    return json.dumps(json_values(value), allow_nan=False)

@@ -10,9 +10,9 @@ from losswire.summaries import statistics
 from losswire.summaries.figures.histogram import Histogram, histogram_of
 from losswire.summaries.figures.row_loss import RowLoss, row_loss
 from losswire.summaries.figures.slices import Table, Tables
-from losswire.summaries.figures.statistics import json_number
 from losswire.summaries.statistics import Estimate
 from losswire.v1 import summary_pb2
+from losswire.wire import json_number
 
 LEVEL = 0.05
 """The p value below which a difference is said to be there."""

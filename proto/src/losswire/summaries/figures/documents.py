@@ -9,9 +9,9 @@ from losswire.summaries.figures.candidates import CandidateStatistics
 from losswire.summaries.figures.difference import Difference, difference_dict, pair_of
 from losswire.summaries.figures.row_loss import RowLoss
 from losswire.summaries.figures.slices import Table
-from losswire.summaries.figures.statistics import figures, json_number
+from losswire.summaries.figures.statistics import figures
 from losswire.v1 import evaluation_pb2, summary_pb2
-from losswire.wire import decode_option, dtype_name
+from losswire.wire import decode_option, dtype_name, json_number
 
 _T = TypeVar("_T")
 

@@ -10,6 +10,7 @@ from losswire.summaries.figures import derived
 from losswire.summaries.figures.histogram import Histogram, histogram_of
 from losswire.summaries.statistics import Estimate
 from losswire.v1 import summary_pb2
+from losswire.wire import json_number, json_values
 
 
 class Statistics:
@@ -242,7 +243,7 @@ def figures(of: Statistics) -> dict[str, Any]:
     """Return all figures by name, as JSON has them."""
     low, high = of.interval()
     found: dict[str, Any] = {name: getattr(of, name) for name in _COUNTS}
-    found |= {name: json_number(getattr(of, name)) for name in _NUMBERS}
+    found |= {name: json_values(getattr(of, name)) for name in _NUMBERS}
     found["interval"] = [json_number(low), json_number(high)]
     found |= {"clustered": of.clustered, "small": of.small}
     found["quantiles"] = {
@@ -251,15 +252,6 @@ def figures(of: Statistics) -> dict[str, Any]:
     }
     found |= {name: json_number(value) for name, (value, _) in of.derived_figures.items()}
     return found
-
-
-def json_number(value: float | None) -> float | str | None:
-    """Return a number as JSON has it: NaN and infinities as the texts of protobuf's JSON."""
-    if value is None or math.isfinite(value):
-        return value
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
 
 
 def sentence(of: Statistics) -> str:
