@@ -225,6 +225,36 @@ def test_what_the_server_refuses_is_shown(tab: Tab) -> None:
     expect(tab.page.get_by_role("button", name="Start", exact=True)).to_be_visible()
 
 
+def test_labels_may_be_true_and_false(tab: Tab) -> None:
+    """They are 1 and 0 in every kind of text; the slices with a finding are shown first."""
+    p = torch.rand(120, generator=torch.Generator().manual_seed(3)).clamp(0.05, 0.95)
+    yes = p > 0.5
+    # The losses of "ios" are high, those by the label are all alike.
+    given = torch.tensor([i % 4 == 0 for i in range(120)]) ^ yes
+    devices = ["ios" if i % 4 == 0 else "web" for i in range(120)]
+    rows = zip(p.tolist(), given.tolist(), devices, strict=True)
+    lines = [json.dumps({"p": each, "clicked": label, "device": on}) for each, label, on in rows]
+    choose(tab.open("evaluate"), {"rows.ndjson": "\n".join(lines).encode()})
+    tab.page.get_by_role("button", name="Start", exact=True).click()
+    finish(tab.page)
+    expect(tab.page.locator("main")).to_contain_text("mean binary_cross_entropy of rows.ndjson")
+    expected = torch.nn.functional.binary_cross_entropy(p, given.float(), reduction="none")
+    assert shown_mean(tab.page) == pytest.approx(interval(expected), rel=2e-2)
+    slices = figure(tab.page, "Slices by lift")
+    expect(slices).to_contain_text("device = ios is clearly worse")
+    expect(slices.get_by_role("button", name="device")).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_text_among_numbers_is_told(tab: Tab) -> None:
+    """One cell that is no number makes its column a text, which nobody would notice otherwise."""
+    lines = ["a_0,a_1,a_2,label", *(f"{i},{i + 1},{i / 7},{i % 3}" for i in range(40))]
+    lines[12] = "11,oops,1,2"
+    choose(tab.open("evaluate"), {"rows.csv": "\n".join(lines).encode()})
+    expect(tab.page.locator("main .note.warning")).to_have_text(
+        'a_1 is read as text, because row 12 has "oops".'
+    )
+
+
 def test_weights_clusters_and_losses_that_are_nan(tab: Tab) -> None:
     """Weights of 0 leave rows out; one NaN makes the mean NaN, and the others' is told."""
     drawn = np.random.default_rng(1)

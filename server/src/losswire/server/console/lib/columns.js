@@ -10,6 +10,7 @@
  * @property {Float32Array | Float64Array | Int32Array} data
  * @property {string[]} [labels]
  * @property {{count: number, row: number}} [missing]
+ * @property {{text: string, row: number}} [stray] what makes a column of numbers one of texts
  * @property {string[]} [members] the columns that a group is made of
  */
 
@@ -102,6 +103,13 @@ export class NumberBuilder {
   }
 }
 
+/** Return the first text of a column that is numbers otherwise, most likely by mistake, and its row. */
+function strayOf(labels, data) {
+  const odd = labels.filter((each) => !EMPTY.has(each) && numberOf(each) === null);
+  if (!odd.length || odd.length > 3 || labels.length < 20) return undefined;
+  return { text: odd[0], row: data.indexOf(labels.indexOf(odd[0])) + 1 };
+}
+
 /** Collects a column of texts. */
 export class TextBuilder {
   constructor(name) {
@@ -131,8 +139,13 @@ export class TextBuilder {
   column() {
     const data = Int32Array.from(this.codes.taken());
     const labels = [...this.known.keys()];
+    const { name } = this;
+    const shape = [data.length];
+    // Classes that are written as true and false are 1 and 0.
+    if (labels.every((each) => /^(true|false)$/i.test(each)))
+      return { name, type: "int64", shape, data: data.map((code) => (/^t/i.test(labels[code]) ? 1 : 0)) };
     const missing = this.missing && { missing: this.missing };
-    return { name: this.name, type: "text", shape: [data.length], data, labels, ...missing };
+    return { name, type: "text", shape, data, labels, stray: strayOf(labels, data), ...missing };
   }
 }
 

@@ -1,5 +1,7 @@
 // Which column of a file is which input of a loss: guessed, checked, and made into a plan.
 
+import { plural } from "./words.js";
+
 /** @typedef {import("./worker.js").Plan} Plan */
 
 /**
@@ -60,7 +62,7 @@ export const fits = (info, input, column) =>
   );
 
 const NAMES = {
-  input: /logit|score|pred|output|input|prob|hat/i,
+  input: /logit|score|pred|output|input|prob|hat|^p$/i,
   target: /target|label|class|truth|true|actual|^y$|digit|gold/i,
 };
 const IDS = /^(id|idx|index|row|row_?id|uuid|key|name)$|_id$/i;
@@ -221,7 +223,7 @@ export function faults(form, info, data) {
       found[input] =
         `${name} cannot be ${input}: ${info.inputs.find((each) => each.name === input).description}`;
     else if (missing)
-      found[input] = `${name} has ${missing.count} empty cells, the first in row ${missing.row}.`;
+      found[input] = `${name} has ${plural(missing.count, "empty cell")}, the first in row ${missing.row}.`;
   };
   const [varying, ...others] = rowInputs(info);
   if (!form.candidates.length) check(varying.name, "", true);

@@ -69,9 +69,9 @@ function partsOf(length, pick) {
 
 /** Return what the page needs to know of a column. */
 function described(column) {
-  const { name, type, shape, missing, members } = column;
+  const { name, type, shape, missing, stray, members } = column;
   const width = shape.slice(1).reduce((one, other) => one * other, 1);
-  const found = { name, type, shape, width, missing, members, floats: naturalType(column) };
+  const found = { name, type, shape, width, missing, stray, members, floats: naturalType(column) };
   if (shape.length === 1 && (type === "int64" || type === "text")) {
     const seen = new Set();
     for (let row = 0; row < rows && seen.size <= MOST_CODES; row += 1) seen.add(column.data[row]);

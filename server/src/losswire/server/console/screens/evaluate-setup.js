@@ -56,6 +56,8 @@ export function Setup({ session, losses, onFiles, set, open: unfolded }) {
       <div class="row">${!shown && html`<button type="button" class="button small"
         onClick=${() => show(true)}>Change columns</button>`}<${FileButton} onFiles=${onFiles} text="Other files" />
         </div></header>
+    ${shown && columns.filter(({ name, stray }) => stray && name !== form.ids).map(({ name, stray }) => html`<p
+      class="note warning" key=${name}>${name} is read as text, because row ${stray.row} has "${stray.text}".</p>`)}
     ${
       !shown
         ? html`<p class="small quiet">${chosen.join(" · ")}</p>`
