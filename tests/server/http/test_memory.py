@@ -3,10 +3,13 @@
 import tracemalloc
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
+from losswire.server.http.npy import copied_bytes, read_npy
 from losswire.server.http.tensors import Reading, read_tensor
+from tests.support.http_door import npy
 
 _COUNT = 50_000
 
@@ -44,3 +47,20 @@ def test_reading_json_stays_within_what_was_reserved(text: bytes) -> None:
         tracemalloc.stop()
     assert peak <= reserved
     assert reserved <= 5 * peak
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("code", ["<f4", ">f4"])
+def test_reading_npy_stays_within_what_was_reserved(code: str, order: str) -> None:
+    """Elements in another order are copied, and so often as was said."""
+    array = np.ones((1000, 500), code)
+    data = memoryview(npy(np.asarray(array, order="F" if order == "F" else "C")))
+    reserved = copied_bytes(data)
+    tracemalloc.start()
+    try:
+        read_npy(data, "x")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= reserved + 100_000
+    assert (reserved > 0) == (code == ">f4" or order == "F")

@@ -82,7 +82,7 @@ class Body:
         async for part in self.parts():
             check_size(len(data) + len(part), limit)
             # Not the declared size at once: to declare much costs a caller nothing.
-            reservation.raise_to(len(data) + len(part))
+            reservation.raise_to(grown_bytes(len(data) + len(part)))
             data += part
         return data
 
@@ -103,6 +103,11 @@ class Body:
         await self._end.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def grown_bytes(size_bytes: int) -> int:
+    """Return the memory of so many bytes that came part by part: they leave gaps as they grow."""
+    return size_bytes + size_bytes // limits.HTTP_GROWTH_PART
 
 
 def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

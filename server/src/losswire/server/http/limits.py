@@ -54,6 +54,10 @@ which would otherwise send a request into a connection that is about to end."""
 HTTP_MAX_CONNECTIONS: Final = 1024
 """HTTP connections at a time. Not measured: bounds descriptors; gRPC has as many."""
 
+HTTP_GROWTH_PART: Final = 4
+"""The part of what has arrived that is reserved besides. Measured: 30 bodies of 4.6 MB at once took
+half more than their bytes, buffers of connections included."""
+
 HTTP_SEND_BYTES: Final = 256 * _KIB
 """Bytes of an answer that are written at a time. Not measured: a few times the socket's buffer."""
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.errors import InvalidEvaluationError, MalformedMessageError, OverLimitError
 from losswire.server.http import limits
+from losswire.server.http.body import grown_bytes
 from losswire.server.http.call import Call, as_object
 from losswire.server.http.columns import (
     Columns,
@@ -74,7 +75,7 @@ class Lines:
         if (end := part.rfind(b"\n")) >= 0:
             self._last_end = len(self._pending) + end
         self._pending += part
-        self._held.raise_to(len(self._pending))
+        self._held.raise_to(grown_bytes(len(self._pending)))
         if len(self._pending) > self._longest + limits.NDJSON_BLOCK_BYTES:
             message = f"a line is longer than {self._longest} bytes"
             raise OverLimitError(message)
