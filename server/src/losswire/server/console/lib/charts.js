@@ -1,6 +1,6 @@
 /** Drawings as SVG. Each has a title, a sentence, keys and a table twin. */
 import { cx, html, useRef, useState, useWidth } from "./dom.js";
-import { compact, count, fixed, percent, short, withInterval } from "./numbers.js";
+import { compact, count, decimalsOf, fixed, percent, short, withInterval } from "./numbers.js";
 
 const DASHES = ["none", "6 3", "2 3", "8 3 2 3", "10 4", "4 2", "1 2", "12 3 3 3"];
 const MARKERS = ["●", "■", "▲", "◆", "▼", "✚", "✖", "★"];
@@ -367,12 +367,14 @@ export function Forest({
   const x = linear(low - pad, high + pad, 0, 100);
   const at = (value, fallback) => `${x(Number.isFinite(value) ? value : fallback)}%`;
   const [first, last] = [low - pad, high + pad];
+  // As many digits as tell the ends apart.
+  const edge = (value) => (Math.abs(value) < 1e6 ? fixed(value, decimalsOf(last - first)) : short(value, 3));
   return html`<${Figure} title=${title} sentence=${sentence} actions=${actions}>
     <div class="plot table-wrap" role="region" aria-label=${title} tabindex=${onPick ? null : 0}>
       <table><thead><tr><th scope="col">${nameHead}</th><th scope="col"
       style=${{ width: "36%", minWidth: "120px" }}><span class="row apart nowrap" style=${{ flexWrap: "nowrap" }}>
-      <span>${short(first, 2)}</span>${referenceLabel && html`<span class="roomy">${referenceLabel}</span>`}
-      <span>${short(last, 2)}</span></span></th>
+      <span>${edge(first)}</span>${referenceLabel && html`<span class="roomy">${referenceLabel}</span>`}
+      <span>${edge(last)}</span></span></th>
       <th class="num" scope="col">mean [95 %]</th><th class="num"
         scope="col">n</th>${noteHead !== null && html`<th scope="col">${noteHead}</th>`}</tr></thead>
     <tbody>${rows.map(
@@ -391,7 +393,7 @@ export function Forest({
           ${Number.isFinite(each.low) && html`<line x1=${at(each.low)} x2=${at(each.low)} y1="4" y2="12" />`}${Number.isFinite(each.high) && html`<line x1=${at(each.high)} x2=${at(each.high)} y1="4" y2="12" />`}
           ${Number.isFinite(each.mean) && html`<circle cx=${at(each.mean)} cy="8" r="3.5" />`}</g></svg></td>
       <td class="num" title=${String(each.mean)}>${withInterval(each.mean, each.low, each.high)}</td><td class="num">${each.n === undefined ? "" : count(each.n)}</td>
-      ${noteHead !== null && html`<td class=${cx("small", each.tone)}>${each.note}</td>`}</tr>`,
+      ${noteHead !== null && html`<td class=${cx("small", each.tone, each.note?.length < 24 && "nowrap")}>${each.note}</td>`}</tr>`,
     )}</tbody></table></div>
   </${Figure}>`;
 }

@@ -399,7 +399,7 @@ function Result({ first, second, session, state, set }) {
       <${Slices} title="Difference by slice"
         sentence=${Object.keys(tables).length ? `Left of the line ${first.name} is better, right of it ${second.name}. Corrected for the number of slices (Holm).` : ""}
         tables=${tables} view=${view} look=${look} state=${state} set=${set} reference=${0}
-        referenceLabel="no difference" noteHead="verdict"
+        referenceLabel="equal" noteHead="verdict"
         telling=${Object.keys(tables).find((name) => tables[name].some((each) => each.winner && each.winner !== winner))} />
         ${left && both}</div>
       <div class="stack" style=${{ gap: "24px" }}>
