@@ -160,7 +160,7 @@ class UnknownPathError(LosswireServerError):
 
     def __init__(self, path: str) -> None:
         """Name the path."""
-        super().__init__(f"there is nothing at {path[:128]}; /openapi.json lists the paths")
+        super().__init__(f"there is nothing at {path[:128]}")
 
 
 class WrongMethodError(LosswireServerError):
@@ -168,7 +168,8 @@ class WrongMethodError(LosswireServerError):
 
     def __init__(self, method: str, allowed: Sequence[str]) -> None:
         """Store the methods that the path has."""
-        super().__init__(f"{method[:16]} is not a method of this path; {', '.join(allowed)} are")
+        has = ", ".join(allowed)
+        super().__init__(f"{method[:16]} is not a method of this path, which has {has}")
         self.allowed = tuple(allowed)
 
 

@@ -112,7 +112,8 @@ def row_dict(row: RowLoss) -> dict[str, Any]:
         "value": json_number(row.value),
         "values": [json_number(each) for each in row.values],
         "weight": json_number(row.weight),
-        "labels": dict(row.labels),
+        # A map of protobuf has no order of its own.
+        "labels": dict(sorted(row.labels.items())),
     }
 
 

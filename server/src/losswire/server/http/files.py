@@ -34,7 +34,7 @@ async def _send(call: Call) -> Answer:
     """Send a file, or a range of it."""
     path = _find(call)
     try:
-        size = (await in_thread(path.stat)).st_size
+        size = (await in_thread(path.stat, None)).st_size
     except OSError:
         raise UnknownPathError(_HIDDEN) from None
     asked = _range_of(call.headers.get("range", ""), size)
@@ -85,10 +85,12 @@ async def _read(path: Path, start: int, end: int) -> AsyncGenerator[bytes]:
     """Yield a range of a file part by part."""
     if start >= end:
         return
-    file = await in_thread(partial(_open, path))
+    file = await in_thread(partial(_open, path), None)
     with closing(file):
         while start < end:
-            part = await in_thread(partial(os.pread, file.fileno(), min(MIB, end - start), start))
+            part = await in_thread(
+                partial(os.pread, file.fileno(), min(MIB, end - start), start), None
+            )
             if not part:
                 return
             start += len(part)

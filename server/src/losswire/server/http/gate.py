@@ -11,7 +11,7 @@ from losswire.server.http.answer import Answer, json_answer
 from losswire.server.http.call import Call
 from losswire.server.http.route import JSON, Parameter, Route, ref
 from losswire.server.http.runs import calls_of
-from losswire.server.http.threads import in_thread
+from losswire.server.http.threads import FIGURES, in_thread
 from losswire.summaries.figures.gate import Decision, Limit, decide
 from losswire.summaries.figures.increase import (
     Evaluation,
@@ -39,7 +39,7 @@ async def get_gate(call: Call) -> Answer:
     columns = [text for name, text in call.query_items if name == "slice"]
     decide_ = partial(_decision, call.query, evaluations, limit, columns)
     try:
-        decision = await in_thread(decide_)
+        decision = await in_thread(decide_, FIGURES)
     except IncomparableError as error:
         raise InvalidRunError([Violation(error.field, str(error))]) from None
     return json_answer(json_values(_json(decision, call.query)))

@@ -20,7 +20,7 @@ from losswire.server.http.problems import problem_of
 from losswire.server.http.route import JSON, MULTIPART, Parameter, Route, ref
 from losswire.server.http.summary_json import summary_json
 from losswire.server.http.summary_request import SummaryRequest, read_request, read_state
-from losswire.server.http.threads import in_thread
+from losswire.server.http.threads import FIGURES, in_thread
 from losswire.server.summaries.accumulate import Response
 from losswire.summaries import MergeError, TooManyError, check_message, merge
 from losswire.v1 import loss_service_pb2, summary_pb2
@@ -103,7 +103,7 @@ def _progress(answer: Response) -> dict[str, Any]:
 async def _report(call: Call, serialized: bytes) -> dict[str, Any]:
     """Return a report as JSON, made off the event loop."""
     with call.hold_briefly(len(serialized) * limits.SUMMARY_JSON_COPIES):
-        return await in_thread(partial(_report_json, serialized))
+        return await in_thread(partial(_report_json, serialized), FIGURES)
 
 
 def _report_json(serialized: bytes) -> dict[str, Any]:
@@ -183,7 +183,7 @@ async def merge_states(call: Call) -> Answer:
         raise InvalidEvaluationError([Violation("states", "must be a list of states in base64")])
     size = sum(len(each) for each in states if isinstance(each, str))
     call.hold(size * limits.SUMMARY_JSON_COPIES)
-    return json_answer(await in_thread(partial(merged_json, states)))
+    return json_answer(await in_thread(partial(merged_json, states), FIGURES))
 
 
 def merged_json(states: list[object]) -> dict[str, Any]:

@@ -454,8 +454,9 @@ export function Sparkline({ values, low, high, label, width = 120, height = 24 }
       .filter(([value]) => Number.isFinite(value))
       .map(([value, index]) => `${x(index).toFixed(1)} ${y(value).toFixed(1)}`);
   const points = line(values);
+  const band = [...line(low ?? []), ...line(high ?? []).reverse()];
   return html`<svg width=${width} height=${height} role="img" aria-label=${label}><title>${label}</title>
-    ${low && high && html`<path d="M${[...line(low), ...line(high).reverse()].join("L")}Z" fill="var(--accent)"
+    ${band.length > 0 && html`<path d="M${band.join("L")}Z" fill="var(--accent)"
       fill-opacity="0.16" />`}
     ${points.length > 1 && html`<path d="M${points.join("L")}" fill="none" stroke="var(--accent)" stroke-width="1.5" />`}
     ${points.length > 0 && html`<circle cx=${points[points.length - 1].split(" ")[0]}

@@ -91,8 +91,8 @@ export function compact(value) {
 /** Write a share: 41 %. @param {number} value 0.41 @param {number} digits significant ones @returns {string} */
 export function percent(value, digits = 2) {
   // Nobody reads 6e-5 %.
-  if (value > 0 && value < 1e-4) return "< 0.01 %";
-  return special(value) ?? `${short(value * 100, Math.abs(value) >= 0.995 ? 3 : digits)} %`;
+  if (value > 0 && value < 1e-4) return "< 0.01\u00a0%";
+  return special(value) ?? `${short(value * 100, Math.abs(value) >= 0.995 ? 3 : digits)}\u00a0%`;
 }
 
 /** Write a number with its sign: +0.012. @param {number} value @param {(value: number) => string} write @returns {string} */
