@@ -106,8 +106,13 @@ class Body:
 
 
 def grown_bytes(size_bytes: int) -> int:
-    """Return the memory of so many bytes that came part by part: they leave gaps as they grow."""
-    return size_bytes + size_bytes // limits.HTTP_GROWTH_PART
+    """Return the memory of so many bytes that came part by part.
+
+    They leave gaps as they grow, and of a long body as much is on its way through the connection.
+    """
+    gaps = size_bytes // limits.HTTP_GROWTH_PART
+    on_the_way = min(size_bytes, 2 * limits.HTTP_RECEIVE_BYTES)
+    return size_bytes + gaps + on_the_way
 
 
 def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
