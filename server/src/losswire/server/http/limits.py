@@ -20,6 +20,14 @@ HTTP_LIST_COPIES: Final = 14
 """Memory that an answer with nested lists takes, in multiples of its tensors. Not measured: a
 number of 4 bytes is one of 32 in Python and about 20 as text; both are there at once."""
 
+HTTP_NUMBERS_AT_A_TIME: Final = 1 << 15
+"""Numbers of a list that become an array in one step. Measured: 2 ms."""
+
+HTTP_SWITCH_SECONDS: Final = 0.001
+"""Seconds after which a thread of Python gives way to the event loop. Measured: beside 16 callers
+with 1.2 million numbers each, a health check takes 3.6 ms (median) and 67 (p99); 24 and 130 with
+Python's own 0.005."""
+
 HTTP_BASE64_COPIES: Final = 4
 """The same in base64. Not measured: two texts of 4/3 each."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -44,7 +45,8 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen; from now on the event loop takes its turn among threads sooner."""
+        sys.setswitchinterval(min(sys.getswitchinterval(), limits.HTTP_SWITCH_SECONDS))
         self._serving = asyncio.create_task(self._server.serve([self._socket]))
         await self._server.listens.wait()
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from losswire.server.catalogue.value_rules import Array
+from losswire.server.http import limits
 from losswire.v1 import tensor_pb2
 from losswire.wire import (
     BY_NAME,
@@ -191,10 +192,22 @@ def read_lists(content: object, where: str, reading: Reading) -> Array | None:
         return None
     try:
         dtype = np.bool_ if kinds == {bool} else np.int64 if kinds == {int} else np.float64
-        return np.array(flat, dtype).reshape(shape)
+        return _filled(flat, dtype).reshape(shape)
     except OverflowError:
         reading.add(where, "has an integer beyond 64 bits")
         return None
+
+
+def _filled(numbers: Sequence[Any], dtype: type[np.generic]) -> Array:
+    """Return numbers as an array; OverflowError for an integer beyond 64 bits.
+
+    Part by part: numpy holds the interpreter's lock until it is done, and the event loop waits.
+    """
+    array = np.empty(len(numbers), dtype)
+    for begin in range(0, len(numbers), limits.HTTP_NUMBERS_AT_A_TIME):
+        end = begin + limits.HTTP_NUMBERS_AT_A_TIME
+        array[begin:end] = numbers[begin:end]
+    return array
 
 
 def _note_wrong(flat: Sequence[object], shape: Sequence[int], where: str, reading: Reading) -> None:
