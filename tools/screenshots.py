@@ -25,7 +25,7 @@ _COLOURS: Final = 128
 
 
 def main() -> int:
-    """Take the pictures; returns the exit status."""
+    """Run the tests that take pictures, and copy these; returns the exit status."""
     with tempfile.TemporaryDirectory(prefix="losswire-pictures-") as folder:
         ran = subprocess.run(
             [sys.executable, "-m", "pytest", "--quiet", "tests/console/test_pictures.py"],

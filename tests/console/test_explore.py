@@ -146,8 +146,8 @@ def cell(page: Page, name: str) -> Locator:
     return page.get_by_role("textbox", name=name, exact=True)
 
 
-def headline(page: Page, number_of: str) -> None:
-    """Wait until the loss is written so."""
+def expect_headline(page: Page, number_of: str) -> None:
+    """Check that the loss is written so, once it is."""
     expect(page.locator("main")).to_contain_text(
         re.compile(rf"loss\s*{re.escape(number_of)}(?![\d.])")
     )
@@ -165,9 +165,9 @@ def test_a_typed_number_is_evaluated(tab: Tab) -> None:
         cell(page, name).fill(str(index))
     half = len(names) // 2
     # Each target is its input plus half of the number of cells.
-    headline(page, str(half**2))
+    expect_headline(page, str(half**2))
     page.reload()
-    headline(page, str(half**2))
+    expect_headline(page, str(half**2))
 
 
 def test_what_is_wrong_marks_the_cell(tab: Tab) -> None:
@@ -192,9 +192,9 @@ def test_numbers_that_are_none_are_shown(tab: Tab) -> None:
     answer(page)
     first = page.get_by_role("group", name="input", exact=True).get_by_role("textbox").first
     first.fill("NaN")
-    headline(page, "NaN")
+    expect_headline(page, "NaN")
     first.fill("inf")
-    headline(page, "\u221e")
+    expect_headline(page, "\u221e")
 
 
 def test_a_file_is_an_input(tab: Tab, tmp_path: Path) -> None:
@@ -207,9 +207,9 @@ def test_a_file_is_an_input(tab: Tab, tmp_path: Path) -> None:
     group.get_by_label("File").set_input_files(tmp_path / "logits.npy")
     cell(page, "target [0]").fill("0")
     cell(page, "target [1]").fill("0")
-    headline(page, "1.4076")
+    expect_headline(page, "1.4076")
     drop(group, {"logits.csv": b"0,0,0\n0,0,0\n"})
-    headline(page, "1.0986")
+    expect_headline(page, "1.0986")
 
 
 def test_an_option_moves_the_loss(tab: Tab) -> None:
@@ -222,7 +222,7 @@ def test_an_option_moves_the_loss(tab: Tab) -> None:
     recorder, result = run_code(tab)
     assert recorder.asked is not None
     assert recorder.asked[2] == {"label_smoothing": 0.25}
-    headline(page, f"{float(result.loss):.5g}")
+    expect_headline(page, f"{float(result.loss):.5g}")
 
 
 def test_curl_gives_the_same(tab: Tab) -> None:

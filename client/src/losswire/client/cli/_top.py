@@ -165,7 +165,7 @@ Wait = Callable[[float], bool]
 
 @contextmanager
 def _screen() -> Iterator[Wait]:
-    """Take the terminal for a while."""
+    """Draw on the whole terminal until the context ends; yields what waits for a key."""
     sys.stdout.write(_ENTER)
     try:
         with _keys() as wait:

@@ -144,7 +144,7 @@ class _Stream:
         return head, message
 
     async def _has(self, size: int) -> bool:
-        """Read until so many bytes are pending; False when the body ends before."""
+        """Read until `size` bytes are pending; returns False when the body ends before."""
         if size > self._limit:
             message = f"a record batch is larger than {self._limit} bytes; write smaller ones"
             raise OverLimitError(message)

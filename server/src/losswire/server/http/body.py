@@ -106,9 +106,9 @@ class Body:
 
 
 def grown_bytes(size_bytes: int) -> int:
-    """Return the memory of so many bytes that came part by part.
+    """Return the memory that a body takes of which `size_bytes` have arrived.
 
-    They leave gaps as they grow, and of a long body as much is on its way through the connection.
+    Growing leaves gaps in the heap, and buffers of the connection hold up to twice a read of it.
     """
     gaps = size_bytes // limits.HTTP_GROWTH_PART
     on_the_way = min(size_bytes, 2 * limits.HTTP_RECEIVE_BYTES)

@@ -105,7 +105,7 @@ class Connection(H11Protocol):
                 self.flow.resume_reading()
 
     def _bound_reads(self) -> None:
-        """Take few bytes at a time while they may be fragments."""
+        """Limit the bytes of one read, to fewer while they may be fragments."""
         sized = self._parser.is_sized
         most = limits.HTTP_RECEIVE_BYTES if sized else limits.HTTP_CHUNKED_RECEIVE_BYTES
         # Of asyncio's transports of sockets; others read as much as they like.

@@ -57,7 +57,7 @@ class _Upload:
         yield tensor_service_pb2.PutTensorRequest(data=bytes(pending))
 
     def _read_header(self, data: bytearray) -> tensor_service_pb2.PutTensorRequest:
-        """Take the header off the data; MalformedTensorError when it is none."""
+        """Parse the header and remove it from the data; MalformedTensorError where that fails."""
         header = read_header(data, "body")
         if header.swapped or header.by_column:
             text = "must be little-endian and in C order to be kept"

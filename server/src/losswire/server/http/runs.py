@@ -30,7 +30,7 @@ _INT32: Final = (1 << 31) - 1
 
 
 def calls_of(call: Call) -> RunCalls:
-    """Return the calls on the runs of whoever calls."""
+    """Return the calls on the runs of the caller's tenant."""
     services = call.services
     return RunCalls(services.runs, services.evaluator.budget, TENANT)
 

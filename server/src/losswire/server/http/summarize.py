@@ -222,34 +222,30 @@ _QUERY: Final = (
         schema={"type": "string", "contentMediaType": JSON},
     ),
 )
-_PROBLEMS: Final = (400, 404, 412, 413, 429, 503, 504)
+_over_rows: Final = partial(
+    Route,
+    method="POST",
+    description=_DESCRIPTION,
+    tag="summaries",
+    parameters=_QUERY,
+    answers=_ANSWERS,
+    problems=(400, 404, 412, 413, 429, 503, 504),
+)
 
 ROUTES: Final = (
-    Route(
+    _over_rows(
         path="/v1/summarize",
-        method="POST",
         handler=summarize,
         name="summarize",
         summary="Summarize a loss over rows",
-        description=_DESCRIPTION,
-        tag="summaries",
-        parameters=_QUERY,
         accepts={each: ref("SummaryRequest") for each in _READERS},
-        answers=_ANSWERS,
-        problems=_PROBLEMS,
     ),
-    Route(
+    _over_rows(
         path="/v1/compare",
-        method="POST",
         handler=compare,
         name="compare",
         summary="Compare 2 to 8 candidates over the same rows",
-        description=_DESCRIPTION,
-        tag="summaries",
-        parameters=_QUERY,
         accepts={each: ref("CompareRequest") for each in _READERS},
-        answers=_ANSWERS,
-        problems=_PROBLEMS,
     ),
     Route(
         path="/v1/summaries/merge",

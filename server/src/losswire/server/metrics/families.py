@@ -4,7 +4,9 @@ Calls have the names and labels of gRFC A66. All labels come from closed sets: m
 contract, templates of paths, statuses, stages, reasons.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Final
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -18,11 +20,30 @@ from prometheus_client.registry import CollectorRegistry
 
 from losswire.server.metrics.histogram import Histogram
 from losswire.server.metrics.reading import Reading
-from losswire.server.metrics.recorder import Counts
+from losswire.server.metrics.recorder import Counts, Ended
 
 Series = Sequence[tuple[Sequence[str], Histogram]]
 
 _CALL_LABELS = ("grpc_method", "grpc_status")
+
+_CALL_HISTOGRAMS: Final[Sequence[tuple[str, str, Callable[[Ended], Histogram]]]] = (
+    (
+        "grpc_server_call_duration_seconds",
+        "Time from the arrival of a call to its end.",
+        attrgetter("seconds"),
+    ),
+    (
+        "grpc_server_call_rcvd_total_compressed_message_size_bytes",
+        "Bytes of all messages that a call received; nothing is compressed.",
+        attrgetter("received_bytes"),
+    ),
+    (
+        "grpc_server_call_sent_total_compressed_message_size_bytes",
+        "Bytes of all messages that a call sent; nothing is compressed.",
+        attrgetter("sent_bytes"),
+    ),
+)
+"""Name, description and counts of each histogram of calls."""
 
 
 # In a registry of its own: the default one would have further collectors.
@@ -46,24 +67,8 @@ def _calls(counts: Counts) -> Iterator[Metric]:
         counts.started,
     )
     ended = counts.ended.items()
-    yield _histogram(
-        "grpc_server_call_duration_seconds",
-        "Time from the arrival of a call to its end.",
-        _CALL_LABELS,
-        [(labels, each.seconds) for labels, each in ended],
-    )
-    yield _histogram(
-        "grpc_server_call_rcvd_total_compressed_message_size_bytes",
-        "Bytes of all messages that a call received; nothing is compressed.",
-        _CALL_LABELS,
-        [(labels, each.received_bytes) for labels, each in ended],
-    )
-    yield _histogram(
-        "grpc_server_call_sent_total_compressed_message_size_bytes",
-        "Bytes of all messages that a call sent; nothing is compressed.",
-        _CALL_LABELS,
-        [(labels, each.sent_bytes) for labels, each in ended],
-    )
+    for name, text, of in _CALL_HISTOGRAMS:
+        yield _histogram(name, text, _CALL_LABELS, [(labels, of(each)) for labels, each in ended])
     yield CounterMetricFamily(
         "losswire_lease_calls_total",
         "Calls over the connections of leases, on this machine.",

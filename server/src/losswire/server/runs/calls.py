@@ -30,7 +30,7 @@ class RunCalls:
     async def save(
         self, size_bytes: int, read: Callable[[], run_service_pb2.SaveRunRequest]
     ) -> run_service_pb2.SaveRunResponse:
-        """Keep a run of so many bytes, which `read` returns in a store thread."""
+        """Store a run of `size_bytes`, which `read` returns in a thread of the store."""
         task = partial(_save, read, self._tenant)
         return await self._with_memory(size_bytes * thresholds.SAVED_RUN_COPIES, task)
 
