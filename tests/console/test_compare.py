@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from losswire.client import Client
-from tests.support.browser import Tab, cells, needs_browser, number
+from tests.support.browser import Tab, cells, needs_browser, number, serving, tab_of
 from tests.support.digits import digits
 
 pytestmark = needs_browser()
@@ -150,3 +150,10 @@ def test_different_losses_are_not_compared(tab: Tab) -> None:
         ]
     page = tab.open("compare", a=runs[0], b=runs[1])
     expect(page.locator("main .note.warning")).to_contain_text("their difference means nothing")
+
+
+def test_a_server_without_a_store_compares_files(browser: Browser) -> None:
+    """It is asked for no runs, which would be an error in the page."""
+    with serving() as server, tab_of(browser, server) as tab:
+        page = tab.open("compare", data="digits")
+        expect(page.locator("main .big").first).to_contain_text("large is better than small")

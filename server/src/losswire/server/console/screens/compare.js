@@ -2,7 +2,7 @@
  * Compare: two candidates of one file, or two runs. The verdict first, then where, by how much, and in which
  * rows.
  */
-import { get, number, useLosses } from "../lib/api.js";
+import { get, number, server, useLosses } from "../lib/api.js";
 import { Forest, Sparkline, StackedBar } from "../lib/charts.js";
 import {
   announce,
@@ -72,12 +72,13 @@ function sidesOf(session, runs) {
   return [...own, ...kept];
 }
 
-/** Return the last runs, and those that the address names, however old. */
+/** Return the last runs, and those that the address names, however old; none of a server that keeps none. */
 async function loadRuns(keys, signal) {
-  const { runs } = await get("/v1/runs", { query: { page_size: 100 }, signal });
   const named = keys
     .filter((key) => key && !key.startsWith("page:"))
     .map((key) => decodeURIComponent(key.split(":")[0]));
+  if (!named.length && !(await server()).runs) return [];
+  const { runs } = await get("/v1/runs", { query: { page_size: 100 }, signal });
   const missing = [...new Set(named)].filter((id) => !runs.some((each) => each.run_id === id));
   return [
     ...runs,
