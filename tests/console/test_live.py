@@ -1,12 +1,13 @@
 """Live: the figures are the differences of /metrics, the refusals are those that were made."""
 
 import re
-import time
 from collections.abc import Iterator
+from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Response, expect
 
 from losswire.client import Client, InvalidArgumentError
 from tests.support.browser import Serving, Tab, cells, needs_browser, serving, tab_of
@@ -41,18 +42,30 @@ def twin(page: Page, title: str) -> list[list[str]]:
     return cells(folded.locator("table"))
 
 
-def in_all(rows: list[list[str]], column: int) -> float:
-    """Return how many there were in all the time that the page has seen."""
-    rates = [row[column].removesuffix("/s") for row in rows]
-    last, first = (time.strptime(row[0], "%H:%M:%S") for row in (rows[0], rows[-1]))
-    seen = (time.mktime(last) - time.mktime(first)) % 86400
-    return seen / (len(rows) - 1) * sum(float(each) for each in rates if each != "\u2013")
+def moments(answers: list[Response]) -> list[float]:
+    """Return the times that the snapshots of a page bear, in seconds, the newest last."""
+    return [datetime.fromisoformat(each.json()["time"]).timestamp() for each in answers]
+
+
+def in_all(rows: list[list[str]], column: int, times: list[float]) -> float:
+    """Return how many there were in all, from the rates and the times of the snapshots."""
+    rates = [row[column].removesuffix("/s") for row in reversed(rows)]
+    assert rates[0] == "\u2013", "the first snapshot has nothing before it"
+    return sum(
+        float(rate) * (after - before)
+        for rate, (before, after) in zip(rates[1:], pairwise(times), strict=False)
+    )
+
+
+def is_snapshot(answer: Response) -> bool:
+    """Return whether an answer has the figures of the screen."""
+    return answer.url.endswith("/v1/live")
 
 
 def snapshots(page: Page, more: int) -> None:
     """Wait until the page has asked some more times."""
     for _ in range(more):
-        with page.expect_response(lambda answer: answer.url.endswith("/v1/live")):
+        with page.expect_response(is_snapshot):
             pass
 
 
@@ -73,6 +86,8 @@ def mean_of(name: str, before: Samples, after: Samples, **labels: str) -> float:
 
 def test_the_figures_are_those_of_the_metrics(live: Tab) -> None:
     """Calls by code, refusals by reason, times by stage, bytes by reservation."""
+    answers: list[Response] = []
+    live.page.on("response", lambda each: answers.append(each) if is_snapshot(each) else None)
     page = live.open("live")
     snapshots(page, 2)
     server = live.server
@@ -88,14 +103,15 @@ def test_the_figures_are_those_of_the_metrics(live: Tab) -> None:
         after = server.samples()
         calls, refused = twin(page, "Calls a second"), twin(page, "Refused a second")
         stages, reserved = twin(page, "Stages"), twin(page, "Bytes admitted")
+        times = moments(answers)
         del held
     name = "grpc_server_call_duration_seconds_count"
     for column, code in ((1, "OK"), (2, "INVALID_ARGUMENT")):
         counted = after.of(name, grpc_status=code) - before.of(name, grpc_status=code)
         assert counted >= (CALLS if code == "OK" else REFUSED)
-        # A rate is over the time between two answers, which is not quite a second.
-        assert in_all(calls, column) == pytest.approx(counted, rel=0.3)
-    assert in_all(refused, 1) == pytest.approx(REFUSED, rel=0.3)
+        # The page writes three digits.
+        assert in_all(calls, column, times) == pytest.approx(counted, rel=0.01)
+    assert in_all(refused, 1, times) == pytest.approx(REFUSED, rel=0.01)
     name = "losswire_refusals_total"
     assert after.of(name) - before.of(name) == REFUSED
     expected = mean_of("losswire_stage_duration_seconds", before, after, stage="decode")
