@@ -61,6 +61,11 @@ test: test-wheels ## run all tests, after those of the built wheels
 test-quick: $(INSTALLED) ## run one case of each fast test, in less than a minute
 	$(PYTEST) --quick
 
+# One at a time, for its figures are of the whole machine.
+.PHONY: soak
+soak: $(INSTALLED) ## run the tests under attack and load with full numbers, and show their figures (an hour)
+	$(BIN)/python -m pytest --quiet --soak --timeout=3600 tests/robustness $(ARGS)
+
 .PHONY: test-wheels
 test-wheels: $(INSTALLED) ## run the tests of what packaging can break
 	$(BIN)/python tools/test_wheels.py

@@ -1,7 +1,8 @@
 """Fixtures and settings that all tests share.
 
 LOSSWIRE_THOROUGH=1 lets hypothesis try more examples, and the tables of losses every cell.
-`--quick` runs one case of each test, without those that slow.txt names.
+`--quick` runs one case of each test, without those that slow.txt names. `--soak` runs the tests
+under attack and load with their full numbers, and prints what they measured.
 """
 
 import os
@@ -16,13 +17,15 @@ import pytest
 
 from tests.support.cells import EXECUTED
 from tests.support.process import running_server
+from tests.support.soak import BOOK
 
 THOROUGH = os.environ.get("LOSSWIRE_THOROUGH", "0") not in ("", "0")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--quick`."""
+    """Add `--quick` and `--soak`."""
     parser.addoption("--quick", action="store_true", help="run one case of each fast test")
+    parser.addoption("--soak", action="store_true", help="run with full numbers, show the figures")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -59,8 +62,9 @@ def slow_names() -> frozenset[str]:
     return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
-def pytest_configure() -> None:
-    """Choose how hypothesis runs, and let children be interrupted."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the tier and how hypothesis runs, and let children be interrupted."""
+    BOOK.soak = bool(config.getoption("--soak"))
     # The same examples in every run, and no limit on the time of one: machines differ.
     hypothesis.settings.register_profile(
         "losswire",
@@ -93,23 +97,37 @@ def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("losswire.server.compute.native.binding.AVAILABLE", False)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """With `--soak`, fail a test whose figures are not as required."""
+    before = len(BOOK.figures)
+    yield
+    if BOOK.soak and (missed := BOOK.missed(before)):
+        pytest.fail("\n".join(["not as required:", *missed]), pytrace=False)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Send the number of cells to the main process, where tests run in several."""
+    """Send cells and figures to the main process, where tests run in several."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["cells"] = session.config.stash.get(EXECUTED, {})
+        session.config.workeroutput["figures"] = BOOK.rows()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 (pytest-xdist has no types)
-    """Add the number of cells that another process reported."""
-    reported = getattr(node, "workeroutput", {}).get("cells", {})
-    node.config.stash.setdefault(EXECUTED, {}).update(reported)
+    """Add the cells and figures that another process reported."""
+    reported = getattr(node, "workeroutput", {})
+    node.config.stash.setdefault(EXECUTED, {}).update(reported.get("cells", {}))
+    BOOK.take(reported.get("figures", []))
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print how many cells of the table were executed."""
+    """Print the figures of `--soak`, and how many cells of the table were executed."""
+    if BOOK.soak and BOOK.figures:
+        terminalreporter.section("figures")
+        terminalreporter.write("\n".join([*BOOK.table(), ""]))
     cells = config.stash.get(EXECUTED, {})
     if not cells:
         return
