@@ -25,6 +25,8 @@ class Doors:
     grpc: str
     http: str
     metrics: str
+    pid: int = 0
+    """The process."""
 
     def page(self, accept: str = "") -> tuple[str, bytes]:
         """Return the content type and the bytes of /metrics."""
@@ -85,22 +87,28 @@ class Samples:
 
 
 @contextmanager
-def open_doors(*arguments: str) -> Iterator[Doors]:
-    """Start a server with all its addresses; SIGTERM ends it with status 0."""
+def open_doors(*arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Doors]:
+    """Start a server with all its addresses; SIGTERM ends it with status 0.
+
+    `arguments` are further ones of `serve`, `environment` further variables.
+    """
     command = [sys.executable, "-m", "losswire.server", "serve", "--device", "cpu"]
     command += ["--threads", "1", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
     command += ["--metrics", "127.0.0.1:0"]
     if "--store" not in arguments:
         command += ["--store", "none"]
     with subprocess.Popen(
-        [*command, *arguments], env=dict(os.environ), stdout=subprocess.PIPE, text=True
+        [*command, *arguments],
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None
             lines = [process.stdout.readline().strip() for _ in range(3)]
             starts = ("listening on ", "http on ", "metrics on ")
             assert all(map(str.startswith, lines, starts)), f"the server wrote {lines}"
-            yield Doors(*map(str.removeprefix, lines, starts))
+            yield Doors(*map(str.removeprefix, lines, starts), pid=process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             status = process.wait(timeout=60)
