@@ -118,7 +118,7 @@ def _guard_response(
         try:
             return await method(reader(request), context)
         except Exception as error:  # noqa: BLE001 (the table decides)
-            await _abort(context, error, current_request_id())
+            await abort(context, error, current_request_id())
 
     return behavior
 
@@ -135,7 +135,7 @@ def _guard_response_stream(
                 async for response in responses:
                     yield response
         except Exception as error:  # noqa: BLE001 (the table decides)
-            await _abort(context, error, request_id)
+            await abort(context, error, request_id)
 
     return behavior
 
@@ -147,7 +147,7 @@ async def _read_each(
         yield reader(data)
 
 
-async def _abort(context: Context, error: Exception, request_id: str) -> None:
+async def abort(context: Context, error: Exception, request_id: str) -> None:
     """End the call with the error's status."""
     status = call_status(error, request_id)
     forget_frames(error)
