@@ -20,13 +20,12 @@ _SECONDS = 60
 
 @dataclass(frozen=True)
 class Doors:
-    """The addresses of a server, HOST:PORT each."""
+    """The addresses of a server, HOST:PORT each, and its process."""
 
     grpc: str
     http: str
     metrics: str
-    pid: int = 0
-    """The process."""
+    pid: int
 
     def page(self, accept: str = "") -> tuple[str, bytes]:
         """Return the content type and the bytes of /metrics."""
@@ -108,7 +107,8 @@ def open_doors(*arguments: str, environment: Mapping[str, str] | None = None) ->
             lines = [process.stdout.readline().strip() for _ in range(3)]
             starts = ("listening on ", "http on ", "metrics on ")
             assert all(map(str.startswith, lines, starts)), f"the server wrote {lines}"
-            yield Doors(*map(str.removeprefix, lines, starts), pid=process.pid)
+            grpc, http, metrics = map(str.removeprefix, lines, starts)
+            yield Doors(grpc, http, metrics, process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             status = process.wait(timeout=60)
