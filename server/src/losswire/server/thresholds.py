@@ -23,17 +23,28 @@ three calls with chunks of the recommended size fit at least (0010)."""
 
 # rpc
 
-COUNT_FIELDS_FROM_BYTES: Final = 64 * _KIB
-"""Bytes of a request from which its fields are counted before it is parsed. Not measured: protobuf
-takes about 100 bytes for a field of two, so that smaller requests grow to 4 MiB at most (0009)."""
+MEASURED_FROM_BYTES: Final = 4 * _KIB
+"""Bytes of a message from which the size that it will have is estimated before it is parsed, which
+takes 1.5 us. A smaller one grows to 256 KiB at most (0009)."""
 
-MAX_FIELDS: Final = 64 * _KIB
-"""Fields of one request, submessages included. Not measured: the largest EvaluateMany has about
-half as many (0009)."""
+PARSED_AT_ONCE_BYTES: Final = _MIB
+"""Memory of parsed fields up to which the event loop parses a message, and of one piece of a larger
+one: protobuf needs up to a nanosecond for each byte, during which nothing else runs (0009)."""
 
-MAX_SUMMARY_FIELDS: Final = 256 * _KIB
-"""Fields of the header of a SummarizeLosses, which holds the summary to continue. Not measured: one
-of 8 MiB has fewer. They are counted off the event loop."""
+MAX_PARSED_BYTES: Final = 256 * _KIB
+"""Memory that the fields of one evaluation take once they are parsed, beside the bytes of the
+message: one with as many inputs, options and gradients as are accepted takes 80 KiB (0009)."""
+
+MAX_MANY_PARSED_BYTES: Final = 32 * _MIB
+"""Memory that the fields of an EvaluateMany take: 4,096 evaluations of a usual loss take 6 MiB."""
+
+MAX_SUMMARY_PARSED_BYTES: Final = 64 * _MIB
+"""Memory that the fields of a part of a SummarizeLosses or of a run take. Not measured: 8 MiB of a
+summary to continue take about a half, as many texts of ten bytes 25 MiB."""
+
+MAX_DETACHED_FIELDS: Final = 2048
+"""Fields around tensors up to which their elements are cut out of a message, by a step of Python of
+about half a microsecond for each: a usual evaluation has ten."""
 
 MAX_PREPARED_IN_A_ROW: Final = 32
 """Prepared evaluations that are computed before the event loop serves other calls. An evaluation
@@ -56,6 +67,18 @@ MAX_TOKEN_PEERS: Final = 64
 
 ACCEPT_RETRY_SECONDS: Final = 0.1
 """Seconds before the next try to accept a connection. Not measured: descriptors get free."""
+
+REFUSING_SECONDS: Final = 0.5
+"""Seconds for which a server that drains refuses calls before it stops. Not measured: callers that
+were refused go elsewhere, and those that come back at once would come for ever."""
+
+QUIET_SECONDS: Final = 0.02
+"""Seconds without a call that a draining server refuses, after which it stops. Not measured: calls
+on their way through the kernel and gRPC's core arrive within milliseconds."""
+
+UNTAKEN_SECONDS: Final = 0.5
+"""Seconds for which a draining server waits for a call although it answers none. gRPC 1.85 loses a
+call that arrives just as the server stops: 3 of 57 drains took the whole time for one."""
 
 # prepared
 
@@ -102,6 +125,16 @@ about as long as checking did, and less than handing them to the worker's thread
 MAX_DRAWN_JOBS: Final = 256
 """Waiting jobs that the worker looks at together. Not measured: bounds the time until the first
 is answered."""
+
+CANARY_SECONDS: Final = 15.0
+"""Seconds between two canary evaluations: longer than IDLE_SECONDS, after which an idle server
+returns memory, which a canary would prevent."""
+
+FAILED_CANARY_SECONDS: Final = 1.0
+"""Seconds between two after one that failed. Not measured: a device that was full may be free."""
+
+MAX_FAILED_CANARIES: Final = 3
+"""Failed canary evaluations in a row after which the process is given up. Not measured."""
 
 IDLE_SECONDS: Final = 10.0
 """Seconds without a job after which freed memory returns to the system. Not measured: an idle
@@ -164,6 +197,29 @@ summary. Not measured: an upper bound of what is allocated at a time."""
 BUDGET_RETRY_MS: Final = 50
 """Milliseconds before a retry when the budget is in use. Not measured: about as long as the
 evaluations that fill it take."""
+
+ADMISSION_WAIT_SECONDS: Final = 2.0
+"""Seconds that a call waits for memory, and at most half of the time that is left to it. Not
+measured: a caller with time left gains more by trying elsewhere."""
+
+PASS_SECONDS: Final = 0.1
+"""Seconds that one waits for memory before smaller ones no longer pass it. Not measured: what they
+take is free again sooner."""
+
+TINY_BYTES: Final = 256 * _KIB
+"""Bytes that may always pass. Not measured: far fewer than what a large evaluation waits for."""
+
+MAX_WAITING: Final = 1024
+"""Reservations that wait for memory. Not measured: with evaluations of a millisecond, the last one
+is reached before it gives up."""
+
+SHED_SHARE: Final = 4
+"""A younger call that waits is shed in place of an older one if it holds one part in so many of the
+bytes that the older one waits for. Not measured."""
+
+RECEIVE_SHARE: Final = 2
+"""Messages that come take at most one part in so many of the budget. Not measured: an evaluation
+takes about as much beside its message."""
 
 RESIDENT_RETRY_MS: Final = 200
 """Milliseconds before a retry when the quota is taken by tensors in use. Not measured: a few
@@ -251,10 +307,6 @@ accepts by default."""
 STORE_COMPRESSION: Final = 1
 """The level of zlib for the summary of a run: 2,000 slices, 2.1 MB, become 0.50 MB in 12 ms, and
 0.44 MB in 28 ms at level 6."""
-
-MAX_RUN_FIELDS: Final = 1 << 19
-"""Submessages of a run at any depth: 262,144 open clusters, and as many other parts. Each takes
-about a hundred bytes, so that the smallest ones grow to 50 MiB at most."""
 
 SAVED_RUN_COPIES: Final = 8
 """Memory that saving a run takes, in multiples of its bytes. Not measured: the message, parsed and
