@@ -6,40 +6,42 @@ import pytest
 
 from tests.support.doors import open_doors
 from tests.support.soak import record, tier
-from tests.support.steadiness import Reading, check_steady, slope
+from tests.support.steadiness import Reading, check_steady, growth, slope
 from tests.support.traffic import Traffic, traffic
 from tests.support.vitals import Vitals, vitals
 
 _MIB = 1 << 20
 
 
-def _readings(callers: Traffic, pid: int, rounds: int, calls: int) -> list[Reading]:
-    """Make so many rounds of calls; returns what a process held after each."""
-    found = []
-    for number in range(1, rounds + 1):
-        done = callers.run(calls)
-        assert (done.failed, done.wrong) == (0, 0), done.errors
-        found.append(Reading(number * calls, vitals(pid)))
-    return found
+def _run(callers: Traffic, calls: int, threads: int) -> None:
+    """Make one round of calls, all of which must be right."""
+    done = callers.run(calls, threads)
+    assert (done.failed, done.wrong) == (0, 0), done.errors
 
 
-def _behind_warm_up(readings: Sequence[Reading]) -> Sequence[Reading]:
-    """Leave out the first quarter, in which caches fill."""
-    return readings[len(readings) // 4 :]
+def test_many_calls_leave_nothing() -> None:
+    """Small, large, streamed, refused and plain calls: memory, descriptors and threads stay.
 
-
-def test_many_calls_leave_nothing_in_the_server() -> None:
-    """Small, large, streamed, refused and plain calls: memory, descriptors and threads stay."""
-    rounds, calls = tier(short=8, soak=60), tier(short=600, soak=10_000)
+    In the server, and in the process of its callers as well.
+    """
+    rounds, calls = tier(short=9, soak=60), tier(short=500, soak=10_000)
+    readings: dict[str, list[Reading]] = {"server": [], "callers": []}
     with open_doors() as doors, traffic(doors.grpc) as callers:
-        readings = _behind_warm_up(_readings(callers, doors.pid, rounds, calls))
-    grown = slope(readings)
-    record("memory's slope in 600,000 mixed calls", grown, unit="MiB/100k calls", required="<= 1")
-    for name in ("descriptors", "threads"):
-        numbers = [getattr(each.vitals, name) for each in readings]
-        record(f"growth of {name}", numbers[-1] - numbers[0], required="<= 0")
-    # Few calls cannot tell a slope from the noise of a few pages.
-    check_steady(readings, tier(short=500.0, soak=1.0))
+        # Fills the pools of threads, and then what is kept of forms that are known.
+        _run(callers, tier(short=300, soak=4_000), 16)
+        for number in range(rounds + rounds // 3):
+            _run(callers, calls, 3)
+            for who, pid in (("server", doors.pid), ("callers", callers.pid)):
+                readings[who].append(Reading(number * calls, vitals(pid)))
+    for who, every in readings.items():
+        steady = every[rounds // 3 :]
+        grown = slope(steady)
+        record(f"memory's slope, {who}", grown, unit="MiB/100k calls", required="<= 1")
+        for name in ("descriptors", "threads"):
+            record(f"growth of {name}, {who}", growth(steady, name), required="<= 0")
+        # Few calls cannot tell a slope from the noise of a few pages.
+        check_steady(steady, tier(short=500.0, soak=1.0))
+    record("mixed calls behind the warm-up", rounds * calls)
 
 
 def _held(calls: int, mib: float, descriptors: int = 9) -> Reading:

@@ -28,8 +28,6 @@ from losswire.v1 import evaluation_pb2, loss_service_pb2, loss_service_pb2_grpc
 from losswire.wire import decode_tensor, encode_tensor
 
 _ROOT = Path(__file__).parents[2]
-_THREADS: Final = 3
-
 _SHARES: Final = {"many": 2, "plain": 7, "stream": 2, "medium": 2, "invalid": 2, "small": 84}
 """Of a hundred calls; beside them one in 2,000 is large. `plain` is without the SDK."""
 
@@ -53,11 +51,11 @@ class Traffic:
         self._process = process
         self.pid = process.pid
 
-    def run(self, calls: int) -> Round:
+    def run(self, calls: int, threads: int = 3) -> Round:
         """Make so many calls and return what happened, when all have ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{calls}\n")
+        self._process.stdin.write(f"{calls} {threads}\n")
         self._process.stdin.flush()
         return Round(**json.loads(self._process.stdout.readline()))
 
@@ -168,7 +166,7 @@ class _Callers:
             return True
         return False
 
-    def round(self, calls: int) -> Round:
+    def round(self, calls: int, threads: int) -> Round:
         """Make so many calls on several threads."""
         numbers, lock = count(), threading.Lock()
         wrong, errors = 0, dict[str, int]()
@@ -186,10 +184,10 @@ class _Callers:
                     with lock:
                         wrong += not right
 
-        threads = [threading.Thread(target=work) for _ in range(_THREADS)]
-        for each in threads:
+        workers = [threading.Thread(target=work) for _ in range(threads)]
+        for each in workers:
             each.start()
-        for each in threads:
+        for each in workers:
             each.join()
         return Round(calls, sum(errors.values()), wrong, errors)
 
@@ -197,7 +195,8 @@ class _Callers:
 def _main(address: str, loss: str) -> None:
     callers = _Callers(address, loss)
     for line in sys.stdin:
-        print(json.dumps(vars(callers.round(int(line)))), flush=True)  # noqa: T201 - for the test
+        done = callers.round(*map(int, line.split()))
+        print(json.dumps(vars(done)), flush=True)  # noqa: T201 - the test reads it
 
 
 if __name__ == "__main__":
