@@ -4,4 +4,5 @@
 #include "elements.cc"
 #include "elements_message.cc"
 #include "summary_rows.cc"
+#include "fields.cc"
 #include "layout.cc"

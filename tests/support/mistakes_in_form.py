@@ -39,7 +39,7 @@ _TYPE = 'inputs["input"].data_type'
 
 TENSORS = (
     mistake("9 axes", _alone(_raw((1,) * 9, bytes(4))), (_SHAPE, "has 9 axes; at most 8")),
-    mistake("a bomb of axes", _alone(_raw((1,) * 100_000)), (_SHAPE, "has 100000 axes")),
+    mistake("a bomb of axes", _alone(_raw((1,) * 10_000)), (_SHAPE, "has 10000 axes")),
     mistake("-1 rows", _alone(_raw((-1, 4))), (_SHAPE + "[0]", "-1 is not in [0, 2147483647]")),
     mistake(
         "two negative axes whose product is right",

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
+from losswire.server import thresholds
 from losswire.server.errors import MalformedMessageError
 from losswire.server.rpc.parse import parse
 from losswire.v1 import evaluation_pb2, loss_service_pb2
@@ -41,7 +42,8 @@ def test_floods_are_refused_before_they_grow(child: Child, flood: bytes) -> None
         with pytest.raises(grpc.RpcError) as refused:
             call(flood, timeout=60)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert refused.value.details() == "the message has more than 65536 fields"
+    limit = "the fields of the message take more than 33554432 bytes of memory"
+    assert refused.value.details() == limit
     assert child.resident_bytes - before <= 64 * _MIB
 
 
@@ -55,7 +57,8 @@ def test_large_honest_messages_are_parsed() -> None:
         normalizer=2.0,
     )
     many = loss_service_pb2.EvaluateManyRequest(evaluations=[item] * 4096)
-    assert parse(loss_service_pb2.EvaluateManyRequest, many.SerializeToString()) == many
+    data, limit = many.SerializeToString(), thresholds.MAX_MANY_PARSED_BYTES
+    assert parse(type(many), data, max_parsed_bytes=limit) == many
     item.inputs["input"].data = b"\x0a\x00" * (2 * _MIB)
     one = loss_service_pb2.EvaluateRequest(evaluation=item)
     assert parse(loss_service_pb2.EvaluateRequest, one.SerializeToString()) == one

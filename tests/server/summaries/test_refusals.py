@@ -356,11 +356,11 @@ def test_a_column_in_a_region_that_is_missing(stub: Stub) -> None:
 
 def test_a_message_of_very_many_fields(stub: Stub) -> None:
     """Millions of fields are refused before they are parsed, in batches and in headers."""
-    group = summary_pb2.SliceTable(slices=[summary_pb2.GroupSummary()] * 300_000)
+    group = summary_pb2.SliceTable(slices=[summary_pb2.GroupSummary()] * 600_000)
     flood = header("mse_loss", resume_from=summary_pb2.LossSummary(tables=[group]))
     found = _refusal(stub, [flood], grpc.StatusCode.RESOURCE_EXHAUSTED)
     assert "fields" in found.message
-    candidates = batch({}, candidates=[{}] * 70_000)
+    candidates = batch({}, candidates=[{}] * 600_000)
     found = _refusal(stub, [header("mse_loss"), candidates], grpc.StatusCode.RESOURCE_EXHAUSTED)
     assert "fields" in found.message
 

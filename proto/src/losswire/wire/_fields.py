@@ -39,13 +39,18 @@ def fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, in
         raise ValueError("a field ends behind its message")
 
 
-def submessages(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+def submessages(
+    message: bytes, start: int, stop: int, allowed: Iterator[object] | None = None
+) -> Iterator[tuple[int, int, int, int]]:
     """Walk over the length-delimited fields, and skip the others.
 
     Yields the number of each, the offsets of its tag and of its value, and the offset where both
-    end. Raises ValueError as `fields` does, and for groups.
+    end. Takes one of `allowed` for each field of any type. Raises ValueError as `fields` does, for
+    groups, and when no more fields are allowed.
     """
     for number, kind, head, begin, end in fields(message, start, stop):
+        if allowed is not None and next(allowed, None) is None:
+            raise ValueError("too many fields")
         if kind == LENGTH_DELIMITED:
             yield number, head, begin, end
         elif kind in {_GROUP_START, _GROUP_END}:

@@ -1,7 +1,8 @@
 """The elements of tensors in a serialized message: found, taken out and put in without a copy."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -38,13 +39,17 @@ class Payload:
         return self.start, self.stop
 
 
-def find_payloads(message: bytes, message_type: type[Message]) -> list[Payload]:
+def find_payloads(
+    message: bytes, message_type: type[Message], max_fields: int | None = None
+) -> list[Payload]:
     """Find the elements of all tensors of a message, which must have been parsed before.
 
     Columns are left alone: walking over a label for each row takes longer than a copy of the codes.
-    Raises ValueError for messages that no ordinary encoder writes, such as one with a tensor twice.
+    Raises ValueError for messages that no ordinary encoder writes, such as one with a tensor twice,
+    and for those with more than `max_fields` around their tensors.
     """
-    found = list(_walk(message, 0, len(message), message_type.DESCRIPTOR, ""))
+    allowed = None if max_fields is None else iter(range(max_fields))
+    found = list(_walk(message, 0, len(message), message_type.DESCRIPTOR, "", allowed=allowed))
     if len({each.path for each in found}) < len(found):
         raise ValueError("a tensor is there twice")
     return found
@@ -56,21 +61,33 @@ def _walk(
     stop: int,
     described: Any,  # noqa: ANN401 (a descriptor, whose type depends on how protobuf was built)
     path: str,
+    *,
+    allowed: Iterator[object] | None,
 ) -> Iterator[Payload]:
     """Find the elements in a slice of a message that is a message itself."""
     seen: dict[int, int] = {}
     dot = f"{path}." if path else ""
-    for number, _, begin, end in submessages(message, start, stop):
+    for number, _, begin, end in submessages(message, start, stop, allowed):
         field = described.fields_by_number.get(number)
         if field is None:
             continue
         if described is _TENSOR:
             if field.name == "data":
                 yield Payload(path, begin, end)
-        elif field.message_type is not None:
+        elif field.message_type is not None and _has_tensors(field.message_type):
             position = seen[number] = seen.get(number, -1) + 1
             index = f"[{position}]" if _is_list(field) else ""
-            yield from _walk_field(message, begin, end, field, f"{dot}{field.name}{index}")
+            place = f"{dot}{field.name}{index}"
+            yield from _walk_field(message, begin, end, field, place, allowed=allowed)
+
+
+@cache
+def _has_tensors(described: Any) -> bool:  # noqa: ANN401 (as above)
+    """Return whether a message has tensors outside of columns, at any depth; none nests itself."""
+    if described is _TENSOR:
+        return True
+    inner = [each.message_type for each in described.fields if each.message_type is not None]
+    return described is not _COLUMN and any(map(_has_tensors, inner))
 
 
 def _is_list(field: Any) -> bool:  # noqa: ANN401 (as above)
@@ -84,38 +101,42 @@ def _walk_field(
     stop: int,
     field: Any,  # noqa: ANN401 (likewise)
     path: str,
+    *,
+    allowed: Iterator[object] | None,
 ) -> Iterator[Payload]:
     described = field.message_type
-    if described is _COLUMN:
-        return
     if not described.GetOptions().map_entry:
-        yield from _walk(message, start, stop, described, path)
+        yield from _walk(message, start, stop, described, path, allowed=allowed)
         return
-    entry = list(submessages(message, start, stop))
+    entry = list(submessages(message, start, stop, allowed))
     if [number for number, *_ in entry] != [1, 2]:
         raise ValueError("an entry of a map is more than a key and a value")
     (_, _, begin, end), (_, _, inner, last) = entry
+    key = message[begin:end].decode()
     value = described.fields_by_number[2].message_type
-    if value is not None and value is not _COLUMN:
-        key = message[begin:end].decode()
-        yield from _walk(message, inner, last, value, f'{path}["{key}"]')
+    yield from _walk(message, inner, last, value, f'{path}["{key}"]', allowed=allowed)
 
 
 def detach(
-    message: bytes, message_type: type[MessageT]
+    message: bytes,
+    message_type: type[MessageT],
+    parse: Callable[[type[MessageT], bytes], MessageT] | None = None,
+    max_fields: int | None = None,
 ) -> tuple[MessageT, Mapping[str, memoryview]]:
     """Parse a message without the elements of its tensors, which protobuf would copy.
 
-    Returns the message, whose tensors have empty data, and their elements by path. Raises
-    DecodeError when the bytes are something else.
+    `parse` is another function that parses. Returns the message, whose tensors have empty data, and
+    their elements by path. When it has more than `max_fields` around its tensors, or is otherwise
+    unusual, no elements are cut out. Raises DecodeError when the bytes are something else.
     """
+    read = message_type.FromString if parse is None else partial(parse, message_type)
     try:
-        payloads = find_payloads(message, message_type)
+        payloads = find_payloads(message, message_type, max_fields)
     except ValueError:
         # Protobuf decides whether this is a message.
-        return message_type.FromString(message), {}
+        return read(message), {}
     nothing = [(each.start, each.stop, b"") for each in payloads]
-    bare = message_type.FromString(b"".join(_replaced(message, 0, len(message), nothing)))
+    bare = read(b"".join(_replaced(message, 0, len(message), nothing)))
     whole = memoryview(message)
     return bare, {each.path: whole[each.start : each.stop] for each in payloads}
 

@@ -198,7 +198,7 @@ def read_state(value: object, where: str) -> summary_pb2.LossSummary:
     try:
         data = b64decode(value if isinstance(value, str) else b"*", validate=True)
         message: summary_pb2.LossSummary = parse(
-            summary_pb2.LossSummary, data, max_fields=thresholds.MAX_SUMMARY_FIELDS
+            summary_pb2.LossSummary, data, max_parsed_bytes=thresholds.MAX_SUMMARY_PARSED_BYTES
         )
     except (Base64Error, ValueError, MalformedMessageError):
         text = "is not the base64 of a state"

@@ -7,6 +7,7 @@ from functools import partial
 
 from losswire.server import thresholds
 from losswire.server.compute.work import Work
+from losswire.server.memory.budget import Reservation
 from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.decode import NOTHING_DETACHED, Detached
 from losswire.server.pipeline.encode import Encoded
@@ -21,11 +22,11 @@ from losswire.server.prepared.envelope import (
     streamed_evaluation,
     streamed_result,
 )
-from losswire.server.rpc.parse import parse
+from losswire.server.rpc.parse import grows_beyond, parse, without_tensors
 from losswire.server.rpc.request_id import current_request_id
 from losswire.server.rpc.status import item_status
 from losswire.v1 import evaluation_pb2, loss_service_pb2
-from losswire.wire import DETACHED_FROM, detach
+from losswire.wire import DETACHED_FROM
 
 Deadline = Callable[[], float]
 """Returns when a call has to be answered, on the monotonic clock."""
@@ -49,14 +50,17 @@ class EvaluateHandlers:
         self._compute: Compute = partial(recorder.run, "compute") if recorder else operator.call
 
     async def one(
-        self, request: bytes, deadline: Deadline
+        self, request: bytes, deadline: Deadline, reservation: Reservation | None = None
     ) -> bytes | loss_service_pb2.EvaluateResponse:
-        """Answer an EvaluateRequest; raises the error of its evaluation."""
+        """Answer an EvaluateRequest; raises the error of its evaluation.
+
+        `reservation` is the call's, which keeps the memory until the answer is sent.
+        """
         sent = one_evaluation(request)
         prepared = self.prepared.find(sent) if sent else None
         if sent is not None and prepared is not None:
             if not prepared.small:
-                answer = await self._on_worker(prepared, sent, deadline())
+                answer = await self._on_worker(prepared, sent, deadline(), reservation)
             else:
                 answer = (
                     self._compute(prepared.answer_of, sent)
@@ -68,7 +72,7 @@ class EvaluateHandlers:
         message, detached = _parse_one(request)
         evaluation = message.evaluation
         encoded = await self.evaluator.evaluate(
-            evaluation, deadline(), self._preparer([sent], [evaluation]), detached
+            evaluation, deadline(), self._preparer([sent], [evaluation]), detached, reservation
         )
         if not encoded.detached:
             return loss_service_pb2.EvaluateResponse(result=encoded.message)
@@ -76,25 +80,29 @@ class EvaluateHandlers:
         return b"".join((result_prefix(sum(map(len, parts))), *parts))
 
     async def many(
-        self, request: bytes, deadline: Deadline
+        self, request: bytes, deadline: Deadline, reservation: Reservation | None = None
     ) -> bytes | loss_service_pb2.EvaluateManyResponse:
-        """Answer an EvaluateManyRequest; the error of an item becomes its outcome."""
+        """Answer an EvaluateManyRequest; the error of an item becomes its outcome.
+
+        `reservation` is that of `one`.
+        """
         sent = many_evaluations(request, self._max_evaluations)
         results = await self._prepared_results(sent)
         if results:
             return many_results(results)
-        message: loss_service_pb2.EvaluateManyRequest
-        message = parse(loss_service_pb2.EvaluateManyRequest, request)
-        evaluations = message.evaluations
+        evaluations = (await _parse_many(request)).evaluations
         answers = await self.evaluator.evaluate_many(
-            evaluations, deadline(), self._preparer(sent, evaluations)
+            evaluations, deadline(), self._preparer(sent, evaluations), reservation
         )
         return loss_service_pb2.EvaluateManyResponse(outcomes=map(outcome_of, answers))
 
     async def item(
-        self, request: bytes, deadline: float
+        self, request: bytes, deadline: float, reservation: Reservation
     ) -> bytes | loss_service_pb2.EvaluateStreamResponse:
-        """Answer an EvaluateStreamRequest; an error becomes its outcome."""
+        """Answer an EvaluateStreamRequest; an error becomes its outcome.
+
+        `reservation` is the item's, which keeps the memory until the answer is sent.
+        """
         number, sent = streamed_evaluation(request)
         prepared = self.prepared.find(sent) if sent else None
         result = (
@@ -109,7 +117,10 @@ class EvaluateHandlers:
         answer: Encoded | Exception
         try:
             answer = await self.evaluator.evaluate(
-                message.evaluation, deadline, self._preparer([sent], [message.evaluation])
+                message.evaluation,
+                deadline,
+                self._preparer([sent], [message.evaluation]),
+                reservation=reservation,
             )
         except Exception as error:  # noqa: BLE001 (the item's error is its answer)
             answer = error
@@ -122,10 +133,15 @@ class EvaluateHandlers:
         )
 
     async def _on_worker(
-        self, prepared: PreparedEvaluation, sent: Slice, deadline: float
+        self,
+        prepared: PreparedEvaluation,
+        sent: Slice,
+        deadline: float,
+        reservation: Reservation | None,
     ) -> bytes | None:
         """Compute a large evaluation on the worker; None when it has to be decoded instead."""
-        with self.evaluator.budget.hold(prepared.peak_bytes):
+        with self.evaluator.budget.join(reservation) as held:
+            await held.grow_to(prepared.peak_bytes, deadline)
             task, worker = partial(prepared.large_answer_of, sent), self.evaluator.worker
             if not prepared.writes_regions:
                 return await worker.run(task, deadline, is_brief=True)
@@ -183,6 +199,15 @@ def _parse_one(request: bytes) -> tuple[loss_service_pb2.EvaluateRequest, Detach
     """Parse an EvaluateRequest; the tensors of a large one are not copied by protobuf."""
     if len(request) < DETACHED_FROM:
         return parse(loss_service_pb2.EvaluateRequest, request), NOTHING_DETACHED
-    reader = partial(detach, message_type=loss_service_pb2.EvaluateRequest)
+    reader = without_tensors(loss_service_pb2.EvaluateRequest)
     message, found = parse(loss_service_pb2.EvaluateRequest, request, reader)
     return message, {path.removeprefix("evaluation."): each for path, each in found.items()}
+
+
+async def _parse_many(request: bytes) -> loss_service_pb2.EvaluateManyRequest:
+    """Parse an EvaluateManyRequest, off the event loop when it is large."""
+    kind = loss_service_pb2.EvaluateManyRequest
+    read = partial(parse, kind, request, max_parsed_bytes=thresholds.MAX_MANY_PARSED_BYTES)
+    if not grows_beyond(kind, request, thresholds.PARSED_AT_ONCE_BYTES):
+        return read()  # type: ignore[no-any-return]
+    return await asyncio.to_thread(read)

@@ -30,7 +30,7 @@ class RunService(run_service_pb2_grpc.RunServiceServicer):
             parse,
             run_service_pb2.SaveRunRequest,
             request,
-            max_fields=thresholds.MAX_RUN_FIELDS,
+            max_parsed_bytes=thresholds.MAX_SUMMARY_PARSED_BYTES,
         )
         return await self._calls.save(len(request), read)
 

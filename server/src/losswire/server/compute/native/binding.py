@@ -171,6 +171,14 @@ Rows = SoftmaxRows | Elements
 Message = SoftmaxMessage | ElementsMessage
 
 _MESSAGE_ARGUMENTS: Final = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p)
+_SIZE_ARGUMENTS: Final = (
+    ctypes.c_char_p,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+    ctypes.c_int64,
+    ctypes.POINTER(ctypes.c_int64),
+)
 
 
 def load(kind: type[ctypes.CDLL], path: Path = PATH) -> ctypes.CDLL | None:
@@ -188,6 +196,8 @@ def load(kind: type[ctypes.CDLL], path: Path = PATH) -> ctypes.CDLL | None:
     for message in (SoftmaxMessage, ElementsMessage):
         function = getattr(library, message.function)
         function.argtypes, function.restype = _MESSAGE_ARGUMENTS, ctypes.c_int32
+    function = library.losswire_parsed_size
+    function.argtypes, function.restype = _SIZE_ARGUMENTS, ctypes.c_int64
     return library
 
 
