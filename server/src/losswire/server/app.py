@@ -216,6 +216,9 @@ class App:
                 ("grpc.keepalive_timeout_ms", 20_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
                 ("grpc.server_handshake_timeout_ms", 10_000),
+                ("grpc.max_allowed_incoming_connections", thresholds.MAX_CONNECTIONS),
+                ("grpc.server.max_pending_requests", thresholds.PENDING_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", thresholds.MAX_PENDING_CALLS),
                 ("grpc.so_reuseport", 0),
             ]
         )
