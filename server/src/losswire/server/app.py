@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import torch
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from losswire.server import thresholds
@@ -24,11 +24,15 @@ from losswire.server.losses import builtin_registry
 from losswire.server.memory.regions.memory import HAVE_REGIONS, check_sharing
 from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.evaluator import Evaluator
-from losswire.server.pipeline.selftest import run_selftest
+from losswire.server.pipeline.selftest import Canary, run_selftest
 from losswire.server.pipeline.worker import ComputeWorker
+from losswire.server.rpc.calls import Gate
 from losswire.server.rpc.direct_summaries import DirectSummaries
+from losswire.server.rpc.drain import Drain
+from losswire.server.rpc.entrance import Entrance, stop
 from losswire.server.rpc.guard import GuardedServer
 from losswire.server.rpc.handlers import EvaluateHandlers
+from losswire.server.rpc.health import Health
 from losswire.server.rpc.lease_calls import responder
 from losswire.server.rpc.loss_service import LossService
 from losswire.server.rpc.recorded import recorded_lease
@@ -58,9 +62,6 @@ _SERVICES = (
     run_service_pb2.DESCRIPTOR.services_by_name["RunService"],
     tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
 )
-_HEALTHY = ("", *(each.full_name for each in _SERVICES))
-"""The names that health reports as SERVING: the server, and its services."""
-
 _IDENTITY_ONLY = 1
 """The bit set of accepted compressions: none. A compressed message would be
 inflated before its size is checked."""
@@ -107,6 +108,9 @@ class App:
         self._recorder = Recorder() if settings.metrics or settings.http else None
         self._worker = ComputeWorker(device, settings.threads, self._recorder)
         self._evaluator = Evaluator(self._registry, self._worker, self._settings, self._recorder)
+        self._gate = Gate(
+            self._evaluator.budget, self._evaluator.patience, self._settings.max_message_bytes
+        )
         self._handlers = EvaluateHandlers(
             self._evaluator, self._settings.max_evaluations_per_call, self._recorder
         )
@@ -115,13 +119,19 @@ class App:
         self._summaries = DirectSummaries(self._summarizer)
         self._worker_id = secrets.token_hex(8)
         self._on_lost = on_lost
-        self._health = health.aio.HealthServicer()
+        self._health = Health([each.full_name for each in _SERVICES])
+        self._drain = Drain()
+        self._entrance: Entrance | None = None
         self._server: grpc.aio.Server | None = None
         self._region_socket: RegionSocket | None = None
         self._http: HttpServer | None = None
         self._metrics: HttpServer | None = None
         self._grpc_address = ""
-        self._ready = False
+        self.is_ready = False
+        """Whether the server accepts calls, and computes them right."""
+        self.is_live = True
+        """Whether the process should go on; one that should not has to be replaced."""
+        self._canary: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
         """Listen; returns the address, with the port that was picked."""
@@ -169,10 +179,16 @@ class App:
         await self._runs.start()
         await server.start()
         self._server = server
-        self._ready = True
-        for name in _HEALTHY:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        canary = Canary(self._evaluator, self._settings.hang_seconds, self._report)
+        self._canary = asyncio.create_task(canary.run())
+        self._report(ready=True, live=True)
         return port
+
+    def _report(self, *, ready: bool, live: bool) -> None:
+        """Store the state of the engine, and say it to those who ask."""
+        self.is_ready = ready and not self._drain.has_begun and not self.device_lost
+        self.is_live = live and not self.device_lost
+        self._health.set(ready=self.is_ready, live=self.is_live)
 
     @property
     def http_address(self) -> str:
@@ -219,17 +235,19 @@ class App:
                 ("grpc.max_allowed_incoming_connections", thresholds.MAX_CONNECTIONS),
                 ("grpc.server.max_pending_requests", thresholds.PENDING_CALLS),
                 ("grpc.server.max_pending_requests_hard_limit", thresholds.MAX_PENDING_CALLS),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(settings.place is not None)),
             ]
         )
         evaluator = self._evaluator
         # The generated functions only use the methods that GuardedServer has.
-        guarded: Any = GuardedServer(server, _SERVICES, self._recorder)
+        self._entrance = Entrance(server)
+        guarded: Any = GuardedServer(self._entrance, _SERVICES, self._gate, self._recorder)
         loss_service_pb2_grpc.add_LossServiceServicer_to_server(
-            LossService(self._handlers, self._summarizer, settings, self._worker_id), guarded
+            LossService(self._handlers, self._summarizer, settings, self._worker_id, self._drain),
+            guarded,
         )
         tensor_service_pb2_grpc.add_TensorServiceServicer_to_server(
-            TensorService(evaluator.budget, evaluator.residents, evaluator.regions), guarded
+            TensorService(evaluator.patience, evaluator.residents, evaluator.regions), guarded
         )
         run_service_pb2_grpc.add_RunServiceServicer_to_server(
             RunService(self._runs, evaluator.budget), guarded
@@ -257,7 +275,7 @@ class App:
             runs=self._runs,
             worker_id=self._worker_id,
             grpc_address=lambda: self._grpc_address,
-            is_ready=lambda: self._ready and not self.device_lost,
+            is_ready=lambda: self.is_ready and not self.device_lost,
             recorder=self._recorder,
         )
         self._http = bind_http(services) if settings.http else None
@@ -285,7 +303,7 @@ class App:
             respond = responder(self._handlers.one)
             if self._recorder is not None:
                 respond = recorded_lease(respond, self._recorder)
-            return RegionSocket(regions, path, respond, longest)
+            return RegionSocket(regions, path, respond, longest, self._gate)
         except OSError as error:
             if path:
                 message = f"--region-socket {path}: {error}"
@@ -298,18 +316,36 @@ class App:
             await self._region_socket.close(self._settings.drain_seconds)
 
     async def stop(self) -> None:
-        """Report NOT_SERVING, let calls finish, then end."""
-        self._ready = False
-        await self._health.enter_graceful_shutdown()
-        self._summarizer.drain()
-        if self._server is not None:
+        """Report NOT_SERVING, refuse new calls after a moment, let those in flight finish, end."""
+        if self._canary is not None:
+            self._canary.cancel()
+        self.is_ready = False
+        self._health.set(ready=False, live=self.is_live)
+        if self._server is not None and self._entrance is not None:
+            if not self.device_lost:
+                await asyncio.sleep(self._settings.notice_seconds)
+            self._drain.begin()
+            self._summarizer.drain()
+            self._health.end()
             seconds = self._settings.drain_seconds
             http = [each.stop() for each in (self._http, self._metrics) if each is not None]
-            await asyncio.gather(self._server.stop(seconds), self._summaries.stop(seconds), *http)
-            await self._end_sharing()
+            await asyncio.gather(
+                self._stop_grpc(self._server, self._entrance),
+                self._summaries.stop(seconds),
+                self._end_sharing(),
+                *http,
+            )
             self._worker.stop()
             await self._runs.stop()
         _log.info("stopped")
+
+    async def _stop_grpc(self, server: grpc.aio.Server, entrance: Entrance) -> None:
+        await entrance.close()
+        await stop(server, self._settings.drain_seconds, self._is_idle)
+
+    def _is_idle(self) -> bool:
+        """Return whether no call holds memory."""
+        return self._evaluator.budget.reserved_bytes == self._evaluator.regions.held_bytes
 
 
 def make_keeper(store: str) -> RunKeeper:

@@ -63,7 +63,12 @@ TOKEN_READ_SECONDS: Final = 2.0
 hand."""
 
 MAX_TOKEN_PEERS: Final = 64
-"""Peers that may be about to present a token. Not measured: bounds descriptors."""
+"""Peers that may be about to present a token; a further one takes the place of the oldest. Not
+measured: bounds descriptors."""
+
+TOKEN_PEERS_IN_LINE: Final = 1024
+"""Connections that the system accepts ahead of the server. Not measured: a burst of hostile ones
+must not keep out others."""
 
 ACCEPT_RETRY_SECONDS: Final = 0.1
 """Seconds before the next try to accept a connection. Not measured: descriptors get free."""
@@ -180,10 +185,6 @@ CHUNKS_IN_TRANSIT: Final = 6
 """Parts in memory beside the one that is computed: arriving, waiting and computed ones, and one
 each way in gRPC's buffers. A call of 8 GB grows the server by 39 MiB (docs/performance.md)."""
 
-CHUNK_SILENCE_SECONDS: Final = 60.0
-"""Seconds that the sender of a chunked call may be silent while memory is reserved for it. Not
-measured. Time in which the caller does not read the answers does not count."""
-
 # summaries
 
 SUMMARY_SILENCE_SECONDS: Final = 600.0
@@ -227,6 +228,70 @@ MAX_WAITING: Final = 1024
 """Reservations that wait for memory. Not measured: with evaluations of a millisecond, the last one
 is reached before it gives up."""
 
+GRACE_SECONDS: Final = 12.0
+"""Seconds that a caller may take in all to send, or to take an answer, of any size. Not measured: a
+slow network, and less than the 15 s that are promised."""
+
+BYTES_PER_SECOND: Final = _MIB
+"""Bytes that must move in each second beyond the grace. Not measured: a slow network."""
+
+PRESSED_GRACE_SECONDS: Final = 1.0
+"""The grace while others wait for memory. Not measured."""
+
+PRESSED_BYTES_PER_SECOND: Final = 8 * _MIB
+"""The bytes in each second beyond it while others wait for memory. Not measured: a fast network."""
+
+PATIENCE_STEP_SECONDS: Final = 0.25
+"""Seconds between two looks at those who send or take slowly. Not measured."""
+
+CALL_BYTES: Final = 16 * _KIB
+"""Bytes that a call takes beside its messages, with a small message and a small answer. Not
+measured: bounds the number of calls that are under way."""
+
+SMALL_MESSAGE_BYTES: Final = 8 * _KIB
+"""Bytes of a message or an answer which is a part of CALL_BYTES."""
+
+SENDING_COPIES: Final = 2
+"""Memory that an answer takes until it is taken, in multiples of its bytes: Python's and gRPC's."""
+
+MIN_SLOTS: Final = 4
+"""Messages that are read at a time at least, before they reserve memory. Not measured: one caller
+must not hold up all others."""
+
+MAX_SLOTS: Final = 64
+"""Messages that are read at a time at most, before they reserve memory. Not measured: beyond, the
+event loop is what they wait for."""
+
+SLOT_SECONDS: Final = 0.05
+"""Seconds from which a message that is not there reserves memory of its own. Not measured: a small
+one comes in the same packet as the header of its call."""
+
+SLOT_PRESSED_SECONDS: Final = 0.01
+"""The same while others wait to be read."""
+
+SLOT_FULL_SECONDS: Final = 0.1
+"""Seconds after which a message is refused that has no memory of its own while others wait to be
+read. Not measured."""
+
+CANCELLATION_SECONDS: Final = 0.001
+"""How long after the end of a call's messages its cancellation may come. Of 100 cancelled streams,
+half looked finished without a wait, and none after a millisecond."""
+
+MAX_CALL_SECONDS: Final = 600.0
+"""Seconds of a call whose caller has set no deadline. Not measured: far more than any evaluation
+takes."""
+
+MAX_SILENCE_SECONDS: Final = 3600.0
+"""Seconds after which a stream of evaluations ends that neither side uses; the SDK opens it again.
+Not measured."""
+
+STREAM_SHARE: Final = 4
+"""Open streams, each of which may send a message at any time, take at most one part in so many of
+the budget. Not measured: as much remains for the messages of other calls."""
+
+MIN_STREAMS: Final = 8
+"""Streams that may be open at least, however small the budget is. Not measured."""
+
 SHED_SHARE: Final = 4
 """A younger call that waits is shed in place of an older one if it holds one part in so many of the
 bytes that the older one waits for. Not measured."""
@@ -246,11 +311,8 @@ UPLOAD_OFF_LOOP_BYTES: Final = 64 * _KIB
 """Bytes of a part of an upload from which it is hashed off the event loop: SHA-256 takes about a
 second for each GiB or two (0011)."""
 
-UPLOAD_GRACE_SECONDS: Final = 15.0
-"""Seconds that every upload has, of any size. Not measured: memory is reserved meanwhile."""
-
-UPLOAD_BYTES_PER_SECOND: Final = _MIB
-"""Bytes that must arrive per second beyond the grace. Not measured: a slow network."""
+PART_COPIES: Final = 2
+"""Memory that a part of an upload takes, in multiples of its bytes: gRPC's and protobuf's."""
 
 UPLOAD_FREE_PARTS: Final = 64
 """Parts of an upload that may have any size. Not measured: each part costs the same."""

@@ -170,7 +170,9 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             ),
             "calls_started": _COUNT,
             "lease_calls": _COUNT,
-            "reserved_bytes": _object({"compute": _BYTES, "regions": _BYTES, "residents": _BYTES}),
+            "reserved_bytes": _object(
+                dict.fromkeys(("receive", "compute", "answer", "regions", "residents"), _BYTES)
+            ),
             "budget_bytes": _BYTES,
             "quota_bytes": _object({"regions": _BYTES, "residents": _BYTES}),
             "queue": _object({"oldest_seconds": _SECONDS, "length": _COUNT}),

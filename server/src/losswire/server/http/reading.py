@@ -8,6 +8,7 @@ import torch
 
 from losswire.server import __version__
 from losswire.server.http.services import Services
+from losswire.server.memory.budget import Kind
 from losswire.server.metrics.reading import Reading
 from losswire.server.pipeline.worker import ComputeWorker
 from losswire.server.settings import available_memory
@@ -18,7 +19,7 @@ _STATM: Final = Path("/proc/self/statm")
 def read(services: Services) -> Reading:
     """Return the state of a server now. On the event loop."""
     evaluator, settings, recorder = services.evaluator, services.settings, services.recorder
-    regions = evaluator.regions.held_bytes
+    regions, by_kind = evaluator.regions.held_bytes, evaluator.budget.by_kind
     memory, reserved = _device_memory(evaluator.worker)
     device = evaluator.worker.device
     return Reading(
@@ -36,7 +37,9 @@ def read(services: Services) -> Reading:
             "residents": evaluator.residents.quota_bytes,
         },
         reserved_bytes={
-            "compute": evaluator.budget.reserved_bytes - regions,
+            "receive": by_kind[Kind.RECEIVE],
+            "compute": by_kind[Kind.COMPUTE] - regions,
+            "answer": by_kind[Kind.ANSWER],
             "regions": regions,
             "residents": evaluator.residents.held_bytes,
         },

@@ -9,6 +9,7 @@ from losswire.server.http.call import Call
 from losswire.server.http.message_json import data_type_name
 from losswire.server.http.npy import NpyHeader, header_bytes, read_header
 from losswire.server.http.route import JSON, NPY, Route, ref
+from losswire.server.memory.patience import Sender
 from losswire.server.memory.uploads import receive
 from losswire.v1 import tensor_service_pb2
 from losswire.wire import MalformedTensorError, Violation
@@ -18,7 +19,9 @@ async def put_tensor(call: Call) -> Answer:
     """Store a tensor, which arrives in parts of any size."""
     evaluator = call.services.evaluator
     upload = _Upload(call)
-    stored = await receive(upload.requests(), evaluator.budget, evaluator.residents)
+    sender = Sender(evaluator.patience, call.reservation)
+    largest = call.services.settings.max_message_bytes
+    stored = await receive(upload.requests(), evaluator.residents, sender, call.deadline, largest)
     header = upload.header
     return json_answer(
         {

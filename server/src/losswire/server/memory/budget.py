@@ -1,23 +1,14 @@
 """The memory budget: how many bytes all calls together may hold, and what each holds of it."""
 
 import time
-from enum import IntEnum
+from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
 from losswire.server import thresholds
 from losswire.server.errors import OverLimitError, OverloadedError
-from losswire.server.memory.line import Line
+from losswire.server.memory.line import Held, Kind, Line
 
-
-class Kind(IntEnum):
-    """What a call holds memory for; a later kind goes first, because it ends sooner."""
-
-    RECEIVE = 0
-    """A message that comes, or has come and was not priced yet."""
-    COMPUTE = 1
-    """An evaluation, with its message."""
-    ANSWER = 2
-    """An answer, until its caller has taken it."""
+__all__ = ["Budget", "Kind", "Reservation"]
 
 
 class Budget:
@@ -68,12 +59,16 @@ class Budget:
         """Return a reservation of no bytes, which can grow. One call has one of them."""
         return Reservation(self)
 
+    def join(self, reservation: "Reservation | None") -> AbstractContextManager["Reservation"]:
+        """Return a context with a call's own reservation, or with a new one that ends with it."""
+        return Reservation(self) if reservation is None else nullcontext(reservation)
+
     def next_age(self) -> int:
         """Count a call; those with lower numbers are older."""
         self._calls += 1
         return self._calls
 
-    def _fits(self, reservation: "Reservation", size_bytes: int, kind: Kind) -> bool:
+    def _fits(self, reservation: Held, size_bytes: int, kind: Kind) -> bool:
         """Return whether a reservation could have this size now."""
         held = reservation.held_bytes
         if size_bytes - held > self.free_bytes and not (
@@ -108,6 +103,15 @@ class Reservation:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most bytes that it can ever have."""
+        return self._budget.limit_bytes
+
+    def check(self, size_bytes: int) -> None:
+        """Raise OverLimitError for a size that it can never have."""
+        self._budget.check(size_bytes)
 
     def close(self) -> None:
         """Give all bytes back; may be called again."""

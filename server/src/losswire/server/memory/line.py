@@ -5,15 +5,36 @@ import time
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from enum import IntEnum
+from typing import Protocol
 
 from losswire.server import thresholds
 from losswire.server.errors import ExpiredError, OverloadedError
 
-if TYPE_CHECKING:
-    from losswire.server.memory.budget import Kind, Reservation
 
-Fits = Callable[["Reservation", int, "Kind"], bool]
+class Kind(IntEnum):
+    """What a call holds memory for; a later kind goes first, because it ends sooner."""
+
+    RECEIVE = 0
+    """A message that comes, or has come and was not priced yet."""
+    COMPUTE = 1
+    """An evaluation, with its message."""
+    ANSWER = 2
+    """An answer, until its caller has taken it."""
+
+
+class Held(Protocol):
+    """A reservation, as far as the line knows it."""
+
+    age: int
+    held_bytes: int
+    kind: Kind
+
+    def change_to(self, size_bytes: int, kind: Kind) -> None:
+        """Have this size, for this purpose."""
+
+
+Fits = Callable[[Held, int, Kind], bool]
 """Returns whether a reservation could have a size, for a purpose, now."""
 
 
@@ -21,9 +42,9 @@ Fits = Callable[["Reservation", int, "Kind"], bool]
 class _Waiter:
     """One reservation that waits to grow."""
 
-    reservation: "Reservation"
+    reservation: Held
     size_bytes: int
-    kind: "Kind"
+    kind: Kind
     since: float
     """When it began to wait, on the monotonic clock."""
     last: float
@@ -66,7 +87,7 @@ class Line:
         """The bytes that the first one waits for; 0 when nobody waits."""
         return self._waiting[0].missing_bytes if self._waiting else 0
 
-    def admits(self, reservation: "Reservation", size_bytes: int, kind: "Kind") -> bool:
+    def admits(self, reservation: Held, size_bytes: int, kind: Kind) -> bool:
         """Return whether one that does not wait may have this size now.
 
         A small one may pass those who wait, for a moment only; a tiny one always.
@@ -82,9 +103,7 @@ class Line:
             or time.monotonic() - first.since <= thresholds.PASS_SECONDS
         )
 
-    async def wait(
-        self, reservation: "Reservation", size_bytes: int, kind: "Kind", deadline: float
-    ) -> None:
+    async def wait(self, reservation: Held, size_bytes: int, kind: Kind, deadline: float) -> None:
         """Wait until a reservation has this size; raises as `Reservation.grow_to` does."""
         now = time.monotonic()
         if now >= deadline:
@@ -152,5 +171,5 @@ class Line:
             waiter.granted.set_exception(error)
 
 
-def _age(waiter: _Waiter) -> Any:  # noqa: ANN401 (a number)
+def _age(waiter: _Waiter) -> int:
     return waiter.reservation.age

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import numpy as np
 
 from losswire.server import thresholds
-from losswire.server.errors import ExpiredError, OverloadedError
-from losswire.server.memory.budget import Budget
+from losswire.server.errors import OverloadedError
+from losswire.server.memory.budget import Kind
+from losswire.server.memory.patience import Sender
 from losswire.server.memory.residents import TENANT, Key, Resident, ResidentStore
 from losswire.v1 import tensor_pb2, tensor_service_pb2
 from losswire.wire import (
@@ -30,32 +31,40 @@ def key_of(tensor_id: tensor_pb2.TensorId, path: str) -> Key:
 
 async def receive(
     parts: AsyncIterator[tensor_service_pb2.PutTensorRequest],
-    budget: Budget,
     store: ResidentStore,
+    sender: Sender,
+    deadline: float,
+    part_bytes: int,
 ) -> tensor_service_pb2.PutTensorResponse:
     """Receive a tensor part by part and store it; raises its error.
 
-    The header alone decides whether its size is accepted. Until the tensor is stored, the budget of
-    the evaluations holds its memory, so that an upload that never ends evicts nothing.
+    The header alone decides whether its size is accepted. The sender's reservation holds what has
+    come and a part of `part_bytes` that comes, until the tensor is stored.
     """
     store.check(0)
-    limit = thresholds.UPLOAD_GRACE_SECONDS
-    try:
-        async with asyncio.timeout(limit) as timer:
-            spec = _read_header(await anext(parts, None))
-            size = spec.size_bytes
-            store.check(size)
-            limit += size / thresholds.UPLOAD_BYTES_PER_SECOND
-            timer.reschedule(asyncio.get_running_loop().time() + limit)
-            with budget.hold(size):
-                upload = Upload(spec)
-                async for part in parts:
-                    await upload.write(part)
-                key, resident = await asyncio.to_thread(upload.finish)
-                existed = store.add(key, resident)
-    except TimeoutError:
-        text = f"the tensor did not arrive within {limit:.0f} s"
-        raise ExpiredError(text) from None
+    with sender:
+        header = await anext(parts, None)
+    spec = _read_header(header)
+    size = spec.size_bytes
+    store.check(size)
+    held = sender.reservation
+    before = held.held_bytes
+    held.check(before + size)
+    upload = Upload(spec)
+    while True:
+        coming = min(part_bytes, size - upload.filled_bytes) * thresholds.PART_COPIES
+        wanted = min(before + upload.filled_bytes + coming, held.limit_bytes)
+        if wanted < held.held_bytes:
+            held.change_to(wanted, Kind.COMPUTE)
+        await held.grow_to(wanted, deadline)
+        with sender:
+            part = await anext(parts, None)
+        if part is None:
+            break
+        await upload.write(part)
+        sender.moved_bytes = upload.filled_bytes
+    key, resident = await asyncio.to_thread(upload.finish)
+    existed = store.add(key, resident)
     return tensor_service_pb2.PutTensorResponse(
         id=tensor_pb2.TensorId(sha256=key[1]), size_bytes=size, existed=existed
     )
@@ -86,6 +95,11 @@ class Upload:
         self._parts_left = (
             thresholds.UPLOAD_FREE_PARTS + spec.size_bytes // thresholds.UPLOAD_BYTES_PER_PART
         )
+
+    @property
+    def filled_bytes(self) -> int:
+        """The bytes that have come."""
+        return self._filled
 
     async def write(self, part: tensor_service_pb2.PutTensorRequest) -> None:
         """Write the next part, off the event loop when it is large."""

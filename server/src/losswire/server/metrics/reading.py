@@ -21,7 +21,8 @@ class Reading:
     quota_bytes: dict[str, int]
     """Of `regions` and `residents`."""
     reserved_bytes: dict[str, int]
-    """Of `compute`, `regions` and `residents`; the first two are within the budget."""
+    """Of `receive`, `compute`, `answer`, `regions` and `residents`; all but the last are within the
+    budget."""
     queue_length: int
     """The evaluations and parts that wait for the worker."""
     queue_oldest_seconds: float
@@ -32,5 +33,5 @@ class Reading:
     @property
     def admitted_ratio(self) -> float:
         """The part of the budget that is reserved."""
-        held = self.reserved_bytes["compute"] + self.reserved_bytes["regions"]
+        held = sum(self.reserved_bytes.values()) - self.reserved_bytes["residents"]
         return held / self.budget_bytes if self.budget_bytes else 0.0

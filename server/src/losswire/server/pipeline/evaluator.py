@@ -4,8 +4,10 @@ decode -> resolve -> validate -> admit -> compute -> encode
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Final, TypeVar
 
 from losswire.server import thresholds
@@ -13,7 +15,8 @@ from losswire.server.catalogue.registry import Registry
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.compute.work import Work
 from losswire.server.errors import OverLimitError
-from losswire.server.memory.budget import Budget
+from losswire.server.memory.budget import Budget, Reservation
+from losswire.server.memory.patience import Patience
 from losswire.server.memory.regions.store import RegionStore
 from losswire.server.memory.residents import TENANT, ResidentStore
 from losswire.server.metrics.recorder import Recorder
@@ -29,7 +32,7 @@ from losswire.server.pipeline.resolve import (
     resolve_destinations,
 )
 from losswire.server.pipeline.validation_cache import ValidationCache
-from losswire.server.pipeline.worker import ComputeWorker
+from losswire.server.pipeline.worker import Answer, ComputeWorker
 from losswire.server.settings import Settings
 from losswire.v1 import evaluation_pb2, tensor_pb2
 from losswire.wire import TensorSpec
@@ -60,6 +63,8 @@ class Evaluator:
         self.registry = registry
         self.worker = worker
         self.budget = Budget(settings.memory_budget_bytes)
+        self.patience = Patience(self.budget)
+        """With those who hold memory of the budget while they send, or take, slowly."""
         self.residents = ResidentStore(settings.resident_quota_bytes)
         self.regions = RegionStore(self.budget, settings.region_quota_bytes)
         self.chunked = ChunkedEvaluator(
@@ -69,6 +74,7 @@ class Evaluator:
             run_checks=self.run_checks,
             worker=worker,
             budget=self.budget,
+            patience=self.patience,
             settings=settings,
         )
         self.write_order = asyncio.Lock()
@@ -85,17 +91,21 @@ class Evaluator:
         deadline: float,
         on_evaluated: OnEvaluated = _ignore,
         detached: Detached = NOTHING_DETACHED,
+        reservation: Reservation | None = None,
     ) -> Encoded:
         """Evaluate one batch by a deadline on the monotonic clock; raises its error.
 
-        `detached` are the elements that were cut out of the message.
+        `detached` are the elements that were cut out of the message. `reservation` is the call's,
+        which keeps the memory until the answer is sent; without it, nothing is held afterwards.
         """
         # Entered before it holds anything: no exception can leave memory reserved.
-        with self.budget.reservation() as reservation:
-            async with self._write_turn_for([evaluation]):
-                work = await self.check(evaluation, detached)
-                reservation.raise_to(self._demand([work]))
-                submitted = self.worker.submit([work], deadline)
+        with self.budget.join(reservation) as held:
+            turn = self._write_turn_for([evaluation])
+            async with turn:
+                work = await self.check(evaluation, detached, held, deadline)
+                submitted = self._submit([work], held, deadline)
+            if submitted is None:
+                submitted = await self._submit_later([work], held, deadline, turn)
             [answer] = await submitted
         if isinstance(answer, Exception):
             raise answer
@@ -107,6 +117,7 @@ class Evaluator:
         evaluations: Sequence[evaluation_pb2.Evaluation],
         deadline: float,
         on_evaluated: OnEvaluated = _ignore,
+        reservation: Reservation | None = None,
     ) -> list[Encoded | Exception]:
         """Evaluate many batches as one job of the worker; a failed one becomes its exception.
 
@@ -115,18 +126,43 @@ class Evaluator:
         if len(evaluations) > self._max_evaluations:
             message = f"{len(evaluations)} evaluations in one call; at most {self._max_evaluations}"
             raise OverLimitError(message)
-        with self.budget.reservation() as reservation:
-            async with self._write_turn_for(evaluations):
-                checked = await self._check_many(evaluations)
+        with self.budget.join(reservation) as held:
+            turn = self._write_turn_for(evaluations)
+            async with turn:
+                checked = await self._check_many(evaluations, held, deadline)
                 works = [each for each in checked if isinstance(each, Work)]
-                reservation.raise_to(self._demand(works))
-                submitted = self.worker.submit(works, deadline)
+                submitted = self._submit(works, held, deadline)
+            if submitted is None:
+                submitted = await self._submit_later(works, held, deadline, turn)
             computed = iter(await submitted)
         answers = [next(computed) if isinstance(each, Work) else each for each in checked]
         for position, (work, answer) in enumerate(zip(checked, answers, strict=True)):
             if isinstance(work, Work) and not isinstance(answer, Exception):
                 on_evaluated(position, work, answer)
         return answers
+
+    def _submit(
+        self, works: Sequence[Work], held: Reservation, deadline: float
+    ) -> Awaitable[list[Answer]] | None:
+        """Submit some evaluations to the worker; None when there is no memory for them now."""
+        if held.try_to(self._demand(works)):
+            return self.worker.submit(works, deadline)
+        return None
+
+    async def _submit_later(
+        self,
+        works: Sequence[Work],
+        held: Reservation,
+        deadline: float,
+        turn: AbstractAsyncContextManager[None],
+    ) -> Awaitable[list[Answer]]:
+        """Submit some evaluations once there is memory for them, for which nobody else waits.
+
+        A caller who gives up meanwhile has nothing computed.
+        """
+        await held.grow_to(self._demand(works), deadline)
+        async with turn:
+            return self.worker.submit(works, deadline)
 
     def computes_now(self, peak_bytes: int, *, small: bool, writes_regions: bool) -> bool:
         """Return whether a checked evaluation can be computed on the event loop now."""
@@ -147,32 +183,43 @@ class Evaluator:
         return nullcontext()
 
     async def check(
-        self, evaluation: evaluation_pb2.Evaluation, detached: Detached = NOTHING_DETACHED
+        self,
+        evaluation: evaluation_pb2.Evaluation,
+        detached: Detached = NOTHING_DETACHED,
+        reservation: Reservation | None = None,
+        deadline: float = math.inf,
     ) -> Work:
         """Decode, resolve and validate one evaluation; raises its error."""
         detached_bytes = sum(each.nbytes for each in detached.values())
-        return await self.run_checks(
-            [evaluation], lambda: self._work_of(evaluation, detached), detached_bytes
-        )
+        checks = partial(self._work_of, evaluation, detached)
+        return await self.run_checks([evaluation], checks, reservation, deadline, detached_bytes)
 
     async def _check_many(
-        self, evaluations: Sequence[evaluation_pb2.Evaluation]
+        self,
+        evaluations: Sequence[evaluation_pb2.Evaluation],
+        reservation: Reservation,
+        deadline: float,
     ) -> list[Work | Exception]:
         """Decode, resolve and validate many evaluations."""
         return await self.run_checks(
-            evaluations, lambda: [self._work_or_error(each) for each in evaluations]
+            evaluations,
+            lambda: [self._work_or_error(each) for each in evaluations],
+            reservation,
+            deadline,
         )
 
     async def run_checks(
         self,
         evaluations: Sequence[evaluation_pb2.Evaluation],
         checks: Callable[[], ResultT],
+        reservation: Reservation | None,
+        deadline: float,
         detached_bytes: int = 0,
     ) -> ResultT:
         """Run the checks of some evaluations, in another thread when they will take long.
 
-        `detached_bytes` were cut out of the messages. Meanwhile the budget holds the memory that
-        checking resident tensors takes, and that of copies out of regions.
+        `detached_bytes` were cut out of the messages. Meanwhile the reservation holds the memory
+        that checking resident tensors takes, and that of copies out of regions.
         """
         if self._recorder is not None:
             checks = self._recorder.timed("decode", checks)
@@ -183,13 +230,21 @@ class Evaluator:
         size = messages + detached_bytes + resident + copied
         # The size of a message bounds the copies of tensors that it holds.
         copies = thresholds.CHECKING_COPIES
-        with self.budget.hold(resident * copies + copied * (1 + copies)):
-            if (
-                size < thresholds.OFF_LOOP_BYTES
-                and len(evaluations) < thresholds.OFF_LOOP_EVALUATIONS
-            ):
-                return checks()
-            return await asyncio.to_thread(checks)
+        extra = resident * copies + copied * (1 + copies)
+        with self.budget.join(reservation) as held:
+            before, kind = held.held_bytes, held.kind
+            try:
+                if extra:
+                    await held.grow_to(before + extra, deadline)
+                if (
+                    size < thresholds.OFF_LOOP_BYTES
+                    and len(evaluations) < thresholds.OFF_LOOP_EVALUATIONS
+                ):
+                    return checks()
+                return await asyncio.to_thread(checks)
+            finally:
+                if extra:
+                    held.change_to(before, kind)
 
     def _work_or_error(self, evaluation: evaluation_pb2.Evaluation) -> Work | Exception:
         """Return the work of one evaluation of many, or its error."""

@@ -5,10 +5,10 @@ and the exception's text. Here every method receives bytes, parses them inside o
 the guard, and an exception becomes the status in the table of `status.py`.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -17,15 +17,13 @@ from google.protobuf.message_factory import GetMessageClass
 
 from losswire.server.errors import OverLimitError
 from losswire.server.metrics.recorder import Method, Recorder
+from losswire.server.rpc.calls import Begin, Call, Context, Gate
 from losswire.server.rpc.parse import parse
 from losswire.server.rpc.recorded import recorded_response, recorded_stream
 from losswire.server.rpc.request_id import current_request_id, new_request_id
 from losswire.server.rpc.status import call_status, error_code_of, forget_frames
 from losswire.v1 import loss_service_pb2, run_service_pb2
 from losswire.wire import ROWS
-
-Context = grpc.aio.ServicerContext[Any, Any]
-
 
 _READERS: Final[Mapping[type[Message], Callable[[bytes], Any]]] = {
     loss_service_pb2.EvaluateRequest: bytes,
@@ -42,6 +40,13 @@ methods: runs off the event loop, SummarizeLossesRequest without copies of its t
 only if they are not found by their bytes in the cache of prepared evaluations."""
 
 
+class Registry(Protocol):
+    """What methods are registered with: a server, or its entrance."""
+
+    def add_generic_rpc_handlers(self, handlers: "Sequence[grpc.GenericRpcHandler]", /) -> None:
+        """Register methods."""
+
+
 class GuardedServer:
     """The server that the generated `add_...Servicer_to_server` functions register with.
 
@@ -50,12 +55,14 @@ class GuardedServer:
 
     def __init__(
         self,
-        server: grpc.aio.Server,
+        server: Registry,
         services: Sequence[ServiceDescriptor],
+        gate: Gate,
         recorder: Recorder | None = None,
     ) -> None:
         """Wrap a server, for these services; calls are counted if there is a recorder."""
         self._server = server
+        self._gate = gate
         self._recorder = recorder
         self._requests = {
             (service.full_name, method.name): GetMessageClass(method.input_type)
@@ -71,7 +78,9 @@ class GuardedServer:
     ) -> None:
         """Register all methods of a service, guarded."""
         guarded = {
-            name: _guard(handler, self._requests[service, name], self._method(service, name))
+            name: _guard(
+                handler, self._requests[service, name], self._gate, self._method(service, name)
+            )
             for name, handler in handlers.items()
         }
         generic = grpc.method_handlers_generic_handler(service, guarded)
@@ -84,25 +93,34 @@ class GuardedServer:
 def _guard(
     handler: "grpc.RpcMethodHandler[Any, Any]",
     request_type: type[Message],
+    gate: Gate,
     method: Method | None,
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Wrap one method, unary or streaming; `method` counts its calls."""
+    """Wrap one method, unary or streaming; `method` counts its calls.
+
+    To gRPC, all requests are streams, which look the same to callers: a method then begins with
+    the header of its call, and reads under our limits.
+    """
     serialize = partial(_serialize, handler.response_serializer)
-    record: Callable[..., Any] = recorded_response
     reader = _READERS.get(request_type) or partial(parse, request_type)
+    begin: Begin = partial(Call, gate=gate)
+    guarded_begin = begin if method is None else _same
     if handler.stream_stream:
-        behavior = _guard_response_stream(handler.stream_stream, reader)
-        make = grpc.stream_stream_rpc_method_handler
-        record = recorded_stream
-    elif handler.stream_unary:
-        behavior = _guard_response(handler.stream_unary, partial(_read_each, reader))
-        make = grpc.stream_unary_rpc_method_handler
+        behavior = _guard_stream(handler.stream_stream, reader, serialize, guarded_begin)
+        if method is not None:
+            behavior = recorded_stream(behavior, begin, method)
+        return grpc.stream_stream_rpc_method_handler(behavior)
+    if handler.stream_unary:
+        behavior = _guard_upload(handler.stream_unary, reader, serialize, guarded_begin)
     else:
-        behavior = _guard_response(handler.unary_unary, reader)
-        make = grpc.unary_unary_rpc_method_handler
+        behavior = _guard_response(handler.unary_unary, reader, serialize, guarded_begin)
     if method is not None:
-        behavior = record(behavior, serialize, method)
-    return make(behavior, response_serializer=serialize)
+        behavior = recorded_response(behavior, begin, method)
+    return grpc.stream_unary_rpc_method_handler(behavior)
+
+
+def _same(call: Any) -> Any:  # noqa: ANN401 (a call that the recorder has begun)
+    return call
 
 
 def _serialize(serializer: Callable[[Any], bytes] | None, response: Any) -> bytes:  # noqa: ANN401 (any message)
@@ -113,38 +131,72 @@ def _serialize(serializer: Callable[[Any], bytes] | None, response: Any) -> byte
 def _guard_response(
     method: Any,  # noqa: ANN401 (a servicer's method)
     reader: Callable[[Any], Any],
+    serialize: Callable[[Any], bytes],
+    begin: Begin,
 ) -> Callable[..., Any]:
-    async def behavior(request: Any, context: Context) -> Any:  # noqa: ANN401 (any message)
+    async def behavior(unused: object, context: Context) -> Any:  # noqa: ANN401 (bytes, or nothing after an error)
+        del unused
+        call = begin(context)
         try:
-            return await method(reader(request), context)
+            call.enter()
+            data = serialize(await method(reader(await call.message()), call))
+            call.sends(len(data))
         except Exception as error:  # noqa: BLE001 (the table decides)
-            await abort(context, error, current_request_id())
+            await abort(call.context, error, current_request_id())
+        else:
+            return data
 
     return behavior
 
 
-def _guard_response_stream(
+def _guard_upload(
+    method: Any,  # noqa: ANN401 (a servicer's method)
+    reader: Callable[[Any], Any],
+    serialize: Callable[[Any], bytes],
+    begin: Begin,
+) -> Callable[..., Any]:
+    async def behavior(unused: object, context: Context) -> Any:  # noqa: ANN401 (as above)
+        del unused
+        call = begin(context)
+        try:
+            call.enter()
+            async with aclosing(call.messages(reader)) as messages:
+                data = serialize(await method(messages, call))
+            call.sends(len(data))
+        except Exception as error:  # noqa: BLE001 (the table decides)
+            await abort(call.context, error, current_request_id())
+        else:
+            return data
+
+    return behavior
+
+
+def _guard_stream(
     method: Any,  # noqa: ANN401 (a servicer's method)
     reader: Callable[[bytes], Any],
+    serialize: Callable[[Any], bytes],
+    begin: Begin,
 ) -> Callable[..., Any]:
-    async def behavior(requests: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
+    async def behavior(unused: object, context: Context) -> AsyncIterator[bytes]:
+        del unused
+        call = begin(context)
         request_id = new_request_id()
         try:
+            call.enter()
             # Closed at once when the caller cancels, not when it is garbage-collected.
-            async with aclosing(method(_read_each(reader, requests), context)) as responses:
+            async with (
+                aclosing(call.messages(reader)) as messages,
+                aclosing(method(messages, call)) as responses,
+            ):
                 async for response in responses:
-                    yield response
+                    data = serialize(response)
+                    call.waits(len(data))
+                    yield data
+                    call.taken()
         except Exception as error:  # noqa: BLE001 (the table decides)
-            await abort(context, error, request_id)
+            await abort(call.context, error, request_id)
 
     return behavior
-
-
-async def _read_each(
-    reader: Callable[[bytes], Any], requests: AsyncIterator[bytes]
-) -> AsyncGenerator[Any]:
-    async for data in requests:
-        yield reader(data)
 
 
 async def abort(context: Context, error: Exception, request_id: str) -> None:

@@ -1,12 +1,13 @@
 """The gRPC service of losses: methods that evaluate hand their request to a handler."""
 
-import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
-import grpc
-
 from losswire.server.catalogue.describe import describe
+from losswire.server.memory.budget import Reservation
+from losswire.server.rpc.calls import Call, Context
+from losswire.server.rpc.drain import Drain
 from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.server.rpc.server_info import server_info
 from losswire.server.rpc.streaming import answer_stream
@@ -18,14 +19,6 @@ from losswire.v1 import (
     loss_service_pb2_grpc,
 )
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-def _deadline(context: Context) -> float:
-    """Return the call's deadline on the monotonic clock; infinite when it has none."""
-    remaining: float | None = context.time_remaining()
-    return float("inf") if remaining is None else time.monotonic() + remaining
-
 
 class LossService(loss_service_pb2_grpc.LossServiceServicer):
     """Losses and their gradients."""
@@ -36,13 +29,18 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
         summarizer: Summarizer,
         settings: Settings,
         worker_id: str,
+        drain: Drain,
     ) -> None:
-        """Answer with these handlers, within the settings' limits, as this process."""
+        """Answer with these handlers, within the settings' limits, as this process.
+
+        Open streams end when the server drains.
+        """
         self._evaluator = handlers.evaluator
         self._handlers = handlers
         self._summarizer = summarizer
         self._settings = settings
         self._worker_id = worker_id
+        self._drain = drain
 
     async def ListLosses(
         self, request: loss_service_pb2.ListLossesRequest, context: Context
@@ -58,31 +56,51 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
         del request, context
         return server_info(self._evaluator, self._settings, self._worker_id)
 
-    def Evaluate(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (a coroutine)
+    def Evaluate(self, request: Any, context: Any) -> Any:  # noqa: ANN401 (a Call; a coroutine)
         """Evaluate one batch."""
-        return self._handlers.one(request, lambda: _deadline(context))
+        call: Call = context
+        return self._handlers.one(request, call.deadline, call.reservation)
 
-    def EvaluateMany(self, request: Any, context: Context) -> Any:  # noqa: ANN401 (a coroutine)
+    def EvaluateMany(self, request: Any, context: Any) -> Any:  # noqa: ANN401 (a Call; a coroutine)
         """Evaluate many small batches."""
-        return self._handlers.many(request, lambda: _deadline(context))
+        call: Call = context
+        return self._handlers.many(request, call.deadline, call.reservation)
 
-    def EvaluateStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        """Evaluate a sequence of batches; each is answered as soon as it is done."""
-        deadline = _deadline(context)
-
-        async def answer(request: bytes) -> bytes | loss_service_pb2.EvaluateStreamResponse:
-            return await self._handlers.item(request, deadline)
-
-        return answer_stream(requests, answer, self._settings.max_in_flight_per_stream)
-
-    def EvaluateChunked(
+    async def EvaluateStream(
         self,
         requests: AsyncIterator[Any],
-        context: Context,
+        context: Any,  # noqa: ANN401 (a Call)
     ) -> AsyncIterator[Any]:
-        """Evaluate one batch of any size, whose rows come in parts."""
-        return self._evaluator.chunked.evaluate(requests, _deadline(context))
+        """Evaluate a sequence of batches; each is answered as soon as it is done."""
+        call: Call = context
+        deadline = call.stream_deadline()
+        held: set[Reservation] = set()
 
-    def SummarizeLosses(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        async def answer(
+            request: bytes,
+        ) -> tuple[bytes | loss_service_pb2.EvaluateStreamResponse, Reservation]:
+            reservation = call.item(len(request))
+            held.add(reservation)
+            return await self._handlers.item(request, deadline, reservation), reservation
+
+        limit = self._settings.max_in_flight_per_stream
+        try:
+            async with aclosing(answer_stream(requests, answer, limit, self._drain)) as answers:
+                async for response, reservation in answers:
+                    yield response
+                    held.discard(reservation)
+                    reservation.close()
+        finally:
+            for each in held:
+                each.close()
+
+    def EvaluateChunked(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: ANN401 (a Call)
+        """Evaluate one batch of any size, whose rows come in parts."""
+        call: Call = context
+        return self._evaluator.chunked.evaluate(requests, call.stream_deadline(), call.reservation)
+
+    def SummarizeLosses(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: ANN401 (a Call)
         """Summarize a loss over a data set, whose batches come in parts."""
-        return self._summarizer.summarize(summary_parts(requests), _deadline(context))
+        call: Call = context
+        parts, deadline = summary_parts(requests), call.stream_deadline()
+        return self._summarizer.summarize(parts, deadline, call.reservation)

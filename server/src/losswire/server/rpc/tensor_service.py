@@ -3,32 +3,32 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
-
-from losswire.server.memory.budget import Budget
+from losswire.server.memory.patience import Patience, Sender
 from losswire.server.memory.regions.store import RegionStore
 from losswire.server.memory.residents import ResidentStore
 from losswire.server.memory.uploads import key_of, receive
+from losswire.server.rpc.calls import Call, Context
 from losswire.v1 import tensor_service_pb2, tensor_service_pb2_grpc
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class TensorService(tensor_service_pb2_grpc.TensorServiceServicer):
     """Tensors that stay on the server, and memory that callers share with it."""
 
-    def __init__(self, budget: Budget, residents: ResidentStore, regions: RegionStore) -> None:
-        """Serve these stores; the budget holds the memory of uploads."""
-        self._budget = budget
+    def __init__(self, patience: Patience, residents: ResidentStore, regions: RegionStore) -> None:
+        """Serve these stores, as long as there is patience with who sends."""
+        self._patience = patience
         self._residents = residents
         self._regions = regions
 
     async def PutTensor(
-        self, requests: AsyncIterator[tensor_service_pb2.PutTensorRequest], context: Context
+        self,
+        requests: AsyncIterator[tensor_service_pb2.PutTensorRequest],
+        context: Any,  # noqa: ANN401 (a Call)
     ) -> tensor_service_pb2.PutTensorResponse:
         """Store a tensor."""
-        del context
-        return await receive(requests, self._budget, self._residents)
+        call: Call = context
+        sender = Sender(self._patience, call.reservation)
+        return await receive(requests, self._residents, sender, call.deadline(), call.largest_bytes)
 
     async def StatTensor(
         self, request: tensor_service_pb2.StatTensorRequest, context: Context

@@ -1,5 +1,6 @@
 """The calls on runs, which gRPC and HTTP share: within the budget, off the event loop."""
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
@@ -59,7 +60,8 @@ class RunCalls:
         return await self._keeper.run(lambda store: store.delete(self._tenant, run_id))
 
     async def _with_memory(self, size_bytes: int, task: Callable[[RunStore], _R]) -> _R:
-        with self._budget.hold(size_bytes):
+        with self._budget.reservation() as reservation:
+            await reservation.grow_to(size_bytes, math.inf)
             return await self._keeper.run(task)
 
 

@@ -62,11 +62,12 @@ class Summarizer:
             each.drain()
 
     async def summarize(
-        self, parts: AsyncIterator[Part], deadline: float
+        self, parts: AsyncIterator[Part], deadline: float, reservation: Reservation | None = None
     ) -> AsyncGenerator[bytes | Response]:
         """Summarize the batches of one call: yields progress and reports, the final one last.
 
-        Raises the error of the header or of a batch, after the progress of those before it; and
+        `reservation` is the call's, which keeps the memory until the last answer is sent. Raises
+        the error of the header or of a batch, after the progress of those before it; and
         DrainingError after a report, when the server shuts down.
         """
         reader = _Reader(parts, is_draining=self._is_draining)
@@ -74,8 +75,8 @@ class Summarizer:
         try:
             header, detached = await reader.header()
             plan = make_plan(header, detached, self.evaluator.registry)
-            with self.evaluator.budget.reservation() as reservation:
-                call = _Call(self.evaluator, plan, reader, reservation, deadline)
+            with self.evaluator.budget.join(reservation) as held:
+                call = _Call(self.evaluator, plan, reader, held, deadline)
                 async with aclosing(call.responses()) as responses:
                     async for response in responses:
                         yield response
@@ -201,10 +202,10 @@ class _Call:
 
     async def responses(self) -> AsyncGenerator[bytes | Response]:
         """Yield progress and reports."""
-        self._reservation.raise_to(self._demand.size_bytes)
+        await self._reserve()
         accumulator = self._accumulator
         # The summary is kept off the worker's thread, which computes the next batch meanwhile.
-        self._reserve(state=await self._within_memory(accumulator.resume))
+        await self._reserve(state=await self._within_memory(accumulator.resume))
         source = read_ahead(self._computing(), thresholds.CHUNKS_AHEAD)
         try:
             async with aclosing(source) as in_order:
@@ -237,7 +238,7 @@ class _Call:
             except MemoryNeededError as error:
                 # In steps: what grows with each batch is not measured twice each time.
                 steps = -(-error.needed_bytes // thresholds.SUMMARY_STEP_BYTES)
-                self._reserve(state=steps * thresholds.SUMMARY_STEP_BYTES)
+                await self._reserve(state=steps * thresholds.SUMMARY_STEP_BYTES)
 
     def _is_progress_due(self) -> bool:
         """Return whether a batch that was computed is worth a message: not many are a second."""
@@ -252,7 +253,7 @@ class _Call:
         number = 0
         async for message, detached in self._reader.batches():
             works = await self._check(message, detached, number)
-            self._reserve_batch(message, detached, works)
+            await self._reserve_batch(message, detached, works)
             batch = Batch(number=number, message=message, detached=detached, works=works)
             # None may overtake another or run in its pauses.
             self._is_brief &= all(tiled_form(each) is None and is_brief(each) for each in works)
@@ -275,15 +276,17 @@ class _Call:
         found = evaluations(self._plan, message, detached, number)
         for name, (evaluation, elements, origins) in zip(names, found, strict=True):
             try:
-                works.append(await self._evaluator.check(evaluation, elements))
+                works.append(
+                    await self._evaluator.check(evaluation, elements, deadline=self._deadline)
+                )
             except PATHED as error:
                 raise with_paths(error, origins, number, name) from None
         return works
 
-    def _reserve_batch(
+    async def _reserve_batch(
         self, message: summary_pb2.SummaryBatch, detached: Detached, works: Sequence[Work]
     ) -> None:
-        """Reserve the memory of a batch; raises as `demand` does."""
+        """Reserve the memory of a batch; raises as `demand` and `Reservation.grow_to` do."""
         needed = self._demand
         received = message.ByteSize() + sum(each.nbytes for each in detached.values())
         needed.received = max(needed.received, received + text_bytes(message))
@@ -293,12 +296,12 @@ class _Call:
         computed = demand(self._evaluator.budget, works, copied=self._worker.copies_inputs)
         computed += values * arrays * _NUMBER_BYTES
         needed.computed = max(needed.computed, computed)
-        self._reservation.raise_to(needed.size_bytes)
+        await self._reserve()
 
-    def _reserve(self, *, state: int) -> None:
-        """Reserve the memory that the summary has grown by."""
+    async def _reserve(self, *, state: int = 0) -> None:
+        """Reserve the memory that is needed by now, `state` of it for the summary."""
         self._demand.state = max(self._demand.state, state)
-        self._reservation.raise_to(self._demand.size_bytes)
+        await self._reservation.grow_to(self._demand.size_bytes, self._deadline)
 
 
 def _wrong(field: str, description: str) -> InvalidEvaluationError:

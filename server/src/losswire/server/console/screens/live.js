@@ -238,7 +238,9 @@ function pictures(points, last) {
   const stages = Object.keys(last.stages);
   const rate = (name, kind) => points.map((each) => (each.seconds ? (each[name][kind] ?? 0) / each.seconds : null));
   const line = (label, values) => ({ label, values });
-  const held = last.reserved_bytes.compute + last.reserved_bytes.regions;
+  // Resident tensors are beside the budget.
+  const within = Object.keys(last.reserved_bytes).filter((name) => name !== "residents");
+  const held = within.reduce((sum, name) => sum + last.reserved_bytes[name], 0);
   return [
     {
       title: "Calls a second",

@@ -9,8 +9,9 @@ from functools import partial
 from losswire.server import thresholds
 from losswire.server.catalogue.registry import Registry
 from losswire.server.compute.paths import tiled_form
-from losswire.server.errors import ExpiredError, InvalidEvaluationError
-from losswire.server.memory.budget import Budget, Reservation
+from losswire.server.errors import InvalidEvaluationError
+from losswire.server.memory.budget import Budget, Kind, Reservation
+from losswire.server.memory.patience import Patience, Sender
 from losswire.server.memory.regions.places import MapRegion
 from losswire.server.pipeline.admit import demand
 from losswire.server.pipeline.chunked.accumulate import Accumulator, held_bytes
@@ -22,7 +23,9 @@ from losswire.server.settings import Settings
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import Violation
 
-RunChecks = Callable[[Sequence[evaluation_pb2.Evaluation], Callable[[], Plan]], Awaitable[Plan]]
+RunChecks = Callable[
+    [Sequence[evaluation_pb2.Evaluation], Callable[[], Plan], Reservation, float], Awaitable[Plan]
+]
 """Runs checks without blocking the event loop; see Evaluator.run_checks."""
 
 Computing = asyncio.Future[list[bytes | None]]
@@ -42,35 +45,37 @@ class ChunkedEvaluator:
     run_checks: RunChecks
     worker: ComputeWorker
     budget: Budget
+    patience: Patience
     settings: Settings
 
     async def evaluate(
-        self, parts: AsyncIterator[Part], deadline: float
+        self, parts: AsyncIterator[Part], deadline: float, reservation: Reservation | None = None
     ) -> AsyncGenerator[bytes | loss_service_pb2.EvaluateChunkedResponse]:
         """Evaluate one call: yields messages of gradients, and the result last.
 
-        Raises the error of the header or of a part.
+        `reservation` is the call's, which keeps the memory until the result is sent. Raises the
+        error of the header or of a part.
         """
-        plan = await self._plan(parts)
-        accumulator = Accumulator(plan, self.worker.device, self.worker.pause)
-        with self.budget.reservation() as reservation:
+        with self.budget.join(reservation) as held:
+            plan = await self._plan(parts, held, deadline)
+            accumulator = Accumulator(plan, self.worker.device, self.worker.pause)
             first = min(plan.count, self._preferred_rows(plan))
-            self._reserve(reservation, plan, first)
+            await self._reserve(held, plan, first, deadline)
 
             under_way: set[Computing] = set()
 
             async def computing() -> AsyncGenerator[Computing]:
                 done = 0
-                held = first
+                largest = first
                 # The same for all parts, none of which may overtake another or run in its pauses.
                 brief = tiled_form(plan.whole) is None and is_brief(plan.sized(first))
-                async for payload in _payloads(parts):
+                async for payload in _payloads(parts, Sender(self.patience, held)):
                     rows = _count_rows(plan, done, payload)
                     if not rows:
                         continue
-                    if rows > held:
-                        self._reserve(reservation, plan, rows)
-                        held = rows
+                    if rows > largest:
+                        await self._reserve(held, plan, rows, deadline)
+                        largest = rows
                     add = partial(accumulator.add, payload, done)
                     part = self.worker.start_task(add, deadline, is_brief=brief)
                     under_way.add(part)
@@ -90,9 +95,12 @@ class ChunkedEvaluator:
             result = accumulator.result
             if result is None:
                 result = await self.worker.run(accumulator.finish_empty, deadline)
-        yield loss_service_pb2.EvaluateChunkedResponse(result=result)
+            # With the message that is made of it, and gRPC's copy.
+            copies = 1 + thresholds.SENDING_COPIES
+            held.change_to(result.ByteSize() * copies, Kind.ANSWER)
+            yield loss_service_pb2.EvaluateChunkedResponse(result=result)
 
-    async def _plan(self, parts: AsyncIterator[Part]) -> Plan:
+    async def _plan(self, parts: AsyncIterator[Part], held: Reservation, deadline: float) -> Plan:
         """Read and check the header."""
         first = await anext(parts, None)
         if not isinstance(first, loss_service_pb2.EvaluateChunkedRequest) or not first.HasField(
@@ -103,38 +111,37 @@ class ChunkedEvaluator:
         record = self.registry.find(header.evaluation.loss)
         largest = self.settings.max_message_bytes
         make = partial(make_plan, header, record, largest, self.find_resident, self.map_region)
-        return await self.run_checks([header.evaluation], make)
+        return await self.run_checks([header.evaluation], make, held, deadline)
 
     def _preferred_rows(self, plan: Plan) -> int:
         """Count the rows of a chunk of the recommended size."""
         return max(1, self.settings.chunk_bytes // max(1, plan.packing.row_bytes))
 
-    def _reserve(self, reservation: Reservation, plan: Plan, rows: int) -> None:
-        """Reserve the memory of a call whose parts have this many rows; raises as `demand` does."""
+    async def _reserve(self, held: Reservation, plan: Plan, rows: int, deadline: float) -> None:
+        """Reserve the memory of a call whose parts have this many rows.
+
+        Raises as `demand` and `Reservation.grow_to` do.
+        """
         in_transit = thresholds.CHUNKS_IN_TRANSIT * rows * plan.packing.row_bytes
         part = demand(self.budget, [plan.sized(rows)], copied=self.worker.copies_inputs)
-        reservation.raise_to(part + in_transit + held_bytes(plan))
+        await held.grow_to(part + in_transit + held_bytes(plan), deadline)
 
 
-async def _payloads(parts: AsyncIterator[Part]) -> AsyncGenerator[memoryview]:
-    """Yield the rows that follow the header; ExpiredError when none come for too long."""
+async def _payloads(parts: AsyncIterator[Part], sender: Sender) -> AsyncGenerator[memoryview]:
+    """Yield the rows that follow the header; raises an error when they come too slowly."""
     iterator = aiter(parts)
-    while (part := await _next(iterator)) is not None:
+    while (part := await _next(iterator, sender)) is not None:
         if not isinstance(part, memoryview):
             kind = "comes only once, as the first part" if part.HasField("header") else "is not set"
             raise _wrong("header" if part.HasField("header") else "part", kind)
+        sender.moved_bytes += part.nbytes
         yield part
 
 
-async def _next(parts: AsyncIterator[Part]) -> Part | None:
+async def _next(parts: AsyncIterator[Part], sender: Sender) -> Part | None:
     """Wait for a part; None at the end."""
-    seconds = thresholds.CHUNK_SILENCE_SECONDS
-    try:
-        async with asyncio.timeout(seconds):
-            return await anext(parts, None)
-    except TimeoutError:
-        message = f"no part of the chunked call came for {seconds:g} seconds"
-        raise ExpiredError(message) from None
+    with sender:
+        return await anext(parts, None)
 
 
 def _count_rows(plan: Plan, start: int, payload: memoryview) -> int:

@@ -1,0 +1,151 @@
+"""The calls of gRPC, each with one reservation of memory from its header until it is answered."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import grpc
+
+from losswire.server import thresholds
+from losswire.server.errors import MalformedMessageError
+from losswire.server.memory.budget import Budget, Kind, Reservation
+from losswire.server.memory.patience import Patience
+from losswire.server.rpc.connections import end_connection
+from losswire.server.rpc.receive import Slots
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Gate:
+    """What the calls of one server share: the budget, its slots, and the patience with callers."""
+
+    def __init__(self, budget: Budget, patience: Patience, message_bytes: int) -> None:
+        """Take the largest message from the settings."""
+        self.budget = budget
+        self.patience = patience
+        self.slots = Slots(budget, patience, message_bytes)
+        self.message_bytes = message_bytes
+
+
+class Call:
+    """One call: what its handler knows of it."""
+
+    __slots__ = (
+        "_gate",
+        "context",
+        "ended",
+        "moved_bytes",
+        "received_bytes",
+        "reservation",
+        "since",
+    )
+
+    def __init__(self, context: Context, gate: Gate) -> None:
+        """Begin; the reservation is given back once gRPC has nothing more to do for the call."""
+        self.context = context
+        self._gate = gate
+        self.reservation = Reservation(gate.budget)
+        self.received_bytes = 0
+        """Of the messages that came."""
+        self.ended = float("-inf")
+        """When the messages ended, on the monotonic clock."""
+        self.since = 0.0
+        self.moved_bytes = 0
+        done: Any = context.add_done_callback
+        done(self._close)
+
+    @property
+    def largest_bytes(self) -> int:
+        """The bytes of the largest message."""
+        return self._gate.message_bytes
+
+    def enter(self) -> None:
+        """Reserve the memory of any call; raises OverloadedError."""
+        self.reservation.raise_to(thresholds.CALL_BYTES, Kind.RECEIVE)
+
+    def deadline(self) -> float:
+        """Return when it has to be answered, on the monotonic clock."""
+        left: float | None = self.context.time_remaining()
+        return time.monotonic() + (thresholds.MAX_CALL_SECONDS if left is None else left)
+
+    def stream_deadline(self) -> float:
+        """Return when it ends at the latest, on the monotonic clock; infinite without a limit."""
+        left: float | None = self.context.time_remaining()
+        return float("inf") if left is None else time.monotonic() + left
+
+    def item(self, size_bytes: int) -> Reservation:
+        """Return a reservation for one message of many, which is there already."""
+        reservation = Reservation(self._gate.budget)
+        if size_bytes > thresholds.SMALL_MESSAGE_BYTES:
+            reservation.change_to(size_bytes, Kind.RECEIVE)
+        return reservation
+
+    async def message(self) -> bytes:
+        """Return the only message; MalformedMessageError without one, else as `Slots.read`."""
+        message = await self.first()
+        if message is None:
+            # A call that was cancelled looks like one that ended; the cancellation follows.
+            await asyncio.sleep(thresholds.CANCELLATION_SECONDS)
+            text = "the call ended without a whole message"
+            raise MalformedMessageError(text)
+        return message
+
+    async def first(self) -> bytes | None:
+        """Return the first message, None when there is none; raises as `Slots.read` does."""
+        message = await self._gate.slots.read(self.context, self.reservation)
+        if message is None:
+            return None
+        size = self.received_bytes = len(message)
+        extra = 0 if size <= thresholds.SMALL_MESSAGE_BYTES else size
+        if extra or self.reservation.held_bytes > thresholds.CALL_BYTES:
+            self.reservation.change_to(thresholds.CALL_BYTES + extra, Kind.RECEIVE)
+        return message
+
+    async def messages(self, reader: Callable[[bytes], Any]) -> AsyncGenerator[Any]:
+        """Yield what a reader makes of each message.
+
+        The first is read as `Slots.read` does; the reservation has room for the others.
+        """
+        first = await self.first()
+        if first is not None:
+            yield reader(first)
+            del first
+        read: Any = self.context.read
+        while (message := await read()) is not grpc.aio.EOF:
+            self.received_bytes += len(message)
+            yield reader(message)
+        self.ended = time.monotonic()
+
+    def sends(self, size_bytes: int) -> None:
+        """Begin to wait until the caller has taken the only answer."""
+        extra = size_bytes * thresholds.SENDING_COPIES
+        if size_bytes <= thresholds.SMALL_MESSAGE_BYTES:
+            extra = 0
+        if extra or self.reservation.held_bytes > thresholds.CALL_BYTES:
+            self.reservation.change_to(thresholds.CALL_BYTES + extra, Kind.ANSWER)
+        self.waits(size_bytes)
+
+    def waits(self, size_bytes: int) -> None:
+        """Begin to wait until the caller has taken an answer."""
+        self.since = time.monotonic()
+        self.moved_bytes = size_bytes
+        self._gate.patience.begin(self)
+
+    def taken(self) -> None:
+        """Note that the caller has taken an answer of many."""
+        self._gate.patience.stop(self)
+
+    def end(self, *, pressed: bool) -> None:
+        """End the connection, because the caller does not take an answer."""
+        del pressed
+        end_connection(self.context.peer())
+
+    def _close(self, context: object) -> None:
+        del context
+        self._gate.patience.stop(self)
+        self.reservation.close()
+
+
+Begin = Callable[[Any], Call]
+"""Begins the call of a context."""
