@@ -13,10 +13,11 @@ import struct
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from losswire.server import thresholds
 from losswire.server.memory.regions.store import TOKEN_BYTES, RegionStore
+from losswire.server.rpc.calls import Gate
 from losswire.server.rpc.lease_calls import LeaseCalls, Respond
 
 GRANTED: Final = b"\x01"
@@ -32,22 +33,30 @@ class RegionSocket:
     """Listens until it is closed, and then removes the files that it created."""
 
     def __init__(
-        self, store: RegionStore, path: str, respond: Respond, max_request_bytes: int
+        self,
+        store: RegionStore,
+        path: str,
+        respond: Respond,
+        max_request_bytes: int,
+        gate: Gate,
     ) -> None:
         """Listen at a path, or in a new private folder when it is empty.
 
         `respond` answers the requests that come over leases, of at most `max_request_bytes` each.
+        The `gate` reserves their memory, and ends peers that send or take them too slowly.
 
         Raises OSError when the path cannot be used, for example because a server listens there.
         """
         self._store = store
         self._respond = respond
+        self._gate = gate
         self._max_request_bytes = max_request_bytes
         self._calls: set[LeaseCalls] = set()
         self._folder = None if path else Path(tempfile.mkdtemp(prefix="losswire-"))
         self._path = Path(path) if self._folder is None else self._folder / "regions.sock"
         self._leases: set[asyncio.Task[None]] = set()
-        self._waiting = 0
+        self._waiting: dict[asyncio.Task[None], None] = {}
+        """The peers whose token is still to come, the oldest first."""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._bind()
@@ -65,7 +74,7 @@ class RegionSocket:
         # Before the path exists, so that no other user can connect in between.
         os.fchmod(self._listener.fileno(), stat.S_IRUSR | stat.S_IWUSR)
         self._listener.bind(str(self._path))
-        self._listener.listen()
+        self._listener.listen(thresholds.TOKEN_PEERS_IN_LINE)
         self._listener.setblocking(False)  # noqa: FBT003 - the name says it
 
     async def close(self, drain_seconds: float) -> None:
@@ -99,22 +108,31 @@ class RegionSocket:
                 # Out of descriptors, for example: others will be closed.
                 await asyncio.sleep(thresholds.ACCEPT_RETRY_SECONDS)
                 continue
-            if self._waiting >= thresholds.MAX_TOKEN_PEERS or not _may_redeem(peer):
+            if not _may_redeem(peer):
                 peer.close()
                 continue
+            if len(self._waiting) >= thresholds.MAX_TOKEN_PEERS:
+                # Who means it sends the token at once: the oldest does not.
+                oldest = next(iter(self._waiting))
+                del self._waiting[oldest]
+                oldest.cancel()
             lease = asyncio.create_task(self._serve(peer))
             self._leases.add(lease)
-            lease.add_done_callback(self._leases.discard)
+            self._waiting[lease] = None
+            lease.add_done_callback(self._ended)
+            # Its token has come by now, if it was sent together with the connection.
+            await asyncio.sleep(0)
+
+    def _ended(self, lease: asyncio.Task[None]) -> None:
+        self._leases.discard(lease)
+        self._waiting.pop(lease, None)
 
     async def _serve(self, peer: socket.socket) -> None:
         """Serve one peer to the end of its connection."""
         with peer, suppress(OSError):
             peer.setblocking(False)  # noqa: FBT003 - the name says it
-            self._waiting += 1
-            try:
-                token = await _read_token(peer)
-            finally:
-                self._waiting -= 1
+            token = await _read_token(peer)
+            self._waiting.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
             region = self._store.redeem(token) if token else None
             if region is None:
                 return
@@ -127,7 +145,7 @@ class RegionSocket:
 
     async def _serve_lease(self, peer: socket.socket) -> None:
         """Answer the requests of a connection until it ends."""
-        calls = LeaseCalls(self._respond, self._max_request_bytes)
+        calls = LeaseCalls(self._respond, self._max_request_bytes, self._gate)
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: calls, peer)
         self._calls.add(calls)
