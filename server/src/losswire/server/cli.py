@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from losswire.server import __version__
 from losswire.server.address import StartError
 from losswire.server.app import App
+from losswire.server.rpc.quiet import quiet_cancelled_calls
 from losswire.server.runs.address import default_store
 from losswire.server.settings import MIB, Settings, available_cpus, available_memory
 
@@ -268,3 +269,4 @@ def _set_up_log(level: str) -> None:
     handler.setFormatter(_JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.captureWarnings(capture=True)
+    quiet_cancelled_calls()
