@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
+from losswire.server.rpc.drain import Drain
 from losswire.server.rpc.streaming import answer_stream
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.support.harness import Child
@@ -161,7 +162,7 @@ def test_the_pump_holds_no_more_than_the_limit(unread: int) -> None:
         return number
 
     async def run() -> None:
-        answers = answer_stream(requests(), answer, _LIMIT)
+        answers = answer_stream(requests(), answer, _LIMIT, Drain())
         found = [await anext(answers) for _ in range(unread)]
         if unread:
             await asyncio.sleep(0.05)
@@ -185,7 +186,7 @@ def test_a_slow_item_does_not_hold_up_the_others() -> None:
         return seconds
 
     async def run() -> list[float]:
-        return [each async for each in answer_stream(requests(), answer, _LIMIT)]
+        return [each async for each in answer_stream(requests(), answer, _LIMIT, Drain())]
 
     assert asyncio.run(run()) == [0.0, 0.2]
 
@@ -202,7 +203,7 @@ def test_a_broken_source_is_told_after_what_it_gave() -> None:
 
     async def run() -> None:
         with pytest.raises(LookupError):
-            _ = [each async for each in answer_stream(requests(), answer, _LIMIT)]
+            _ = [each async for each in answer_stream(requests(), answer, _LIMIT, Drain())]
 
     asyncio.run(run())
 

@@ -92,7 +92,7 @@ class DrainingError(LosswireServerError):
 
     def __init__(self) -> None:
         """Use a fixed text."""
-        super().__init__("the server shuts down; continue from the last report on another one")
+        super().__init__("the server shuts down; another one can continue")
 
 
 class DeviceLostError(LosswireServerError):

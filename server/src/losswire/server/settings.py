@@ -15,6 +15,22 @@ CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """The place of a worker among those that a supervisor runs."""
+
+    index: int
+    """From 0; the worker that replaces it has the same."""
+    count: int
+    """How many there are."""
+    folder: str
+    """A private folder, in which all workers answer each other's questions."""
+    http_descriptor: int | None = None
+    """The socket of the HTTP door, which all of them listen at; None: there is none."""
+    metrics_descriptor: int | None = None
+    """That of the address where metrics are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings of one server."""
 
@@ -51,6 +67,12 @@ class Settings:
     """The size of a chunk that the server recommends."""
     drain_seconds: float = 10.0
     """The seconds that calls may continue after SIGTERM."""
+    notice_seconds: float = 0.0
+    """The seconds after SIGTERM in which calls are accepted although health says NOT_SERVING."""
+    hang_seconds: float = 60.0
+    """The seconds for which one evaluation may occupy the engine before it counts as hung."""
+    place: Place | None = None
+    """The place of this process among others with the same addresses; None: it is alone."""
     losses: tuple[str, ...] = ()
     """Modules with further losses, installed beside the server."""
     store: str = "none"

@@ -23,7 +23,7 @@ from losswire.server.memory.allocator import return_freed_memory
 from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.admit import step_count
 from losswire.server.pipeline.encode import Encoded
-from losswire.server.pipeline.waiting import Task, Waiting, counting_encode, counting_task
+from losswire.server.pipeline.waiting import Probe, Task, Waiting, counting_encode, counting_task
 
 _log = logging.getLogger(__name__)
 
@@ -285,8 +285,10 @@ class ComputeWorker:
         self._current = live[0][:2] if is_pausable and len(live) == 1 else None
         now = time.perf_counter_ns()
         waited = [now - job.queued for job, _, _ in live]
-        if self._recorder is not None and live:
-            self._recorder.batch(len(live))
+        if self._recorder is not None:
+            counted = sum(not isinstance(part, Probe) for _, _, part in live)
+            if counted:
+                self._recorder.batch(counted)
         works: list[Work] = []
         answers: list[Any] = []
         for (_, _, part), wait in zip(live, waited, strict=True):

@@ -2,8 +2,11 @@
 
 import asyncio
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from typing import Any, TypeVar
+
+from losswire.server.errors import DrainingError
+from losswire.server.rpc.drain import Drain
 
 RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
@@ -13,12 +16,15 @@ async def answer_stream(
     requests: AsyncIterator[RequestT],
     answer: Callable[[RequestT], Coroutine[Any, Any, AnswerT]],
     max_in_flight: int,
-) -> AsyncIterator[AnswerT]:
+    drain: Drain,
+) -> AsyncGenerator[AnswerT]:
     """Answer requests concurrently; yields each answer as soon as it is ready.
 
     Reads no further request while `max_in_flight` are unanswered or their answers are not
     consumed, which slows a sender down by gRPC's flow control. When this generator is closed,
     everything in flight is cancelled.
+
+    Raises DrainingError when the server drains, after the answers to what was read.
     """
     answers: asyncio.Queue[AnswerT | None] = asyncio.Queue()
     free = asyncio.Semaphore(max_in_flight)
@@ -26,28 +32,36 @@ async def answer_stream(
     async def answer_later(answering: Coroutine[Any, Any, AnswerT], awaited: Any) -> None:  # noqa: ANN401
         answers.put_nowait(await drive_started(answering, awaited))
 
-    async def read() -> None:
+    async def read_each(group: asyncio.TaskGroup) -> None:
+        async for request in requests:
+            await free.acquire()
+            answering = answer(request)
+            try:
+                # A request that waits for nothing is cheaper without a task.
+                awaited = answering.send(None)
+            except StopIteration as done:
+                answers.put_nowait(done.value)
+            else:
+                group.create_task(answer_later(answering, awaited))
+
+    async def read() -> bool:
+        """Read until the requests end; returns whether the server's draining ended them."""
         try:
             async with asyncio.TaskGroup() as group:
-                async for request in requests:
-                    await free.acquire()
-                    answering = answer(request)
-                    try:
-                        # A request that waits for nothing is cheaper without a task.
-                        awaited = answering.send(None)
-                    except StopIteration as done:
-                        answers.put_nowait(done.value)
-                    else:
-                        group.create_task(answer_later(answering, awaited))
+                reading = group.create_task(read_each(group))
+                with drain.telling(reading.cancel):
+                    await asyncio.wait([reading])
         finally:
             answers.put_nowait(None)
+        return reading.cancelled()
 
     reader = asyncio.create_task(read())
     try:
         while (each := await answers.get()) is not None:
             yield each
             free.release()
-        await _first_error(reader)
+        if await _result(reader):
+            raise DrainingError
     finally:
         reader.cancel()
 
@@ -71,9 +85,9 @@ def drive_started(
         return answer
 
 
-async def _first_error(reader: asyncio.Task[None]) -> None:
-    """Raise the error that ended the reader, without the group in which a TaskGroup wraps it."""
+async def _result(reader: asyncio.Task[bool]) -> bool:
+    """Return the reader's result; raises its error without the group in which it is wrapped."""
     try:
-        await reader
+        return await reader
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
