@@ -171,12 +171,15 @@ def test_the_timeout_covers_all_tries(call: Call) -> None:
 @pytest.mark.parametrize("failed_before", [False, True])
 def test_a_try_cut_short_does_not_hide_the_reason(*, failed_before: bool) -> None:
     """When the timeout ends a later try, the failure before it is raised; a first try's own is."""
-    attempts = Attempts(RetryPolicy(initial_backoff=1e-6), Rotation(1), timeout=60)
+    rotation = Rotation(["one"])
+    rotation.note_answer(0)
+    attempts = Attempts(RetryPolicy(initial_backoff=1e-6), rotation, timeout=0.1)
     attempts.start()
     reason: LosswireError = UnavailableError("away", retryable=True)
     if failed_before:
         attempts.wait_after(reason)
         attempts.start()
+    time.sleep(attempts.remaining())
     too_late = DeadlineExceededError("too late")
     with pytest.raises(LosswireError) as raised:
         attempts.wait_after(too_late)
@@ -227,7 +230,7 @@ def test_impossible_timeouts(call: Call, timeout: float) -> None:
 def test_each_step_of_a_call_has_its_own_tries() -> None:
     """The next step begins on the same target, and is tried as often as the policy allows."""
     policy = RetryPolicy(initial_backoff=1e-6, max_attempts=2)
-    attempts = Attempts(policy, Rotation(2), timeout=60)
+    attempts = Attempts(policy, Rotation(["one", "other"]), timeout=60)
     away = UnavailableError("away", retryable=True)
     used = []
     for _ in range(3):
@@ -246,7 +249,7 @@ def test_each_step_of_a_call_has_its_own_tries() -> None:
 
 def test_attempts_on_one_target_have_the_time_that_is_left() -> None:
     """They end with the call that they belong to, and leave its target alone."""
-    attempts = Attempts(RetryPolicy(), Rotation(3), timeout=60)
+    attempts = Attempts(RetryPolicy(), Rotation(["a", "b", "c"]), timeout=60)
     other = attempts.on_target(2)
     assert [other.start() for _ in range(3)] == [2, 2, 2]
     assert 0 < other.remaining() <= attempts.remaining() + 1e-3

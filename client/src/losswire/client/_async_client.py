@@ -11,6 +11,7 @@ import numpy.typing as npt
 from losswire.client._calls import operations
 from losswire.client._calls.async_runner import AsyncRunner
 from losswire.client._calls.plan import Progress
+from losswire.client._calls.process_bound import ProcessBound
 from losswire.client._calls.retry import RetryPolicy
 from losswire.client._calls.session import open_session
 from losswire.client._calls.summarize.request import (
@@ -39,7 +40,7 @@ from losswire.client._summaries.summary import Summary
 from losswire.wire import OptionScalar
 
 
-class AsyncClient:
+class AsyncClient(ProcessBound):
     """Evaluates losses on one or more Losswire servers, from asyncio.
 
     The same as `Client`, with awaits: shapes, dtypes, units and errors are described there. It
@@ -63,9 +64,12 @@ class AsyncClient:
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
         retry: RetryPolicy | None = None,
+        wait_for_ready: float | bool | None = None,
     ) -> None:
         """Prepare to connect; arguments and errors are those of `Client`."""
-        self._session = open_session(target, timeout, token, retry, credentials)
+        self._session = open_session(
+            target, timeout, token, retry, credentials, wait_for_ready=wait_for_ready
+        )
         self._regions = Regions(self._session)
         self._lender = StagingLender(self._regions)
         self._runner = AsyncRunner(self._session, credentials)

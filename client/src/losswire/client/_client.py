@@ -12,6 +12,7 @@ import numpy.typing as npt
 from losswire.client._calls import operations
 from losswire.client._calls.async_runner import AsyncRunner
 from losswire.client._calls.plan import Progress
+from losswire.client._calls.process_bound import ProcessBound
 from losswire.client._calls.retry import RetryPolicy
 from losswire.client._calls.runner import Runner
 from losswire.client._calls.session import open_session
@@ -40,7 +41,7 @@ from losswire.client._summaries.summary import Summary
 from losswire.wire import OptionScalar
 
 
-class Client:
+class Client(ProcessBound):
     """Evaluates losses on one or more Losswire servers.
 
     One client may be used by any number of threads at once; its calls share a connection to
@@ -62,6 +63,7 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
         retry: RetryPolicy | None = None,
+        wait_for_ready: float | bool | None = None,
     ) -> None:
         """Prepare to connect; the first call does.
 
@@ -76,16 +78,22 @@ class Client:
         `credentials` switch TLS on; `token` is printable ASCII text, sent with each call as
         `authorization: Bearer`. `retry` says when failed calls are tried again.
 
+        Where no server has answered yet, a call ends by UnavailableError after 2 seconds, or after
+        `wait_for_ready` seconds; True: after its timeout. Later failures are tried again until
+        then anyway.
+
         Raises TypeError and ValueError for arguments that cannot be right, ModuleNotFoundError for
         `local:` without losswire-server, RuntimeError for `local:` in a process that was forked
         when its parent's was running.
         """
-        self._session = open_session(target, timeout, token, retry, credentials)
+        self._session = open_session(
+            target, timeout, token, retry, credentials, wait_for_ready=wait_for_ready
+        )
         self._regions = Regions(self._session)
         self._lender = StagingLender(self._regions)
         self._runner = Runner(self._session, credentials)
         self._make_stream_runner = lambda: AsyncRunner(
-            open_session(target, timeout, token, retry), credentials
+            open_session(target, timeout, token, retry, wait_for_ready=wait_for_ready), credentials
         )
         self._streams: WeakSet[Stream] = WeakSet()
         self.runs = Runs(self._runner)

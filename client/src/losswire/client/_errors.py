@@ -10,6 +10,9 @@ from google.rpc import error_details_pb2, status_pb2
 from losswire.v1 import status_pb2 as losswire_status_pb2
 from losswire.wire import Violation
 
+CLIENT_CLOSED = "CLIENT_CLOSED"
+"""The reason of calls that their own client gave up."""
+
 DETAILS_KEY = "grpc-status-details-bin"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
@@ -167,6 +170,14 @@ class UnauthenticatedError(LosswireError):
 _CLASSES: dict[grpc.StatusCode, type[LosswireError]] = {
     cls.code: cls for cls in LosswireError.__subclasses__()
 }
+_CUTS: dict[grpc.StatusCode, tuple[str, ...]] = {
+    # Whatever its text: a caller who cancels gets no answer at all.
+    grpc.StatusCode.CANCELLED: ("",),
+    grpc.StatusCode.INTERNAL: ("RST_STREAM", "Internal error from Core"),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ("RST_STREAM",),
+    grpc.StatusCode.UNKNOWN: ("Stream removed",),
+}
+"""What is in the texts of calls that gRPC itself ended, by code."""
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -183,10 +194,14 @@ class FailedCall(Protocol):
         """Return the metadata that the server sent beside the status."""
 
 
+def code_of(failure: grpc.RpcError) -> grpc.StatusCode:
+    """Return the status code of a call that failed."""
+    return cast("FailedCall", failure).code() or grpc.StatusCode.UNKNOWN
+
+
 def error_from_call(failure: grpc.RpcError, sent_bytes: int = 0) -> LosswireError:
     """Translate the failure of a call that sent a message of `sent_bytes`."""
-    call = cast("FailedCall", failure)
-    code = call.code() or grpc.StatusCode.UNKNOWN
+    call, code = cast("FailedCall", failure), code_of(failure)
     # Not dict(...): older versions of grpc.aio return something that dict() misreads.
     metadata = {key: value for key, value in call.trailing_metadata() or ()}  # noqa: C416
     status = _parse(status_pb2.Status, metadata.get(DETAILS_KEY, b""))
@@ -195,7 +210,19 @@ def error_from_call(failure: grpc.RpcError, sent_bytes: int = 0) -> LosswireErro
     if exhausted and not status.details and "larger than max" in message:
         # gRPC itself refused the message, before the service saw it.
         return too_large_error(message, sent_bytes)
-    return _from_details(code, message, status, metadata.get(PUSHBACK_KEY))
+    error = _from_details(code, message, status, metadata.get(PUSHBACK_KEY))
+    if not status.details and _was_cut(code, message):
+        error.retryable = True
+    return error
+
+
+def _was_cut(code: grpc.StatusCode, message: str) -> bool:
+    """Return whether a call without details was ended by gRPC, and not by the service.
+
+    A server that is shut down or flooded resets calls before the service has seen them. In aio, a
+    write to a call that has just ended replaces its status (https://github.com/grpc/grpc/issues/36066).
+    """
+    return any(mark in message for mark in _CUTS.get(code, ()))
 
 
 def error_from_details(code: int, details: bytes) -> LosswireError:
@@ -241,9 +268,31 @@ def malformed_error(fault: str) -> InternalError:
     return InternalError(text, reason="MALFORMED_RESPONSE")
 
 
+def unfit_error(fault: str) -> InternalError:
+    """Return the error of an answer that is not one to the request."""
+    text = f"the server's answer does not fit the request: {fault}"
+    return InternalError(text, reason="UNFIT_RESPONSE")
+
+
+def silent_error(target: str) -> UnavailableError:
+    """Return the error of a call to a server that does not even answer for its health."""
+    return UnavailableError(f"{target} does not answer", reason="NO_ANSWER", retryable=True)
+
+
+def unreachable_error(targets: Sequence[str], error: LosswireError) -> UnavailableError:
+    """Return the error of a call when none of a client's servers has ever answered."""
+    return UnavailableError(
+        f"no Losswire server answers at {', '.join(targets)} ({error.message}). Start one with "
+        "`losswire-server serve --listen HOST:PORT`, or wait longer for one that starts, with "
+        "wait_for_ready",
+        reason="UNREACHABLE",
+        retryable=True,
+    )
+
+
 def closed_error() -> CancelledError:
     """Return the error of a call whose client is closed meanwhile."""
-    return CancelledError("the client was closed during the call", reason="CLIENT_CLOSED")
+    return CancelledError("the client was closed during the call", reason=CLIENT_CLOSED)
 
 
 def error_from_status(status: losswire_status_pb2.Status) -> LosswireError:

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
 from losswire.client._calls import operations
+from losswire.client._calls.async_watch import AsyncWatch
 from losswire.client._calls.cancellation import Cancellation
-from losswire.client._calls.chunked import Methods, connect, connect_chunked, transfer
+from losswire.client._calls.chunked import connect, transfer
+from losswire.client._calls.health import is_alive_async
 from losswire.client._calls.operations import Operation, Step, Steps
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import CHANNEL_OPTIONS, Session
@@ -18,14 +20,14 @@ from losswire.client._errors import (
     LosswireError,
     closed_error,
     error_from_call,
+    silent_error,
     too_late_error,
 )
+from losswire.client._messages import thresholds
 from losswire.client._messages.resident import StoredTensor
 from losswire.client._messages.response import EvaluationResult
 
 _R = TypeVar("_R")
-# As text: gRPC's classes are generic to type checkers only, in older versions.
-StreamMethod: TypeAlias = "grpc.aio.StreamStreamMultiCallable[bytes, Any]"
 
 
 class AsyncRunner:
@@ -40,7 +42,6 @@ class AsyncRunner:
         self._channels: list[grpc.aio.Channel] = []
         self._methods: list[dict[str, Any]] = []
         self._blocking_channels: list[grpc.Channel] = []
-        self._chunked_methods: Methods = ()
         self._storing = asyncio.Lock()
 
     async def run(
@@ -84,13 +85,10 @@ class AsyncRunner:
             operations.StoreMissing(tensors), self.session.attempts(seconds, only=target)
         )
 
-    def stream_methods(self) -> list[StreamMethod]:
-        """Return EvaluateStream on each target."""
+    def channels(self) -> Sequence[grpc.aio.Channel]:
+        """Return the channels, one to each target, on the running loop."""
         self._connect()
-        method = operations.EVALUATE_STREAM
-        return [
-            channel.stream_stream(method.path, None, method.parse) for channel in self._channels
-        ]
+        return self._channels
 
     async def close(self) -> None:
         """Close the channels, which ends the calls over them, and end the others."""
@@ -149,11 +147,10 @@ class AsyncRunner:
         self, chunked: operations.ChunkedCall, attempts: Attempts
     ) -> EvaluationResult:
         """Make a chunked call in a thread; once cancelled, nothing is written any more."""
-        self._connect_blocking()
+        channels = self._connect_blocking()
         cancellation = Cancellation()
-        methods = self._chunked_methods
         return await _finish_in_thread(
-            lambda: transfer(self.session, methods, chunked, attempts, cancellation),
+            lambda: transfer(self.session, channels, chunked, attempts, cancellation),
             cancellation.stop,
         )
 
@@ -161,18 +158,15 @@ class AsyncRunner:
         """Make the channels for calls that block in a thread; returns them."""
         if not self._blocking_channels:
             self._blocking_channels = connect(self.session, self._credentials)
-            self._chunked_methods = connect_chunked(self._blocking_channels)
         return self._blocking_channels
 
     async def _call(self, operation: Operation[_R], attempts: Attempts) -> _R:
         while True:
-            method = self._methods[attempts.start()][operation.method.path]
+            target = await self._start(attempts)
             try:
-                answer = await operation.by_lease_async(attempts.remaining()) or await method(
-                    operation.payload(),
-                    timeout=attempts.remaining(),
-                    metadata=self.session.metadata,
-                )
+                answer = await operation.by_lease_async(attempts.remaining())
+                if answer is None:
+                    answer = operation.method.parsed(await self._send(operation, target, attempts))
             except grpc.RpcError as failure:
                 error = error_from_call(failure, len(operation.request))
             except LosswireError as failure:
@@ -182,6 +176,7 @@ class AsyncRunner:
             except grpc.aio.UsageError:
                 error = closed_error()
             else:
+                attempts.note_answer()
                 return operation.read(answer)
             try:
                 if not operation.retry:
@@ -193,6 +188,39 @@ class AsyncRunner:
                 del error
             await asyncio.sleep(delay)
 
+    async def _start(self, attempts: Attempts) -> int:
+        """Begin a try; returns the index of a target that is not known to be silent."""
+        target = attempts.start()
+        for _ in self._channels:
+            if not attempts.is_doubtful:
+                break
+            seconds = min(thresholds.RECHECK_SECONDS, attempts.remaining())
+            if await is_alive_async(self._channels[target], seconds):
+                attempts.note_answer()
+                break
+            target = attempts.pass_over()
+        return target
+
+    async def _send(self, operation: Operation[Any], target: int, attempts: Attempts) -> bytes:
+        """Make one try by gRPC and return the answer's bytes; RpcError or LosswireError."""
+        call = self._methods[target][operation.method.path](
+            operation.payload(), timeout=attempts.remaining(), metadata=self.session.metadata
+        )
+        answer: bytes
+        if attempts.patience is None:
+            answer = await call
+            return answer
+        watch = AsyncWatch(call, self._channels[target], attempts)
+        try:
+            answer = await call
+        except asyncio.CancelledError:
+            if not watch.found_silence or is_cancelled():
+                raise
+            raise silent_error(attempts.target_name) from None
+        finally:
+            watch.stop()
+        return answer
+
 
 def closed_or_cancelled(session: Session) -> CancelledError:
     """Return the error for an asyncio.CancelledError, or raise that again; for its handlers.
@@ -200,10 +228,15 @@ def closed_or_cancelled(session: Session) -> CancelledError:
     gRPC raises it when the channel is closed, too. Only a task that was itself cancelled may
     end by it, and then it is raised again.
     """
-    task = asyncio.current_task()
-    if not session.closed or (task is not None and task.cancelling()):
+    if not session.closed or is_cancelled():
         raise  # noqa: PLE0704 - called by handlers only
     return closed_error()
+
+
+def is_cancelled() -> bool:
+    """Return whether the running task was cancelled itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _finish_in_thread(work: Callable[[], _R], stop: Callable[[], None] | None = None) -> _R:

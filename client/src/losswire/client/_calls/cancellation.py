@@ -2,7 +2,14 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from losswire.client._calls.health import is_alive
+from losswire.client._calls.retry import Attempts
+from losswire.client._messages import thresholds
 
 
 class Cancellation:
@@ -36,3 +43,52 @@ class Cancellation:
     def wait(self, seconds: float) -> bool:
         """Wait; true when stopped meanwhile."""
         return self._stopped.wait(seconds)
+
+
+class Watch:
+    """Ends a call that does not move, and whose server does not answer for its health either.
+
+    For calls that take long: it needs a thread, unless nothing could be done about silence.
+    """
+
+    def __init__(
+        self, call: Any, channel: grpc.Channel, attempts: Attempts, moves: Callable[[], int]
+    ) -> None:
+        """Store a call of the try that has begun; `moves` counts what it has sent and received."""
+        self._call = call
+        self._channel = channel
+        self._attempts = attempts
+        self._moves = moves
+        self._is_over = threading.Event()
+        self.found_silence = False
+        """Whether the call was ended."""
+
+    def __enter__(self) -> Self:
+        if self._attempts.patience is not None:
+            threading.Thread(target=self._watch, name="losswire-watch", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_over.set()
+
+    def _watch(self) -> None:
+        seen = self._moves()
+        while (patience := self._attempts.patience) is not None:
+            if self._is_over.wait(patience):
+                return
+            moves = self._moves()
+            is_moving, seen = moves != seen, moves
+            if is_moving:
+                continue
+            if is_alive(self._channel, thresholds.HEALTH_SECONDS):
+                self._attempts.note_answer()
+            elif self._attempts.patience is not None and not self._is_over.is_set():
+                self._attempts.note_silence()
+                self.found_silence = True
+                self._call.cancel()
+                return

@@ -7,25 +7,29 @@ call that ends while something is being sent (https://github.com/grpc/grpc/issue
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from losswire.client._calls.cancellation import Cancellation
+from losswire.client._calls.cancellation import Cancellation, Watch
 from losswire.client._calls.operations import EVALUATE_CHUNKED, ChunkedCall
 from losswire.client._calls.plan import ChunkedPlan, Progress
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import CHANNEL_OPTIONS, Session
-from losswire.client._errors import closed_error, error_from_call, malformed_error
+from losswire.client._errors import (
+    CancelledError,
+    closed_error,
+    error_from_call,
+    malformed_error,
+    silent_error,
+)
 from losswire.client._messages.response import EvaluationResult, FactoredGradient, read_result
 from losswire.wire import GRADIENT_ROWS, ROWS, bytes_of
 
 _FACTORS = ("lse", "scale", "lse_tail")
 """The parts of a factored gradient, in the order of packing."""
-
-Methods = Sequence["grpc.StreamStreamMultiCallable[bytes, bytes]"]
-"""EvaluateChunked on each channel; messages are bytes in both directions."""
 
 
 def connect(session: Session, credentials: grpc.ChannelCredentials | None) -> list[grpc.Channel]:
@@ -38,15 +42,9 @@ def connect(session: Session, credentials: grpc.ChannelCredentials | None) -> li
     ]
 
 
-def connect_chunked(channels: Sequence[grpc.Channel]) -> Methods:
-    """Return EvaluateChunked on each channel."""
-    path = EVALUATE_CHUNKED.path
-    return [channel.stream_stream(path, None, None) for channel in channels]
-
-
 def transfer(
     session: Session,
-    methods: Methods,
+    channels: Sequence[grpc.Channel],
     chunked: ChunkedCall,
     attempts: Attempts,
     cancellation: Cancellation,
@@ -54,8 +52,9 @@ def transfer(
     """Make a chunked call, as a whole as often as the retry policy allows."""
     while True:
         once = _Try(chunked.plan, chunked.progress)
-        method = methods[attempts.start()]
+        channel = channels[attempts.start()]
         try:
+            method: Any = channel.stream_stream(EVALUATE_CHUNKED.path, None, None)
             call = method(once.requests(), timeout=attempts.remaining(), metadata=session.metadata)
         except ValueError:
             # gRPC's error for a channel that another thread closes meanwhile.
@@ -64,13 +63,19 @@ def transfer(
             raise closed_error() from None
         cancellation.watch(call)
         try:
-            for answer in call:
-                once.take(answer)
+            with Watch(call, channel, attempts, once.moves) as watch:
+                for answer in call:
+                    once.take(answer)
+            attempts.note_answer()
             return once.result()
         except grpc.RpcError as failure:
             if once.failure is not None:
                 raise once.failure from None
             error = error_from_call(failure, len(chunked.plan.header))
+            if session.closed and isinstance(error, CancelledError):
+                raise closed_error() from None
+            if watch.found_silence:
+                error = silent_error(attempts.target_name)
         finally:
             call.cancel()
         if cancellation.wait(attempts.wait_after(error)):
@@ -89,8 +94,13 @@ class _Try:
         if plan.rebuild is not None:
             self._kept = [np.empty(spec.shape, np.float64) for spec in plan.packing.specs]
         self._last: EvaluationResult | None = None
+        self._moves = 0
         self.failure: Exception | None = None
         """The exception of the sending thread, which is gRPC's."""
+
+    def moves(self) -> int:
+        """Return the number of messages that were sent and received."""
+        return self._moves
 
     def requests(self) -> Iterator[bytes]:
         """Yield the messages to send."""
@@ -102,9 +112,11 @@ class _Try:
 
     def _messages(self) -> Iterator[bytes]:
         plan = self._plan
+        self._moves += 1
         yield plan.header
         for start in range(0, plan.rows, plan.step):
             stop = min(start + plan.step, plan.rows)
+            self._moves += 1
             yield ROWS.encode([bytes_of(array[start:stop]) for array in plan.arrays])
             if not plan.outputs:
                 # Nothing comes back before the end, so progress is the number of rows sent.
@@ -112,6 +124,7 @@ class _Try:
 
     def take(self, answer: bytes) -> None:
         """Read one message that was received."""
+        self._moves += 1
         try:
             part = GRADIENT_ROWS.decode(answer)
         except DecodeError as error:

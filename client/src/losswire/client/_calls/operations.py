@@ -50,7 +50,14 @@ class Method:
     path: str
     """The full name in a call."""
     parse: Callable[[bytes], Any]
-    """Parses the bytes of an answer."""
+    """Parses the bytes of an answer; DecodeError."""
+
+    def parsed(self, answer: bytes) -> Any:
+        """Parse the bytes of an answer; InternalError when they are damaged."""
+        try:
+            return self.parse(answer)
+        except DecodeError as error:
+            raise malformed_error("a message does not parse") from error
 
 
 def _method(name: str, module: ModuleType = loss_service_pb2, service: str = "Loss") -> Method:
@@ -94,13 +101,11 @@ SUMMARIZE_LOSSES = _method("SummarizeLosses")
 def calls_of(channel: Any) -> dict[str, Any]:
     """Return the methods of one server that have one answer, by their paths.
 
-    Of a channel of either kind: gRPC's two have no type in common.
+    Of a channel of either kind: gRPC's two have no type in common. Answers are bytes: gRPC would
+    log the exceptions of a parser, and say nothing to the caller of an asynchronous one.
     """
-    calls = {
-        method.path: channel.unary_unary(method.path, None, method.parse)
-        for method in UNARY_METHODS
-    }
-    calls[PUT_TENSOR.path] = channel.stream_unary(PUT_TENSOR.path, None, PUT_TENSOR.parse)
+    calls = {method.path: channel.unary_unary(method.path, None, None) for method in UNARY_METHODS}
+    calls[PUT_TENSOR.path] = channel.stream_unary(PUT_TENSOR.path, None, None)
     return calls
 
 

@@ -6,12 +6,18 @@ failures of the whole channel, and ignore when a server asks its callers to come
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from random import SystemRandom
 
-from losswire.client._errors import DeadlineExceededError, LosswireError, UnavailableError
+from losswire.client._errors import (
+    DeadlineExceededError,
+    LosswireError,
+    ResourceExhaustedError,
+    UnavailableError,
+    unreachable_error,
+)
 from losswire.client._messages import thresholds
 
 # Its own generator: seeding `random` in the caller's program must not make
@@ -23,8 +29,9 @@ random = SystemRandom().random
 class RetryPolicy:
     """How often and how soon a call is tried again.
 
-    Tried again are UNAVAILABLE, and RESOURCE_EXHAUSTED when the server said when to come
-    back. The wait before try number n + 1 is random between 0 and
+    Tried again are UNAVAILABLE, RESOURCE_EXHAUSTED when the server said when to come back,
+    calls that were reset on their way, and DEADLINE_EXCEEDED of a server that gave up while the
+    call has more time left than it took. The wait before try number n + 1 is random between 0 and
     `min(max_backoff, initial_backoff * multiplier ** (n - 1))`, and at least the time that
     the server asked for. The call's timeout covers all tries and the waits between them. Raises
     ValueError for numbers out of range.
@@ -77,15 +84,24 @@ def delay_before_retry(
 
 
 class Rotation:
-    """Chooses the target of the next try: the next one in turn that did not just fail."""
+    """The targets of a client: which of them answer, and which is next. Any thread may use it."""
 
-    def __init__(self, size: int) -> None:
-        """Start with the first of `size` targets."""
+    def __init__(
+        self, targets: Sequence[str], wait_for_ready: float = thresholds.READY_SECONDS
+    ) -> None:
+        """Start with the first target; `wait_for_ready` is in seconds."""
+        self.targets = targets
+        """The names of the targets."""
+        self.wait_for_ready = wait_for_ready
+        """The seconds that a call waits for a first answer of any target."""
+        self.was_heard = False
+        """Whether any target has ever answered."""
         self._count = count()
-        self._usable_from = [0.0] * size
+        self._usable_from = [0.0] * len(targets)
+        self._is_silent = [False] * len(targets)
 
     def take(self) -> int:
-        """Return the index of the target to use."""
+        """Return the index of the target to use: the next one in turn that is not set aside."""
         size = len(self._usable_from)
         if size == 1:
             return 0
@@ -94,6 +110,9 @@ class Rotation:
         for step in range(size):
             index = (start + step) % size
             if self._usable_from[index] <= now:
+                if self._is_silent[index]:
+                    # One caller asks whether it is back; the others go past it meanwhile.
+                    self._usable_from[index] = now + thresholds.SILENT_TARGET_SECONDS
                 return index
         return start
 
@@ -101,20 +120,52 @@ class Rotation:
         """Skip a target for a moment, as long as there are others."""
         self._usable_from[index] = time.monotonic() + thresholds.FAILED_TARGET_SECONDS
 
+    def note_silence(self, index: int) -> None:
+        """Skip a target that does not even answer for its health, until it does."""
+        if self.was_heard and len(self.targets) > 1:
+            self._is_silent[index] = True
+            self._usable_from[index] = time.monotonic() + thresholds.SILENT_TARGET_SECONDS
+
+    def note_answer(self, index: int) -> None:
+        """Use a target again: it answers."""
+        self.was_heard = True
+        if self._is_silent[index]:
+            self._is_silent[index] = False
+            self._usable_from[index] = 0.0
+
+    def is_doubtful(self, index: int) -> bool:
+        """Return whether a target is to be asked for its health before it is used again."""
+        return self._is_silent[index]
+
+    @property
+    def patience(self) -> float | None:
+        """The seconds without an answer after which a target is asked for its health.
+
+        None when that would change nothing: the only target, which has answered before, is
+        waited for as long as a call may take.
+        """
+        if self.was_heard and len(self.targets) == 1:
+            return None
+        if self.was_heard:
+            return thresholds.PATIENCE_SECONDS
+        return min(thresholds.PATIENCE_SECONDS, self.wait_for_ready / 2)
+
 
 class Attempts:
     """The tries of one call: its deadline, its targets, and the waits after failures."""
 
     __slots__ = (
+        "_began",
         "_deadline",
         "_made",
         "_only",
         "_pinned",
         "_policy",
+        "_ready_until",
         "_reason",
-        "_rotation",
         "_target",
         "_timeout",
+        "rotation",
     )
 
     def __init__(
@@ -125,9 +176,12 @@ class Attempts:
         `only` is the index of the one target to use; None: all of them in turn.
         """
         self._policy = policy
-        self._rotation = rotation
+        self.rotation = rotation
+        """The targets."""
         self._timeout = timeout
-        self._deadline = time.monotonic() + timeout
+        self._began = time.monotonic()
+        self._deadline = self._began + timeout
+        self._ready_until = self._began + rotation.wait_for_ready
         self._made = 0
         self._reason: LosswireError | None = None
         """The last failure that was worth another try."""
@@ -141,8 +195,15 @@ class Attempts:
         if self._only is not None:
             self._target = self._only
         elif not self._pinned:
-            self._target = self._rotation.take()
+            self._target = self.rotation.take()
         self._pinned = False
+        return self._target
+
+    def pass_over(self) -> int:
+        """Choose another target for the try that has begun: this one is silent."""
+        self.note_silence()
+        if self._only is None:
+            self._target = self.rotation.take()
         return self._target
 
     def pin_target(self) -> None:
@@ -152,23 +213,53 @@ class Attempts:
         self._reason = None
 
     @property
+    def target_name(self) -> str:
+        """The name of the target of this try."""
+        return self.rotation.targets[self._target]
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the target is to be asked for its health before this try."""
+        return self._only is None and self.rotation.is_doubtful(self._target)
+
+    @property
+    def patience(self) -> float | None:
+        """The seconds without an answer after which the target is asked for its health.
+
+        None: there is no other target to go to, and this one has answered before.
+        """
+        if self._only is not None and self.rotation.was_heard:
+            return None
+        return self.rotation.patience
+
+    def note_answer(self) -> None:
+        """Note that the target has answered."""
+        self.rotation.note_answer(self._target)
+
+    def note_silence(self) -> None:
+        """Note that the target does not even answer for its health."""
+        self.rotation.note_silence(self._target)
+
+    @property
     def timeout(self) -> float:
         """The seconds that the call may take, from its beginning or from `restart`."""
         return self._timeout
 
     def restart(self) -> None:
         """Start the clock again, and count tries from 0: the call has made progress."""
-        self._deadline = time.monotonic() + self._timeout
+        self._began = time.monotonic()
+        self._deadline = self._began + self._timeout
         self._made = 0
         self._reason = None
 
     def exclude(self, seconds: float) -> None:
         """Add some seconds, which the caller's own work took."""
         self._deadline += seconds
+        self._ready_until += seconds
 
     def on_target(self, index: int) -> "Attempts":
         """Return attempts within the time that is left, to the target with an index only."""
-        return Attempts(self._policy, self._rotation, self.remaining(), index)
+        return Attempts(self._policy, self.rotation, self.remaining(), index)
 
     def remaining(self) -> float:
         """Return the seconds that are left; never negative."""
@@ -177,12 +268,27 @@ class Attempts:
     def wait_after(self, error: LosswireError) -> float:
         """Return the seconds to wait before the next try; raises `error` when it was the last.
 
-        gRPC's own exception is dropped: `error` has all its facts.
+        gRPC's own exception is dropped: `error` has all its facts. UnavailableError is raised
+        instead when no target of the client has ever answered.
         """
-        if isinstance(error, UnavailableError):
-            self._rotation.set_aside(self._target)
-        delay = delay_before_retry(self._policy, self._made, error, self.remaining(), random)
+        now = time.monotonic()
+        remaining = max(0.0, self._deadline - now)
+        if _is_answer(error):
+            self.note_answer()
+        if error.retryable and not isinstance(error, ResourceExhaustedError):
+            self.rotation.set_aside(self._target)
+        # The server gave up, and not the call: another one may be faster.
+        if isinstance(error, DeadlineExceededError) and remaining > now - self._began:
+            error.retryable = True
+        delay = delay_before_retry(self._policy, self._made, error, remaining, random)
+        is_unreachable = isinstance(error, UnavailableError) and not self.rotation.was_heard
+        if delay is not None and is_unreachable:
+            # Nobody is there who would have to be spared.
+            delay = min(delay, thresholds.READY_BACKOFF_SECONDS)
+            delay = delay if delay < self._ready_until - now else None
         if delay is None:
+            if is_unreachable:
+                error = unreachable_error(self.rotation.targets, error)
             # The failure before a try that the timeout cut short explains more than the timeout.
             cut_short = isinstance(error, DeadlineExceededError)
             reason, self._reason = self._reason, None
@@ -193,3 +299,10 @@ class Attempts:
                 del reason, error
         self._reason = error
         return delay
+
+
+def _is_answer(error: LosswireError) -> bool:
+    """Return whether an error came from a server, and not from gRPC on this side."""
+    is_absence = isinstance(error, UnavailableError) and error.retryable
+    is_made_here = is_absence or isinstance(error, DeadlineExceededError)
+    return bool(error.request_id) or not is_made_here

@@ -8,7 +8,8 @@ import grpc
 
 from losswire.client._calls import operations
 from losswire.client._calls.cancellation import Cancellation
-from losswire.client._calls.chunked import connect, connect_chunked, transfer
+from losswire.client._calls.chunked import connect, transfer
+from losswire.client._calls.health import is_alive
 from losswire.client._calls.operations import Operation, Step, Steps
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import Session
@@ -16,9 +17,12 @@ from losswire.client._errors import (
     CancelledError,
     LosswireError,
     closed_error,
+    code_of,
     error_from_call,
+    silent_error,
     too_late_error,
 )
+from losswire.client._messages import thresholds
 
 _R = TypeVar("_R")
 
@@ -31,7 +35,8 @@ class Runner:
         self._session = session
         self._channels = connect(session, credentials)
         self._methods = [operations.calls_of(channel) for channel in self._channels]
-        self._chunked_methods = connect_chunked(self._channels)
+        self._long: set[int] = set()
+        """The sizes of requests that took long, each as its number of bits."""
         self._storing = threading.Lock()
 
     def run(self, steps: Steps[_R], timeout: float | None, attempts: Attempts | None = None) -> _R:
@@ -76,9 +81,7 @@ class Runner:
                 indices = range(len(self._channels))
                 return [self._call(operation, attempts.on_target(each)) for each in indices]
             case operations.ChunkedCall():
-                return transfer(
-                    self._session, self._chunked_methods, step, attempts, Cancellation()
-                )
+                return transfer(self._session, self._channels, step, attempts, Cancellation())
             case operations.StreamedCall(work):
                 return work(self._channels, attempts, Cancellation())
             case operations.StoreMissing(tensors):
@@ -93,12 +96,10 @@ class Runner:
 
     def _call(self, operation: Operation[_R], attempts: Attempts) -> _R:
         while True:
-            method = self._methods[attempts.start()][operation.method.path]
+            target = self._start(attempts)
             try:
-                answer = operation.by_lease(attempts.remaining()) or method(
-                    operation.payload(),
-                    timeout=attempts.remaining(),
-                    metadata=self._session.metadata,
+                answer = operation.by_lease(attempts.remaining()) or operation.method.parsed(
+                    self._send(operation, target, attempts)
                 )
             except grpc.RpcError as failure:
                 error = error_from_call(failure, len(operation.request))
@@ -112,6 +113,7 @@ class Runner:
                     raise
                 error = closed_error()
             else:
+                attempts.note_answer()
                 return operation.read(answer)
             try:
                 if not operation.retry:
@@ -122,3 +124,74 @@ class Runner:
                 # would be freed before the garbage collector comes.
                 del error
             time.sleep(delay)
+
+    def _start(self, attempts: Attempts) -> int:
+        """Begin a try; returns the index of a target that is not known to be silent."""
+        target = attempts.start()
+        for _ in self._channels:
+            if not attempts.is_doubtful:
+                break
+            seconds = min(thresholds.RECHECK_SECONDS, attempts.remaining())
+            if is_alive(self._channels[target], seconds):
+                attempts.note_answer()
+                break
+            target = attempts.pass_over()
+        return target
+
+    def _send(self, operation: Operation[Any], target: int, attempts: Attempts) -> bytes:
+        """Make one try by gRPC and return the answer's bytes; RpcError or LosswireError."""
+        method = self._methods[target][operation.method.path]
+        patience, seconds = attempts.patience, attempts.remaining()
+        if patience is None:
+            return self._send_with(method, operation, seconds)
+        size = len(operation.request).bit_length()
+        is_small = operation.parts is None and len(operation.request) <= thresholds.INLINE_BYTES
+        # A call that any thread can end takes a fifth longer. So small ones are first made with
+        # little time, and again when they turn out to take more.
+        if is_small and size not in self._long and attempts.rotation.was_heard:
+            try:
+                return self._send_with(method, operation, min(patience, seconds))
+            except grpc.RpcError as failure:
+                is_late = code_of(failure) is grpc.StatusCode.DEADLINE_EXCEEDED
+                if not is_late or patience >= seconds:
+                    raise
+            self._check_alive(target, attempts)
+            self._long.add(size)
+        started = time.monotonic()
+        call = method.future(
+            operation.payload(), timeout=attempts.remaining(), metadata=self._session.metadata
+        )
+        try:
+            answer = self._wait(call, target, attempts)
+        finally:
+            call.cancel()
+        if time.monotonic() - started < patience:
+            self._long.discard(size)
+        return answer
+
+    def _send_with(self, method: Any, operation: Operation[Any], seconds: float) -> bytes:
+        answer: bytes = method(
+            operation.payload(), timeout=seconds, metadata=self._session.metadata
+        )
+        return answer
+
+    def _wait(self, call: Any, target: int, attempts: Attempts) -> bytes:
+        """Wait for a call for as long as its server answers for its health."""
+        while True:
+            try:
+                answer: bytes = call.result(timeout=attempts.patience)
+            except grpc.FutureTimeoutError:
+                self._check_alive(target, attempts)
+            except grpc.FutureCancelledError:
+                raise closed_error() from None
+            else:
+                return answer
+
+    def _check_alive(self, target: int, attempts: Attempts) -> None:
+        """Ask a target for its health; its `silent_error` when it does not answer."""
+        seconds = min(thresholds.HEALTH_SECONDS, attempts.remaining())
+        if is_alive(self._channels[target], seconds):
+            attempts.note_answer()
+        elif attempts.patience is not None:
+            attempts.note_silence()
+            raise silent_error(attempts.target_name)

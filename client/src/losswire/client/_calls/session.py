@@ -6,9 +6,11 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Protocol
 
 import grpc
+import numpy as np
 
 from losswire.client._calls.interrupt import Interrupt
 from losswire.client._calls.local import SCHEME, LocalServer, find_local
@@ -79,12 +81,20 @@ def _is_local(target: str) -> bool:
 
 
 def check_timeout(timeout: float | None, default: float) -> float:
-    """Return the seconds that a call may take; ValueError unless greater than 0 and finite."""
+    """Return the seconds that a call may take, at most `MAX_TIMEOUT_SECONDS`.
+
+    Raises TypeError for no number, ValueError for one that is not greater than 0 and finite.
+    """
     if timeout is None:
         return default
+    # The first comparison is for speed: each call asks.
+    if type(timeout) is not float and (
+        isinstance(timeout, (bool, np.bool_)) or not isinstance(timeout, Real)
+    ):
+        raise TypeError(f"timeout: expected a number of seconds, got {timeout!r}")
     if not 0 < timeout < math.inf:
         raise ValueError(f"timeout: expected seconds greater than 0 and finite, got {timeout}")
-    return float(timeout)
+    return float(min(timeout, thresholds.MAX_TIMEOUT_SECONDS))
 
 
 class Cancellable(Protocol):
@@ -106,6 +116,8 @@ class Session:
     """When failed calls are tried again."""
     metadata: tuple[tuple[str, str], ...] | None
     """The metadata of each call."""
+    wait_for_ready: float = thresholds.READY_SECONDS
+    """The seconds that calls wait for a first answer of any target."""
     local: LocalServer | None = None
     """The server in this process, for the target `local:`."""
     server: ServerInfo | None = None
@@ -123,7 +135,7 @@ class Session:
     process: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rotation = Rotation(len(self.targets))
+        self.rotation = Rotation(self.targets, self.wait_for_ready)
         self.process = os.getpid()
 
     @property
@@ -183,6 +195,8 @@ def open_session(
     token: str | None,
     retry: RetryPolicy | None,
     credentials: grpc.ChannelCredentials | None = None,
+    *,
+    wait_for_ready: float | bool | None = None,
 ) -> Session:
     """Check a client's arguments; TypeError or ValueError with the argument's name.
 
@@ -200,7 +214,21 @@ def open_session(
         timeout=check_timeout(timeout, thresholds.DEFAULT_TIMEOUT_SECONDS),
         retry=retry or RetryPolicy(),
         metadata=_authorization(token),
+        wait_for_ready=_check_wait(wait_for_ready),
     )
+
+
+def _check_wait(seconds: object) -> float:
+    """Return how many seconds to wait for a first answer; ValueError for no positive number."""
+    if seconds is None or seconds is False:
+        return thresholds.READY_SECONDS
+    if seconds is True:
+        return math.inf
+    if not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise ValueError(
+            f"wait_for_ready: expected seconds greater than 0, or True, got {seconds!r}"
+        )
+    return float(seconds)
 
 
 def _authorization(token: str | None) -> tuple[tuple[str, str], ...] | None:

@@ -132,10 +132,36 @@ DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 """Seconds that a call may take by default, all tries included. Not measured: finite, and longer
 than any evaluation of docs/performance.md."""
 
+MAX_TIMEOUT_SECONDS: Final = 1e8
+"""Seconds of the longest timeout, three years; longer ones are as long. gRPC counts nanoseconds
+since 1970 in 64 bits: with 7.5e9 seconds more, a call ends before it begins."""
 
 FAILED_TARGET_SECONDS: Final = 1.0
 """Seconds during which a target that failed is skipped. Not measured: gRPC connects again at
 most once a second."""
+
+READY_SECONDS: Final = 2.0
+"""Seconds that a call waits for a first answer of a server by default. Not measured: a server that
+runs accepts connections in milliseconds, and a caller at a terminal waits that long."""
+
+READY_BACKOFF_SECONDS: Final = 0.1
+"""Seconds of the longest wait between tries before that. Not measured: as gRPC's first wait before
+it connects again."""
+
+PATIENCE_SECONDS: Final = 1.0
+"""Seconds without an answer after which a server is asked for its health, where there is another
+one or it never answered. Not measured: ten times what health may take under any load."""
+
+HEALTH_SECONDS: Final = 1.0
+"""Seconds that it may take to answer: as above."""
+
+RECHECK_SECONDS: Final = 0.25
+"""Seconds that a server which was silent may take to answer for its health before it is used again.
+Not measured: one caller waits for it."""
+
+SILENT_TARGET_SECONDS: Final = 5.0
+"""Seconds between two such questions. Not measured: so rare that the caller who waits for one is
+one of thousands."""
 
 STREAM_CLOSE_SECONDS: Final = 1.0
 """Seconds to wait for the server to end a stream that has no more items. Not measured: all answers

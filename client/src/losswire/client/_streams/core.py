@@ -8,22 +8,27 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from losswire.client._calls import operations
-from losswire.client._calls.async_runner import AsyncRunner, StreamMethod, closed_or_cancelled
-from losswire.client._calls.retry import delay_before_retry, random
+from losswire.client._calls.async_runner import AsyncRunner, closed_or_cancelled, is_cancelled
+from losswire.client._calls.async_watch import AsyncWatch
+from losswire.client._calls.health import is_alive_async
+from losswire.client._calls.retry import Rotation, delay_before_retry, random
 from losswire.client._calls.session import Session, check_timeout
 from losswire.client._errors import (
     DeadlineExceededError,
     LosswireError,
+    ResourceExhaustedError,
     UnavailableError,
     closed_error,
     error_from_call,
+    silent_error,
     too_large_error,
 )
 from losswire.client._messages import thresholds
@@ -35,8 +40,6 @@ Restore = Callable[[Sequence[StoredTensor], int, float], Awaitable[None]]
 """Stores tensors on the target of an index, where they are missing, within some seconds."""
 
 Outcome = EvaluationResult | LosswireError
-# As text: gRPC's classes are generic to type checkers only, in older versions.
-_Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, Any]"
 
 
 def check_max_in_flight(asked: int | None) -> int | None:
@@ -48,16 +51,6 @@ def check_max_in_flight(asked: int | None) -> int | None:
 
 def _ended() -> UnavailableError:
     return UnavailableError("the server ended the stream", retryable=True)
-
-
-def _is_made_up(error: LosswireError) -> bool:
-    """Return whether gRPC made this status up.
-
-    A write that fails because the server has just ended the call overwrites the status that the
-    server gave (https://github.com/grpc/grpc/issues/36066). The next call gets the real one.
-    """
-    made_up = "Internal error from Core"
-    return error.code is grpc.StatusCode.INTERNAL and error.message == made_up
 
 
 @dataclass(slots=True)
@@ -81,6 +74,31 @@ class _Item:
         return thresholds.MAX_RESTORES if self.tensors else 0
 
 
+@dataclass(slots=True)
+class _Place:
+    """The target of one call."""
+
+    rotation: Rotation
+    target: int
+    answers: int = 0
+    """The number of answers of the call."""
+    seen: int = 0
+    """Their number when it was asked last."""
+
+    @property
+    def patience(self) -> float | None:
+        """The seconds without an answer after which it is asked for its health; None: never."""
+        return self.rotation.patience
+
+    def note_answer(self) -> None:
+        """Note that it has answered."""
+        self.rotation.note_answer(self.target)
+
+    def note_silence(self) -> None:
+        """Note that it does not even answer for its health."""
+        self.rotation.note_silence(self.target)
+
+
 class StreamCore:
     """Sends items over one call at a time until each has an outcome.
 
@@ -90,7 +108,7 @@ class StreamCore:
     def __init__(
         self,
         session: Session,
-        methods: Sequence[StreamMethod],
+        channels: Sequence[grpc.aio.Channel],
         timeout: float,
         limits: Limits,
         restore: Restore,
@@ -99,7 +117,7 @@ class StreamCore:
         self.limits = limits
         """The server's limits."""
         self._session = session
-        self._methods = methods
+        self._channels = channels
         self._timeout = timeout
         self._restore = restore
         self._restorers: set[asyncio.Task[None]] = set()
@@ -209,12 +227,26 @@ class StreamCore:
             await self._work.wait()
             if self._closing and not self._items:
                 return
-            target = self._session.rotation.take()
+            target = await self._next_target()
             error = await self._one_call(target)
-            if isinstance(error, UnavailableError):
+            if error.retryable and not isinstance(error, ResourceExhaustedError):
                 self._session.rotation.set_aside(target)
             await self._wait_after(error)
             self._resend()
+
+    async def _next_target(self) -> int:
+        """Return the index of a target that is not known to be silent."""
+        rotation = self._session.rotation
+        target = rotation.take()
+        for _ in self._channels:
+            if not rotation.is_doubtful(target):
+                break
+            if await is_alive_async(self._channels[target], thresholds.RECHECK_SECONDS):
+                rotation.note_answer(target)
+                break
+            rotation.note_silence(target)
+            target = rotation.take()
+        return target
 
     async def _wait_after(self, error: LosswireError) -> None:
         """Wait before the next call, or fail all items when there is to be none for them."""
@@ -266,28 +298,46 @@ class StreamCore:
 
     async def _one_call(self, target: int) -> LosswireError:
         """Run one call to its end; returns the error that ended it."""
+        method, channel = operations.EVALUATE_STREAM, self._channels[target]
+        found_silence = False
         try:
-            call = self._methods[target](metadata=self._session.metadata)
+            # Answers are bytes: grpc.aio would log the exceptions of a parser, and go on.
+            begin: Any = channel.stream_stream(method.path, None, None)
+            call = begin(metadata=self._session.metadata)
+            place = _Place(self._session.rotation, target)
             sender = asyncio.create_task(self._send(call))
+            watch = AsyncWatch(call, channel, place, partial(self._has_moved, place))
             try:
-                while (answer := cast("Any", await call.read())) is not grpc.aio.EOF:
+                while (answer := await call.read()) is not grpc.aio.EOF:
                     self._failures = 0
                     self._broken_by = None
-                    self._take(answer.id, read_outcome(answer.outcome, "stream"), target)
+                    place.answers += 1
+                    message = method.parsed(answer)
+                    self._take(message.id, read_outcome(message.outcome, "stream"), target)
             finally:
+                found_silence = watch.found_silence
+                watch.stop()
                 call.cancel()
                 sender.cancel()
                 await asyncio.wait([sender])
+        except LosswireError as error:
+            return error
         except grpc.RpcError as failure:
-            error = error_from_call(failure)
-            return _ended() if _is_made_up(error) else error
+            return error_from_call(failure)
         except asyncio.CancelledError:
+            if found_silence and not self._session.closed and not is_cancelled():
+                return silent_error(self._session.targets[target])
             return closed_or_cancelled(self._session)
         except grpc.aio.UsageError:
             return closed_error()
         return _ended()
 
-    async def _send(self, call: _Call) -> None:
+    def _has_moved(self, place: "_Place") -> bool:
+        """Return whether a call had an answer since it was asked last, or none to wait for."""
+        seen, place.seen = place.seen, place.answers
+        return place.answers != seen or not self._items
+
+    async def _send(self, call: Any) -> None:
         """Write items as they come; a failed write just ends it: the reader gets the error."""
         try:
             while True:
@@ -312,5 +362,4 @@ async def open_core(
     """Make a core on the running loop; `timeout` is each evaluation's, in seconds."""
     seconds = check_timeout(timeout, runner.session.timeout)
     info = await runner.run(operations.single(operations.get_server_info()), None)
-    methods = runner.stream_methods()
-    return StreamCore(runner.session, methods, seconds, info.limits, runner.restore)
+    return StreamCore(runner.session, runner.channels(), seconds, info.limits, runner.restore)

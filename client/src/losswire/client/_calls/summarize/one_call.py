@@ -14,7 +14,10 @@ from typing import Any, Final
 
 import grpc
 
+from losswire.client._calls.cancellation import Watch
 from losswire.client._calls.local import LocalServer
+from losswire.client._calls.operations import SUMMARIZE_LOSSES
+from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import Session
 from losswire.client._calls.summarize.encode import Handed, Message
 from losswire.client._errors import (
@@ -23,6 +26,7 @@ from losswire.client._errors import (
     LosswireError,
     error_from_call,
     error_from_details,
+    silent_error,
 )
 from losswire.v1 import loss_service_pb2
 
@@ -97,13 +101,21 @@ class OneCall(ABC):
 class GrpcCall(OneCall):
     """A call by gRPC."""
 
-    def __init__(self, method: Any, header: bytes, session: Session) -> None:
+    def __init__(
+        self, channel: grpc.Channel, header: bytes, session: Session, attempts: Attempts
+    ) -> None:
         """Make the call and send its first message; ValueError when the channel is closed."""
         super().__init__()
+        self._attempts = attempts
+        self._target = attempts.target_name
+        self._moves = 0
+        """The number of messages that were sent and received."""
         self._header_bytes = len(header)
         self._outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self.send(header)
+        method: Any = channel.stream_stream(SUMMARIZE_LOSSES.path, None, None)
         self._call = method(self._requests(), metadata=session.metadata)
+        self._watch = Watch(self._call, channel, attempts, lambda: self._moves)
         threading.Thread(target=self._receive, name="losswire-summary", daemon=True).start()
 
     def send(self, message: Message) -> None:
@@ -122,16 +134,24 @@ class GrpcCall(OneCall):
 
     def _requests(self) -> Iterator[Message]:
         while (message := self._outbox.get()) is not None:
+            self._moves += 1
             self._events.put(len(message))
             yield message
 
     def _receive(self) -> None:
         try:
-            for answer in self._call:
-                self._events.put(answer)
+            with self._watch:
+                for answer in self._call:
+                    self._moves += 1
+                    self._attempts.note_answer()
+                    self._events.put(SUMMARIZE_LOSSES.parsed(answer))
             self._events.put(_ENDED)
+        except LosswireError as malformed:
+            self._call.cancel()
+            self._events.put(malformed)
         except grpc.RpcError as failure:
-            self._events.put(error_from_call(failure, self._header_bytes))
+            error = error_from_call(failure, self._header_bytes)
+            self._events.put(silent_error(self._target) if self._watch.found_silence else error)
 
 
 class DirectCall(OneCall):

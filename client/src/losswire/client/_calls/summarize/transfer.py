@@ -13,7 +13,6 @@ import grpc
 
 from losswire import summaries
 from losswire.client._calls.cancellation import Cancellation
-from losswire.client._calls.operations import SUMMARIZE_LOSSES
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import Session
 from losswire.client._calls.summarize.encode import Message, encode_batch, hand_over
@@ -118,7 +117,7 @@ class Transfer:
         self, channels: Sequence[grpc.Channel], attempts: Attempts, cancellation: Cancellation
     ) -> summary_pb2.LossSummary:
         """Make all calls, each as often as the retry policy allows; returns the summary."""
-        begin = self._ways(channels)
+        begin = self._ways(channels, attempts)
         self.can_go_on = False
         self._attempts = attempts
         while self._begin():
@@ -131,19 +130,15 @@ class Transfer:
                 self._is_begun, self._is_done = False, True
         return self._result()
 
-    def _ways(self, channels: Sequence[grpc.Channel]) -> list[Callable[[bytes], OneCall]]:
+    def _ways(
+        self, channels: Sequence[grpc.Channel], attempts: Attempts
+    ) -> list[Callable[[bytes], OneCall]]:
         """Return for each target what makes a call of it, given the first message."""
         local = self._session.local
         if local is not None:
             return [lambda header: DirectCall(local, header, self._session)]
-        method = SUMMARIZE_LOSSES
         return [
-            partial(
-                GrpcCall,
-                each.stream_stream(method.path, None, method.parse),
-                session=self._session,
-            )
-            for each in channels
+            partial(GrpcCall, each, session=self._session, attempts=attempts) for each in channels
         ]
 
     def clear(self) -> None:
