@@ -216,6 +216,17 @@ def test_mistakes(client: Client) -> None:
         jax.jit(loss)(LOGITS, CLASSES + 9).block_until_ready()
 
 
+@pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap])
+def test_the_client_itself_is_of_no_use_to_jax(client: Client, transform: Any) -> None:  # noqa: ANN401 (of any signature)
+    """Arrays that are traced have no numbers: the error names the function that takes them."""
+
+    def loss(each: jax.Array) -> jax.Array:
+        return jnp.asarray(client.evaluate("mse_loss", {"input": each, "target": each}).loss)
+
+    with pytest.raises(TypeError, match=r'^inputs\["input"\]: .*remote_loss'):
+        transform(loss)(jnp.ones(3))
+
+
 def test_what_there_is_no_derivative_of(client: Client) -> None:
     """Forward mode and second derivatives raise instead of being wrong."""
     loss = remote_loss(client, "mse_loss")

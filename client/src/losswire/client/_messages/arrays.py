@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from losswire.client._messages.nulls import refuse_nulls
 from losswire.client._messages.placed_array import PlacedArray
 from losswire.client._messages.resident import StoredTensor
 from losswire.v1 import tensor_pb2
@@ -74,7 +75,8 @@ def to_numpy(value: Any) -> npt.NDArray[Any]:
     """Convert anything array-like to a numpy array on the host, without a copy where possible.
 
     Arrays keep their dtype. Python numbers take torch's defaults: float becomes float32,
-    int becomes int64, bool stays bool.
+    int becomes int64, bool stays bool. Raises TypeError for what has no numbers, or where some are
+    missing.
     """
     if isinstance(value, np.ndarray):
         return _from_numpy(value)
@@ -85,6 +87,13 @@ def to_numpy(value: Any) -> npt.NDArray[Any]:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, getattr(torch, "Tensor", ())):
         return _from_torch(value, torch)
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(value, getattr(jax.core, "Tracer", ())):
+        raise TypeError(
+            "an array that JAX traces has no numbers; inside of jit, grad and vmap call a function "
+            "of losswire.client.jax.remote_loss instead"
+        )
+    refuse_nulls(value)
     if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
         return _from_dlpack(value)
     return _checked(np.asarray(value), value)
@@ -92,10 +101,12 @@ def to_numpy(value: Any) -> npt.NDArray[Any]:
 
 def _from_numpy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(
-            "a masked array cannot be sent, its mask would be lost; "
-            "fill it and give the masked values a sample_weight of 0"
-        )
+        if np.ma.is_masked(array):
+            raise TypeError(
+                "a masked array cannot be sent, its mask would be lost; "
+                "fill it and give the masked values a sample_weight of 0"
+            )
+        return np.ma.getdata(array)
     return array
 
 
