@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from losswire.client._calls.lease import Lease
+from losswire.client._calls.process_bound import ProcessBound
 from losswire.client._memory.mapping import SharedMemory
 from losswire.client._messages.placed_array import PlacedArray, aligned
 
 
-class Region:
+class Region(ProcessBound):
     """Memory that the server on this machine shares. Made by `Client.region`.
 
     Arrays made in it are ordinary numpy arrays. `evaluate` recognizes them as inputs and in `out`,

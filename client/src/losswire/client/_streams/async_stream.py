@@ -9,14 +9,15 @@ from typing import Self
 
 from losswire.client._calls import operations
 from losswire.client._calls.async_runner import AsyncRunner
-from losswire.client._errors import LosswireError
+from losswire.client._calls.process_bound import ProcessBound
+from losswire.client._errors import CLIENT_CLOSED, LosswireError
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import completing
 from losswire.client._messages.response import EvaluationResult
 from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight, open_core
 
 
-class AsyncStream:
+class AsyncStream(ProcessBound):
     """Evaluates many batches over one call. Made by `AsyncClient.stream`, opened by `async with`.
 
     The end of the block waits for all answers; an exception that leaves the block cancels them.
@@ -120,6 +121,10 @@ class AsyncStream:
             return
         if isinstance(outcome, LosswireError):
             future.set_exception(outcome)
+            if outcome.reason == CLIENT_CLOSED:
+                # Given up by the end of the block or of the client. Asking for the exception keeps
+                # the loop from logging that nobody did.
+                future.exception()
         else:
             future.set_result(outcome)
 

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from losswire.client._calls import operations
 from losswire.client._calls.async_runner import AsyncRunner
+from losswire.client._calls.process_bound import ProcessBound
 from losswire.client._calls.session import Session
 from losswire.client._errors import LosswireError, closed_error
 from losswire.client._messages.evaluation import Evaluation
@@ -21,7 +22,7 @@ from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flig
 _R = TypeVar("_R")
 
 
-class Stream:
+class Stream(ProcessBound):
     """Evaluates many batches over one call. Made by `Client.stream`, opened by `with`.
 
     Any number of threads may submit at once. The end of the `with` block waits for all answers; an
