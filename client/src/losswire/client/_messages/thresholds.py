@@ -163,6 +163,14 @@ SILENT_TARGET_SECONDS: Final = 5.0
 """Seconds between two such questions. Not measured: so rare that the caller who waits for one is
 one of thousands."""
 
+FORK_SECONDS: Final = 1.0
+"""Seconds that a fork waits at most for the loops of open streams. Not measured: they take the
+next turn, and a fork must not hang."""
+
+FORK_SETTLE_SECONDS: Final = 0.005
+"""Seconds that a fork waits for gRPC's threads to end the calls of open streams. Not measured: of
+120 children none crashed without, but a busy machine may give those threads no time."""
+
 STREAM_CLOSE_SECONDS: Final = 1.0
 """Seconds to wait for the server to end a stream that has no more items. Not measured: all answers
 are there already."""

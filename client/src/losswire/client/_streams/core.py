@@ -35,6 +35,7 @@ from losswire.client._messages import thresholds
 from losswire.client._messages.catalogue import Limits
 from losswire.client._messages.resident import StoredTensor, is_missing
 from losswire.client._messages.response import EvaluationResult, read_outcome
+from losswire.client._streams.forks import ForkPause
 
 Restore = Callable[[Sequence[StoredTensor], int, float], Awaitable[None]]
 """Stores tensors on the target of an index, where they are missing, within some seconds."""
@@ -134,6 +135,7 @@ class StreamCore:
         self._closing = False
         self._failures = 0  # since the last answer
         self._broken_by: LosswireError | None = None
+        self._forks = ForkPause()
         self._driver = asyncio.create_task(self._drive())
         # Items without an answer fail then: none can come any more.
         self._driver.add_done_callback(lambda _: self._finish())
@@ -227,8 +229,12 @@ class StreamCore:
             await self._work.wait()
             if self._closing and not self._items:
                 return
+            await self._forks.wait()
             target = await self._next_target()
             error = await self._one_call(target)
+            if self._forks.was_cut:
+                self._resend()
+                continue
             if error.retryable and not isinstance(error, ResourceExhaustedError):
                 self._session.rotation.set_aside(target)
             await self._wait_after(error)
@@ -304,6 +310,7 @@ class StreamCore:
             # Answers are bytes: grpc.aio would log the exceptions of a parser, and go on.
             begin: Any = channel.stream_stream(method.path, None, None)
             call = begin(metadata=self._session.metadata)
+            self._forks.watch(call)
             place = _Place(self._session.rotation, target)
             sender = asyncio.create_task(self._send(call))
             watch = AsyncWatch(call, channel, place, partial(self._has_moved, place))
@@ -325,9 +332,10 @@ class StreamCore:
         except grpc.RpcError as failure:
             return error_from_call(failure)
         except asyncio.CancelledError:
-            if found_silence and not self._session.closed and not is_cancelled():
-                return silent_error(self._session.targets[target])
-            return closed_or_cancelled(self._session)
+            is_ours = not self._session.closed and not is_cancelled()
+            if not is_ours or not (self._forks.was_cut or found_silence):
+                return closed_or_cancelled(self._session)
+            return silent_error(self._session.targets[target]) if found_silence else _ended()
         except grpc.aio.UsageError:
             return closed_error()
         return _ended()
