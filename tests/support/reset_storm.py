@@ -12,7 +12,7 @@ from hpack import Encoder
 
 from tests.support.http2 import EVALUATE
 
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HEADERS, _RST_STREAM, _SETTINGS = 1, 3, 4
 _END_HEADERS: Final = 4
 _ACK: Final = 1
@@ -21,7 +21,7 @@ _BATCH: Final = 50
 """Streams that are sent together."""
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """Return a frame of HTTP/2."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
@@ -51,7 +51,7 @@ class _Peer:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), timeout=10)
         self._next = 1
-        self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0) + _frame(_SETTINGS, _ACK, 0))
+        self._socket.sendall(PREFACE + frame(_SETTINGS, 0, 0) + frame(_SETTINGS, _ACK, 0))
 
     def send(self, count: int) -> None:
         """Open and reset so many streams; raises OSError when the server has enough."""
@@ -59,8 +59,8 @@ class _Peer:
         self._next += 2 * count
         self._socket.sendall(
             b"".join(
-                _frame(_HEADERS, _END_HEADERS, number, _HEADER)
-                + _frame(_RST_STREAM, 0, number, _CANCEL)
+                frame(_HEADERS, _END_HEADERS, number, _HEADER)
+                + frame(_RST_STREAM, 0, number, _CANCEL)
                 for number in numbers
             )
         )
