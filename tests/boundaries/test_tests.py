@@ -40,11 +40,7 @@ _GENERATED: Final = {"build", "dist", "generated", "node_modules"}
 
 MOST_EXCEPTIONS: Final = 10
 
-EXCEPTIONS: Final[Mapping[tuple[str, str], str]] = {
-    ("tests/server/rpc/test_errors.py", "_JsonFormatter"): (
-        "no call makes the server log a text from outside, so the log's format is tested alone"
-    ),
-}
+EXCEPTIONS: Final[Mapping[tuple[str, str], str]] = {}
 """Which private names a test file uses, and why it cannot do without."""
 
 _DOCUMENTED = ("_asdict", "_fields", "_fields_", "_make", "_replace", "_repr_html_")

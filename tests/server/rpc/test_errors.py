@@ -8,13 +8,13 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from losswire.server import cli
 from losswire.server.errors import (
     InvalidEvaluationError,
     LosswireServerError,
     OverloadedError,
     UnknownLossError,
 )
+from losswire.server.log import JsonFormatter
 from losswire.server.rpc.status import (
     DOMAIN,
     ERROR_CODES,
@@ -202,6 +202,6 @@ def test_a_failing_item_is_internal_without_its_text(faulty: Child, method: Meth
 def test_texts_from_outside_cannot_forge_a_line_of_the_log() -> None:
     """Every record is one line of JSON."""
     record = logging.LogRecord("x", logging.INFO, "", 0, 'a\n{"level": "b"}\r\u2028"', (), None)
-    line = cli._JsonFormatter().format(record)
+    line = JsonFormatter().format(record)
     assert len(line.splitlines()) == 1
     assert json.loads(line)["message"] == 'a\n{"level": "b"}\r\u2028"'

@@ -1,6 +1,7 @@
 """The addresses to listen at."""
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 
 
@@ -67,3 +68,21 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def listening_socket(address: Address) -> socket.socket:
+    """Return a socket that listens at an address of TCP; OSError when that fails."""
+    [found, *_] = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, kind, protocol, _, place = found
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(place)
+        # Now, so that an address in use is seen before anything else starts.
+        bound.listen()
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -191,6 +191,11 @@ class App:
         self._health.set(ready=self.is_ready, live=self.is_live)
 
     @property
+    def address(self) -> str:
+        """The address of gRPC, with the port that was picked; empty before it listens."""
+        return self._grpc_address
+
+    @property
     def http_address(self) -> str:
         """The address of the HTTP door, with the port that was picked; empty: there is none."""
         return "" if self._http is None else self._http.address
@@ -276,6 +281,7 @@ class App:
             worker_id=self._worker_id,
             grpc_address=lambda: self._grpc_address,
             is_ready=lambda: self.is_ready and not self.device_lost,
+            is_draining=lambda: self._drain.has_begun,
             recorder=self._recorder,
         )
         self._http = bind_http(services) if settings.http else None
@@ -328,13 +334,15 @@ class App:
             self._summarizer.drain()
             self._health.end()
             seconds = self._settings.drain_seconds
-            http = [each.stop() for each in (self._http, self._metrics) if each is not None]
+            http = [each for each in (self._http, self._metrics) if each is not None]
             await asyncio.gather(
                 self._stop_grpc(self._server, self._entrance),
                 self._summaries.stop(seconds),
                 self._end_sharing(),
-                *http,
+                *(each.drain() for each in http),
             )
+            # Until now, who asked was told that the server is not ready.
+            await asyncio.gather(*(each.stop() for each in http))
             self._worker.stop()
             await self._runs.stop()
         _log.info("stopped")

@@ -3,17 +3,12 @@
 import argparse
 import asyncio
 import contextlib
-import gc
-import json
-import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from losswire.server import __version__
 from losswire.server.address import StartError
-from losswire.server.app import App
-from losswire.server.rpc.quiet import quiet_cancelled_calls
+from losswire.server.log import set_up_log
 from losswire.server.runs.address import default_store
 from losswire.server.settings import MIB, Settings, available_cpus, available_memory
 
@@ -24,7 +19,7 @@ _GRPC_LIMIT_MIB = 2048
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
-    _set_up_log(options.log_level)
+    set_up_log(options.log_level)
     settings = Settings(
         listen=options.listen,
         http=options.http,
@@ -39,11 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         region_quota_bytes=_share(options, "region_quota_mib") * MIB,
         region_socket=options.region_socket,
         drain_seconds=options.drain_seconds,
+        notice_seconds=options.notice_seconds,
+        hang_seconds=options.hang_seconds,
         losses=tuple(options.losses),
         store=vars(options).get("store", default_store()),
     )
     try:
-        return asyncio.run(_serve(settings))
+        if options.workers:
+            return _serve_with_workers(settings, options.workers, options.log_level)
+        return _serve_alone(settings)
     except StartError as error:
         print(f"losswire-server: {error}", file=sys.stderr)  # noqa: T201 (a command line prints)
         return 2
@@ -55,25 +54,33 @@ def _share(options: argparse.Namespace, name: str) -> int:
     return options.memory_budget_mib // 4 if given is None else given
 
 
-async def _serve(settings: Settings) -> int:
-    """Serve until SIGTERM, SIGINT or the loss of the device; returns the exit status."""
-    stopping = asyncio.Event()
-    app = App(settings, on_lost=stopping.set)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    address = await app.start()
-    # Everything created until now stays; collecting it again and again would delay calls.
-    gc.collect()
-    gc.freeze()
-    print(f"listening on {address}", flush=True)  # noqa: T201 (a command line prints)
-    if app.http_address:
-        print(f"http on {app.http_address}", flush=True)  # noqa: T201 (likewise)
-    if app.metrics_address:
-        print(f"metrics on {app.metrics_address}", flush=True)  # noqa: T201 (likewise)
-    await stopping.wait()
-    await app.stop()
-    return 1 if app.device_lost else 0
+def _serve_alone(settings: Settings) -> int:
+    """Serve in this process; returns the exit status."""
+    # Imported here: loads torch, which a supervisor does without.
+    from losswire.server.app import App  # noqa: PLC0415
+    from losswire.server.serving import serve  # noqa: PLC0415
+
+    async def announce(app: App) -> None:
+        _announce(app.address, app.http_address, app.metrics_address)
+
+    return asyncio.run(serve(settings, announce))
+
+
+def _serve_with_workers(settings: Settings, count: int, log_level: str) -> int:
+    """Serve in some processes, which this one keeps alive; returns the exit status."""
+    # Imported here: not every system has all that it needs.
+    from losswire.server.supervisor.supervise import supervise  # noqa: PLC0415
+
+    return asyncio.run(supervise(settings, count, log_level, _announce))
+
+
+def _announce(grpc: str, http: str, metrics: str) -> None:
+    """Print the addresses at which the server listens."""
+    print(f"listening on {grpc}", flush=True)  # noqa: T201 (a command line prints)
+    if http:
+        print(f"http on {http}", flush=True)  # noqa: T201 (likewise)
+    if metrics:
+        print(f"metrics on {metrics}", flush=True)  # noqa: T201 (likewise)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how many CPU threads torch uses; the default is what the cgroup allows",
     )
+    _add_workers(add)
     add(
         "--losses",
         action="append",
@@ -118,6 +126,37 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_memory(add)
     _add_store(add)
+    _add_drain(add)
+    add(
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        default="info",
+        help="what the log tells",
+    )
+    return parser
+
+
+def _add_workers(add: Callable[..., object]) -> None:
+    """Add the options of several processes."""
+    add(
+        "--workers",
+        type=_whole,
+        default=0,
+        metavar="N",
+        help="serve with N processes, each with its share of CPUs and memory, under a supervisor "
+        "that replaces one that ends or hangs; 0: this process serves alone",
+    )
+    add(
+        "--hang-seconds",
+        type=_positive_seconds,
+        default=60.0,
+        metavar="S",
+        help="how long one evaluation may occupy the engine before it counts as hung",
+    )
+
+
+def _add_drain(add: Callable[..., object]) -> None:
+    """Add the options that say how the server ends."""
     add(
         "--drain-seconds",
         type=_seconds,
@@ -126,12 +165,13 @@ def _parser() -> argparse.ArgumentParser:
         help="how long calls may go on after SIGTERM",
     )
     add(
-        "--log-level",
-        choices=["debug", "info", "warning", "error"],
-        default="info",
-        help="what the log tells",
+        "--notice-seconds",
+        type=_seconds,
+        default=0.2,
+        metavar="S",
+        help="how long calls are still accepted after SIGTERM, for load balancers that ask for "
+        "health in between",
     )
-    return parser
 
 
 def _add_http(add: Callable[..., object]) -> None:
@@ -248,25 +288,9 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(message)
 
 
-class _JsonFormatter(logging.Formatter):
-    """One JSON object per line, so that no text of a caller can forge a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return a record as JSON."""
-        entry = {
-            "time": self.formatTime(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
-def _set_up_log(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.captureWarnings(capture=True)
-    quiet_cancelled_calls()
+def _positive_seconds(text: str) -> float:
+    """Read a time that is finite and greater than 0."""
+    if _seconds(text):
+        return float(text)
+    message = f"{text} is not a number of seconds greater than 0"
+    raise argparse.ArgumentTypeError(message)

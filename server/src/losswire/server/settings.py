@@ -22,6 +22,8 @@ class Place:
     """From 0; the worker that replaces it has the same."""
     count: int
     """How many there are."""
+    listen: str
+    """The address that all of them have, with the port that was picked."""
     folder: str
     """A private folder, in which all workers answer each other's questions."""
     http_descriptor: int | None = None

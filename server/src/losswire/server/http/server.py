@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
@@ -21,13 +21,22 @@ class HttpServer:
     """Serves HTTP at one address."""
 
     def __init__(
-        self, services: Services, address: Address, routes: Sequence[Route] = ROUTES
+        self,
+        services: Services,
+        address: Address,
+        listener: socket.socket,
+        routes: Sequence[Route] = ROUTES,
     ) -> None:
-        """Bind the address, where port 0 picks a free one; OSError when that fails."""
-        self._socket = _bound(address.host, address.port)
+        """Serve at an address, at which the socket listens already, perhaps with a port picked."""
+        self._socket = listener
         self.address = address.with_port(self._socket.getsockname()[1])
         config = uvicorn.Config(
-            OwnHosts(make_application(services, routes), address, services.settings.http_cors),
+            OwnHosts(
+                make_application(services, routes),
+                address,
+                services.settings.http_cors,
+                services.evaluator,
+            ),
             http=Connection,
             ws="none",
             loop="none",
@@ -39,8 +48,9 @@ class HttpServer:
             h11_max_incomplete_event_size=limits.HTTP_HEADER_BYTES,
             log_level="error",
             timeout_keep_alive=limits.HTTP_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=services.settings.drain_seconds,  # type: ignore[arg-type]
+            timeout_graceful_shutdown=limits.HTTP_CLOSE_SECONDS,
         )
+        self._drain_seconds = services.settings.drain_seconds
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 
@@ -54,8 +64,23 @@ class HttpServer:
         """Release the address of a server that was not started."""
         self._socket.close()
 
+    async def drain(self) -> None:
+        """End idle connections and let requests in flight end, but still say who is not ready.
+
+        Those that do not end in time are cut.
+        """
+        state = self._server.server_state
+        for each in tuple(state.connections):
+            each.shutdown()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_seconds):
+                while state.tasks:
+                    await asyncio.wait(tuple(state.tasks))
+        for task in tuple(state.tasks):
+            task.cancel()
+
     async def stop(self) -> None:
-        """Accept no further requests, let those in flight end, then cut the rest."""
+        """Accept no further connections, and end those that there are."""
         if self._serving is None:
             self.close()
             return
@@ -79,19 +104,3 @@ class _Server(uvicorn.Server):
         """Listen, and say so."""
         await super().startup(sockets)
         self.listens.set()
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to an address."""
-    [found, *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found
-    bound = socket.socket(family, kind, protocol)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        # Now, so that an address in use is seen before anything else starts.
-        bound.listen()
-    except OSError:
-        bound.close()
-        raise
-    return bound

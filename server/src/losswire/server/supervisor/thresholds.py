@@ -1,0 +1,27 @@
+"""Times and counts of a supervisor and its workers, and what chose each."""
+
+from typing import Final
+
+BEAT_SECONDS: Final = 0.5
+"""Seconds between two signs of life of a worker. Not measured: costs nothing."""
+
+SILENT_BEATS: Final = 10
+"""Signs of life that a worker may miss in a row: five seconds, in which a busy event loop is not
+held, but one that hangs has cost its callers enough."""
+
+STARTING_BEATS: Final = 240
+"""The same before it serves: two minutes, because loading torch took 22 s on a machine with ten
+times more work than processors."""
+
+LASTING_SECONDS: Final = 10.0
+"""Seconds after which the end of a worker is no failure to start. Not measured."""
+
+REPLACE_SECONDS: Final = 0.1
+"""Seconds before a worker is replaced that ended soon after its start; doubled each time, up to
+13 s. Not measured: what fails at once will do so again."""
+
+MAX_FAILED_STARTS: Final = 3
+"""Tries to start the first worker. Not measured: a setting that is wrong is told at once."""
+
+ENDING_SECONDS: Final = 5.0
+"""Seconds beyond the time to drain after which a worker is killed. Not measured."""
