@@ -29,7 +29,7 @@ def _settings(drain_seconds: float = PATIENCE) -> Settings:
 
 
 def test_a_request_in_flight_is_answered() -> None:
-    """Stopping waits for an evaluation; idle connections are closed, new ones are refused."""
+    """Stopping waits for an evaluation, and tells meanwhile who asks; idle connections end."""
 
     async def run() -> None:
         gate = Gate()
@@ -44,14 +44,18 @@ def test_a_request_in_flight_is_answered() -> None:
             stopping = asyncio.create_task(app.stop())
             assert await idle.ended()
             assert await silent.ended()
-            with pytest.raises(ConnectionRefusedError):
-                await dial.ask("GET", "/healthz")
+            assert (await dial.ask("GET", "/healthz"))[0] == 200
+            assert (await dial.ask("GET", "/readyz"))[0] == 503
+            status, answer = await dial.ask("POST", "/v1/evaluate", _GATED)
+            assert (status, json.loads(answer)["reason"]) == (503, "DRAINING")
             assert not stopping.done()
             gate.open.set()
             status, fields, _ = await busy.answer()
             assert (status, fields["connection"]) == (200, "close")
             assert await busy.ended()
             await stopping
+            with pytest.raises(ConnectionRefusedError):
+                await dial.ask("GET", "/healthz")
 
     asyncio.run(run())
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from losswire.server import thresholds
 from losswire.server.app import App
 from losswire.server.http import limits
+from losswire.server.memory.budget import Kind
 from losswire.server.settings import MIB
 from tests.support.http_door import npy
 from tests.support.inside import CLOSED, PATIENCE, Gate, serving_app, until
@@ -87,13 +89,14 @@ def test_what_is_not_http_is_refused() -> None:
 
 def test_five_hundred_slow_senders_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bodies that hardly come end with 504; meanwhile health and evaluations are answered."""
-    monkeypatch.setattr(limits, "HTTP_BODY_GRACE_SECONDS", 3.0)
+    monkeypatch.setattr(thresholds, "GRACE_SECONDS", 5.0)
 
     async def body(app: App, dial: Dialer, gate: Gate) -> None:
         slow = await dial.several(500)
         for each in slow:
             await each.request("POST", "/v1/evaluate", b"{", content_length=1 << 20)
-        await until(lambda: app.evaluator.budget.reserved_bytes >= len(slow))
+        held = len(slow) * limits.HTTP_CALL_BYTES
+        await until(lambda: app.evaluator.budget.reserved_bytes >= held)
         assert (await dial.ask("GET", "/readyz"))[0] == 200
         assert (await dial.ask("POST", "/v1/evaluate", _number(3.0)))[0] == 200
         assert gate.computed == [3.0]
@@ -106,7 +109,7 @@ def test_five_hundred_slow_senders_are_cut(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_pause_in_a_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was sent before, a part has to come in time."""
-    monkeypatch.setattr(limits, "HTTP_BODY_IDLE_SECONDS", _SOON)
+    monkeypatch.setattr(thresholds, "GRACE_SECONDS", _SOON)
 
     async def body(_: App, dial: Dialer, __: Gate) -> None:
         wire = await dial.open()
@@ -181,7 +184,8 @@ async def _refused(dial: Dialer) -> bool:
 
 def test_a_caller_who_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that nobody reads does not keep its memory."""
-    monkeypatch.setattr(limits, "HTTP_SEND_SECONDS", _SOON)
+    monkeypatch.setattr(thresholds, "GRACE_SECONDS", _SOON)
+    monkeypatch.setattr(thresholds, "BYTES_PER_SECOND", 1 << 30)
     elements = 3_000_000
 
     async def body(app: App, dial: Dialer, _: Gate) -> None:
@@ -242,7 +246,7 @@ def test_a_caller_who_leaves_is_seen_behind_the_next_request() -> None:
 
 def test_a_slow_reader_has_time_for_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time to read an answer does not end a later one over the same connection."""
-    monkeypatch.setattr(limits, "HTTP_SEND_SECONDS", 3.0)
+    monkeypatch.setattr(thresholds, "GRACE_SECONDS", 3.0)
     elements = 500_000
 
     async def body(_: App, dial: Dialer, __: Gate) -> None:
@@ -281,7 +285,8 @@ def test_an_answer_in_parts_is_held_until_it_is_read() -> None:
         )
         await until(lambda: bool(gate.computed))
         await asyncio.sleep(0.5)
-        assert app.evaluator.budget.reserved_bytes >= 2 * 4 * elements
+        assert app.evaluator.budget.by_kind[Kind.ANSWER] >= 4 * elements
+        assert app.evaluator.budget.reserved_bytes < 2 * 4 * elements
         wire.close()
 
     _run(body, memory_budget_bytes=256 * MIB)
@@ -302,20 +307,54 @@ def test_a_deadline_is_kept() -> None:
 
 
 def test_a_body_is_held_in_the_budget() -> None:
-    """What has arrived of a body is reserved, and free again when its caller leaves."""
+    """What a body takes is reserved before it comes, and free again when its caller leaves."""
 
     async def body(app: App, dial: Dialer, _: Gate) -> None:
         wire = await dial.open()
         await wire.request("POST", "/v1/evaluate", b"[" * MIB, content_length=4 * MIB)
-        await until(lambda: app.evaluator.budget.reserved_bytes >= MIB)
-        assert app.evaluator.budget.reserved_bytes < 2 * MIB
+        await until(lambda: app.evaluator.budget.by_kind[Kind.RECEIVE] >= 4 * MIB)
         wire.close()
 
     _run(body)
 
 
-def test_a_full_budget_is_pushed_back() -> None:
-    """Without memory for a body the answer is 429, with the time to come back."""
+def test_a_body_that_only_begins_takes_little() -> None:
+    """To declare a long body costs a caller nothing, and so it gets nothing for it."""
+
+    async def body(app: App, dial: Dialer, _: Gate) -> None:
+        wire = await dial.open()
+        await wire.request("POST", "/v1/evaluate", b"[", content_length=8 * MIB)
+        await until(lambda: app.evaluator.budget.reserved_bytes > 0)
+        await asyncio.sleep(0.1)
+        assert app.evaluator.budget.reserved_bytes == limits.HTTP_CALL_BYTES
+        wire.close()
+
+    _run(body)
+
+
+def test_a_body_waits_for_memory() -> None:
+    """What does not fit now is not read yet, and answered when there is memory."""
+
+    async def body(app: App, dial: Dialer, gate: Gate) -> None:
+        budget = app.evaluator.budget
+        with budget.hold(budget.free_bytes - 10):
+            wire = await dial.open()
+            waiting = asyncio.create_task(
+                wire.request("POST", "/v1/evaluate", _number(1.0, elements=1_000_000))
+            )
+            await until(lambda: budget.line.is_waited_in)
+            # The rest is in the buffers of both sides.
+            assert not waiting.done()
+            assert not gate.computed
+        assert (await wire.answer())[0] == 200
+        await waiting
+
+    _run(body, memory_budget_bytes=256 * MIB)
+
+
+def test_a_full_budget_is_pushed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has waited for memory in vain gets 429, with the time to come back."""
+    monkeypatch.setattr(thresholds, "ADMISSION_WAIT_SECONDS", _SOON)
 
     async def body(app: App, dial: Dialer, _: Gate) -> None:
         budget = app.evaluator.budget

@@ -9,7 +9,9 @@ import pytest
 
 from losswire.server.http.answer import Answer
 from losswire.server.http.body import CallerGoneError
-from losswire.server.http.sending import CutError, send_answer
+from losswire.server.http.sending import CutError, Reader, send_answer
+from losswire.server.memory.budget import Budget
+from losswire.server.memory.patience import Patience
 from tests.support.http_door import Door
 from tests.support.http_summaries import NDJSON
 
@@ -58,8 +60,11 @@ def test_what_makes_an_answer_is_closed_at_once(sent: int, error: type[BaseExcep
 
         body = parts()
         await anext(body)
+        answer = Answer(media_type="x/y", body=body)
+        budget = Budget(1 << 20)
+        reader = Reader(Patience(budget), budget.reservation())
         with pytest.raises((CutError, asyncio.CancelledError)):
-            await send_answer(Answer(media_type="x/y", body=body), send, "id", keeps_alive=True)
+            await send_answer(answer, send, "id", reader, keeps_alive=True)
         assert closed == [True]
 
     asyncio.run(run())

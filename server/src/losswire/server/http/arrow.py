@@ -31,6 +31,7 @@ from losswire.server.http.columns import (
     refuse_null,
 )
 from losswire.server.http.threads import in_thread
+from losswire.server.memory import budget
 from losswire.server.pipeline.field_path import path
 from losswire.summaries import Column
 from losswire.summaries.columns.arrow import column_of_arrow, tensor_of
@@ -72,10 +73,11 @@ async def arrow_batches(call: Call, columns: Columns) -> AsyncGenerator[Part]:
         batch = await in_thread(partial(_record_batch, (*before, message, _END)))
         if batch.num_rows:
             source = _RecordBatch(batch, first_row, columns)
-            with call.hold_briefly(source.needed_bytes):
+            async with call.hold_briefly(source.needed_bytes):
                 part = await in_thread(partial(batch_of, columns, source))
             yield part
         first_row += batch.num_rows
+        stream.forget()
 
 
 def _record_batch(messages: Iterable[Buffer]) -> Any:  # noqa: ANN401 (of pyarrow)
@@ -99,7 +101,8 @@ class _Stream:
         self._body = call.body
         self._parts = call.body.parts()
         self._limit = call.max_body_bytes
-        self._held = call.hold(0)
+        self._call = call
+        self._before_bytes = call.reservation.held_bytes
         self._kept = 0
         self._repeated = 0
         self._pending = bytearray()
@@ -107,6 +110,12 @@ class _Stream:
     def keep(self, size_bytes: int) -> None:
         """Account for a message that is kept until the end."""
         self._kept += size_bytes
+
+    def forget(self) -> None:
+        """Give back the memory of a record batch, for which the sender has had its time."""
+        needed = self._before_bytes + 3 * (len(self._pending) + self._kept)
+        self._call.reservation.change_to(needed, budget.Kind.RECEIVE)
+        self._body.take_rows()
 
     def check_repeated(self) -> None:
         """Count that all that is kept is read again; OverLimitError when it is too often."""
@@ -154,7 +163,8 @@ class _Stream:
                 return False
             self._pending += part
             # Once as it came, once joined with the schema and the dictionaries.
-            self._held.raise_to(3 * (len(self._pending) + self._kept))
+            needed = self._before_bytes + 3 * (len(self._pending) + self._kept)
+            await self._call.reservation.grow_to(needed, self._call.deadline, budget.Kind.RECEIVE)
         return True
 
 

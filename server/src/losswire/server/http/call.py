@@ -1,8 +1,8 @@
 """One call: what a handler reads of a request, and what it holds until the answer is sent."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import cached_property, partial
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -19,7 +19,7 @@ from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
 from losswire.server.http.multipart import Part, read_parts
 from losswire.server.http.services import Services
 from losswire.server.http.threads import in_thread
-from losswire.server.memory.budget import Reservation
+from losswire.server.memory.budget import Kind, Reservation
 from losswire.server.memory.residents import TENANT
 from losswire.wire import TensorSpec, Violation
 
@@ -45,6 +45,8 @@ class Call:
         Raises InvalidEvaluationError for a deadline that is none.
         """
         self.services = services
+        self.reservation = body.reservation
+        """The memory of the body, then of the evaluation, then of the answer until it is sent."""
         self.request_id = request_id
         self.method: str = scope["method"]
         self.path: Mapping[str, str] = scope.get("path_params", {})
@@ -54,7 +56,7 @@ class Call:
         self.body = body
         """The body: its parts as they come."""
         self.deadline = _deadline(self.headers)
-        """When the call has to be answered, on the monotonic clock; infinite when it has none."""
+        """When the call has to be answered, on the monotonic clock."""
         self._query_string: bytes = scope["query_string"]
         self._held = held
         self._media_type, self._media_parameters = _media_type(self.headers.get("content-type", ""))
@@ -90,15 +92,30 @@ class Call:
         wanted = self.headers.get("accept", "").lower().split(",")
         return any(each.partition(";")[0].strip() == media_type for each in wanted)
 
-    def hold(self, size_bytes: int) -> Reservation:
-        """Reserve memory of the budget until the answer is sent; it can grow, and end earlier."""
-        reservation = self._held.enter_context(self.services.evaluator.budget.reservation())
-        reservation.raise_to(size_bytes)
+    async def grow_by(self, size_bytes: int, kind: Kind = Kind.COMPUTE) -> None:
+        """Reserve further memory of the budget until the answer is sent.
+
+        Waits in line; raises as `Reservation.grow_to` does.
+        """
+        held = self.reservation
+        await held.grow_to(held.held_bytes + size_bytes, self.deadline, kind)
+
+    def keep(self, size_bytes: int, kind: Kind = Kind.COMPUTE) -> None:
+        """Hold so many bytes beside those of every call, and give back the others."""
+        self.reservation.change_to(limits.HTTP_CALL_BYTES + size_bytes, kind)
+
+    def part(self) -> Reservation:
+        """Return a reservation beside the call's, which can grow, for a part with its own end."""
+        reservation = self.services.evaluator.budget.reservation()
+        reservation.age = self.reservation.age
         return reservation
 
-    def hold_briefly(self, size_bytes: int) -> Reservation:
-        """Reserve memory of the budget until the context of what this returns ends."""
-        return self.services.evaluator.budget.hold(size_bytes)
+    @asynccontextmanager
+    async def hold_briefly(self, size_bytes: int) -> AsyncIterator[None]:
+        """Reserve memory of the budget in a context; raises as `Reservation.grow_to` does."""
+        with self.part() as reservation:
+            await reservation.grow_to(size_bytes, self.deadline)
+            yield
 
     async def close_later(self, generator: AsyncGenerator[Any]) -> None:
         """Close a generator when the answer was sent, or could not be."""
@@ -107,23 +124,33 @@ class Call:
     async def read(self, limit: int) -> bytearray:
         """Read the whole body, held in the budget until the answer is sent.
 
-        Raises OverLimitError for more than `limit` bytes.
+        Raises as `Body.read` does.
         """
-        return await self.body.read(limit, self.hold(0))
+        return await self.body.read(limit, self.deadline)
 
-    async def json(self) -> Any:  # noqa: ANN401 (whatever JSON can hold)
-        """Read and parse the body as JSON, held in the budget until the answer is sent."""
-        return await self.parse(await self.read(self.services.settings.max_message_bytes))
+    async def json(self, use: Callable[[dict[str, Any]], ResultT]) -> ResultT:
+        """Return what a function makes of the body, a JSON object, as `parse` does."""
+        most = self.services.settings.max_message_bytes
+        return await self.parse(await self.read(most), lambda found: use(as_object(found)))
 
     async def json_object(self) -> dict[str, Any]:
-        """Read and parse the body as a JSON object; MalformedMessageError for anything else."""
-        return as_object(await self.json())
+        """Read and parse the body as a JSON object; InvalidEvaluationError for anything else."""
+        return await self.json(lambda found: found)
 
-    async def parse(self, text: bytes | bytearray) -> Any:  # noqa: ANN401 (likewise)
-        """Parse JSON, off the event loop when it is long."""
-        self.hold(await self.work(partial(parsed_bytes, text)))
-        with self.hold_briefly(parser_bytes(text)):
-            return await self.work(partial(load, text))
+    async def parse(self, text: bytes | bytearray, use: Callable[[Any], ResultT]) -> ResultT:
+        """Return what a function makes of JSON, both off the event loop when the body is long.
+
+        The budget holds what the values take from now on.
+        """
+        parsed = await self.work(partial(parsed_bytes, text))
+        parser = parser_bytes(text)
+        await self.grow_by(parsed + parser)
+        # A long text and its values are freed where they are used: that takes milliseconds, too.
+        texts = [text]
+        del text
+        result = await self.work(lambda: use(load(texts.pop())))
+        self.reservation.change_to(self.reservation.held_bytes - parser, Kind.COMPUTE)
+        return result
 
     async def work(self, function: Callable[[], ResultT]) -> ResultT:
         """Return what a function returns; off the event loop when the body is long."""
@@ -142,13 +169,18 @@ class Call:
         data = await self.read(self.max_body_bytes)
         return await self.work(partial(read_parts, data, boundary))
 
-    async def request_part(self, parts: Mapping[str, Part]) -> dict[str, Any]:
-        """Parse the part of a form that holds the request, as large as a JSON body at most."""
+    async def request_part(
+        self, parts: Mapping[str, Part], use: Callable[[dict[str, Any]], ResultT]
+    ) -> ResultT:
+        """Return what a function makes of the part of a form that holds the request, as `parse`.
+
+        It is as large as a JSON body at most.
+        """
         part = parts.get(REQUEST)
         if part is None:
             raise InvalidEvaluationError([Violation(REQUEST, "is missing: a part with the JSON")])
         check_size(len(part.data), self.services.settings.max_message_bytes)
-        return as_object(await self.parse(bytes(part.data)), REQUEST)
+        return await self.parse(bytes(part.data), lambda found: use(as_object(found, REQUEST)))
 
     def find_record(self, name: object) -> LossRecord | None:
         """Return the record of a loss; None when there is none of this name."""

@@ -16,6 +16,7 @@ from losswire.server.http.result_json import result_bytes, result_json
 from losswire.server.http.route import JSON, MULTIPART, Route, ref
 from losswire.server.http.tensors import ENCODINGS
 from losswire.server.http.threads import in_thread
+from losswire.server.memory.budget import Kind
 from losswire.server.pipeline.encode import Encoded
 
 _COPIES: Final[Mapping[str, int]] = {
@@ -27,27 +28,37 @@ _COPIES: Final[Mapping[str, int]] = {
 
 async def evaluate(call: Call) -> Answer:
     """Evaluate one batch."""
-    parts: Mapping[str, Part] = {}
-    if call.media_type == MULTIPART:
-        parts = await call.parts()
-        content = await call.request_part(parts)
-        call.hold(sum(copied_bytes(each.data) for each in parts.values()))
-    else:
-        content = await call.json_object()
-    read = await call.work(partial(_read, call, content, parts))
+    read = await _request(call)
     encoded = await call.services.evaluator.evaluate(
-        read.evaluation, call.deadline, detached=read.detached
+        read.evaluation, call.deadline, detached=read.detached, reservation=call.reservation
     )
+    encoding = read.encoding
+    del read
     size = result_bytes(encoded)
+    call.keep(size, Kind.ANSWER)
     if call.accepts(MULTIPART):
-        call.hold(size)
         return _multipart_result(encoded)
-    call.hold(size * _COPIES[read.encoding])
-    answer = partial(_json_result, encoded, read.encoding)
+    await call.grow_by(size * _COPIES[encoding], Kind.ANSWER)
+    answer = partial(_json_result, encoded, encoding)
     return answer() if size < limits.HTTP_OFF_LOOP_BYTES else await in_thread(answer)
 
 
-def _read(call: Call, content: Mapping[str, Any], parts: Mapping[str, Part]) -> Read:
+async def _request(call: Call) -> Read:
+    """Read the request; from then on the budget holds only what it became."""
+    if call.media_type != MULTIPART:
+        read = await call.json(partial(_read, call, {}))
+        call.keep(sum(each.nbytes for each in read.detached.values()))
+        return read
+    parts = await call.parts()
+    received = call.reservation.held_bytes
+    await call.grow_by(sum(copied_bytes(each.data) for each in parts.values()))
+    copied = call.reservation.held_bytes - received
+    read = await call.request_part(parts, partial(_read, call, parts))
+    call.reservation.change_to(received + copied, Kind.COMPUTE)
+    return read
+
+
+def _read(call: Call, parts: Mapping[str, Part], content: Mapping[str, Any]) -> Read:
     """Read a request, on any thread."""
     files = {name: part.data for name, part in parts.items() if name != REQUEST}
     record = call.find_record(content.get("loss"))

@@ -93,7 +93,7 @@ async def _evaluation(call: Call, text: str) -> Evaluation:
             raise MissingRunError(text)
         run_id = found[0].run_id
     summary: summary_pb2.LossSummary = await calls.get(run_id, lambda run: run.summary)
-    call.hold(summary.ByteSize() * thresholds.READ_RUN_COPIES)
+    await call.grow_by(summary.ByteSize() * thresholds.READ_RUN_COPIES)
     return Evaluation(text, summary)
 
 

@@ -13,7 +13,8 @@ from losswire.server.address import Address
 from losswire.server.errors import WrongHostError
 from losswire.server.http.body import Receive, headers_of
 from losswire.server.http.problems import problem_answer
-from losswire.server.http.sending import Send, send_answer
+from losswire.server.http.sending import Reader, Send, send_answer
+from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.rpc.request_id import new_request_id
 
 Application = Callable[[Any, Receive, Send], Awaitable[None]]
@@ -23,9 +24,16 @@ Application = Callable[[Any, Receive, Send], Awaitable[None]]
 class OwnHosts:
     """An application that refuses requests for other hosts, where only this machine can call."""
 
-    def __init__(self, application: Application, address: Address, origins: Iterable[str]) -> None:
+    def __init__(
+        self,
+        application: Application,
+        address: Address,
+        origins: Iterable[str],
+        evaluator: Evaluator,
+    ) -> None:
         """Serve an application at an address; the hosts of `origins` are welcome too."""
         self._application = application
+        self._evaluator = evaluator
         self._is_local = address.local
         named = {urlsplit(each).hostname or "" for each in origins}
         self._hosts = frozenset({"localhost", address.host.lower(), *named})
@@ -38,7 +46,9 @@ class OwnHosts:
             return
         request_id = new_request_id()
         answer = problem_answer(WrongHostError(host), request_id)
-        await send_answer(answer, send, request_id, keeps_alive=False)
+        with self._evaluator.budget.reservation() as reservation:
+            reader = Reader(self._evaluator.patience, reservation)
+            await send_answer(answer, send, request_id, reader, keeps_alive=False)
 
 
 def _host_of(scope: Any) -> str:  # noqa: ANN401 (ASGI's)

@@ -34,16 +34,24 @@ HTTP_BASE64_COPIES: Final = 4
 HTTP_BODIES_IN_BUDGET: Final = 4
 """Largest bodies that fit into the memory budget, which holds the evaluation too. Not measured."""
 
-HTTP_BODY_GRACE_SECONDS: Final = 10.0
-"""Seconds in which a body of any size may arrive. Not measured: a slow start of a connection."""
+HTTP_CALL_BYTES: Final = 48 * _KIB
+"""Bytes that a call takes beside its body and its answer: a header, and what comes of the body
+before there is memory for it."""
 
-HTTP_BODY_BYTES_PER_SECOND: Final = _KIB
-"""Bytes a second that a body arrives with at least, after the seconds above. Not measured: less
-than any connection that works."""
+HTTP_FIRST_BYTES: Final = 16 * _KIB
+"""Bytes of a body from which it waits for memory, and of one read before. Not measured: most
+requests are shorter, and as many callers as there may be take 48 MiB."""
 
-HTTP_BODY_IDLE_SECONDS: Final = 60.0
-"""Seconds in which a part of a body has to arrive. Not measured: a lost packet is sent again in a
-few."""
+HTTP_BODY_STEP_BYTES: Final = _MIB
+"""Bytes of a body of unknown length for which memory is reserved at a time. Not measured: few
+steps, and little for one who sends no more."""
+
+HTTP_ROWS_WEIGHT: Final = 64
+"""How many times slower than other bodies rows may come, up to NDJSON_BLOCK_BYTES: whoever computes
+them sends 16 KiB a second, or 128 while others wait for memory. Not measured."""
+
+HTTP_DISCARD_BYTES: Final = 256 * _MIB
+"""Bytes of a refused body that are dropped at most. Not measured: half a second."""
 
 HTTP_DISCARD_SECONDS: Final = 2.0
 """Seconds in which the rest of a refused body is received, so that its caller sees the answer. Not
@@ -58,6 +66,9 @@ HTTP_HEADER_SECONDS: Final = 10.0
 HTTP_KEEP_ALIVE_SECONDS: Final = 75
 """Seconds that an idle connection stays open. Not measured: longer than the 60 of usual proxies,
 which would otherwise send a request into a connection that is about to end."""
+
+HTTP_CLOSE_SECONDS: Final = 1
+"""Seconds in which connections end at last, when their requests have ended. Not measured."""
 
 HTTP_MAX_CONNECTIONS: Final = 1024
 """HTTP connections at a time. Not measured: bounds descriptors; gRPC has as many."""
@@ -83,9 +94,6 @@ HTTP_RECEIVE_BYTES: Final = 256 * _KIB
 
 HTTP_FREE_FRAGMENTS: Final = 256
 """Fragments of a body that may have any size. Not measured: a writer's small first steps."""
-
-HTTP_SEND_SECONDS: Final = 60.0
-"""Seconds in which a caller reads so many bytes. Not measured: 4 KiB a second."""
 
 MAX_PARTS: Final = 256
 """Parts of a multipart body. Not measured: an evaluation has 66 tensors at most."""
@@ -132,3 +140,7 @@ MAX_QUERY_FIELDS: Final = 128
 
 MAX_TIMEOUT_MILLISECONDS: Final = 10**12 - 1
 """The longest time until a deadline: 31 years. Not measured."""
+
+SIBLING_SECONDS: Final = 1.0
+"""Seconds in which another worker answers for itself. Not measured: it has a millisecond's work,
+and whoever asks shall not wait for one that hangs."""

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from losswire.server.http.all_workers import merged
 from losswire.server.http.answer import Answer, json_answer
 from losswire.server.http.call import Call
 from losswire.server.http.reading import read
 from losswire.server.http.route import JSON, Route, Schema, ref
+from losswire.server.http.services import Services
 from losswire.server.metrics.histogram import Histogram
 from losswire.server.metrics.reading import Reading
 from losswire.server.metrics.recorder import Counts
@@ -21,9 +23,19 @@ _LIVE: Final = "/v1/live"
 
 
 async def get_live(call: Call) -> Answer:
-    """Return the counts since the start, and the gauges of now."""
-    counts, reading = call.services.recorder.counts(), read(call.services)
-    return await asyncio.to_thread(lambda: json_answer(snapshot(counts, reading)))
+    """Return the counts since the start, and the gauges of now, of all workers."""
+    siblings = call.services.siblings
+    if siblings is None:
+        found = await own_snapshot(call.services)
+    else:
+        found = merged([*(await siblings.ask("live")).values()])
+    return await asyncio.to_thread(lambda: json_answer(found))
+
+
+async def own_snapshot(services: Services) -> dict[str, Any]:
+    """Return the snapshot of this worker."""
+    counts, reading = services.recorder.counts(), read(services)
+    return await asyncio.to_thread(snapshot, counts, reading)
 
 
 def snapshot(counts: Counts, reading: Reading) -> dict[str, Any]:
@@ -115,7 +127,7 @@ ROUTES: Final = (
         summary="Describe what the server does now",
         description=(
             "Counts since the start, histograms as pairs of an upper bound and the count up to it, "
-            "and gauges of this moment: the numbers of /metrics."
+            "and gauges of this moment: the numbers of /metrics, of all workers together."
         ),
         tag="server",
         answers={JSON: ref("Live")},

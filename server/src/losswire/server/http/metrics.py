@@ -1,9 +1,13 @@
 """The page that Prometheus reads, at an address of its own."""
 
 import asyncio
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
+
+from prometheus_client.metrics_core import Metric
 
 from losswire.server import thresholds
+from losswire.server.http.all_workers import labelled, plain
 from losswire.server.http.answer import Answer
 from losswire.server.http.call import Call
 from losswire.server.http.reading import read
@@ -44,13 +48,26 @@ def _handler(services: Services) -> Handler:
     async def get_metrics(call: Call) -> Answer:
         """Return the page in the format that the reader wants most."""
         runs, accept = await newest.read(), call.headers.get("accept", "")
-        counts, reading = services.recorder.counts(), read(services)
+        families = await _families(services)
 
         def make() -> tuple[str, bytes]:
-            return exposition(families_of(counts, reading), losses_of(runs), accept)
+            return exposition(families, losses_of(runs), accept)
 
         # Some thousand lines take tens of milliseconds.
         content_type, page = await asyncio.to_thread(make)
         return Answer(media_type=content_type, body=(page,))
 
     return get_metrics
+
+
+async def _families(services: Services) -> Iterable[Metric]:
+    """Return the families of this worker, or of all where there are several."""
+    if services.siblings is not None:
+        return labelled(await services.siblings.ask("metrics"))
+    return families_of(services.recorder.counts(), read(services))
+
+
+async def own_families(services: Services) -> list[list[Any]]:
+    """Return the families of this worker in the values that JSON has."""
+    counts, reading = services.recorder.counts(), read(services)
+    return await asyncio.to_thread(lambda: plain(families_of(counts, reading)))

@@ -22,6 +22,7 @@ from losswire.server.http.columns import (
 from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
 from losswire.server.http.tensors import Reading, read_tensor
 from losswire.server.http.threads import in_thread
+from losswire.server.memory.budget import Kind
 from losswire.server.pipeline.field_path import path
 from losswire.summaries import Column
 from losswire.summaries.columns.labels import column_of
@@ -38,7 +39,11 @@ class Lines:
         """Read the body of a call."""
         self._parts = call.body.parts()
         self._longest = call.services.settings.max_message_bytes
-        self._held = call.hold(0)
+        self._call = call
+        self._before_bytes = 0
+        """What the call holds beside the lines."""
+        self._held_bytes = 0
+        """What it holds of them until they are parsed."""
         self._pending = bytearray()
         self._ended = False
         self._last_end = -1
@@ -46,6 +51,7 @@ class Lines:
 
     async def first(self) -> bytes:
         """Return the first line that is not blank."""
+        self._before_bytes = self._call.reservation.held_bytes
         while True:
             while self._last_end < 0 and not self._ended:
                 await self._read()
@@ -55,7 +61,13 @@ class Lines:
                 return line
 
     async def blocks(self) -> AsyncGenerator[bytes]:
-        """Yield the further lines, some together."""
+        """Yield the further lines, some together, held in the budget until the next are asked for.
+
+        Raises as `Reservation.grow_to` does.
+        """
+        held, deadline = self._call.reservation, self._call.deadline
+        # Of the request as well, which was parsed meanwhile.
+        self._before_bytes = held.held_bytes - self._held_bytes
         while not self._ended or self._pending:
             is_enough = len(self._pending) >= limits.NDJSON_BLOCK_BYTES and self._last_end >= 0
             if not is_enough and not self._ended:
@@ -64,8 +76,11 @@ class Lines:
             block = self._taken(len(self._pending) if self._ended else self._last_end)
             # As text, as the values that it becomes, and what parsing takes besides.
             needed = len(self._pending) + parsed_bytes(block) + parser_bytes(block)
-            self._held.raise_to(needed)
+            await held.grow_to(self._before_bytes + needed, deadline)
             yield block
+            self._call.body.take_rows()
+            self._held_bytes = grown_bytes(len(self._pending))
+            held.change_to(self._before_bytes + self._held_bytes, Kind.RECEIVE)
 
     async def _read(self) -> None:
         part = await anext(self._parts, None)
@@ -75,10 +90,12 @@ class Lines:
         if (end := part.rfind(b"\n")) >= 0:
             self._last_end = len(self._pending) + end
         self._pending += part
-        self._held.raise_to(grown_bytes(len(self._pending)))
         if len(self._pending) > self._longest + limits.NDJSON_BLOCK_BYTES:
             message = f"a line is longer than {self._longest} bytes"
             raise OverLimitError(message)
+        self._held_bytes = max(self._held_bytes, grown_bytes(len(self._pending)))
+        needed = self._before_bytes + self._held_bytes
+        await self._call.reservation.grow_to(needed, self._call.deadline, Kind.RECEIVE)
 
     def _taken(self, stop: int) -> bytes:
         """Return the bytes up to a line's end, which are not pending any more."""

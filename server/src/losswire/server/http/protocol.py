@@ -1,11 +1,14 @@
 """Connections of the HTTP door: uvicorn's, with the limits that it lacks."""
 
 import asyncio
+import time
+from contextlib import suppress
 from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from losswire.server import thresholds
 from losswire.server.errors import MalformedMessageError
 from losswire.server.http import limits
 from losswire.server.http.problems import problem_answer
@@ -18,8 +21,12 @@ _UNREADABLE: Final = (
 )
 
 
+SOURCE: Final = "losswire.source"
+"""The name under which a request's scope has the connection that its body comes through."""
+
+
 class Connection(H11Protocol):
-    """One connection: its header has a deadline, and a caller who does not read is cut."""
+    """One connection: its header has a deadline, and its body comes when there is memory for it."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:  # noqa: ANN401 (uvicorn's)
         """Begin without a timer."""
@@ -29,15 +36,37 @@ class Connection(H11Protocol):
         self.app = self._run
         self._header_timer: asyncio.TimerHandle | None = None
         self._flush_timer: asyncio.TimerHandle | None = None
+        self._reads_on = False
+        """Whether there is memory for more than the first bytes of the body."""
+        self.idle_since = time.monotonic()
+        """Since when it has been waiting for a request, while it does."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Refuse a connection beyond the most; wait for the header of the first request."""
-        if len(self.connections) >= limits.HTTP_MAX_CONNECTIONS:
+        """Wait for the header of the first request; end the longest idle one of too many."""
+        if len(self.connections) >= limits.HTTP_MAX_CONNECTIONS and not self._end_idle():
             transport.abort()
             return
         super().connection_made(transport)
+        # What was written has left before more is, so that its memory is known.
+        transport.set_write_buffer_limits(high=0)
         self._start_header_timer()
         self._bound_reads()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        cycle: Any = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def _end_idle(self) -> bool:
+        """End the connection that has been idle for longest; returns whether there was one."""
+        idle = [each for each in self.connections if isinstance(each, Connection) and each.is_idle]
+        if not idle:
+            return False
+        longest = min(idle, key=lambda each: each.idle_since)
+        self.connections.discard(longest)
+        longest.transport.abort()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers."""
@@ -50,6 +79,9 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Wait no longer than the deadline for the rest of a header that has begun."""
         super().data_received(data)
+        comes = not self.is_idle and self.cycle.more_body and not self._reads_on
+        if comes and len(self.cycle.body) >= limits.HTTP_FIRST_BYTES:
+            self.flow.pause_reading()
         self._keep_reading()
         self._bound_reads()
         if self.conn.their_state is not h11.IDLE:
@@ -59,9 +91,30 @@ class Connection(H11Protocol):
         elif self._header_timer is None and not self.transport.is_closing():
             self._start_header_timer()
 
+    def read_on(self) -> None:
+        """Read more than the first bytes of the body, for which there is memory now."""
+        if not self._reads_on:
+            self._reads_on = True
+            self._bound_reads()
+
+    async def linger(self) -> None:
+        """Drop what still comes, without looking at it, until the caller ends or for a moment."""
+        if self.transport.is_closing():
+            return
+        dropping = _Dropping(self)
+        self.transport.set_protocol(dropping)
+        self.flow.resume_reading()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.HTTP_DISCARD_SECONDS):
+                await dropping.ended.wait()
+        self.transport.set_protocol(self)
+
     def on_response_complete(self) -> None:
         """Wait for the next request, and no longer than others do for the caller to read."""
+        self._reads_on = False
+        self.idle_since = time.monotonic()
         super().on_response_complete()
+        self._bound_reads()
         self._start_flush_timer()
 
     def send_400_response(self, msg: str) -> None:
@@ -91,6 +144,7 @@ class Connection(H11Protocol):
         """Run the application; cut the connection when its answer cannot be sent."""
         # From here on each step of this answer has its own time.
         self._stop_flush_timer()
+        scope[SOURCE] = self
         try:
             await self._application(scope, receive, send)
         except (CutError, asyncio.CancelledError):
@@ -108,6 +162,8 @@ class Connection(H11Protocol):
         """Limit the bytes of one read, to fewer while they may be fragments."""
         sized = self._parser.is_sized
         most = limits.HTTP_RECEIVE_BYTES if sized else limits.HTTP_CHUNKED_RECEIVE_BYTES
+        if not self._reads_on:
+            most = limits.HTTP_FIRST_BYTES
         # Of asyncio's transports of sockets; others read as much as they like.
         self.transport.max_size = most  # type: ignore[attr-defined]
 
@@ -116,7 +172,7 @@ class Connection(H11Protocol):
 
     def _start_flush_timer(self) -> None:
         self._stop_flush_timer()
-        self._flush_timer = self.loop.call_later(limits.HTTP_SEND_SECONDS, self._cut_unread)
+        self._flush_timer = self.loop.call_later(thresholds.GRACE_SECONDS, self._cut_unread)
 
     def _stop_flush_timer(self) -> None:
         if self._flush_timer is not None:
@@ -127,6 +183,47 @@ class Connection(H11Protocol):
         """Cut a connection whose caller has not read the answer that was written to it."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
+
+
+class _Dropping(asyncio.BufferedProtocol):
+    """Takes the place of a connection while nobody looks at what comes."""
+
+    _BUFFER: Final = bytearray(limits.HTTP_RECEIVE_BYTES)
+    """Whatever comes, through whichever connection, is written here and never read."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._left_bytes = limits.HTTP_DISCARD_BYTES
+        self.ended = asyncio.Event()
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return where to write what comes."""
+        del sizehint
+        return self._BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """End when too much has come."""
+        self._left_bytes -= nbytes
+        if self._left_bytes < 0:
+            self.ended.set()
+
+    def eof_received(self) -> bool:
+        """End; the answer that is on its way still leaves."""
+        self.ended.set()
+        return True
+
+    def pause_writing(self) -> None:
+        """Tell the connection."""
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Tell the connection."""
+        self._connection.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the connection."""
+        self.ended.set()
+        self._connection.connection_lost(exc)
 
 
 class _Parser(h11.Connection):

@@ -56,14 +56,14 @@ async def get_query(call: Call) -> Answer:
     expand = _SELECTS[question.select]
     rows: list[tuple[Row, Mapping[str, str]]] = []
     names: set[str] = set()
-    held = call.hold(0)
+    held, before = call.reservation, call.reservation.held_bytes
     async with aclosing(_runs(call, question)) as runs:
         async for run in runs:
             names |= set(run.labels)
             labels = dict(run.labels)
             rows += [(each, labels) for each in await _rows_of(call, run, question, expand)]
             row_bytes = limits.QUERY_ROW_BYTES + len(names) * limits.QUERY_LABEL_BYTES
-            held.raise_to(len(rows) * row_bytes)
+            await held.grow_to(before + len(rows) * row_bytes, call.deadline)
             _check_counts(len(rows), len(names))
     return await in_thread(partial(_answer, rows, sorted(names)))
 

@@ -59,5 +59,7 @@ class Route:
     """The statuses of answers that are no problems."""
     problems: Sequence[int] = ()
     """The statuses of problems that this route may answer with, besides those of every route."""
+    lasts: bool = False
+    """Whether a body of any length may come, and so a call without a deadline has no end."""
     documented: bool = True
     """Whether the OpenAPI document has it."""

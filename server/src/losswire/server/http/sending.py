@@ -1,7 +1,7 @@
 """Sends answers; a caller who does not read is cut."""
 
-import asyncio
 import logging
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -17,6 +17,8 @@ from typing import Any, Final
 from losswire.server.http import limits
 from losswire.server.http.answer import Answer, Buffer
 from losswire.server.http.body import CallerGoneError
+from losswire.server.memory.budget import Reservation
+from losswire.server.memory.patience import Interruptible, Patience
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +38,39 @@ class CutError(Exception):
     """An answer that cannot be sent to its end: the connection has to be cut."""
 
 
+class Reader(Interruptible):
+    """The caller who reads an answer; one who reads too slowly is cut."""
+
+    def __init__(self, patience: Patience, reservation: Reservation) -> None:
+        """Begin to wait for nothing yet; the reservation holds the answer."""
+        super().__init__()
+        self._patience = patience
+        self._waited = 0.0
+        self.reservation = reservation
+        self.since = 0.0
+        self.moved_bytes = 0
+
+    async def take(self, send: Send, message: MutableMapping[str, Any]) -> None:
+        """Send a message and wait until it has left; CutError when that takes too long."""
+        self.moved_bytes += len(message.get("body", b""))
+        self.since = time.monotonic() - self._waited
+        self._patience.begin(self)
+        try:
+            with self:
+                await send(message)
+                if message.get("more_body", False):
+                    # Sends nothing, once what was sent has left.
+                    await send({"type": _BODY, "body": b"", "more_body": True})
+        finally:
+            self._patience.stop(self)
+            self._waited = time.monotonic() - self.since
+
+    def end(self, *, pressed: bool) -> None:
+        """Cut the connection."""
+        del pressed
+        self.interrupt(CutError())
+
+
 async def _nothing() -> None:
     """Do nothing."""
 
@@ -44,6 +79,7 @@ async def send_answer(
     answer: Answer,
     send: Send,
     request_id: str,
+    reader: Reader,
     *,
     keeps_alive: bool,
     before_end: Callable[[], Awaitable[None]] = _nothing,
@@ -57,13 +93,15 @@ async def send_answer(
         async with AsyncExitStack() as closing:
             if isinstance(answer.body, AsyncGenerator):
                 await closing.enter_async_context(aclosing(answer.body))
-            await _send(send, _start(answer, request_id, keeps_alive=keeps_alive))
+            await reader.take(send, _start(answer, request_id, keeps_alive=keeps_alive))
             async with aclosing(_slices(answer.body)) as slices:
                 async for each in slices:
-                    await _send(send, {"type": _BODY, "body": each, "more_body": True})
+                    await reader.take(send, {"type": _BODY, "body": each, "more_body": True})
         await before_end()
-        await _send(send, {"type": _BODY, "body": b"", "more_body": False})
-    except (CallerGoneError, TimeoutError):
+        await reader.take(send, {"type": _BODY, "body": b"", "more_body": False})
+    except CutError:
+        raise
+    except CallerGoneError:
         raise CutError from None
     except Exception as error:
         # The status was sent: only a connection that ends shows that this is not the whole.
@@ -86,12 +124,6 @@ def _start(answer: Answer, request_id: str, *, keeps_alive: bool) -> MutableMapp
     return {"type": "http.response.start", "status": answer.status, "headers": encoded}
 
 
-async def _send(send: Send, message: MutableMapping[str, Any]) -> None:
-    """Send a message, once the caller has read most of those before."""
-    async with asyncio.timeout(limits.HTTP_SEND_SECONDS):
-        await send(message)
-
-
 async def _slices(
     body: Sequence[Buffer] | AsyncIterator[Buffer],
 ) -> AsyncGenerator[memoryview]:
@@ -105,3 +137,8 @@ async def _slices(
         view = memoryview(part).cast("B")
         for start in range(0, len(view), size):
             yield view[start : start + size]
+
+
+def unsent_bytes(size_bytes: int) -> int:
+    """Return the memory that an answer takes until it has left, with what is on its way."""
+    return size_bytes + min(size_bytes, 2 * limits.HTTP_SEND_BYTES)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from losswire.server.http.siblings import Siblings
 from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.runs.keeper import RunKeeper
@@ -25,5 +26,9 @@ class Services:
     """Returns where gRPC listens, `HOST:PORT` or `unix:PATH`; empty before it does."""
     is_ready: Callable[[], bool]
     """Returns whether health reports SERVING."""
+    is_draining: Callable[[], bool]
+    """Returns whether the server takes no further calls."""
     recorder: Recorder
     """The counts of calls, stages and refusals."""
+    siblings: Siblings | None = None
+    """The other workers of this server; None: it has one process."""

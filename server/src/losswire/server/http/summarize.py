@@ -1,10 +1,10 @@
 """POST /v1/summarize, /v1/compare and /v1/summaries/merge: SummarizeLosses over HTTP."""
 
 from base64 import b64encode
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from losswire.server.errors import InvalidEvaluationError, OverLimitError
 from losswire.server.http import limits
@@ -25,6 +25,8 @@ from losswire.server.summaries.accumulate import Response
 from losswire.summaries import MergeError, TooManyError, check_message, merge
 from losswire.v1 import loss_service_pb2, summary_pb2
 from losswire.wire import Violation, json_number
+
+_T = TypeVar("_T")
 
 NDJSON: Final = "application/x-ndjson"
 
@@ -53,9 +55,9 @@ async def _answer(call: Call, *, compares: bool) -> Answer:
         async for each in answers:
             if isinstance(each, bytes):
                 last = each
-    found = await _report(call, last)
-    del found["final"]
-    return json_answer(found)
+    async with _report(call, last) as found:
+        del found["final"]
+        return json_answer(found)
 
 
 async def _lines(
@@ -68,20 +70,24 @@ async def _lines(
     try:
         async with aclosing(parts), aclosing(answers):
             async for each in answers:
-                if isinstance(each, bytes):
-                    found = await _report(call, each)
-                    final = found.pop("final")
-                    line = found if final else {"progress": found}
-                else:
-                    line = {"progress": _progress(each)}
                 begun = True
-                yield dump(line) + b"\n"
+                if not isinstance(each, bytes):
+                    yield _line({"progress": _progress(each)})
+                    continue
+                # Held until the line was sent.
+                async with _report(call, each) as found:
+                    final = found.pop("final")
+                    yield _line(found if final else {"progress": found})
     except CallerGoneError:
         raise
     except Exception as error:
         if not begun:
             raise
-        yield dump({"error": problem_of(error, call.request_id)}) + b"\n"
+        yield _line({"error": problem_of(error, call.request_id)})
+
+
+def _line(content: Any) -> bytes:  # noqa: ANN401 (whatever JSON can hold)
+    return dump(content) + b"\n"
 
 
 async def _continued(first: bytes, lines: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
@@ -100,10 +106,11 @@ def _progress(answer: Response) -> dict[str, Any]:
     }
 
 
-async def _report(call: Call, serialized: bytes) -> dict[str, Any]:
-    """Return a report as JSON, made off the event loop."""
-    with call.hold_briefly(len(serialized) * limits.SUMMARY_JSON_COPIES):
-        return await in_thread(partial(_report_json, serialized), FIGURES)
+@asynccontextmanager
+async def _report(call: Call, serialized: bytes) -> AsyncIterator[dict[str, Any]]:
+    """Yield a report as JSON, made off the event loop and held in the budget."""
+    async with call.hold_briefly(len(serialized) * limits.SUMMARY_JSON_COPIES):
+        yield await in_thread(partial(_report_json, serialized), FIGURES)
 
 
 def _report_json(serialized: bytes) -> dict[str, Any]:
@@ -121,11 +128,11 @@ def state_json(message: summary_pb2.LossSummary) -> dict[str, Any]:
 async def _from_form(call: Call, *, compares: bool) -> AsyncGenerator[Part]:
     """Yield the header and the one batch of a multipart body."""
     parts = await call.parts()
-    content = await call.request_part(parts)
+    content = await call.request_part(parts, _same)
     request = await _request(call, content, compares=compares)
     yield _header(request)
     needed = await call.work(partial(needed_bytes, parts, request.columns))
-    with call.hold_briefly(needed):
+    async with call.hold_briefly(needed):
         part = await in_thread(partial(form_batch, parts, request.columns))
     yield part
 
@@ -133,7 +140,7 @@ async def _from_form(call: Call, *, compares: bool) -> AsyncGenerator[Part]:
 async def _from_lines(call: Call, *, compares: bool) -> AsyncGenerator[Part]:
     """Yield the header of the first line, and the batches of the others."""
     lines = Lines(call)
-    content = await call.parse(await lines.first())
+    content = await call.parse(await lines.first(), _same)
     request = await _request(call, content, compares=compares)
     yield _header(request)
     async with (
@@ -150,7 +157,7 @@ async def _from_arrow(call: Call, *, compares: bool) -> AsyncGenerator[Part]:
     text = call.query.get(REQUEST)
     if text is None:
         raise InvalidEvaluationError([Violation(REQUEST, "is missing in the query")])
-    content = await call.parse(text.encode())
+    content = await call.parse(text.encode(), _same)
     request = await _request(call, content, compares=compares)
     yield _header(request)
     async with aclosing(arrow_batches(call, request.columns)) as batches:
@@ -171,6 +178,10 @@ async def _request(call: Call, content: object, *, compares: bool) -> SummaryReq
     return await call.work(partial(read_request, wanted, record, call.find_spec, compares=compares))
 
 
+def _same(content: _T) -> _T:
+    return content
+
+
 def _header(request: SummaryRequest) -> Part:
     return loss_service_pb2.SummarizeLossesRequest(header=request.header), request.detached
 
@@ -182,7 +193,7 @@ async def merge_states(call: Call) -> Answer:
     if set(content) != {"states"} or not isinstance(states, list) or not states:
         raise InvalidEvaluationError([Violation("states", "must be a list of states in base64")])
     size = sum(len(each) for each in states if isinstance(each, str))
-    call.hold(size * limits.SUMMARY_JSON_COPIES)
+    await call.grow_by(size * limits.SUMMARY_JSON_COPIES)
     return json_answer(await in_thread(partial(merged_json, states), FIGURES))
 
 
@@ -229,6 +240,7 @@ _over_rows: Final = partial(
     tag="summaries",
     parameters=_QUERY,
     answers=_ANSWERS,
+    lasts=True,
     problems=(400, 404, 412, 413, 429, 503, 504),
 )
 
