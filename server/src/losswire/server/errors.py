@@ -95,6 +95,14 @@ class DrainingError(LosswireServerError):
         super().__init__("the server shuts down; another one can continue")
 
 
+class IdleStreamError(LosswireServerError):
+    """A stream that was open for long without a message; it can be opened again."""
+
+    def __init__(self) -> None:
+        """Use a fixed text."""
+        super().__init__("the stream was silent for too long; open another one")
+
+
 class DeviceLostError(LosswireServerError):
     """A request to a server that has lost its device and therefore shuts down."""
 

@@ -168,11 +168,30 @@ rows of 4,096 features, 128,256 classes) takes 172 billion, in 50 to 70 s. Brief
 served meanwhile, and it ends when its caller has gone (0022)."""
 
 BRIEF_BYTES: Final = 64 * _MIB
-"""Bytes of all inputs up to which an evaluation is computed between two tiles of another. Not
-measured: it takes about as long as a tile."""
+"""Bytes of all inputs up to which an evaluation is computed between two slices of another. Not
+measured: it takes about as long as a tile of a projection head."""
 
 BRIEF_STEPS: Final = 1_000_000_000
 """Steps up to which it is. Not measured, for the same reason."""
+
+BRIEF_EVALUATIONS: Final = 64
+"""Evaluations of one call up to which it is. Not measured: each takes some 50 us at least."""
+
+PASSING_SECONDS: Final = 0.1
+"""Seconds that brief evaluations may take in one go before an older, longer one; beyond it they get
+no more of the time than that one. Not measured: little beside what takes long."""
+
+SLICE_BYTES: Final = 8 * _MIB
+"""Bytes of all inputs that each thread of native rows computes before it makes room for brief
+evaluations: of cross entropy with its gradient, some 2 ms. 4096 x 4096 takes as long in slices."""
+
+COMPUTE_NICENESS: Final = 10
+"""How much nicer the threads that compute are than the event loop, which gets a busy processor
+sooner: beside two callers of 4096 x 4096 on two busy cores a small call took 17 ms, with 5 about
+8, and with 10 about 4; the large ones took as long (0031)."""
+
+MAX_NICENESS: Final = 19
+"""The nicest that Linux has."""
 
 MEMORY_RETRY_MS: Final = 200
 """Milliseconds before a retry when the system has no memory. Not measured: a few evaluations."""
@@ -291,6 +310,9 @@ the budget. Not measured: as much remains for the messages of other calls."""
 
 MIN_STREAMS: Final = 8
 """Streams that may be open at least, however small the budget is. Not measured."""
+
+STREAM_RETRY_MS: Final = 1000
+"""Milliseconds before a retry when too many streams are open. Not measured: they stay for long."""
 
 SHED_SHARE: Final = 4
 """A younger call that waits is shed in place of an older one if it holds one part in so many of the

@@ -89,7 +89,7 @@ class Reservation:
     It moves through the kinds: each may need more bytes than the one before, or fewer.
     """
 
-    __slots__ = ("_budget", "age", "held_bytes", "kind")
+    __slots__ = ("_budget", "_is_closed", "age", "held_bytes", "kind")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -97,6 +97,7 @@ class Reservation:
         """The number of its call, by which it waits: the oldest first."""
         self.held_bytes = 0
         self.kind = Kind.RECEIVE
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -114,8 +115,9 @@ class Reservation:
         self._budget.check(size_bytes)
 
     def close(self) -> None:
-        """Give all bytes back; may be called again."""
+        """Give all bytes back, for good; may be called again."""
         self.change_to(0, self.kind)
+        self._is_closed = True
 
     def raise_to(self, size_bytes: int, kind: Kind = Kind.COMPUTE) -> None:
         """Grow to at least this size now, or keep it, for this purpose.
@@ -151,7 +153,12 @@ class Reservation:
             await self._budget.line.wait(self, size_bytes, kind, deadline)
 
     def change_to(self, size_bytes: int, kind: Kind) -> None:
-        """Have this size, for memory that is there already, or that is given back."""
+        """Have this size, for memory that is there already, or that is given back.
+
+        Does nothing after the call has ended, which a part of it may not have heard of.
+        """
+        if self._is_closed:
+            return
         budget, held = self._budget, self.held_bytes
         budget.by_kind[self.kind] -= held
         budget.by_kind[kind] += size_bytes

@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
 
 from losswire.server import thresholds
-from losswire.server.errors import MalformedMessageError
+from losswire.server.errors import IdleStreamError, MalformedMessageError, OverloadedError
 from losswire.server.memory.budget import Budget, Kind, Reservation
-from losswire.server.memory.patience import Patience
+from losswire.server.memory.patience import Interruptible, Patience
 from losswire.server.rpc.connections import end_connection
 from losswire.server.rpc.receive import Slots
 
@@ -26,6 +27,27 @@ class Gate:
         self.patience = patience
         self.slots = Slots(budget, patience, message_bytes)
         self.message_bytes = message_bytes
+        # What a small budget holds of the streams that may always be open.
+        share = budget.limit_bytes // thresholds.STREAM_SHARE
+        self._stream_bytes = min(message_bytes, share // thresholds.MIN_STREAMS)
+        self._free_streams = share // max(1, self._stream_bytes)
+
+    @asynccontextmanager
+    async def stream(self, reservation: Reservation, deadline: float) -> AsyncIterator[None]:
+        """Open a stream, which may send a message at any time.
+
+        Raises OverloadedError when too many are open, or when there is no memory for it.
+        """
+        if not self._free_streams:
+            text = "too many streams are open; close some, or use Evaluate or EvaluateMany"
+            raise OverloadedError(text, thresholds.STREAM_RETRY_MS)
+        self._free_streams -= 1
+        try:
+            wanted = thresholds.CALL_BYTES + self._stream_bytes
+            await reservation.grow_to(wanted, deadline, Kind.RECEIVE)
+            yield
+        finally:
+            self._free_streams += 1
 
 
 class Call:
@@ -74,13 +96,6 @@ class Call:
         left: float | None = self.context.time_remaining()
         return float("inf") if left is None else time.monotonic() + left
 
-    def item(self, size_bytes: int) -> Reservation:
-        """Return a reservation for one message of many, which is there already."""
-        reservation = Reservation(self._gate.budget)
-        if size_bytes > thresholds.SMALL_MESSAGE_BYTES:
-            reservation.change_to(size_bytes, Kind.RECEIVE)
-        return reservation
-
     async def message(self) -> bytes:
         """Return the only message; MalformedMessageError without one, else as `Slots.read`."""
         message = await self.first()
@@ -117,6 +132,37 @@ class Call:
             yield reader(message)
         self.ended = time.monotonic()
 
+    async def items(
+        self, reader: Callable[[bytes], Any]
+    ) -> AsyncGenerator[tuple[Any, Reservation]]:
+        """Yield what a reader makes of each message of a stream, which may stay open for long.
+
+        Each comes with a reservation of its own; no further message is read before there is memory
+        for it. Raises as `Gate.stream` does, and IdleStreamError after a long silence.
+        """
+        read: Any = self.context.read
+        deadline = self.stream_deadline()
+        self.since = time.monotonic()
+        silence = Interruptible()
+        with _silence_limit(self, silence):
+            async with self._gate.stream(self.reservation, deadline):
+                while True:
+                    with silence:
+                        message = await read()
+                    if message is grpc.aio.EOF:
+                        break
+                    self.since = time.monotonic()
+                    self.received_bytes += len(message)
+                    item = Reservation(self._gate.budget)
+                    try:
+                        if len(message) > thresholds.SMALL_MESSAGE_BYTES:
+                            await _patiently(item, len(message), deadline)
+                        yield reader(message), item
+                    except BaseException:
+                        item.close()
+                        raise
+        self.ended = time.monotonic()
+
     def sends(self, size_bytes: int) -> None:
         """Begin to wait until the caller has taken the only answer."""
         extra = size_bytes * thresholds.SENDING_COPIES
@@ -149,3 +195,34 @@ class Call:
 
 Begin = Callable[[Any], Call]
 """Begins the call of a context."""
+
+
+@contextmanager
+def _silence_limit(call: Call, reading: Interruptible) -> Iterator[None]:
+    """End what reads a stream once its call was silent for long: for `since` at least."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal timer
+        left = call.since + thresholds.MAX_SILENCE_SECONDS - time.monotonic()
+        if left <= 0:
+            reading.interrupt(IdleStreamError())
+        else:
+            timer = loop.call_later(left, look)
+
+    look()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+async def _patiently(reservation: Reservation, size_bytes: int, deadline: float) -> None:
+    """Wait for memory as long as the call may take: meanwhile nothing more is read of it."""
+    while True:
+        try:
+            return await reservation.grow_to(size_bytes, deadline, Kind.RECEIVE)
+        except OverloadedError:
+            continue

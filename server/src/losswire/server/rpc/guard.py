@@ -5,7 +5,7 @@ and the exception's text. Here every method receives bytes, parses them inside o
 the guard, and an exception becomes the status in the table of `status.py`.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Final, Protocol
@@ -104,9 +104,12 @@ def _guard(
     serialize = partial(_serialize, handler.response_serializer)
     reader = _READERS.get(request_type) or partial(parse, request_type)
     begin: Begin = partial(Call, gate=gate)
+    read = Call.items if request_type is loss_service_pb2.EvaluateStreamRequest else Call.messages
     guarded_begin = begin if method is None else _same
     if handler.stream_stream:
-        behavior = _guard_stream(handler.stream_stream, reader, serialize, guarded_begin)
+        behavior = _guard_stream(
+            handler.stream_stream, partial(read, reader=reader), serialize, guarded_begin
+        )
         if method is not None:
             behavior = recorded_stream(behavior, begin, method)
         return grpc.stream_stream_rpc_method_handler(behavior)
@@ -173,7 +176,7 @@ def _guard_upload(
 
 def _guard_stream(
     method: Any,  # noqa: ANN401 (a servicer's method)
-    reader: Callable[[bytes], Any],
+    read: Callable[[Call], AsyncGenerator[Any]],
     serialize: Callable[[Any], bytes],
     begin: Begin,
 ) -> Callable[..., Any]:
@@ -185,7 +188,7 @@ def _guard_stream(
             call.enter()
             # Closed at once when the caller cancels, not when it is garbage-collected.
             async with (
-                aclosing(call.messages(reader)) as messages,
+                aclosing(read(call)) as messages,
                 aclosing(method(messages, call)) as responses,
             ):
                 async for response in responses:

@@ -77,9 +77,9 @@ class LossService(loss_service_pb2_grpc.LossServiceServicer):
         held: set[Reservation] = set()
 
         async def answer(
-            request: bytes,
+            item: tuple[bytes, Reservation],
         ) -> tuple[bytes | loss_service_pb2.EvaluateStreamResponse, Reservation]:
-            reservation = call.item(len(request))
+            request, reservation = item
             held.add(reservation)
             return await self._handlers.item(request, deadline, reservation), reservation
 
