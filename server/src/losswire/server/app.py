@@ -53,7 +53,7 @@ from losswire.v1 import (
 )
 
 if TYPE_CHECKING:
-    from losswire.server.http.server import HttpServer
+    from losswire.server.http.bind import Doors
 
 _log = logging.getLogger(__name__)
 
@@ -124,8 +124,7 @@ class App:
         self._entrance: Entrance | None = None
         self._server: grpc.aio.Server | None = None
         self._region_socket: RegionSocket | None = None
-        self._http: HttpServer | None = None
-        self._metrics: HttpServer | None = None
+        self._doors: Doors | None = None
         self._grpc_address = ""
         self.is_ready = False
         """Whether the server accepts calls, and computes them right."""
@@ -137,16 +136,16 @@ class App:
         """Listen; returns the address, with the port that was picked."""
         address = Address.parse(self._settings.listen)
         address.check_allowed("--listen", allow_insecure=self._settings.allow_insecure)
-        http = self._bind_http()
+        self._doors = self._bind_http()
         try:
             port = await self._start_grpc(address)
         except BaseException:
-            for each in http:
-                each.close()
+            if self._doors is not None:
+                self._doors.close()
             raise
         self._grpc_address = address.with_port(port)
-        for each in http:
-            await each.start()
+        if self._doors is not None:
+            await self._doors.start()
         return self._grpc_address
 
     async def _start_grpc(self, address: Address) -> int:
@@ -198,12 +197,12 @@ class App:
     @property
     def http_address(self) -> str:
         """The address of the HTTP door, with the port that was picked; empty: there is none."""
-        return "" if self._http is None else self._http.address
+        return "" if self._doors is None else self._doors.http_address
 
     @property
     def metrics_address(self) -> str:
         """The address where metrics are read; empty: there is none."""
-        return "" if self._metrics is None else self._metrics.address
+        return "" if self._doors is None else self._doors.metrics_address
 
     @property
     def evaluator(self) -> Evaluator:
@@ -264,14 +263,15 @@ class App:
         )
         return server
 
-    def _bind_http(self) -> "list[HttpServer]":
+    def _bind_http(self) -> "Doors | None":
         """Return the servers of HTTP and of metrics, bound to their addresses, as requested."""
         settings = self._settings
         if self._recorder is None:
-            return []
+            return None
         # Imported here: a server without HTTP starts sooner, in less memory.
-        from losswire.server.http.bind import bind_http, bind_metrics  # noqa: PLC0415
+        from losswire.server.http.bind import Doors  # noqa: PLC0415
         from losswire.server.http.services import Services  # noqa: PLC0415
+        from losswire.server.http.siblings import Siblings  # noqa: PLC0415
 
         services = Services(
             settings=settings,
@@ -283,15 +283,9 @@ class App:
             is_ready=lambda: self.is_ready and not self.device_lost,
             is_draining=lambda: self._drain.has_begun,
             recorder=self._recorder,
+            siblings=None if settings.place is None else Siblings(settings.place),
         )
-        self._http = bind_http(services) if settings.http else None
-        try:
-            self._metrics = bind_metrics(services) if settings.metrics else None
-        except StartError:
-            if self._http is not None:
-                self._http.close()
-            raise
-        return [each for each in (self._http, self._metrics) if each is not None]
+        return Doors(services)
 
     def _share_memory(self, address: Address) -> RegionSocket | None:
         """Lease regions, if that was requested or only this machine can call."""
@@ -334,15 +328,16 @@ class App:
             self._summarizer.drain()
             self._health.end()
             seconds = self._settings.drain_seconds
-            http = [each for each in (self._http, self._metrics) if each is not None]
+            doors = [] if self._doors is None else [self._doors]
             await asyncio.gather(
                 self._stop_grpc(self._server, self._entrance),
                 self._summaries.stop(seconds),
                 self._end_sharing(),
-                *(each.drain() for each in http),
+                *(each.drain() for each in doors),
             )
             # Until now, who asked was told that the server is not ready.
-            await asyncio.gather(*(each.stop() for each in http))
+            for each in doors:
+                await each.stop()
             self._worker.stop()
             await self._runs.stop()
         _log.info("stopped")

@@ -50,6 +50,7 @@ class HttpServer:
             timeout_keep_alive=limits.HTTP_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=limits.HTTP_CLOSE_SECONDS,
         )
+        self._is_shared = services.settings.place is not None
         self._drain_seconds = services.settings.drain_seconds
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
@@ -69,6 +70,10 @@ class HttpServer:
 
         Those that do not end in time are cut.
         """
+        if self._is_shared:
+            # Others accept connections there, who are ready.
+            for listener in self._server.servers:
+                listener.close()
         state = self._server.server_state
         for each in tuple(state.connections):
             each.shutdown()
