@@ -24,7 +24,7 @@ from losswire.server.prepared.envelope import (
 )
 from losswire.server.rpc.parse import grows_beyond, parse, without_tensors
 from losswire.server.rpc.request_id import current_request_id
-from losswire.server.rpc.status import item_status
+from losswire.server.rpc.status import forget_frames, item_status
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from losswire.wire import DETACHED_FROM
 
@@ -191,7 +191,9 @@ class EvaluateHandlers:
 def outcome_of(answer: Encoded | Exception) -> evaluation_pb2.EvaluationOutcome:
     """Return the outcome of one item: its result, or the status of its error."""
     if isinstance(answer, Exception):
-        return evaluation_pb2.EvaluationOutcome(error=item_status(answer, current_request_id()))
+        status = item_status(answer, current_request_id())
+        forget_frames(answer)
+        return evaluation_pb2.EvaluationOutcome(error=status)
     return evaluation_pb2.EvaluationOutcome(result=answer.whole())
 
 

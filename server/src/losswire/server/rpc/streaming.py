@@ -64,6 +64,8 @@ async def answer_stream(
             raise DrainingError
     finally:
         reader.cancel()
+        # It has the requests, which their owner can close only once it is done.
+        await asyncio.wait([reader])
 
 
 @types.coroutine
