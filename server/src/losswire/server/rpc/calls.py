@@ -27,10 +27,10 @@ class Gate:
         self.patience = patience
         self.slots = Slots(budget, patience, message_bytes)
         self.message_bytes = message_bytes
-        # What a small budget holds of the streams that may always be open.
         share = budget.limit_bytes // thresholds.STREAM_SHARE
-        self._stream_bytes = min(message_bytes, share // thresholds.MIN_STREAMS)
-        self._free_streams = share // max(1, self._stream_bytes)
+        self.stream_bytes = min(message_bytes, share // thresholds.MIN_STREAMS)
+        """What is held for a message that a stream may send: in a small budget, less than it."""
+        self._free_streams = share // max(1, self.stream_bytes)
 
     @asynccontextmanager
     async def stream(self, reservation: Reservation, deadline: float) -> AsyncIterator[None]:
@@ -43,7 +43,7 @@ class Gate:
             raise OverloadedError(text, thresholds.STREAM_RETRY_MS)
         self._free_streams -= 1
         try:
-            wanted = thresholds.CALL_BYTES + self._stream_bytes
+            wanted = thresholds.CALL_BYTES + self.stream_bytes
             await reservation.grow_to(wanted, deadline, Kind.RECEIVE)
             yield
         finally:
@@ -156,7 +156,8 @@ class Call:
                     item = Reservation(self._gate.budget)
                     try:
                         if len(message) > thresholds.SMALL_MESSAGE_BYTES:
-                            await _patiently(item, len(message), deadline)
+                            size = min(len(message), self._gate.stream_bytes)
+                            await _patiently(item, size, deadline)
                         yield reader(message), item
                     except BaseException:
                         item.close()
