@@ -78,7 +78,8 @@ class Gated:
         finally:
             self.loss.open()
         assert len(call.result().outcomes) == 1
-        wait_until(lambda: self.queued == 0 and self.reserved <= before)
+        wait_until(lambda: self.queued == 0)
+        wait_until(lambda: self.reserved <= before)
 
 
 def item(number: float, elements: int = 1) -> evaluation_pb2.Evaluation:
@@ -152,11 +153,11 @@ def test_while_its_message_comes(gated: Gated, end: End) -> None:
 
 def test_while_it_waits_for_memory(gated: Gated, end: End) -> None:
     """It leaves the line, and takes nothing when there is memory again."""
-    size = 5 * _MIB // 4
+    size = _MIB // 4  # with gradients, they are priced at 24 MiB each
     for _ in range(tier(short=1, soak=_TRIES)):
         with gated.closed():
-            full = [gated.start([1], elements=size) for _ in range(12)]
-            wait_until(lambda: gated.queued > 0)
+            full = [gated.start([1], elements=size) for _ in range(8)]
+            wait_until(lambda: gated.queued >= 3)
             late = gated.start([2], end, elements=size)
             finish([late], end)
         for each in full:
@@ -170,9 +171,10 @@ def test_in_the_queue_of_the_worker(gated: Gated, end: End) -> None:
     for _ in range(tier(short=1, soak=_TRIES)):
         with gated.closed():
             calls = [gated.start([number], end) for number in range(1, 1 + _QUEUED)]
-            wait_until(lambda: gated.queued == _QUEUED)
+            wait_until(lambda: gated.queued >= _QUEUED)
             finish(calls, end)
-            slowest = max(slowest, wait_until(lambda: gated.queued == 0))
+            # The server's own canary may wait as well.
+            slowest = max(slowest, wait_until(lambda: gated.queued <= 1))
         assert gated.loss.computed == [0]
     record(f"queued work gone when {end}", slowest * 1000, unit="ms", required="<= 50")
 
