@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+import numpy as np
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -21,7 +22,7 @@ from losswire.v1 import (
     server_info_pb2,
     tensor_pb2,
 )
-from losswire.wire import encode_tensor
+from losswire.wire import DATA_TYPES, decode_tensor, encode_tensor
 
 _S = TypeVar("_S", bound="Scripted")
 Script = Callable[
@@ -33,10 +34,15 @@ ItemScript = Callable[[evaluation_pb2.Evaluation], evaluation_pb2.EvaluationOutc
 def echo(
     evaluation: evaluation_pb2.Evaluation, _context: grpc.ServicerContext | None = None
 ) -> evaluation_pb2.EvaluationResult:
-    """Answer with the inputs as if they were the gradients, and a loss of 1."""
+    """Answer with the inputs as if they were the gradients asked for, and a loss of 1."""
+    asked = evaluation.gradients_for
     return evaluation_pb2.EvaluationResult(
-        loss=encode_tensor(1.0),
-        gradients=dict(evaluation.inputs),
+        loss=encode_tensor(np.ones((), _loss_dtype(evaluation))),
+        gradients={
+            name: _in_type(each, evaluation.gradient_data_type)
+            for name, each in evaluation.inputs.items()
+            if name in asked
+        },
         sum=2.0,
         mean_numerator=2.0,
         mean_denominator=2.0,
@@ -51,6 +57,19 @@ def echo(
             torch_version="2.0",
         ),
     )
+
+
+def _in_type(tensor: tensor_pb2.Tensor, data_type: int) -> tensor_pb2.Tensor:
+    """Convert a tensor, unless the type is 0."""
+    if not data_type:
+        return tensor
+    return encode_tensor(decode_tensor(tensor, "x").astype(DATA_TYPES[data_type].numpy))
+
+
+def _loss_dtype(evaluation: evaluation_pb2.Evaluation) -> type[np.floating[Any]]:
+    """Return the dtype that the loss of an evaluation has: float64 for such inputs, or float32."""
+    given = {evaluation.compute_data_type or each.data_type for each in evaluation.inputs.values()}
+    return np.float64 if given == {tensor_pb2.DATA_TYPE_FLOAT64} else np.float32
 
 
 def echo_item(evaluation: evaluation_pb2.Evaluation) -> evaluation_pb2.EvaluationOutcome:

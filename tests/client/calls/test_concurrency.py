@@ -24,7 +24,7 @@ def test_sixteen_threads_share_a_client(echoing: Scripted) -> None:
 
     def work(thread: int) -> list[float]:
         return [
-            float(client.evaluate("any", {"x": thread * 1000 + i}).gradients["x"])
+            float(client.evaluate("any", {"x": thread * 1000 + i}, gradients=["x"]).gradients["x"])
             for i in range(CALLS_A_THREAD)
         ]
 
@@ -39,7 +39,7 @@ def test_many_tasks_share_a_client(echoing: Scripted) -> None:
     async def run() -> list[float]:
         async with AsyncClient(echoing.address) as client:
             results = await asyncio.gather(
-                *(client.evaluate("any", {"x": float(i)}) for i in range(64))
+                *(client.evaluate("any", {"x": float(i)}, gradients=["x"]) for i in range(64))
             )
         return [float(result.gradients["x"]) for result in results]
 

@@ -20,7 +20,7 @@ Echo = Callable[[Any], npt.NDArray[Any]]
 def echo(echoing: Scripted) -> Iterator[Echo]:
     """Send a value and give what came back."""
     with Client(echoing.address, timeout=60) as client:
-        yield lambda value: client.evaluate("any", {"x": value}).gradients["x"]
+        yield lambda value: client.evaluate("any", {"x": value}, gradients=["x"]).gradients["x"]
 
 
 def assert_same(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:

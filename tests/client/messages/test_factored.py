@@ -173,7 +173,7 @@ def test_factors_of_another_shape(call: Call) -> None:
     three = encode_tensor(np.zeros(3))
     factors = evaluation_pb2.FactoredGradient(lse=three, scale=three, lse_tail=three)
     answer = evaluation_pb2.EvaluationResult(
-        loss=encode_tensor(1.0), factored_gradients={"input": factors}
+        loss=encode_tensor(np.float32(1)), factored_gradients={"input": factors}
     )
     inputs: dict[str, Array] = {"input": _LOGITS[:2], "target": _CLASSES[:2]}
     wrong = pytest.raises(InternalError, match="factors have not the shape of the values")

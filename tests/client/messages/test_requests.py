@@ -68,7 +68,7 @@ def test_absent_fields_stay_absent(call: Call, echoing: Scripted) -> None:
 
 def test_many_carries_all_in_order(call: Call, echoing: Scripted) -> None:
     """Evaluations of one call come back in their order."""
-    items = [Evaluation("any", {"x": [float(i)]}) for i in range(5)]
+    items = [Evaluation("any", {"x": [float(i)]}, gradients=["x"]) for i in range(5)]
     results = call(echoing.address, "evaluate_many", iter(items))
     assert [float(result.gradients["x"][0]) for result in results] == [0, 1, 2, 3, 4]
     assert call(echoing.address, "evaluate_many", []) == []

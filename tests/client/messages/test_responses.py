@@ -29,7 +29,9 @@ from tests.support.scripted import Scripted, echo, serving
 
 def test_a_result_has_all_its_parts(call: Call, echoing: Scripted) -> None:
     """Loss, sums, times and receipt arrive as numpy and Python values."""
-    result: EvaluationResult = call(echoing.address, "evaluate", "any", {"x": [1.0]})
+    result: EvaluationResult = call(
+        echoing.address, "evaluate", "any", {"x": [1.0]}, gradients=["x"]
+    )
     assert (result.loss.shape, float(result.loss)) == ((), 1.0)
     assert list(result.gradients) == ["x"]
     assert result.factored_gradients == {}
@@ -47,7 +49,7 @@ def test_a_result_has_all_its_parts(call: Call, echoing: Scripted) -> None:
 
 def test_arrays_of_a_result_are_the_callers_own(call: Call, echoing: Scripted) -> None:
     """A gradient can be scaled in place."""
-    result = call(echoing.address, "evaluate", "any", {"x": np.ones((2, 3), "f4")})
+    result = call(echoing.address, "evaluate", "any", {"x": np.ones((2, 3), "f4")}, gradients=["x"])
     result.gradients["x"] *= 0.5
     np.testing.assert_array_equal(result.gradients["x"], np.full((2, 3), 0.5, "f4"))
     assert result.loss.flags.writeable
@@ -91,10 +93,12 @@ def test_factored_gradients() -> None:
         lse_tail=encode_tensor(np.array([0.0, 0.25])),
     )
     answer = evaluation_pb2.EvaluationResult(
-        loss=encode_tensor(1.0), factored_gradients={"input": factors}
+        loss=encode_tensor(np.float32(1)), factored_gradients={"input": factors}
     )
     with serving(Scripted(lambda *_: answer)) as service, Client(service.address) as client:
-        result = client.evaluate("any", {}, gradient_form="factored")
+        result = client.evaluate(
+            "any", {"input": [1.0, 2.0]}, gradients=["input"], gradient_form="factored"
+        )
     np.testing.assert_array_equal(result.factored_gradients["input"].lse, [1.0, 2.0])
     np.testing.assert_array_equal(result.factored_gradients["input"].scale, [0.5, 0.5])
     np.testing.assert_array_equal(result.factored_gradients["input"].lse_tail, [0.0, 0.25])

@@ -119,10 +119,12 @@ def test_a_known_template_gives_the_same_bytes(name: str) -> None:
     """With other numbers, each evaluation is written as protobuf writes it, byte for byte."""
     first, *others = (tables(seed)[name] for seed in range(4))
     assert TEMPLATES.small_request(key_of(first), ALONE) is None
-    assert TEMPLATES.request(first, ALONE) == ordinary(first)
+    assert TEMPLATES.request(first, ALONE)[0] == ordinary(first)
     for other in others:
-        assert TEMPLATES.small_request(key_of(other), ALONE) == ordinary(other)
-        assert TEMPLATES.request(other, ALONE) == ordinary(other)
+        known = TEMPLATES.small_request(key_of(other), ALONE)
+        assert known is not None
+        assert known[0] == ordinary(other)
+        assert TEMPLATES.request(other, ALONE)[0] == ordinary(other)
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 2**31, 2**64 - 1])
@@ -132,7 +134,7 @@ def test_an_item_of_a_stream(number: int) -> None:
     message = loss_service_pb2.EvaluateStreamRequest(id=number)
     fill_evaluation(message.evaluation, evaluation)
     for _ in range(2):
-        written = TEMPLATES.request(evaluation, in_stream(number))
+        written = TEMPLATES.request(evaluation, in_stream(number))[0]
         assert written == message.SerializeToString()
 
 
@@ -142,7 +144,7 @@ def test_many_items() -> None:
     message = loss_service_pb2.EvaluateManyRequest()
     for evaluation in evaluations:
         fill_evaluation(message.evaluations.add(), evaluation)
-    written = [TEMPLATES.request(each, AMONG_MANY) for each in evaluations]
+    written = [TEMPLATES.request(each, AMONG_MANY)[0] for each in evaluations]
     assert b"".join(written) == message.SerializeToString()
 
 
@@ -169,7 +171,7 @@ UNKNOWN = {
 def test_what_has_no_form(name: str) -> None:
     """Anything but plain arrays is composed anew each time."""
     for _ in range(3):
-        assert TEMPLATES.request(UNKNOWN[name], ALONE) == ordinary(UNKNOWN[name])
+        assert TEMPLATES.request(UNKNOWN[name], ALONE)[0] == ordinary(UNKNOWN[name])
     assert len(TEMPLATES) == 0
 
 
@@ -205,7 +207,7 @@ def test_what_is_alike_is_told_apart(first: int) -> None:
     for second in ALIKE:
         TEMPLATES.clear()
         for evaluation in (ALIKE[first], second, ALIKE[first]):
-            assert TEMPLATES.request(evaluation, ALONE) == ordinary(evaluation)
+            assert TEMPLATES.request(evaluation, ALONE)[0] == ordinary(evaluation)
 
 
 ZEROS: list[Any] = [0, False, 0.0, -0.0, np.float64(0), np.int64(0), "0", "", float("nan"), 1, True]
@@ -271,7 +273,7 @@ def outcome(make: Any, evaluation: Evaluation) -> object:  # noqa: ANN401 - any 
 def test_what_differs_never_shares(evaluations: list[Evaluation]) -> None:
     """Whatever was sent before, each evaluation gives its own bytes, or its own error."""
     for evaluation in evaluations:
-        found = outcome(lambda each: TEMPLATES.request(each, ALONE), evaluation)
+        found = outcome(lambda each: TEMPLATES.request(each, ALONE)[0], evaluation)
         assert found == outcome(ordinary, evaluation)
 
 
@@ -347,7 +349,7 @@ def test_templates_are_bounded() -> None:
     def work(seed: int) -> bool:
         arrays = [numbers(seed, shape=(1 + (seed + each) % 13,)) for each in range(40)]
         return all(
-            templates.request(evaluation, ALONE) == ordinary(evaluation)
+            templates.request(evaluation, ALONE)[0] == ordinary(evaluation)
             for evaluation in (Evaluation("any", {"x": each}) for each in arrays)
         )
 
@@ -365,7 +367,7 @@ def test_long_texts_are_not_kept() -> None:
     """The constant bytes of a template are bounded: one with a long text is not kept."""
     long = Evaluation("any", {"x": np.ones(2)}, {"a": "b" * TEMPLATE_BYTES})
     for _ in range(2):
-        assert TEMPLATES.request(long, ALONE) == ordinary(long)
+        assert TEMPLATES.request(long, ALONE)[0] == ordinary(long)
     assert len(TEMPLATES) == 0
 
 
@@ -376,6 +378,6 @@ def test_large_evaluations_are_composed_only() -> None:
     for seed in range(2):
         draw = np.random.default_rng(seed)
         large = Evaluation("any", {"x": draw.integers(0, 9, TEMPLATE_BYTES).astype("i1")})
-        assert TEMPLATES.request(large, ALONE) == ordinary(large)
+        assert TEMPLATES.request(large, ALONE)[0] == ordinary(large)
         assert TEMPLATES.small_request(key_of(large), ALONE) is None
     assert len(TEMPLATES) == 1

@@ -55,7 +55,7 @@ def map_all(request: pytest.FixtureRequest) -> Map:
 
 def numbered(count: int) -> list[Evaluation]:
     """Make evaluations that can be told apart."""
-    return [Evaluation("any", {"x": float(i)}) for i in range(count)]
+    return [Evaluation("any", {"x": float(i)}, gradients=["x"]) for i in range(count)]
 
 
 def numbers(outcomes: Iterable[EvaluationResult | LosswireError]) -> list[float | str]:
@@ -265,7 +265,10 @@ def test_threads_share_a_stream(echoing: Scripted) -> None:
     answers: dict[int, list[float]] = {}
 
     def work(thread: int) -> None:
-        futures = [stream.submit(Evaluation("any", {"x": thread * 100 + i})) for i in range(20)]
+        futures = [
+            stream.submit(Evaluation("any", {"x": thread * 100 + i}, gradients=["x"]))
+            for i in range(20)
+        ]
         answers[thread] = [float(future.result(60).gradients["x"]) for future in futures]
 
     with Client(echoing.address) as client, client.stream() as stream:

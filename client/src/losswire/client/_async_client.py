@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from losswire.client._calls import operations
 from losswire.client._calls.async_runner import AsyncRunner
+from losswire.client._calls.many import evaluate_many
 from losswire.client._calls.plan import Progress
 from losswire.client._calls.process_bound import ProcessBound
 from losswire.client._calls.retry import RetryPolicy
@@ -116,7 +117,7 @@ class AsyncClient(ProcessBound):
             >>> [float(each.loss) for each in await async_client.evaluate_many([item, item])]
             [4.0, 4.0]
         """
-        return await self._runner.run(operations.evaluate_many(evaluations), timeout)
+        return await self._runner.run(evaluate_many(evaluations), timeout)
 
     async def summarize(
         self,

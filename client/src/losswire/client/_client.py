@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from losswire.client._calls import operations
 from losswire.client._calls.async_runner import AsyncRunner
+from losswire.client._calls.many import evaluate_many
 from losswire.client._calls.plan import Progress
 from losswire.client._calls.process_bound import ProcessBound
 from losswire.client._calls.retry import RetryPolicy
@@ -76,11 +77,9 @@ class Client(ProcessBound):
 
         `timeout` is the default for each call, in seconds, greater than 0, all tries included.
         `credentials` switch TLS on; `token` is printable ASCII text, sent with each call as
-        `authorization: Bearer`. `retry` says when failed calls are tried again.
-
-        Where no server has answered yet, a call ends by UnavailableError after 2 seconds, or after
-        `wait_for_ready` seconds; True: after its timeout. Later failures are tried again until
-        then anyway.
+        `authorization: Bearer`. `retry` says when failed calls are tried again. Until a server has
+        answered once, calls end by UnavailableError after 2 or `wait_for_ready` seconds (True:
+        their timeout); then they are tried again until their timeout.
 
         Raises TypeError and ValueError for arguments that cannot be right, ModuleNotFoundError for
         `local:` without losswire-server, RuntimeError for `local:` in a process that was forked
@@ -162,7 +161,7 @@ class Client(ProcessBound):
             >>> [float(each.loss) for each in client.evaluate_many([item, item])]
             [4.0, 4.0]
         """
-        return self._runner.run(operations.evaluate_many(evaluations), timeout)
+        return self._runner.run(evaluate_many(evaluations), timeout)
 
     def summarize(
         self,

@@ -18,19 +18,17 @@ from losswire.client._messages import thresholds
 from losswire.client._messages.arrays import ArrayInput, to_numpy
 from losswire.client._messages.catalogue import LossInfo, ServerInfo, read_losses, read_server_info
 from losswire.client._messages.evaluation import Evaluation
-from losswire.client._messages.factored import completed
+from losswire.client._messages.fit import Fit
 from losswire.client._messages.placed_array import Array, check_arrays
-from losswire.client._messages.request import joined, serialize
+from losswire.client._messages.request import serialize
 from losswire.client._messages.resident import StoredTensor, distinct, is_missing
 from losswire.client._messages.response import (
     EvaluationResult,
     OneAnswer,
-    read_outcome,
     read_result,
 )
 from losswire.client._messages.template import (
     ALONE,
-    AMONG_MANY,
     TEMPLATES,
     KeyedValues,
     in_stream,
@@ -252,67 +250,21 @@ def known_call(
 
     No such evaluation is large, names resident tensors or has its result completed.
     """
-    serialized = TEMPLATES.small_request(keyed, ALONE)
-    if serialized is None:
+    known = TEMPLATES.small_request(keyed, ALONE)
+    if known is None:
         return None
-    return Operation(EVALUATE, serialized, _read_one, leases=leases)
+    return Operation(EVALUATE, known[0], partial(_read_one, known[1]), leases=leases)
 
 
 def one_batch(evaluation: Evaluation, leases: Sequence[Lease]) -> Operation[EvaluationResult]:
     """Return the call that sends all tensors of an evaluation which are not resident."""
-    return Operation(EVALUATE, TEMPLATES.request(evaluation, ALONE), _read_one, leases=leases)
+    request, fit = TEMPLATES.request(evaluation, ALONE)
+    return Operation(EVALUATE, request, partial(_read_one, fit), leases=leases)
 
 
-def _read_one(answer: OneAnswer) -> EvaluationResult:
-    return read_result(answer.message.result, answer.transport, detached=answer.detached)
-
-
-def evaluate_many(evaluations: Iterable[Evaluation]) -> Steps[list[_Outcome]]:
-    """Evaluate many batches in one message, and once more those that miss a resident tensor."""
-    items: list[bytes] = []
-    tensors: list[tuple[StoredTensor, ...]] = []
-    factored: dict[int, Evaluation] = {}
-    for index, evaluation in enumerate(evaluations):
-        items.append(TEMPLATES.request(evaluation, AMONG_MANY, f"evaluations[{index}]."))
-        check_contents(evaluation)
-        tensors.append(residents_of(evaluation))
-        if evaluation.gradient_form == "factored":
-            factored[index] = evaluation
-    outcomes = yield from _many_with(items, tensors)
-    for index, evaluation in factored.items():
-        outcomes[index] = completed(evaluation, outcomes[index])
-    return outcomes
-
-
-def _many_with(
-    items: list[bytes], tensors: Sequence[tuple[StoredTensor, ...]]
-) -> Steps[list[_Outcome]]:
-    """Evaluate many batches, and once more those that miss one of their resident tensors."""
-    operation = _many(items)
-    if not any(tensors):
-        items.clear()
-    outcomes: list[_Outcome] = yield operation
-    missed = [index for index, outcome in enumerate(outcomes[: len(items)]) if is_missing(outcome)]
-    if not missed:
-        return outcomes
-    again = [items[index] for index in missed]
-    try:
-        yield StoreMissing(distinct(each for index in missed for each in tensors[index]))
-        found: list[_Outcome] = yield _many(again)
-    except LosswireError as error:
-        # The others have their outcomes, and keep them.
-        found = [error] * len(missed)
-    for index, outcome in zip(missed, found, strict=False):
-        outcomes[index] = outcome
-    return outcomes
-
-
-def _many(items: Sequence[bytes]) -> Operation[list[_Outcome]]:
-    return Operation(EVALUATE_MANY, joined(items), _read_many)
-
-
-def _read_many(answer: loss_service_pb2.EvaluateManyResponse) -> list[_Outcome]:
-    return [read_outcome(outcome) for outcome in answer.outcomes]
+def _read_one(fit: Fit, answer: OneAnswer) -> EvaluationResult:
+    result = read_result(answer.message.result, answer.transport, detached=answer.detached)
+    return fit.check(result)
 
 
 def residents_of(evaluation: Evaluation) -> tuple[StoredTensor, ...]:
@@ -375,13 +327,13 @@ def create_region(size: int) -> Operation[tensor_service_pb2.CreateRegionRespons
     return Operation(CREATE_REGION, serialize(message), lambda answer: answer)
 
 
-def stream_item(number: int, evaluation: Evaluation) -> tuple[bytes, Sequence[StoredTensor]]:
-    """Serialize one batch of a stream; returns the message and its resident tensors."""
+def stream_item(number: int, evaluation: Evaluation) -> tuple[bytes, Sequence[StoredTensor], Fit]:
+    """Serialize one batch of a stream; returns the message, its resident tensors and its fit."""
     before = in_stream(number)
     known = TEMPLATES.small_request(key_of(evaluation), before)
-    message = TEMPLATES.request(evaluation, before) if known is None else known
+    message, fit = TEMPLATES.request(evaluation, before) if known is None else known
     check_contents(evaluation)
-    return message, () if known is not None else residents_of(evaluation)
+    return message, () if known is not None else residents_of(evaluation), fit
 
 
 def list_losses() -> Operation[list[LossInfo]]:

@@ -32,6 +32,7 @@ from losswire.client._memory.placement import Placement
 from losswire.client._memory.regions import Regions
 from losswire.client._messages import thresholds
 from losswire.client._messages.evaluation import Evaluation
+from losswire.client._messages.fit import Fit
 from losswire.client._messages.placed_array import Array, is_missing_region, mark_unsettled
 from losswire.client._messages.resident import is_missing
 from losswire.client._messages.response import EvaluationResult
@@ -120,7 +121,7 @@ def _in_chunks(
         for tensor in batch.residents:
             yield EachTarget(put(tensor))
         result = yield call
-    return batch.deliver(result)
+    return batch.deliver(Fit(batch.evaluation).check(result))
 
 
 def _through_regions(

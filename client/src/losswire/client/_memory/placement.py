@@ -12,6 +12,7 @@ from losswire.client._calls.lease import Lease
 from losswire.client._calls.operations import EVALUATE, Operation
 from losswire.client._memory.mapping import SharedMemory
 from losswire.client._messages import thresholds
+from losswire.client._messages.fit import Fit
 from losswire.client._messages.outputs import Spec
 from losswire.client._messages.placed_array import PlacedArray, aligned
 from losswire.client._messages.request import fill_evaluation, serialize
@@ -137,11 +138,14 @@ class Placement:
         fill_evaluation(message.evaluation, placed)
         for name, place in self.gradients.items():
             message.evaluation.gradient_destinations[name].CopyFrom(place.region)
+        fit = Fit(evaluation)
         arrays = self._read = {name: place.array for name, place in self.gradients.items()}
         return Operation(
             EVALUATE,
             serialize(message),
-            lambda answer: read_result(answer.message.result, "region", arrays, answer.detached),
+            lambda answer: fit.check(
+                read_result(answer.message.result, "region", arrays, answer.detached)
+            ),
             leases=leases,
         )
 

@@ -25,6 +25,7 @@ from losswire.client._memory.region import Region
 from losswire.client._memory.region_pool import ONE_PAGE, PoolLimits, RegionPool
 from losswire.client._messages import thresholds
 from losswire.client._messages.evaluation import Evaluation
+from losswire.client._messages.fit import Fit
 from losswire.client._messages.placed_array import (
     Array,
     PlacedArray,
@@ -105,9 +106,11 @@ class Regions:
         leases, keyed = self.leases, key_of(evaluation)
         found = known_call(keyed, leases) if out is None else None
         if found is None and self.own:
-            request = TEMPLATES.placed_request(placed_key_of(keyed, self._where, out))
-            if request is not None:
-                found = Operation(EVALUATE, request, partial(_read, out or {}), leases=leases)
+            known = TEMPLATES.placed_request(placed_key_of(keyed, self._where, out))
+            if known is not None:
+                request, fit = known
+                read = partial(_read, fit, out or {})
+                found = Operation(EVALUATE, request, read, leases=leases)
         return found
 
     @property
@@ -219,8 +222,8 @@ class Regions:
         self._pages.drop_in_child()
 
 
-def _read(out: Mapping[str, Array], answer: OneAnswer) -> EvaluationResult:
-    return read_result(answer.message.result, "region", out, answer.detached)
+def _read(fit: Fit, out: Mapping[str, Array], answer: OneAnswer) -> EvaluationResult:
+    return fit.check(read_result(answer.message.result, "region", out, answer.detached))
 
 
 _all_regions: "weakref.WeakSet[Regions]" = weakref.WeakSet()

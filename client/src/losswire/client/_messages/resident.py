@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from losswire.client._errors import FailedPreconditionError, LosswireError
+from losswire.client._errors import DataLossError, FailedPreconditionError, LosswireError
 from losswire.client._messages import thresholds
 from losswire.v1 import tensor_pb2, tensor_service_pb2
 from losswire.wire import DATA_TYPES, MAX_RANK, begin_identity, wire_type_of
@@ -29,9 +29,7 @@ class StoredTensor:
             raise ValueError(f"array: {array.ndim} axes; at most {MAX_RANK} can be sent")
         self._array = array
         self._wire_type = wire_type
-        identity = begin_identity(wire_type.data_type, array.shape)
-        identity.update(self._data())
-        self.id: bytes = identity.digest()
+        self.id: bytes = self._identity()
         """The SHA-256 of its canonical form, which every server computes for it."""
 
     @property
@@ -74,14 +72,28 @@ class StoredTensor:
             yield tensor_service_pb2.PutTensorRequest(data=part).SerializeToString()
 
     def check_stored(self, answer: tensor_service_pb2.PutTensorResponse) -> bool:
-        """Return whether it was stored before; FailedPreconditionError if another tensor is now."""
+        """Return whether it was stored before.
+
+        If another tensor is stored now, raises FailedPreconditionError when the array has changed,
+        and DataLossError when it has not.
+        """
         if answer.id.sha256 == self.id:
             return answer.existed
+        if self._identity() == self.id:
+            raise DataLossError(
+                "the server stored another tensor than it was sent", reason="UNFIT_RESPONSE"
+            )
         raise FailedPreconditionError(
             "the array of a resident tensor was changed after `put`, so that it cannot be sent "
             "again; put the array as it is now, and leave it as it is",
             reason="RESIDENT_TENSOR_CHANGED",
         )
+
+    def _identity(self) -> bytes:
+        """Return the SHA-256 of the canonical form of the array as it is now."""
+        identity = begin_identity(self._wire_type.data_type, self._array.shape)
+        identity.update(self._data())
+        return identity.digest()
 
     def _data(self) -> memoryview:
         """Return its bytes as on the wire; a copy only where the array's memory differs."""

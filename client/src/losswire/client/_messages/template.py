@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from losswire.client._messages import thresholds
 from losswire.client._messages.evaluation import Evaluation
+from losswire.client._messages.fit import Fit
 from losswire.client._messages.request import fill_evaluation, joined, serialize
 from losswire.client._messages.weights import with_float_weights
 from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
@@ -25,6 +26,8 @@ Array: TypeAlias = npt.NDArray[Any]
 _Key: TypeAlias = tuple[Any, ...]
 KeyedValues: TypeAlias = tuple[_Key, list[Value]]
 """The key of an evaluation's template, and the values of its spans."""
+Fitted: TypeAlias = tuple[bytes, Fit]
+"""A request, and the facts about its answer."""
 
 _DOUBLE: Final = Struct("<d").pack
 
@@ -68,56 +71,62 @@ class RequestTemplates:
 
     def __init__(self, max_entries: int = thresholds.MAX_TEMPLATES) -> None:
         """Begin without any."""
-        self._cache: BoundedCache[_Key, Template] = BoundedCache(max_entries)
+        self._cache: BoundedCache[_Key, tuple[Template, Fit]] = BoundedCache(max_entries)
 
     def __len__(self) -> int:
         """Return how many templates are kept."""
         return self._cache.entries
 
-    def small_request(self, keyed: KeyedValues | None, tag: bytes) -> bytes | None:
+    def small_request(self, keyed: KeyedValues | None, tag: bytes) -> Fitted | None:
         """Serialize a small evaluation by its `key_of`; None when its template is not known.
 
         `tag` is the prefix before the evaluation's length: `ALONE`, `AMONG_MANY` or `in_stream`.
         An evaluation whose template is known is valid, has no other tensors than numpy arrays,
         and asks for no factored gradient.
         """
-        template = self._find(keyed)
-        if keyed is None or template is None or template.size > thresholds.TEMPLATE_BYTES:
+        known = self._find(keyed)
+        if keyed is None or known is None or known[0].size > thresholds.TEMPLATE_BYTES:
             return None
-        return template.fill(tag, keyed[1])
+        return known[0].fill(tag, keyed[1]), known[1]
 
-    def placed_request(self, keyed: KeyedValues | None) -> bytes | None:
+    def placed_request(self, keyed: KeyedValues | None) -> Fitted | None:
         """Serialize an evaluation by its `placed_key_of`; None when its template is not known."""
-        template = self._find(keyed)
-        return None if keyed is None or template is None else template.fill(ALONE, keyed[1])
+        known = self._find(keyed)
+        return (
+            None if keyed is None or known is None else (known[0].fill(ALONE, keyed[1]), known[1])
+        )
 
-    def request(self, evaluation: Evaluation, tag: bytes, prefix: str = "") -> bytes:
+    def request(self, evaluation: Evaluation, tag: bytes, prefix: str = "") -> Fitted:
         """Serialize an evaluation, and keep its template.
 
         `tag` is as in `small_request`, `prefix` as in `fill_evaluation`, which lists the errors.
         """
         keyed = key_of(evaluation)
-        template = self._find(keyed)
-        if template is None:
+        known = self._find(keyed)
+        if known is None:
             # No template has weights that are converted: their types depend on their values.
             floats = with_float_weights(evaluation, prefix)
             if floats is not evaluation:
                 evaluation, keyed = floats, key_of(floats)
-                template = self._find(keyed)
-        if keyed is not None and template is not None:
-            return template.fill(tag, keyed[1])
+                known = self._find(keyed)
+        if keyed is not None and known is not None:
+            return known[0].fill(tag, keyed[1]), known[1]
         message = loss_service_pb2.EvaluateRequest()
         fill_evaluation(message.evaluation, evaluation, prefix)
         written = serialize(message)
         del message
-        self.keep(keyed, evaluation, written)
+        fit = self.keep(keyed, evaluation, written)
         # The prefix differs in streams only, and these take no large ones.
-        return written if tag == ALONE else joined((tag, written[len(ALONE) :]))
+        return written if tag == ALONE else joined((tag, written[len(ALONE) :])), fit
 
-    def keep(self, keyed: KeyedValues | None, evaluation: Evaluation, request: bytes) -> None:
-        """Store the template of a valid evaluation, if its key determines the request."""
+    def keep(self, keyed: KeyedValues | None, evaluation: Evaluation, request: bytes) -> Fit:
+        """Store the template of a valid evaluation, if its key determines the request.
+
+        Returns the facts about its answer.
+        """
+        fit = Fit(evaluation)
         if keyed is None or not _is_plain(evaluation, keyed[1]):
-            return
+            return fit
         key, values = keyed
         template = _template_of(evaluation, request)
         # Another thread that changes the arrays or the mappings meanwhile harms its own call only.
@@ -125,13 +134,14 @@ class RequestTemplates:
             template.constant_bytes <= thresholds.TEMPLATE_BYTES
             and template.fill(ALONE, values) == request
         ):
-            self._cache.put(key, template)
+            self._cache.put(key, (template, fit))
+        return fit
 
     def clear(self) -> None:
         """Evict all templates."""
         self._cache.clear()
 
-    def _find(self, keyed: KeyedValues | None) -> Template | None:
+    def _find(self, keyed: KeyedValues | None) -> tuple[Template, Fit] | None:
         try:
             return None if keyed is None else self._cache.get(keyed[0])
         except TypeError:  # something in it has no hash

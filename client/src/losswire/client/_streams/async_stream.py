@@ -13,6 +13,7 @@ from losswire.client._calls.process_bound import ProcessBound
 from losswire.client._errors import CLIENT_CLOSED, LosswireError
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import completing
+from losswire.client._messages.fit import Fit
 from losswire.client._messages.response import EvaluationResult
 from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight, open_core
 
@@ -59,10 +60,10 @@ class AsyncStream(ProcessBound):
         """
         core = self._opened()
         number = core.next_number()
-        request, tensors = operations.stream_item(number, evaluation)
+        request, tensors, fit = operations.stream_item(number, evaluation)
         await self._window.acquire()
         future: asyncio.Future[EvaluationResult] = asyncio.get_running_loop().create_future()
-        settle = completing(evaluation, partial(self._settle, future))
+        settle = completing(evaluation, partial(self._settle, future, fit))
         core.add(number, request, settle, tensors)
         return future
 
@@ -115,10 +116,11 @@ class AsyncStream(ProcessBound):
             raise RuntimeError("this stream is not open; use it inside of its `async with`")
         return self._core
 
-    def _settle(self, future: asyncio.Future[EvaluationResult], outcome: Outcome) -> None:
+    def _settle(self, future: asyncio.Future[EvaluationResult], fit: Fit, outcome: Outcome) -> None:
         self._window.release()
         if future.done():  # cancelled by its owner
             return
+        outcome = fit.check_outcome(outcome)
         if isinstance(outcome, LosswireError):
             future.set_exception(outcome)
             if outcome.reason == CLIENT_CLOSED:

@@ -16,6 +16,7 @@ from losswire.client._calls.session import Session
 from losswire.client._errors import LosswireError, closed_error
 from losswire.client._messages.evaluation import Evaluation
 from losswire.client._messages.factored import completing
+from losswire.client._messages.fit import Fit
 from losswire.client._messages.response import EvaluationResult
 from losswire.client._streams.core import Outcome, StreamCore, check_max_in_flight, open_core
 
@@ -68,11 +69,11 @@ class Stream(ProcessBound):
         """
         core = self._opened()
         number = core.next_number()
-        request, tensors = operations.stream_item(number, evaluation)
+        request, tensors, fit = operations.stream_item(number, evaluation)
         self._window.acquire()
         future: Future[EvaluationResult] = Future()
         future.set_running_or_notify_cancel()
-        settle = completing(evaluation, partial(self._settle, future))
+        settle = completing(evaluation, partial(self._settle, future, fit))
         with self._lock:
             if self._core is not None:
                 self._loop.call_soon_threadsafe(core.add, number, request, settle, tensors)
@@ -169,8 +170,9 @@ class Stream(ProcessBound):
             raise RuntimeError("this stream is not open; use it inside of its `with`")
         return self._core
 
-    def _settle(self, future: Future[EvaluationResult], outcome: Outcome) -> None:
+    def _settle(self, future: Future[EvaluationResult], fit: Fit, outcome: Outcome) -> None:
         self._window.release()
+        outcome = fit.check_outcome(outcome)
         if isinstance(outcome, LosswireError):
             future.set_exception(outcome)
         else:

@@ -35,6 +35,7 @@ from losswire.client._errors import (
     closed_error,
     malformed_error,
     too_large_error,
+    unfit_error,
 )
 from losswire.client._messages import thresholds
 from losswire.client._messages.placed_array import is_missing_region
@@ -336,7 +337,11 @@ class Transfer:
         count = report.batches - self._covered
         if not 0 <= count <= len(self._window):
             raise malformed_error(f"a report covers {report.batches} batches")
-        self._next_row += self._window.cover(count, report.ByteSize(), self._free)
+        rows = self._window.cover(count, report.ByteSize(), self._free)
+        before = 0 if self._last is None else rows_of(self._last)
+        if rows_of(report.summary) != before + rows:
+            raise unfit_error(f"a report of {rows_of(report.summary)} rows for {before + rows}")
+        self._next_row += rows
         self._covered = report.batches
         self._last = report.summary
         self._is_final = report.final
