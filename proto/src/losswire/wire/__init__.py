@@ -15,6 +15,7 @@ from losswire.wire._fields import (
     submessages,
 )
 from losswire.wire._floats import exact_floats
+from losswire.wire._hints import LARGE_MESSAGE
 from losswire.wire._identity import ID_BYTES, begin_identity
 from losswire.wire._json import NONFINITE, json_number, json_values
 from losswire.wire._lease import LEASE_HEADER
@@ -48,6 +49,7 @@ __all__ = [
     "DETACHED_FROM",
     "GRADIENT_ROWS",
     "ID_BYTES",
+    "LARGE_MESSAGE",
     "LEASE_HEADER",
     "LENGTH_DELIMITED",
     "MAX_AXIS",

@@ -204,7 +204,9 @@ class AsyncRunner:
     async def _send(self, operation: Operation[Any], target: int, attempts: Attempts) -> bytes:
         """Make one try by gRPC and return the answer's bytes; RpcError or LosswireError."""
         call = self._methods[target][operation.method.path](
-            operation.payload(), timeout=attempts.remaining(), metadata=self.session.metadata
+            operation.payload(),
+            timeout=attempts.remaining(),
+            metadata=self.session.metadata_of(operation.request),
         )
         answer: bytes
         if attempts.patience is None:

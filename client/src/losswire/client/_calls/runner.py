@@ -159,7 +159,9 @@ class Runner:
             self._long.add(size)
         started = time.monotonic()
         call = method.future(
-            operation.payload(), timeout=attempts.remaining(), metadata=self._session.metadata
+            operation.payload(),
+            timeout=attempts.remaining(),
+            metadata=self._session.metadata_of(operation.request),
         )
         try:
             answer = self._wait(call, target, attempts)
@@ -171,7 +173,9 @@ class Runner:
 
     def _send_with(self, method: Any, operation: Operation[Any], seconds: float) -> bytes:
         answer: bytes = method(
-            operation.payload(), timeout=seconds, metadata=self._session.metadata
+            operation.payload(),
+            timeout=seconds,
+            metadata=self._session.metadata_of(operation.request),
         )
         return answer
 

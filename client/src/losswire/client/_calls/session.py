@@ -18,6 +18,7 @@ from losswire.client._calls.retry import Attempts, RetryPolicy, Rotation
 from losswire.client._messages import thresholds
 from losswire.client._messages.catalogue import LossInfo, ServerInfo
 from losswire.client._version import __version__
+from losswire.wire import LARGE_MESSAGE
 
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.primary_user_agent", f"losswire-python/{__version__}"),
@@ -116,6 +117,8 @@ class Session:
     """When failed calls are tried again."""
     metadata: tuple[tuple[str, str], ...] | None
     """The metadata of each call."""
+    large_metadata: tuple[tuple[str, str], ...]
+    """The metadata of a call whose message is large."""
     wait_for_ready: float = thresholds.READY_SECONDS
     """The seconds that calls wait for a first answer of any target."""
     local: LocalServer | None = None
@@ -147,6 +150,10 @@ class Session:
     def is_inherited(self) -> bool:
         """Whether this process has the client from its parent, through a fork."""
         return os.getpid() != self.process
+
+    def metadata_of(self, request: bytes) -> tuple[tuple[str, str], ...] | None:
+        """Return the metadata of a call with this message."""
+        return self.metadata if len(request) < thresholds.LARGE_BYTES else self.large_metadata
 
     def end_calls(self) -> None:
         """End the calls under way, for a client that is closed."""
@@ -214,6 +221,7 @@ def open_session(
         timeout=check_timeout(timeout, thresholds.DEFAULT_TIMEOUT_SECONDS),
         retry=retry or RetryPolicy(),
         metadata=_authorization(token),
+        large_metadata=(*(_authorization(token) or ()), LARGE_MESSAGE),
         wait_for_ready=_check_wait(wait_for_ready),
     )
 

@@ -201,3 +201,7 @@ memory or chunks: it always fits, and they never make it faster (0017)."""
 MAX_TEMPLATES: Final = 1280
 """Request templates that are kept, each of some hundred bytes. Not measured: far more than a caller
 has kinds of evaluations."""
+
+LARGE_BYTES: Final = 256 << 10
+"""Bytes of a message from which its call says that it is large. Not measured: a smaller one comes in
+a few milliseconds, even while many do."""

@@ -108,7 +108,7 @@ class Call:
 
     async def first(self) -> bytes | None:
         """Return the first message, None when there is none; raises as `Slots.read` does."""
-        message = await self._gate.slots.read(self.context, self.reservation)
+        message = await self._gate.slots.read(self.context, self.reservation, self.deadline)
         if message is None:
             return None
         size = self.received_bytes = len(message)

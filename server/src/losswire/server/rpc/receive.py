@@ -8,12 +8,14 @@ soon leaves its slot and reserves the memory of the largest message; if there is
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from losswire.server import thresholds
 from losswire.server.errors import OverloadedError
 from losswire.server.memory.budget import Budget, Kind, Reservation
-from losswire.server.memory.patience import Interruptible, Patience, too_slow
+from losswire.server.memory.patience import Interruptible, Patience, Sender, too_slow
+from losswire.wire import LARGE_MESSAGE
 
 _SHARE: Final = 8
 """The slots have one part in so many of the budget."""
@@ -42,6 +44,7 @@ class Slots:
         self,
         context: Any,  # noqa: ANN401 (gRPC's)
         reservation: Reservation,
+        deadline: Callable[[], float],
     ) -> bytes | None:
         """Return the first message of a call; None when the caller ends without a whole one.
 
@@ -50,6 +53,11 @@ class Slots:
         """
         if self._free and not self._turns:
             self._free -= 1
+        elif _is_large(context):
+            # Who says so holds up nobody, and waits for memory before anything comes.
+            wanted = max(self.message_bytes, reservation.held_bytes)
+            await reservation.grow_to(wanted, deadline(), Kind.RECEIVE)
+            return await self._read_alone(context, reservation)
         else:
             await self._turn()
         reading = _Reading(reservation)
@@ -62,6 +70,16 @@ class Slots:
         finally:
             self._patience.stop(reading)
             self._leave(reading)
+        return message if isinstance(message, bytes) else None
+
+    async def _read_alone(
+        self,
+        context: Any,  # noqa: ANN401 (gRPC's)
+        reservation: Reservation,
+    ) -> bytes | None:
+        """Read a message that memory is reserved for."""
+        with Sender(self._patience, reservation):
+            message: bytes | object = await context.read()
         return message if isinstance(message, bytes) else None
 
     async def _turn(self) -> None:
@@ -140,6 +158,11 @@ class _Reading(Interruptible):
     def end(self, *, pressed: bool) -> None:
         """End the call: its message came too slowly."""
         self.interrupt(too_slow(pressed=pressed))
+
+
+def _is_large(context: Any) -> bool:  # noqa: ANN401 (gRPC's)
+    """Return whether the caller says that its message is large; it is not relied on."""
+    return LARGE_MESSAGE in map(tuple, context.invocation_metadata())
 
 
 def _no_memory() -> OverloadedError:
