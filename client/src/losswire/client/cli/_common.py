@@ -12,15 +12,12 @@ from typing import Any, NoReturn
 
 import grpc
 
-from losswire.client import Client, LosswireError, RetryPolicy
+from losswire.client import Client, LosswireError
 from losswire.summaries.figures.increase import IncomparableError
 from losswire.wire import json_values
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 60.0
-
-# A person waits: a server that is not there is reported soon, not after the whole timeout.
-_RETRY = RetryPolicy(max_attempts=3)
 
 
 class Exit(IntEnum):
@@ -88,6 +85,14 @@ def add_connection(parser: argparse.ArgumentParser, timeout: float = DEFAULT_TIM
         default=timeout,
         help=f"how long each call may take; default: {timeout:g}",
     )
+    group.add_argument(
+        "--wait-for-ready",
+        type=seconds,
+        metavar="SECONDS",
+        default=os.environ.get("LOSSWIRE_WAIT_FOR_READY") or "2",
+        help="how long to wait for a server that does not answer at all; default: "
+        "$LOSSWIRE_WAIT_FOR_READY, else 2",
+    )
 
 
 def seconds(text: str) -> float:
@@ -149,7 +154,10 @@ def open_client(arguments: argparse.Namespace) -> Client:
     """Return a client of the server that the arguments name."""
     with refusals():
         return Client(
-            arguments.server, timeout=arguments.timeout, token=arguments.token, retry=_RETRY
+            arguments.server,
+            timeout=arguments.timeout,
+            token=arguments.token,
+            wait_for_ready=arguments.wait_for_ready,
         )
 
 

@@ -56,7 +56,8 @@ def _run(arguments: Sequence[str]) -> int:
         raise
     except LosswireError as error:
         status = status_of(error)
-        where = f"{server}: " if status == Exit.UNREACHABLE else ""
+        is_named = status != Exit.UNREACHABLE or server in error.message
+        where = "" if is_named else f"{server}: "
         for line in lines_of(error):
             complain(f"{where}{line}")
     except UsageError as error:

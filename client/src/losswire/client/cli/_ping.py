@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from losswire.client import LosswireError, ServerInfo, __version__
-from losswire.client._calls import operations
+from losswire.client._calls import health, operations
 from losswire.client._calls.session import CHANNEL_OPTIONS, Session, open_session
 from losswire.client._errors import error_from_call
 from losswire.client.cli._common import (
@@ -23,9 +23,7 @@ from losswire.client.cli._common import (
     to_json,
 )
 
-# grpc.health.v1 by hand: a request that names no service, and an answer with one enum in field 1.
-_HEALTH_METHOD = "/grpc.health.v1.Health/Check"
-_WHOLE_SERVER = b""
+# The answer has one enum in field 1.
 _HEALTHS = {
     b"": "UNKNOWN",
     b"\x08\x01": "SERVING",
@@ -104,21 +102,21 @@ def _ask(channel: grpc.Channel, session: Session, deadline: float) -> _Answer:
         return method(request, timeout=left, metadata=session.metadata)
 
     try:
-        answer = call(_HEALTH_METHOD, _WHOLE_SERVER)
+        answer = call(health.METHOD, health.WHOLE_SERVER)
     except grpc.RpcError as failure:
         error = error_from_call(failure)
         return _Answer(status_of(error), error=error)
-    health = _HEALTHS.get(answer, "UNKNOWN")
-    status = Exit.OK if health == "SERVING" else Exit.CHECK_FAILED
+    said = _HEALTHS.get(answer, "UNKNOWN")
+    status = Exit.OK if said == "SERVING" else Exit.CHECK_FAILED
     information = operations.get_server_info()
     started = time.monotonic()
     try:
         answer = call(information.method.path, information.request)
     except grpc.RpcError as failure:
-        return _Answer(status, health, error=error_from_call(failure))
+        return _Answer(status, said, error=error_from_call(failure))
     round_trip = time.monotonic() - started
     info = information.read(information.method.parse(answer))
-    return _Answer(status, health, info, round_trip=round_trip)
+    return _Answer(status, said, info, round_trip=round_trip)
 
 
 def _report(target: str, answer: _Answer, *, as_json: bool) -> None:
