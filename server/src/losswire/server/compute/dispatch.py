@@ -25,7 +25,7 @@ from losswire.server.memory.regions.places import Destination
 from losswire.v1.evaluation_pb2 import ENGINE_AUTOGRAD
 
 Pause = Callable[[], None]
-"""Called between two tiles of a long evaluation; see `Tiled.pause`."""
+"""Called between two tiles, slices or blocks of a long evaluation; see `ComputeWorker.pause`."""
 
 _THREADED_PARTS: Final = (Path.TILED, Path.AUTOGRAD)
 """The paths that take longer for a part of a chunked call than the next one needs to arrive."""
@@ -96,13 +96,13 @@ def _computed(
     match path, form:
         case Path.NATIVE, ClosedForm():
             threads = torch.get_num_threads()
-            return [compute_rows(form, work, threads) for work in works]
+            return [compute_rows(form, work, threads, pause) for work in works]
         case Path.FACTORED, _:
-            return [compute_factored(work, device) for work in works]
+            return [compute_factored(work, device, pause) for work in works]
         case Path.STACKED, ClosedForm():
             return compute_stack(form, works, device)
         case Path.BLOCKS, ClosedForm():
-            return [compute_closed(form, work) for work in works]
+            return [compute_closed(form, work, pause=pause) for work in works]
         case Path.TILED, TiledForm():
             return [compute_tiled(form, work, device, pause) for work in works]
         case _:

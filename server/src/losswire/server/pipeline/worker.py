@@ -5,11 +5,10 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from losswire.server import thresholds
@@ -23,6 +22,8 @@ from losswire.server.memory.allocator import return_freed_memory
 from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.admit import step_count
 from losswire.server.pipeline.encode import Encoded
+from losswire.server.pipeline.jobs import Job, Stack, Turns
+from losswire.server.pipeline.priority import lower_priority
 from losswire.server.pipeline.waiting import Probe, Task, Waiting, counting_encode, counting_task
 
 _log = logging.getLogger(__name__)
@@ -31,44 +32,6 @@ Answer = Encoded | Exception
 """The result of one evaluation, or its error."""
 
 ResultT = TypeVar("ResultT")
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Job:
-    """Evaluations or tasks that arrived together and are answered together."""
-
-    parts: list[Work | Task]
-    """Cleared when the job is cancelled, which frees their memory at once."""
-    future: asyncio.Future[list[Any]]
-    deadline: float
-    """On the monotonic clock."""
-    queued: int
-    """When it arrived, on the performance counter."""
-    is_brief: bool = False
-    """Whether all parts take a moment only and may be computed before others."""
-    answers: list[Any] = field(init=False)
-    _missing: int = field(init=False)
-    """The number of answers that are still missing."""
-
-    def __post_init__(self) -> None:
-        self._missing = len(self.parts)
-        self.answers = [None] * self._missing
-
-    def part(self, position: int) -> Work | Task | None:
-        """Return a part; None after a cancellation, which comes on another thread at any moment."""
-        try:
-            return self.parts[position]
-        except IndexError:
-            return None
-
-    def settle(self, position: int, answer: Any) -> None:  # noqa: ANN401 (a task's own)
-        """Store an answer; the last one resolves the future."""
-        self.answers[position] = answer
-        self._missing -= 1
-        if not self._missing:
-            # Until the next job comes, this one would keep its inputs alive.
-            self.parts.clear()
-            self.future.get_loop().call_soon_threadsafe(_resolve, self.future, self.answers)
 
 
 def _ignore() -> None:
@@ -107,10 +70,10 @@ class ComputeWorker:
         self._submitted = 0
         self._finished = 0
         """The number of parts that were submitted to the thread, and that it has finished."""
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._drawn: deque[list[tuple[_Job, int]]] = deque()
-        """What was taken from the queue and not computed yet: parts to be computed together."""
-        self._current: tuple[_Job, int] | None = None
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._turns = Turns()
+        """What was taken from the queue and not computed yet."""
+        self._current: tuple[Job, int] | None = None
         """The part whose computation may be paused. Both belong to the thread."""
         self._thread = threading.Thread(target=self._run, name="losswire-worker", daemon=True)
 
@@ -154,7 +117,7 @@ class ComputeWorker:
             if time.monotonic() >= deadline:
                 return _Computed([_expired() for _ in works])
             return _Computed([self._answer(work, 0) for work in works])
-        return self._submit(list(works), deadline, is_brief=all(map(is_brief, works)))
+        return self._submit(list(works), deadline, is_brief=_are_brief(works))
 
     async def run(
         self, task: Callable[[int], ResultT], deadline: float, *, is_brief: bool = False
@@ -172,7 +135,7 @@ class ComputeWorker:
         """Queue a function for the worker's thread; `answer_of` awaits its result.
 
         A future that is cancelled before the function began prevents it from running. One that
-        `is_brief` may run between two tiles of a long evaluation.
+        `is_brief` may run between two slices of a long evaluation.
         """
         return self._submit([task], deadline, is_brief=is_brief)
 
@@ -187,7 +150,7 @@ class ComputeWorker:
         self, parts: list[Work | Task], deadline: float, *, is_brief: bool
     ) -> asyncio.Future[list[Any]]:
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        job = _Job(
+        job = Job(
             parts=parts,
             future=future,
             deadline=deadline,
@@ -207,9 +170,13 @@ class ComputeWorker:
         return future
 
     def _run(self) -> None:
+        if not self.copies_inputs:
+            lower_priority()
         torch.set_num_threads(self.threads)
-        while self._drawn or self._draw_next():
-            self._settle(self._drawn.popleft())
+        while self._turns or self._draw_next():
+            self._settle(self._turns.next())
+            if self._turns:
+                self._let_pass()
 
     def _draw_next(self) -> bool:
         """Wait for a job and draw all that are in the queue; False: the thread ends."""
@@ -217,11 +184,22 @@ class ComputeWorker:
         if job is None:
             return False
         # No other reference to a job is kept, so that cancelling it frees its memory at once.
-        self._drawn.extend(self._stacks([job, *self._waiting()]))
+        oldest, *others = self._stacks([job, *self._waiting()])
+        self._turns.begin_with(oldest)
+        self._turns.add(others)
         return True
 
+    def _let_pass(self) -> None:
+        """Compute brief parts before others that are older."""
+        if not self._jobs.empty():
+            self._turns.add(self._stacks(self._waiting()))
+        while entries := self._turns.next_brief():
+            began = time.perf_counter_ns()
+            self._settle(entries, is_pausable=False)
+            self._turns.passed(time.perf_counter_ns() - began)
+
     def pause(self) -> None:
-        """Let a long evaluation make room for brief ones, on the thread, between two of its tiles.
+        """Let a long evaluation make room for brief ones, on the thread, between two slices of it.
 
         Raises ExpiredError when nobody waits for its result any more.
         """
@@ -231,18 +209,21 @@ class ComputeWorker:
         if job.part(position) is None or time.monotonic() >= job.deadline:
             raise _expired()
         # On a GPU, evaluations take less long, and the copies of two must not overlap.
-        if self.copies_inputs:
+        if self.copies_inputs or (self._jobs.empty() and not self._turns.brief_waits):
             return
-        self._drawn.extend(self._stacks(self._waiting()))
-        for _ in range(len(self._drawn)):
-            entries = self._drawn.popleft()
-            if all(each.is_brief for each, _ in entries):
-                self._settle(entries, is_pausable=False)
-            else:
-                self._drawn.append(entries)
+        self._turns.end()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            # As if they were not called out of another evaluation.
+            with torch.enable_grad(), np.errstate(all="warn"):
+                self._let_pass()
+        finally:
+            torch.set_num_threads(threads)
         self._current = job, position
+        self._turns.begin()
 
-    def _next(self) -> _Job | None:
+    def _next(self) -> Job | None:
         """Wait for a job; freed memory returns to the system when none comes for a while."""
         try:
             return self._jobs.get(timeout=thresholds.IDLE_SECONDS)
@@ -250,9 +231,9 @@ class ComputeWorker:
             return_freed_memory()
             return self._jobs.get()
 
-    def _waiting(self) -> list[_Job]:
+    def _waiting(self) -> list[Job]:
         """Return the other jobs that are in the queue by now."""
-        found: list[_Job] = []
+        found: list[Job] = []
         while len(found) < thresholds.MAX_DRAWN_JOBS:
             try:
                 job = self._jobs.get_nowait()
@@ -264,25 +245,18 @@ class ComputeWorker:
             found.append(job)
         return found
 
-    def _stacks(self, jobs: Sequence[_Job]) -> list[list[tuple[_Job, int]]]:
+    def _stacks(self, jobs: Sequence[Job]) -> list[Stack]:
         """Group all parts of some jobs, each group to be computed together."""
         entries = [(job, position) for job in jobs for position in range(len(job.answers))]
         works = [part if isinstance(part := job.part(i), Work) else None for job, i in entries]
         return [[entries[each] for each in stack] for stack in stacks(works, self.device.type)]
 
-    def _settle(self, entries: Sequence[tuple[_Job, int]], *, is_pausable: bool = True) -> None:
+    def _settle(self, entries: Stack, *, is_pausable: bool = True) -> None:
         """Compute together the parts that were not cancelled and have not expired."""
-        live = []
-        for job, position in entries:
-            self.waiting.remove(job)
-            part = job.part(position)
-            if part is None:
-                continue
-            if time.monotonic() >= job.deadline:
-                job.settle(position, _expired())
-            else:
-                live.append((job, position, part))
-        self._current = live[0][:2] if is_pausable and len(live) == 1 else None
+        live = self._live(entries)
+        self._current = _pausable(live) if is_pausable else None
+        if is_pausable:
+            self._turns.begin()
         now = time.perf_counter_ns()
         waited = [now - job.queued for job, _, _ in live]
         if self._recorder is not None:
@@ -302,6 +276,22 @@ class ComputeWorker:
             job.settle(position, answer)
         self._current = None
         self._finished += len(entries)
+        if is_pausable:
+            self._turns.end()
+
+    def _live(self, entries: Stack) -> list[tuple[Job, int, Work | Task]]:
+        """Return the parts that were not cancelled and have not expired; answers the latter."""
+        live = []
+        for job, position in entries:
+            self.waiting.remove(job)
+            part = job.part(position)
+            if part is None:
+                continue
+            if time.monotonic() >= job.deadline:
+                job.settle(position, _expired())
+            else:
+                live.append((job, position, part))
+        return live
 
     def _compute_together(self, works: Sequence[Work], waited: Sequence[int]) -> list[Answer]:
         """Compute evaluations that differ in their elements only."""
@@ -345,13 +335,31 @@ class ComputeWorker:
         return DeviceLostError()
 
 
+def _pausable(live: Sequence[tuple[Job, int, Work | Task]]) -> tuple[Job, int] | None:
+    """Return the part that may make room for others while it is computed; None: none may."""
+    if len(live) != 1:
+        return None
+    [(job, position, part)] = live
+    # The next of brief tasks that belong together must not be computed in its pauses.
+    return (job, position) if isinstance(part, Work) or not job.is_brief else None
+
+
 def _is_small(work: Work) -> bool:
     """Return whether an evaluation takes microseconds."""
     return native_form(work) is not None and is_small(work)
 
 
+def _are_brief(works: Sequence[Work]) -> bool:
+    """Return whether evaluations that were sent together may pass others."""
+    return (
+        len(works) <= thresholds.BRIEF_EVALUATIONS
+        and sum([each.input_bytes for each in works]) <= thresholds.BRIEF_BYTES
+        and all(map(is_brief, works))
+    )
+
+
 def is_brief(work: Work) -> bool:
-    """Return whether an evaluation may be computed between two tiles of another.
+    """Return whether an evaluation may be computed between two slices of another.
 
     Those with destinations keep their turns: a gradient must not be overwritten by an earlier one.
     """
@@ -374,8 +382,3 @@ def _translated(error: Exception) -> Exception:
     if out_of_memory:
         return OverloadedError("the server ran out of memory", thresholds.MEMORY_RETRY_MS)
     return error
-
-
-def _resolve(future: asyncio.Future[list[Any]], answers: list[Any]) -> None:
-    if not future.cancelled():
-        future.set_result(answers)

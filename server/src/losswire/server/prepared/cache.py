@@ -12,6 +12,7 @@ from typing import Final
 
 from losswire.server import thresholds
 from losswire.server.catalogue.record import Reduction
+from losswire.server.compute.dispatch import Pause, no_pause
 from losswire.server.compute.native.message import fits_message, native_computation
 from losswire.server.compute.native.places import InMessage, MessageOffsets
 from losswire.server.compute.native.rows import threads_of
@@ -21,6 +22,7 @@ from losswire.server.memory.regions.places import MapRegion
 from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.encode import Encoded
 from losswire.server.pipeline.validation_cache import Skeleton
+from losswire.server.pipeline.worker import is_brief
 from losswire.server.prepared.envelope import Slice, result_prefix
 from losswire.server.prepared.zero_copy import numbers, zero_copy_computation
 from losswire.v1 import evaluation_pb2, tensor_pb2
@@ -38,6 +40,7 @@ class PreparedEvaluation:
         "_head",
         "_memory",
         "answer",
+        "is_brief",
         "kept_bytes",
         "peak_bytes",
         "small",
@@ -57,6 +60,8 @@ class PreparedEvaluation:
         """Whether gradients are written to memory that the caller shares."""
         self._compute = compute
         self.answer = answer
+        self.is_brief = is_brief(work)
+        """Whether it may be computed between two slices of another."""
         self._head = result_prefix(answer.size)
         self.kept_bytes = len(self._head) + answer.size if self.small else 0
         """The bytes of the response that is kept."""
@@ -104,15 +109,18 @@ class PreparedCache:
         self,
         threads: int,
         map_region: MapRegion,
+        pause: Pause = no_pause,
         *,
         max_entries: int = thresholds.MAX_PREPARED,
         max_bytes: int = thresholds.MAX_PREPARED_BYTES,
     ) -> None:
         """Begin without any; `threads` compute a large one.
 
-        `map_region` maps the regions that some of their tensors are in.
+        `map_region` maps the regions that some of their tensors are in, `pause` is called between
+        two slices of a large one.
         """
         self._threads = threads
+        self._pause = pause
         self._map_region = map_region
         self._by_size: BoundedCache[int, tuple[PreparedEvaluation, ...]] = BoundedCache(
             max_entries, max_bytes
@@ -209,7 +217,9 @@ class PreparedCache:
             return None
         alone = threads_of(work, self._threads) <= 1 and not (places.shared or work.destinations)
         inside = native_computation(places) if alone else None
-        return inside or zero_copy_computation(places, Skeleton.of(work.skeleton), self._map_region)
+        return inside or zero_copy_computation(
+            places, Skeleton.of(work.skeleton), self._map_region, self._pause
+        )
 
     def _keep(self, prepared: PreparedEvaluation) -> None:
         """Store a form as the newest of its size class, the oldest of which it may evict."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from losswire.server.catalogue.value_rules import Array
-from losswire.server.compute.dispatch import compute
+from losswire.server.compute.dispatch import Pause, compute
 from losswire.server.compute.native.places import InMessage, MessageOffsets
 from losswire.server.compute.tensors import numpy_type
 from losswire.server.memory.regions.memory import Bytes
@@ -77,20 +77,24 @@ def _padded(number: int, width: int) -> bytes:
 
 
 def zero_copy_computation(
-    places: MessageOffsets, skeleton: Skeleton, map_region: MapRegion
+    places: MessageOffsets, skeleton: Skeleton, map_region: MapRegion, pause: Pause
 ) -> InMessage:
     """Return the computation of a form's evaluations; no array of any of them is kept.
 
-    `map_region` maps the regions that some of its tensors are in.
+    `map_region` maps the regions that some of its tensors are in, `pause` is called between two
+    slices.
     """
-    return _ZeroCopy(places, skeleton, map_region).evaluate
+    return _ZeroCopy(places, skeleton, map_region, pause).evaluate
 
 
 class _ZeroCopy:
     """Evaluations of one form. Of `places` only numbers are kept: arrays would keep regions."""
 
-    def __init__(self, places: MessageOffsets, skeleton: Skeleton, map_region: MapRegion) -> None:
+    def __init__(
+        self, places: MessageOffsets, skeleton: Skeleton, map_region: MapRegion, pause: Pause
+    ) -> None:
         self._skeleton = skeleton
+        self._pause = pause
         self._map_region = map_region
         form = skeleton.work
         self._loss_at, self._numbers_at = places.loss, places.numbers
@@ -132,7 +136,7 @@ class _ZeroCopy:
         if not self._skeleton.allows(arrays):
             return False
         work = form.with_arrays(arrays, None, None, resident_bytes=0)
-        outcome = compute(work.written_to(destinations), _CPU)
+        outcome = compute(work.written_to(destinations), _CPU, self._pause)
         _array_at(answer + self._loss_at, (), outcome.loss.dtype)[...] = outcome.loss
         written = numbers(
             outcome.sum,

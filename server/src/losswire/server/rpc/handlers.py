@@ -44,7 +44,8 @@ class EvaluateHandlers:
     ) -> None:
         """Begin with an empty cache; one call holds at most `max_evaluations`."""
         self.evaluator = evaluator
-        self.prepared = PreparedCache(evaluator.worker.threads, evaluator.regions.map_region)
+        worker = evaluator.worker
+        self.prepared = PreparedCache(worker.threads, evaluator.regions.map_region, worker.pause)
         self._max_evaluations = max_evaluations
         self._prepares = not evaluator.worker.copies_inputs
         self._compute: Compute = partial(recorder.run, "compute") if recorder else operator.call
@@ -144,7 +145,7 @@ class EvaluateHandlers:
             await held.grow_to(prepared.peak_bytes, deadline)
             task, worker = partial(prepared.large_answer_of, sent), self.evaluator.worker
             if not prepared.writes_regions:
-                return await worker.run(task, deadline, is_brief=True)
+                return await worker.run(task, deadline, is_brief=prepared.is_brief)
             async with self.evaluator.write_order:
                 started = worker.start_task(task, deadline)
             return await worker.answer_of(started)

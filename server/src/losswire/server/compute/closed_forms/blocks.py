@@ -1,6 +1,7 @@
 """The path of closed forms in torch: walks blocks of rows that stay in the cache."""
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -29,10 +30,18 @@ from losswire.server.compute.work import Work
 _HOST: Final = torch.device("cpu")
 
 
-def compute_closed(form: ClosedForm, work: Work, device: torch.device = _HOST) -> Computed:
-    """Compute by a closed form, with dense gradients or factored ones."""
+def compute_closed(
+    form: ClosedForm,
+    work: Work,
+    device: torch.device = _HOST,
+    pause: Callable[[], None] | None = None,
+) -> Computed:
+    """Compute by a closed form, with dense gradients or factored ones.
+
+    `pause` is called between two blocks, and may raise an exception.
+    """
     with torch.no_grad():
-        return _Walk(form, work, device).run()
+        return _Walk(form, work, device).run(pause)
 
 
 class Buffers:
@@ -89,7 +98,7 @@ class _Walk:
             return to_tensor(self.work.destinations[name].array).view(shape)
         return torch.empty(shape, dtype=getattr(torch, self.work.gradient_type(name)))
 
-    def run(self) -> Computed:
+    def run(self, pause: Callable[[], None] | None) -> Computed:
         """Compute all blocks."""
         work = self.work
         denominator = denominator_of(work, self.weighting, self._denominators())
@@ -99,6 +108,8 @@ class _Walk:
         unreduced = work.reduction is Reduction.NONE
         values = torch.empty(self.shape if unreduced else (), dtype=self.dtype, device=self.device)
         for start, stop in self._blocks():
+            if start and pause:
+                pause()
             weighting = self.weighting.rows(start, stop)
             block = self._block(start, stop, gradient, weighting)
             found = self.form.block(block)

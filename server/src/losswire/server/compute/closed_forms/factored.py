@@ -1,5 +1,6 @@
 """The path of factored gradients: closed forms of any size, which fill numbers of each row."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -19,8 +20,10 @@ from losswire.server.compute.work import Work
 _ROWS: Final = "N"
 
 
-def compute_factored(work: Work, device: torch.device) -> Computed:
-    """Compute a loss whose gradient is asked for in factored form."""
+def compute_factored(
+    work: Work, device: torch.device, pause: Callable[[], None] | None = None
+) -> Computed:
+    """Compute a loss whose gradient is asked for in factored form; `pause` as in blocks."""
     [name] = work.gradients_for
     if any(array.size == 0 for array in work.inputs.values()):
         # No rows, or rows without classes: there is a loss, and no element that has a gradient.
@@ -29,7 +32,7 @@ def compute_factored(work: Work, device: torch.device) -> Computed:
         return replace(compute_autograd(bare, device), factors={name: factors})
     form, single = _form_of(work.record, work.layout.name)
     if not single:
-        return compute_closed(form, work, device)
+        return compute_closed(form, work, device, pause)
     computed = compute_closed(form, _batch_of_one(form, work), device)
     return replace(
         computed,

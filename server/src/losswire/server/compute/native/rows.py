@@ -1,7 +1,7 @@
 """The path of native rows: evaluations of any size in host memory, split over threads if large."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache, cached_property
 from itertools import pairwise
@@ -30,17 +30,24 @@ from losswire.server.compute.work import Work
 _FACTORS: Final = len(Factors._fields)
 
 
-def compute_rows(form: ClosedForm, work: Work, threads: int) -> Computed:
-    """Compute by native rows, with dense gradients or a factored one."""
+def compute_rows(
+    form: ClosedForm, work: Work, threads: int, pause: Callable[[], None] | None = None
+) -> Computed:
+    """Compute by native rows, with dense gradients or a factored one.
+
+    `pause` is called between two slices of a long evaluation, and may raise an exception.
+    """
     if form.native is None:
         message = "a closed form that has no native rows was chosen for them"
         raise TypeError(message)
     # A number too large for its dtype is infinite, here as in torch.
     with np.errstate(all="ignore"):
-        return _compute(form.native, work, threads)
+        return _compute(form.native, work, threads, pause)
 
 
-def _compute(native: Native, work: Work, threads: int) -> Computed:
+def _compute(
+    native: Native, work: Work, threads: int, pause: Callable[[], None] | None
+) -> Computed:
     terms = denominator_terms(work, work.inputs)
     # Terms of bool are the rows that count, and need not be found twice.
     conditions = terms is not None and terms.dtype == bool
@@ -49,7 +56,7 @@ def _compute(native: Native, work: Work, threads: int) -> Computed:
     if denominator is None:
         denominator = batchmean_denominator(work, _sum_of(terms, work))
     rows = _Rows(native, work, denominator)
-    total = _run(rows, work, threads)
+    total = _run(rows, work, threads, pause)
     totals = Sums(total, total, _count(counted, work))
     if rows.values is None:
         loss = np.array(loss_of(work, totals, denominator), numpy_type(work.compute_dtype))
@@ -234,19 +241,33 @@ def _place(work: Work, name: str, dtype: np.dtype[np.generic]) -> Array:
     return np.empty(given.shape, direct)
 
 
-def _run(rows: _Rows, work: Work, threads: int) -> float:
-    """Compute all rows, split over threads."""
+def _run(rows: _Rows, work: Work, threads: int, pause: Callable[[], None] | None) -> float:
+    """Compute all rows, slice by slice, each split over threads."""
     count = rows.shape[0]
     shares = threads_of(work, threads)
+    slices = work.input_bytes // (thresholds.SLICE_BYTES * max(shares, 1)) if pause else 1
+    slices = min(slices, count)
+    if slices <= 1:
+        return _sum(_split(rows, 0, count, shares, threads))
+    totals: list[float] = []
+    for start, stop in pairwise([count * each // slices for each in range(slices + 1)]):
+        if start and pause:
+            pause()
+        totals += _split(rows, start, stop, shares, threads)
+    return _sum(totals)
+
+
+def _split(rows: _Rows, start: int, stop: int, shares: int, threads: int) -> list[float]:
+    """Compute some rows, split over threads; returns the sum of each share."""
     if shares <= 1:
-        return rows.run(0, count)
-    ends = [count * share // shares for share in range(shares + 1)]
+        return [rows.run(start, stop)]
+    ends = [start + (stop - start) * share // shares for share in range(shares + 1)]
     first, *others = pairwise(ends)
     pending: list[Future[float]] = []
     try:
         for each in others:
             pending.append(_helpers(threads - 1).submit(rows.run, *each))  # noqa: PERF401 (one may fail)
-        return _sum([rows.run(*first), *(share.result() for share in pending)])
+        return [rows.run(*first), *(share.result() for share in pending)]
     finally:
         # After an error, too, no thread may still write when the memory is freed.
         wait(pending)
