@@ -232,6 +232,8 @@ class App:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
                 ("grpc.max_concurrent_streams", 128),
+                # Probing would grow the windows of messages that nobody reads yet, to megabytes.
+                ("grpc.http2.bdp_probe", 0),
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
