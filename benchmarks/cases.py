@@ -174,6 +174,7 @@ def _losswire(scale: Scale) -> Iterator[Case]:
     yield small("stream pipelined", "pipelined", batch=scale.batch)
     yield small("many", "many", batch=scale.batch)
     yield small("throughput", "evaluate", callers=_CALLERS, transports=_ONE_MESSAGE)
+    yield small("beside L", "beside", transports=_ONE_MESSAGE, beside=scale.sizes["L"])
     local = partial(small, transports=("local",))
     yield local("local", "local")
     yield local("local mse", "local", loss="mse_loss")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from benchmarks import data
 from benchmarks.huge import Huge
+from benchmarks.processes import Process
 from benchmarks.threads import run_in_threads
 from benchmarks.worker import NotServedError, Spec, Timing, Work, WrongResultError, serve, timed
 from losswire.client import (
@@ -31,6 +32,8 @@ Array = npt.NDArray[Any]
 _TIMEOUT = 120.0
 _FEW = 20
 """After this number of calls, the SDK has chosen its fastest transport."""
+_OTHERS = 2
+"""The callers of large evaluations beside small ones."""
 _SLACK = 1 << 20
 """Room in a region beside the two arrays, for their alignment."""
 
@@ -118,6 +121,33 @@ class Local(Evaluate):
         for _ in range(_FEW):
             super()._first_result()
         return super()._first_result()
+
+
+class Beside(Evaluate):
+    """Small calls, while large ones of other processes are computed."""
+
+    def __init__(self, address: str, spec: Spec) -> None:
+        """Start the other callers, which wait."""
+        super().__init__(address, spec)
+        arguments = [address, *map(str, spec.beside)]
+        self._others = [Process("benchmarks.beside", *arguments) for _ in range(_OTHERS)]
+        self._tell_others(None)
+
+    def _tell_others(self, line: str | None) -> None:
+        """Give the others a command, and wait for all answers."""
+        for each in self._others:
+            if line is not None:
+                each.write_line(line)
+        for each in self._others:
+            each.read_line()
+
+    def run(self, count: int) -> Timing:
+        """Time small calls only."""
+        self._tell_others("begin")
+        try:
+            return super().run(count)
+        finally:
+            self._tell_others("end")
 
 
 class Many(Evaluate):
@@ -239,6 +269,7 @@ WORKS: dict[str, Callable[[str, Spec], Work]] = {
     "evaluate": Evaluate,
     "factored": Factored,
     "local": Local,
+    "beside": Beside,
     "many": Many,
     "stream": Stream,
     "pipelined": Pipelined,

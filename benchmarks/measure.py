@@ -112,6 +112,7 @@ class Figures:
         return found | {
             "p50": median(together),
             "p99": together[ceil(0.99 * len(together)) - 1],
+            "p99s": [_p99(calls) for calls in self.calls],
             "calls": len(together),
             "rounds": rounds,
             "median": median(rounds),
@@ -121,6 +122,10 @@ class Figures:
             "per_second": median(self.rates),
             "cpu_seconds_per_gb": self.cpu_seconds / (moved / 1e9),
         }
+
+
+def _p99(calls: list[float]) -> float:
+    return sorted(calls)[ceil(0.99 * len(calls)) - 1]
 
 
 def measure(processes: Processes, cases: list[Case], rounds: int) -> dict[str, Figures]:

@@ -36,6 +36,8 @@ class Spec:
     """How many evaluations one timed call has."""
     callers: int = 1
     """How many threads call at once."""
+    beside: tuple[int, int] = (0, 0)
+    """The rows and columns of evaluations that others make meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
