@@ -128,5 +128,5 @@ def test_the_command_line_ends_soon(refusing: str) -> None:
     assert time.monotonic() - started < _CONTRACT_SECONDS + 3 * _SLACK_SECONDS
     assert done.returncode == 3
     [line] = done.stderr.splitlines()
-    assert line.startswith(f"losswire: no Losswire server answers at {refusing}")
+    assert line.startswith(f"losswire: {refusing}: no Losswire server answers")
     assert "losswire-server serve" in line

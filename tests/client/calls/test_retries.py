@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2
 
 from losswire.client import (
     DeadlineExceededError,
@@ -25,6 +26,9 @@ from tests.support.scripted import Scripted, echo, fail, retry_info, serving
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+RESET = "Received RST_STREAM with error code 2"
+BUG = error_details_pb2.ErrorInfo(reason="INTERNAL", domain="losswire")
 
 DOWN = UnavailableError("down", retryable=True)
 PUSHED_BACK = ResourceExhaustedError("full", retry_after=0.3, retryable=True)
@@ -94,19 +98,20 @@ class Flaky(Scripted):
         failures: int,
         code: grpc.StatusCode,
         *,
+        message: str = "no",
         details: Sequence[Message] = (),
         metadata: Sequence[tuple[str, str | bytes]] = (),
     ) -> None:
         super().__init__(self._script)
         self.failures = failures
-        self._how = (code, details, metadata)
+        self._how = (code, message, details, metadata)
 
     def _script(
         self, evaluation: evaluation_pb2.Evaluation, context: grpc.ServicerContext
     ) -> evaluation_pb2.EvaluationResult:
         if len(self.evaluations) <= self.failures:
-            code, details, metadata = self._how
-            fail(context, code, details=details, metadata=metadata)
+            code, message, details, metadata = self._how
+            fail(context, code, message, details=details, metadata=metadata)
         return echo(evaluation)
 
 
@@ -119,6 +124,13 @@ class Flaky(Scripted):
         pytest.param(
             Flaky(2, EXHAUSTED, metadata=[("grpc-retry-pushback-ms", "10")]), id="pushback"
         ),
+        pytest.param(Flaky(2, grpc.StatusCode.CANCELLED), id="CANCELLED"),
+        pytest.param(Flaky(2, grpc.StatusCode.INTERNAL, message=RESET), id="reset"),
+        pytest.param(Flaky(2, EXHAUSTED, message=RESET), id="calmed"),
+        pytest.param(
+            Flaky(2, grpc.StatusCode.UNKNOWN, message="Stream removed"), id="Stream removed"
+        ),
+        pytest.param(Flaky(2, grpc.StatusCode.DEADLINE_EXCEEDED), id="DEADLINE_EXCEEDED"),
     ],
 )
 def test_tried_again_until_it_succeeds(call: Call, service: Flaky) -> None:
@@ -135,6 +147,12 @@ def test_tried_again_until_it_succeeds(call: Call, service: Flaky) -> None:
     [
         pytest.param(Flaky(9, grpc.StatusCode.INVALID_ARGUMENT), id="INVALID_ARGUMENT"),
         pytest.param(Flaky(9, grpc.StatusCode.INTERNAL), id="INTERNAL"),
+        pytest.param(
+            Flaky(9, grpc.StatusCode.INTERNAL, message=RESET, details=[BUG]), id="with details"
+        ),
+        pytest.param(
+            Flaky(9, grpc.StatusCode.CANCELLED, details=[BUG]), id="CANCELLED with details"
+        ),
         pytest.param(Flaky(9, EXHAUSTED), id="no pushback"),
         pytest.param(Flaky(9, EXHAUSTED, metadata=[("grpc-retry-pushback-ms", "-1")]), id="never"),
         pytest.param(Flaky(9, UNAVAILABLE, metadata=[("grpc-retry-pushback-ms", "-1")]), id="nor"),

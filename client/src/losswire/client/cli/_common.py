@@ -61,8 +61,10 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see `{self.prog} --help`)")
 
 
-def add_connection(parser: argparse.ArgumentParser, timeout: float = DEFAULT_TIMEOUT) -> None:
-    """Add the options that say where the server is.
+def add_connection(
+    parser: argparse.ArgumentParser, timeout: float = DEFAULT_TIMEOUT, *, waits: bool = True
+) -> None:
+    """Add the options that say where the server is, and how long to wait unless not `waits`.
 
     The address is not called `--target`, because that is an input of most losses.
     """
@@ -85,6 +87,8 @@ def add_connection(parser: argparse.ArgumentParser, timeout: float = DEFAULT_TIM
         default=timeout,
         help=f"how long each call may take; default: {timeout:g}",
     )
+    if not waits:
+        return
     group.add_argument(
         "--wait-for-ready",
         type=seconds,

@@ -56,8 +56,7 @@ def _run(arguments: Sequence[str]) -> int:
         raise
     except LosswireError as error:
         status = status_of(error)
-        is_named = status != Exit.UNREACHABLE or server in error.message
-        where = "" if is_named else f"{server}: "
+        where = f"{server}: " if status == Exit.UNREACHABLE else ""
         for line in lines_of(error):
             complain(f"{where}{line}")
     except UsageError as error:

@@ -10,7 +10,7 @@ import grpc
 from losswire.client import LosswireError, ServerInfo, __version__
 from losswire.client._calls import health, operations
 from losswire.client._calls.session import CHANNEL_OPTIONS, Session, open_session
-from losswire.client._errors import error_from_call
+from losswire.client._errors import UnavailableError, error_from_call, unreachable_error
 from losswire.client.cli._common import (
     Exit,
     add_connection,
@@ -63,7 +63,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--wait", action="store_true", help="try again until it serves or the timeout is over"
     )
-    add_connection(parser, timeout=5.0)
+    add_connection(parser, timeout=5.0, waits=False)
     parser.set_defaults(run=run)
 
 
@@ -77,9 +77,9 @@ def run(arguments: argparse.Namespace) -> Exit:
     worst = Exit.OK
     for target in session.targets:
         with grpc.insecure_channel(target, CHANNEL_OPTIONS) as channel:
-            answer = _ask(channel, session, deadline)
+            answer = _ask(target, channel, session, deadline)
             while arguments.wait and answer.status and _pause(deadline):
-                answer = _ask(channel, session, deadline)
+                answer = _ask(target, channel, session, deadline)
         _report(target, answer, as_json=arguments.json)
         worst = max(worst, answer.status)
     return worst
@@ -93,7 +93,7 @@ def _pause(deadline: float) -> bool:
     return True
 
 
-def _ask(channel: grpc.Channel, session: Session, deadline: float) -> _Answer:
+def _ask(target: str, channel: grpc.Channel, session: Session, deadline: float) -> _Answer:
     """Ask for the health, then for the versions, which may need a token."""
 
     def call(path: str, request: bytes) -> bytes:
@@ -105,6 +105,8 @@ def _ask(channel: grpc.Channel, session: Session, deadline: float) -> _Answer:
         answer = call(health.METHOD, health.WHOLE_SERVER)
     except grpc.RpcError as failure:
         error = error_from_call(failure)
+        if isinstance(error, UnavailableError):
+            error = unreachable_error([target], error)
         return _Answer(status_of(error), error=error)
     said = _HEALTHS.get(answer, "UNKNOWN")
     status = Exit.OK if said == "SERVING" else Exit.CHECK_FAILED
