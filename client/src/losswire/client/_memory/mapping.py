@@ -54,6 +54,19 @@ def _call_with_last(root: Array, function: Callable[[], object]) -> None:
     _watched[id(reference)] = reference
 
 
+def _reason(error: Exception) -> str:
+    """Say why a region could not be fetched, and what helps."""
+    if isinstance(error, ConnectionResetError | BrokenPipeError | TimeoutError):
+        return (
+            f"it ended the connection ({error}), because it is busy or shuts down, which another "
+            "try finds out, or because this process runs as another user"
+        )
+    return (
+        f"{error}; it takes the same machine, the same user, and between containers a shared "
+        "folder for the socket"
+    )
+
+
 class SharedMemory:
     """One region, fetched and mapped. The server keeps it for as long as any array in it lives."""
 
@@ -84,8 +97,7 @@ class SharedMemory:
         except (OSError, ValueError) as error:
             lease.close()
             raise FailedPreconditionError(
-                f"the server's shared memory cannot be had from here ({error}); it takes the same "
-                "machine, the same user, and between containers a shared folder for the socket",
+                f"the server's shared memory cannot be had from here: {_reason(error)}",
                 reason="REGION_UNREACHABLE",
             ) from None
         except BaseException:
