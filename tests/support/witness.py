@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
 
@@ -76,8 +78,8 @@ class Witness:
 def witness(address: str, kind: str = "health", interval: float = 0.01) -> Iterator[Witness]:
     """Run one that calls again and again, `interval` seconds apart, from when this returns.
 
-    Its kind is `health`; `evaluate`, a small evaluation with its gradient by a plain call; or
-    `sdk`, the same by the SDK, which tries again.
+    Its kind is `health`; `healthz`, the same of the HTTP door at the address; `evaluate`, a small
+    evaluation with its gradient by a plain call; or `sdk`, the same by the SDK, which tries again.
     """
     command = [sys.executable, "-m", "tests.support.witness", address, kind, str(interval)]
     with subprocess.Popen(
@@ -101,6 +103,18 @@ def _health(address: str) -> Callable[[], bool]:
     def call() -> bool:
         answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=_SECONDS)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    return call
+
+
+def _healthz(address: str) -> Callable[[], bool]:
+    """Return a request that says whether the HTTP door answers; each has its own connection."""
+
+    def call() -> bool:
+        connection = HTTPConnection(address, timeout=_SECONDS)
+        with closing(connection):
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == HTTPStatus.OK
 
     return call
 
@@ -156,7 +170,7 @@ def _is_right(
     return abs(loss - expected) < 1e-5 and np.allclose(gradient, wanted, atol=1e-6)
 
 
-_KINDS: Final = {"health": _health, "evaluate": _evaluate, "sdk": _sdk}
+_KINDS: Final = {"health": _health, "healthz": _healthz, "evaluate": _evaluate, "sdk": _sdk}
 
 
 def _once(call: Callable[[], bool], report: Report) -> None:
@@ -166,7 +180,7 @@ def _once(call: Callable[[], bool], report: Report) -> None:
         right = call()
     except grpc.RpcError as error:
         name = error.code().name
-    except LosswireError as error:
+    except (LosswireError, OSError, HTTPException) as error:
         name = type(error).__name__
     else:
         report.seconds.append(time.perf_counter() - start)
