@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from losswire.client._calls.abandoned import end_call
 from losswire.client._calls.cancellation import Cancellation, Watch
 from losswire.client._calls.operations import EVALUATE_CHUNKED, ChunkedCall
 from losswire.client._calls.plan import ChunkedPlan, Progress
@@ -77,7 +78,7 @@ def transfer(
             if watch.found_silence:
                 error = silent_error(attempts.target_name)
         finally:
-            call.cancel()
+            end_call(call)
         if cancellation.wait(attempts.wait_after(error)):
             raise error
 

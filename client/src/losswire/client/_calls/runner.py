@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import grpc
 
 from losswire.client._calls import operations
+from losswire.client._calls.abandoned import abandon, close_beside, end_call, was_interrupted
 from losswire.client._calls.cancellation import Cancellation
 from losswire.client._calls.chunked import connect, transfer
 from losswire.client._calls.health import is_alive
@@ -33,8 +34,9 @@ class Runner:
     def __init__(self, session: Session, credentials: grpc.ChannelCredentials | None) -> None:
         """Make a channel to each target; the first call connects."""
         self._session = session
-        self._channels = connect(session, credentials)
-        self._methods = [operations.calls_of(channel) for channel in self._channels]
+        self._credentials = credentials
+        self._abandoned: list[grpc.Channel] = []
+        self._connect()
         self._long: set[int] = set()
         """The sizes of requests that took long, each as its number of bits."""
         self._storing = threading.Lock()
@@ -63,14 +65,24 @@ class Runner:
             result: _R = end.value
             return result
         except BaseException:
+            if was_interrupted():
+                abandon(self._channels)
+                self._abandoned += self._channels
+                self._connect()
             steps.close()
             raise
+
+    def _connect(self) -> None:
+        self._channels = connect(self._session, self._credentials)
+        self._methods = [operations.calls_of(channel) for channel in self._channels]
 
     def close(self) -> None:
         """Close the channels, which ends the calls over them, and end the others."""
         self._session.end_calls()
         for channel in self._channels:
             channel.close()
+        if self._abandoned:
+            close_beside(self._abandoned)
 
     def _take(self, step: Step, attempts: Attempts) -> Any:
         """Execute a step that is not one call."""
@@ -96,7 +108,9 @@ class Runner:
 
     def _call(self, operation: Operation[_R], attempts: Attempts) -> _R:
         while True:
-            target = self._start(attempts)
+            # The only target is never passed over, and small calls are short.
+            is_only = len(self._channels) == 1
+            target = attempts.start() if is_only else self._start(attempts)
             try:
                 answer = operation.by_lease(attempts.remaining()) or operation.method.parsed(
                     self._send(operation, target, attempts)
@@ -166,7 +180,7 @@ class Runner:
         try:
             answer = self._wait(call, target, attempts)
         finally:
-            call.cancel()
+            end_call(call)
         if time.monotonic() - started < patience:
             self._long.discard(size)
         return answer

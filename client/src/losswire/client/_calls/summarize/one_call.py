@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import grpc
 
+from losswire.client._calls.abandoned import end_call
 from losswire.client._calls.cancellation import Watch
 from losswire.client._calls.local import LocalServer
 from losswire.client._calls.operations import SUMMARIZE_LOSSES
@@ -129,7 +130,7 @@ class GrpcCall(OneCall):
 
     def cancel(self) -> None:
         """End the call, unless it has ended. Any thread may do this."""
-        self._call.cancel()
+        end_call(self._call)
         self._outbox.put(None)
 
     def _requests(self) -> Iterator[Message]:
