@@ -46,7 +46,8 @@ class AsyncClient(ProcessBound):
 
     The same as `Client`, with awaits: shapes, dtypes, units and errors are described there. It
     belongs to the event loop of its first call, and may be used by any number of that loop's tasks
-    at once. Arrays are converted on the loop.
+    at once. Arrays are converted on the loop. A process that forks while calls are under way sets
+    `GRPC_ENABLE_FORK_SUPPORT=0` before it imports gRPC, which may end its children otherwise.
 
     Example:
         >>> async def main():
