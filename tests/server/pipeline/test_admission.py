@@ -10,6 +10,7 @@ import torch
 from google.rpc import error_details_pb2
 from google.rpc import status_pb2 as rpc_status_pb2
 
+from losswire.server import thresholds
 from losswire.server.compute.work import Work
 from losswire.server.errors import ExpiredError, OverLimitError, OverloadedError
 from losswire.server.pipeline.admit import peak_bytes
@@ -146,8 +147,11 @@ def test_a_call_of_many_reserves_for_all_of_them() -> None:
         asyncio.run(run(evaluator))
 
 
-def test_more_than_the_budget_is_refused_now_or_for_ever() -> None:
-    """An evaluation that fits later has a time for its retry; one that never fits has none."""
+def test_more_than_the_budget_is_refused_soon_or_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that does not fit for a while has a time for its retry; one that never fits has none."""
+    monkeypatch.setattr(thresholds, "ADMISSION_WAIT_SECONDS", 0.05)
     gate = Gate()
 
     async def run(evaluator: Evaluator) -> None:
@@ -170,6 +174,24 @@ def test_more_than_the_budget_is_refused_now_or_for_ever() -> None:
     with running_evaluator(gate, memory_budget_bytes=_KIB * _KIB) as evaluator:
         asyncio.run(run(evaluator))
     assert gate.computed == [CLOSED, 2.0, 3.0]
+
+
+def test_an_evaluation_waits_for_memory() -> None:
+    """One that does not fit now is computed as soon as another has ended."""
+    gate = Gate()
+
+    async def run(evaluator: Evaluator) -> None:
+        first = asyncio.create_task(evaluator.evaluate(_large(CLOSED), _NEVER))
+        await until(gate.reached.is_set)
+        second = asyncio.create_task(evaluator.evaluate(_large(1.0), _NEVER))
+        await until(lambda: bool(len(evaluator.budget.line)))
+        gate.open.set()
+        await asyncio.gather(first, second)
+        assert evaluator.budget.reserved_bytes == 0
+
+    with running_evaluator(gate, memory_budget_bytes=_KIB * _KIB) as evaluator:
+        asyncio.run(run(evaluator))
+    assert gate.computed == [CLOSED, 1.0]
 
 
 def test_a_price_covers_what_is_made() -> None:
@@ -212,8 +234,9 @@ def test_a_tiny_server_refuses_what_never_fits(tmp_path: Path) -> None:
         assert is_golden(by_call(stub, GOLDEN).result)
 
 
-def test_a_busy_server_tells_when_to_come_back() -> None:
+def test_a_busy_server_tells_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """OVERLOADED carries RetryInfo and the pushback that gRPC's own retries understand."""
+    monkeypatch.setattr(thresholds, "ADMISSION_WAIT_SECONDS", 0.05)
     gate = Gate()
 
     async def run(stub: AsyncStub) -> None:
