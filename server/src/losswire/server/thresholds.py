@@ -187,8 +187,8 @@ evaluations: of cross entropy with its gradient, some 2 ms. 4096 x 4096 takes as
 
 COMPUTE_NICENESS: Final = 10
 """How much nicer the threads that compute are than the event loop, which gets a busy processor
-sooner: beside two callers of 4096 x 4096 on two busy cores a small call took 17 ms, with 5 about
-8, and with 10 about 4; the large ones took as long (0031)."""
+sooner: beside two callers of 4096 x 4096 on two busy cores a small call took 12 to 17 ms, with 5
+about 8, and with 10 from 4 to 6; the large ones got 0.92 to 1 as much done (0031)."""
 
 MAX_NICENESS: Final = 19
 """The nicest that Linux has."""

@@ -242,35 +242,38 @@ def _place(work: Work, name: str, dtype: np.dtype[np.generic]) -> Array:
 
 
 def _run(rows: _Rows, work: Work, threads: int, pause: Callable[[], None] | None) -> float:
-    """Compute all rows, slice by slice, each split over threads."""
+    """Compute all rows, split over threads; this one makes room for others between slices."""
     count = rows.shape[0]
-    shares = threads_of(work, threads)
-    slices = work.input_bytes // (thresholds.SLICE_BYTES * max(shares, 1)) if pause else 1
-    slices = min(slices, count)
-    if slices <= 1:
-        return _sum(_split(rows, 0, count, shares, threads))
-    totals: list[float] = []
-    for start, stop in pairwise([count * each // slices for each in range(slices + 1)]):
-        if start and pause:
-            pause()
-        totals += _split(rows, start, stop, shares, threads)
-    return _sum(totals)
-
-
-def _split(rows: _Rows, start: int, stop: int, shares: int, threads: int) -> list[float]:
-    """Compute some rows, split over threads; returns the sum of each share."""
-    if shares <= 1:
-        return [rows.run(start, stop)]
-    ends = [start + (stop - start) * share // shares for share in range(shares + 1)]
-    first, *others = pairwise(ends)
+    shares = max(threads_of(work, threads), 1)
+    first, *others = pairwise([count * share // shares for share in range(shares + 1)])
     pending: list[Future[float]] = []
     try:
         for each in others:
             pending.append(_helpers(threads - 1).submit(rows.run, *each))  # noqa: PERF401 (one may fail)
-        return [rows.run(*first), *(share.result() for share in pending)]
+        totals = _run_slices(rows, first, work.input_bytes // shares, pause)
+        for share, part in zip(pending, others, strict=True):
+            # One that no thread has begun, because they compute for another, is computed here.
+            totals.append(rows.run(*part) if share.cancel() else share.result())
+        return _sum(totals)
     finally:
         # After an error, too, no thread may still write when the memory is freed.
-        wait(pending)
+        wait([share for share in pending if not share.cancelled()])
+
+
+def _run_slices(
+    rows: _Rows, part: tuple[int, int], size_bytes: int, pause: Callable[[], None] | None
+) -> list[float]:
+    """Compute some rows, slice by slice; returns the sum of each."""
+    start, stop = part
+    count = min(size_bytes // thresholds.SLICE_BYTES, stop - start) if pause else 1
+    if count <= 1 or pause is None:
+        return [rows.run(start, stop)]
+    totals = [rows.run(start, start + (stop - start) // count)]
+    for each in range(1, count):
+        pause()
+        ends = [start + (stop - start) * end // count for end in (each, each + 1)]
+        totals.append(rows.run(*ends))
+    return totals
 
 
 def _sum(totals: list[float]) -> float:
