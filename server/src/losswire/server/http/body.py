@@ -101,8 +101,8 @@ class Body:
             if part:
                 yield part
 
-    async def read(self, limit: int, deadline: float) -> bytearray:
-        """Read all of it, once there is memory for it; the reservation holds it.
+    async def read(self, limit: int, deadline: float, copies: int = 1) -> bytearray:
+        """Read all of it, once there is memory for so many copies, which the reservation holds.
 
         Raises OverLimitError for more than `limit` bytes, before they are read if they are
         declared, and as `Reservation.grow_to` and `parts` do.
@@ -118,7 +118,7 @@ class Body:
             if has_begun and max(size, self.declared_bytes or 0) > room:
                 # Of an unknown size: a step at a time.
                 room = self.declared_bytes or min(size + limits.HTTP_BODY_STEP_BYTES, limit)
-                needed = before + grown_bytes(room)
+                needed = before + grown_bytes(room) + (copies - 1) * room
                 await self.reservation.grow_to(needed, deadline, Kind.RECEIVE)
             data += part
         return data

@@ -121,33 +121,37 @@ class Call:
         """Close a generator when the answer was sent, or could not be."""
         await self._held.enter_async_context(aclosing(generator))
 
-    async def read(self, limit: int) -> bytearray:
+    async def read(self, limit: int, copies: int = 1) -> bytearray:
         """Read the whole body, held in the budget until the answer is sent.
 
-        Raises as `Body.read` does.
+        `copies`: what it soon becomes takes more. Raises as `Body.read` does.
         """
-        return await self.body.read(limit, self.deadline)
+        return await self.body.read(limit, self.deadline, copies)
 
     async def json(self, use: Callable[[dict[str, Any]], ResultT]) -> ResultT:
         """Return what a function makes of the body, a JSON object, as `parse` does."""
-        most = self.services.settings.max_message_bytes
-        return await self.parse(await self.read(most), lambda found: use(as_object(found)))
+        copies = limits.HTTP_JSON_COPIES
+        text = [await self.read(self.services.settings.max_message_bytes, copies)]
+        size = len(text[0])
+        reserved = (copies - 1) * size if size > limits.HTTP_FIRST_BYTES else 0
+        return await self.parse(text.pop(), lambda found: use(as_object(found)), reserved)
 
     async def json_object(self) -> dict[str, Any]:
         """Read and parse the body as a JSON object; InvalidEvaluationError for anything else."""
         return await self.json(lambda found: found)
 
-    async def parse(self, text: bytes | bytearray, use: Callable[[Any], ResultT]) -> ResultT:
+    async def parse(
+        self, text: bytes | bytearray, use: Callable[[Any], ResultT], reserved_bytes: int = 0
+    ) -> ResultT:
         """Return what a function makes of JSON, both off the event loop when the body is long.
 
-        The budget holds what the values take from now on.
+        The budget holds what the values take from now on, of which some may be reserved already.
         """
-        parsed = await self.work(partial(parsed_bytes, text))
-        parser = parser_bytes(text)
-        await self.grow_by(parsed + parser)
         # A long text and its values are freed where they are used: that takes milliseconds, too.
         texts = [text]
         del text
+        parsed, parser = await self.work(lambda: (parsed_bytes(texts[0]), parser_bytes(texts[0])))
+        await self.grow_by(max(parsed + parser - reserved_bytes, 0))
         result = await self.work(lambda: use(load(texts.pop())))
         self.reservation.change_to(self.reservation.held_bytes - parser, Kind.COMPUTE)
         return result

@@ -27,6 +27,7 @@ from losswire.server.http.protocol import SOURCE
 from losswire.server.http.route import Route
 from losswire.server.http.sending import Reader, Send, send_answer, unsent_bytes
 from losswire.server.http.services import Services
+from losswire.server.http.turns import Turns
 from losswire.server.memory.budget import Kind
 from losswire.server.rpc.request_id import new_request_id
 
@@ -36,9 +37,10 @@ Scope = MutableMapping[str, Any]
 class GuardedPath:
     """The methods of one path, as an ASGI application."""
 
-    def __init__(self, services: Services, routes: Sequence[Route]) -> None:
+    def __init__(self, services: Services, routes: Sequence[Route], turns: Turns) -> None:
         """Serve these routes, all of one path; none: every call fails with UnknownPathError."""
         self._services = services
+        self._turns = turns
         self._routes = {each.method: each for each in routes}
         if "GET" in self._routes:
             self._routes.setdefault("HEAD", self._routes["GET"])
@@ -68,6 +70,8 @@ class GuardedPath:
 
     async def _answer(self, body: Body, scope: Scope, send: Send, request_id: str) -> None:
         """Answer one call, also if that is a problem."""
+        if not body.ended:
+            await self._turns.wait()
         async with AsyncExitStack() as held:
             try:
                 call = Call(self._services, scope, body, request_id, held)

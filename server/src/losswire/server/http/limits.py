@@ -16,6 +16,22 @@ JSON_PARSER_COPIES: Final = 13
 """Memory that parsing JSON takes besides the values, in multiples of the text. Measured: orjson
 takes 12 (41 MB for 3.4 MB of numbers), and depth is counted in a copy."""
 
+HTTP_JSON_COPIES: Final = 6
+"""Memory of a JSON body while it comes, in multiples of its bytes. What it becomes takes some
+twenty: in a budget of 256 MiB two of 8 MiB come at a time, and one of them can be parsed beside the
+other; with one copy, twelve came and waited for each other's memory in vain."""
+
+HTTP_CALLS_IN_A_ROUND: Final = 4
+"""Requests with a body that begin in one round of the event loop, of about 1 ms each: what others
+do takes a few rounds."""
+
+HTTP_ACCEPTED_IN_A_ROUND: Final = 16
+"""Connections that begin in one round of the event loop. Not measured: each takes 0.1 ms."""
+
+HTTP_LISTEN: Final = 1024
+"""Connections that the system accepts ahead of the server. Not measured: a burst of all callers
+that there may be."""
+
 HTTP_LIST_COPIES: Final = 14
 """Memory that an answer with nested lists takes, in multiples of its tensors. Not measured: a
 number of 4 bytes is one of 32 in Python and about 20 as text; both are there at once."""

@@ -26,6 +26,7 @@ from losswire.server.http.guard import GuardedPath
 from losswire.server.http.recorded import UNKNOWN, RecordedPath
 from losswire.server.http.route import Route, Schema
 from losswire.server.http.services import Services
+from losswire.server.http.turns import Turns
 
 _ROUTES: Final[Sequence[Route]] = (
     *catalogue.ROUTES,
@@ -55,10 +56,11 @@ ROUTES: Final[Sequence[Route]] = (*_ROUTES, openapi.document_route(_ROUTES, SCHE
 def make_application(services: Services, routes: Sequence[Route] = ROUTES) -> Any:  # noqa: ANN401
     """Return the ASGI application of some routes."""
     by_path: dict[str, list[Route]] = {}
+    turns = Turns()
     for each in routes:
         by_path.setdefault(each.path, []).append(each)
-    paths = [Path(path, _counted(services, path, found)) for path, found in by_path.items()]
-    router = Router(paths, redirect_slashes=False, default=_counted(services, UNKNOWN, ()))
+    paths = [Path(path, _counted(services, path, found, turns)) for path, found in by_path.items()]
+    router = Router(paths, redirect_slashes=False, default=_counted(services, UNKNOWN, (), turns))
     origins = services.settings.http_cors
     if not origins:
         return router
@@ -72,6 +74,8 @@ def make_application(services: Services, routes: Sequence[Route] = ROUTES) -> An
     )
 
 
-def _counted(services: Services, template: str, routes: Sequence[Route]) -> RecordedPath:
+def _counted(
+    services: Services, template: str, routes: Sequence[Route], turns: Turns
+) -> RecordedPath:
     """Return the routes of one path, guarded and counted."""
-    return RecordedPath(GuardedPath(services, routes), template, services.recorder)
+    return RecordedPath(GuardedPath(services, routes, turns), template, services.recorder)

@@ -45,6 +45,7 @@ class HttpServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            backlog=limits.HTTP_ACCEPTED_IN_A_ROUND,
             h11_max_incomplete_event_size=limits.HTTP_HEADER_BYTES,
             log_level="error",
             timeout_keep_alive=limits.HTTP_KEEP_ALIVE_SECONDS,
@@ -108,4 +109,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
+        for each in sockets or ():
+            # asyncio takes the same number for this, and for those that it accepts in a round.
+            each.listen(limits.HTTP_LISTEN)
         self.listens.set()
