@@ -100,9 +100,14 @@ class GatedLoss(MadeLoss):
         """Open the gate."""
         self._closed.unlink(missing_ok=True)
 
+    @property
+    def is_reached(self) -> bool:
+        """Whether an evaluation was begun since the gate was closed."""
+        return bool(self.computed)
+
     def wait_until_reached(self) -> None:
         """Wait until an evaluation waits at the gate."""
-        wait_until(lambda: bool(self.computed))
+        wait_until(lambda: self.is_reached)
 
 
 def leaking_loss(folder: Path) -> MadeLoss:

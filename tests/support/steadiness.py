@@ -49,7 +49,8 @@ def check_steady(readings: Sequence[Reading], mib_per_100k: float) -> None:
     """
     found = []
     if (grown := slope(readings)) > mib_per_100k:
-        found.append(f"memory grows by {grown:.2f} MiB for 100,000 calls")
+        sizes = [each.vitals.resident_bytes // _MIB for each in readings]
+        found.append(f"memory grows by {grown:.2f} MiB for 100,000 calls: {sizes}")
     found += [
         f"{name} grow: {[getattr(each.vitals, name) for each in readings]}"
         for name in ("descriptors", "threads")
