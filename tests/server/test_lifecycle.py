@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import grpc
 import pytest
@@ -28,6 +30,7 @@ from tests.support.requests import (
     is_golden,
     stream_requests,
 )
+from tests.support.vitals import wait_until
 
 _SERVICES = ("losswire.v1.LossService", "losswire.v1.RunService", "losswire.v1.TensorService")
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -42,9 +45,9 @@ def test_it_tells_where_it_listens_once_it_does(child: Child) -> None:
         pass
 
 
-@pytest.mark.parametrize("service", ["", "losswire.v1.LossService"])
+@pytest.mark.parametrize("service", ["", "losswire.v1.LossService", "losswire.live"])
 def test_health_says_serving(child: Child, service: str) -> None:
-    """The server as a whole and each service that is filled are SERVING."""
+    """The server as a whole and each service that is filled are SERVING; the process is alive."""
     with child.channel() as channel:
         health = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service=service)
@@ -171,6 +174,80 @@ def test_calls_in_flight_finish_after_sigterm(tmp_path: Path) -> None:
     assert child.entries()[-1]["message"] == "stopped"
 
 
+def test_the_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
+    """SIGINT drains; another one ends the process with status 130, whatever is computed."""
+    (tmp_path / "slow_loss.py").write_text(_SLOW)
+    started = tmp_path / "started"
+    environment = {"PYTHONPATH": path_with(tmp_path), "STARTED": str(started)}
+    arguments = ("--losses", "slow_loss", "--drain-seconds", "600")
+    with (
+        Child(tmp_path / "log", *arguments, environment=environment) as child,
+        child.channel() as channel,
+    ):
+        item = evaluation("slow", {"input": f32(100)})
+        request = loss_service_pb2.EvaluateRequest(evaluation=item)
+        call = Stub(channel).Evaluate.future(request, timeout=TIMEOUT)
+        wait_until(started.exists)
+        child.process.send_signal(signal.SIGINT)
+        health = health_pb2_grpc.HealthStub(channel)
+        wait_until(lambda: _state(health) == _NOT_SERVING)
+        assert not call.done()
+        child.process.send_signal(signal.SIGINT)
+        assert child.wait() == 130
+
+
+def _state(health: health_pb2_grpc.HealthStub, service: str = "") -> int:
+    request = health_pb2.HealthCheckRequest(service=service)
+    status: int = health.Check(request, timeout=TIMEOUT).status
+    return status
+
+
+def test_an_engine_that_hangs_is_neither_ready_nor_alive(tmp_path: Path) -> None:
+    """The canary is not evaluated in time: health says so, and that all is well once it is."""
+    (tmp_path / "slow_loss.py").write_text(_SLOW)
+    environment = {"PYTHONPATH": path_with(tmp_path), "STARTED": str(tmp_path / "started")}
+    arguments = ("--losses", "slow_loss", "--hang-seconds", "0.5")
+    with (
+        Child(tmp_path / "log", *arguments, environment=environment) as child,
+        child.channel() as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        item = evaluation("slow", {"input": f32(4)})
+        request = loss_service_pb2.EvaluateRequest(evaluation=item)
+        call = Stub(channel).Evaluate.future(request, timeout=TIMEOUT)
+        wait_until(lambda: _state(health, "losswire.live") == _NOT_SERVING)
+        assert _state(health) == _NOT_SERVING
+        assert call.result().result.sum == 4
+        wait_until(lambda: _state(health, "losswire.live") == _SERVING)
+        assert _state(health) == _SERVING
+    assert "the engine has taken nothing for 0.5 s" in [each["message"] for each in child.entries()]
+
+
+def test_an_open_stream_does_not_delay_the_end(tmp_path: Path) -> None:
+    """A stream and a watch that are idle end with UNAVAILABLE, long before the time to drain."""
+    with (
+        Child(tmp_path / "log", "--drain-seconds", "600") as child,
+        child.channel() as channel,
+    ):
+        requests: SimpleQueue[Any] = SimpleQueue()
+        sent = iter(lambda: requests.get(), None)  # noqa: PLW0108 - mypy cannot call it itself
+        stream = Stub(channel).EvaluateStream(sent, timeout=TIMEOUT)
+        requests.put(next(iter(stream_requests([(1, GOLDEN)]))))
+        assert is_golden(next(stream).outcome.result)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(), timeout=TIMEOUT
+        )
+        assert next(watch).status == _SERVING
+        child.terminate()
+        with pytest.raises(grpc.RpcError) as ended:
+            next(stream)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert ended.value.details() == "the server shuts down; another one can continue"
+        assert next(watch).status == _NOT_SERVING
+        assert child.wait() == 0
+        requests.put(None)
+
+
 _PORT_TAKEN = "the address of the shared server"
 
 REFUSED: tuple[tuple[Sequence[str], str], ...] = (
@@ -272,6 +349,8 @@ def test_help_helps(capsys: pytest.CaptureFixture[str], arguments: list[str], sa
         (["serve", "--threads", "two"], "--threads: two is not a whole number greater than 0"),
         (["serve", "--device", "tpu"], "invalid choice: 'tpu'"),
         (["serve", "--drain-seconds", "-1"], "--drain-seconds: -1 is not a number of seconds"),
+        (["serve", "--workers", "-1"], "--workers: -1 is not a whole number"),
+        (["serve", "--hang-seconds", "0"], "0 is not a number of seconds greater than 0"),
         (["serve", "--drain-seconds", "nan"], "--drain-seconds: nan is not a number of seconds"),
         (["serve", "--nonsense"], "--nonsense"),
     ],

@@ -283,6 +283,7 @@ class App:
             worker_id=self._worker_id,
             grpc_address=lambda: self._grpc_address,
             is_ready=lambda: self.is_ready and not self.device_lost,
+            is_live=lambda: self.is_live and not self.device_lost,
             is_draining=lambda: self._drain.has_begun,
             recorder=self._recorder,
             siblings=None if settings.place is None else Siblings(settings.place),

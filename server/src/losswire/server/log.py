@@ -27,11 +27,17 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
-def set_up_log(level: str, worker: int | None = None) -> None:
-    """Write records from a level on; again, for a process that got its place later."""
+def set_up_log(level: str) -> None:
+    """Write records from a level on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(worker))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.captureWarnings(capture=True)
     # It tells at its import which plugins it has, each with a line.
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+
+
+def name_worker(index: int) -> None:
+    """Write the place of this process among several into its records."""
+    for each in logging.getLogger().handlers:
+        each.setFormatter(JsonFormatter(index))

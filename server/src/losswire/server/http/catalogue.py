@@ -46,9 +46,10 @@ async def get_server(call: Call) -> Answer:
 
 
 async def get_health(call: Call) -> Answer:
-    """Answer as long as the process lives."""
-    del call
-    return Answer(media_type=_TEXT, body=(b"ok\n",))
+    """Answer 200 as long as the process should go on."""
+    if call.services.is_live():
+        return Answer(media_type=_TEXT, body=(b"ok\n",))
+    return Answer(status=503, media_type=_TEXT, body=(b"hangs or has lost its device\n",))
 
 
 async def get_readiness(call: Call) -> Answer:
@@ -97,16 +98,18 @@ ROUTES: Final = (
         path="/healthz",
         handler=get_health,
         name="getHealth",
-        summary="Answer while the process lives",
+        summary="Answer 200 while the process should go on",
+        description="503 when its engine hangs or has lost its device: it has to be replaced.",
         tag="server",
         answers={"text/plain": {"type": "string"}},
+        statuses=(200, 503),
     ),
     Route(
         path="/readyz",
         handler=get_readiness,
         name="getReadiness",
         summary="Answer 200 while the server accepts calls",
-        description="503 while it starts, drains or has lost its device.",
+        description="503 while it starts, drains, computes wrong results or has lost its device.",
         tag="server",
         answers={"text/plain": {"type": "string"}},
         statuses=(200, 503),

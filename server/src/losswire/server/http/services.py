@@ -26,6 +26,8 @@ class Services:
     """Returns where gRPC listens, `HOST:PORT` or `unix:PATH`; empty before it does."""
     is_ready: Callable[[], bool]
     """Returns whether health reports SERVING."""
+    is_live: Callable[[], bool]
+    """Returns whether the process should go on; one that should not has to be replaced."""
     is_draining: Callable[[], bool]
     """Returns whether the server takes no further calls."""
     recorder: Recorder

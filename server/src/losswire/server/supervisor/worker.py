@@ -1,6 +1,7 @@
 """A worker process: `python -m losswire.server.supervisor.worker`, started by its supervisor."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from losswire.server.address import StartError
-from losswire.server.log import set_up_log
+from losswire.server.log import name_worker, set_up_log
 from losswire.server.memory.allocator import keep_large_blocks
 from losswire.server.supervisor import thresholds
 from losswire.server.supervisor.messages import Beat, beat_line, read_settings
@@ -39,15 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A module that is broken is told by the server when it starts.
         with suppress(Exception):
             import_module(name)
+    # A spare has time for this now.
+    gc.collect()
+    gc.freeze()
     with socket.socket(fileno=int(descriptor)) as control:
-        return asyncio.run(_Worker(log_level).run(control))
+        return asyncio.run(_Worker().run(control))
 
 
 class _Worker:
     """One worker, from its place to its end."""
 
-    def __init__(self, log_level: str) -> None:
-        self._log_level = log_level
+    def __init__(self) -> None:
         self._stopping = asyncio.Event()
 
     async def run(self, control: socket.socket) -> int:
@@ -61,7 +64,8 @@ class _Worker:
         if not line:
             return 0  # the supervisor has ended
         settings = read_settings(line)
-        set_up_log(self._log_level, settings.place.index if settings.place else None)
+        if settings.place is not None:
+            name_worker(settings.place.index)
         watching = asyncio.create_task(self._watch(reader))
         beating: asyncio.Task[None] | None = None
 

@@ -1,0 +1,145 @@
+"""A server of several workers, as its operator and its callers see it."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from losswire.client import Client
+from losswire.server.cli import main
+from tests.support.doors import Doors
+from tests.support.vitals import family, wait_until
+from tests.support.workers import Workers
+
+_CALLS = 20
+_BUDGET = ("--memory-budget-mib", "512")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """Two workers with all addresses."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    store = str(log.parent / "runs")
+    doors = ("--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--store", store)
+    with Workers(log, *_BUDGET, *doors) as workers:
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def doors(server: Workers) -> Doors:
+    """The addresses that the supervisor printed."""
+    http, metrics = server.read_line(), server.read_line()
+    return Doors(
+        server.address,
+        http.removeprefix("http on "),
+        metrics.removeprefix("metrics on "),
+        server.process.pid,
+    )
+
+
+def _evaluate(address: str) -> None:
+    """Evaluate over a new connection."""
+    with Client(address) as client:
+        assert float(client.evaluate("mse_loss", {"input": [2.0], "target": [0.0]}).loss) == 4.0
+
+
+def test_live_shows_all_workers(doors: Doors) -> None:
+    """Whichever worker is asked, the counts are those of all of them together."""
+    before = doors.get("/v1/live")
+    assert len(before["workers"]) == 2
+    assert len({each["id"] for each in before["workers"]}) == 2
+    assert before["ready"] is True
+    assert before["budget_bytes"] == 512 << 20
+    for _ in range(_CALLS):
+        _evaluate(doors.grpc)
+    for _ in range(4):
+        after: Any = doors.get("/v1/live")
+        assert after["worker_id"] == before["worker_id"]
+        assert after["calls_started"] - before["calls_started"] >= _CALLS
+
+
+def test_metrics_name_the_workers(doors: Doors) -> None:
+    """Each series has the label `worker`, and both workers are there."""
+    samples = doors.samples()
+    assert samples.labels("losswire_ready", "worker") == {"0", "1"}
+    assert samples.of("losswire_ready") == 2
+    assert samples.labels("process_resident_memory_bytes", "worker") == {"0", "1"}
+    started = samples.of("grpc_server_call_started_total")
+    _evaluate(doors.grpc)
+    assert doors.samples().of("grpc_server_call_started_total") > started
+
+
+def test_both_workers_are_reached(doors: Doors) -> None:
+    """Connections are spread over the workers, whose ids differ."""
+    found = set()
+
+    def reached_both() -> bool:
+        with Client(doors.grpc) as client:
+            found.add(client.server_info().worker_id)
+        return len(found) == 2
+
+    wait_until(reached_both)
+
+
+def test_a_run_that_one_worker_keeps_is_there_for_all(doors: Doors) -> None:
+    """The store of runs is one, whichever worker is asked."""
+    with Client(doors.grpc) as client:
+        rows = {"input": [2.0, 1.0], "target": [0.0, 1.0]}
+        summary = client.summarize("mse_loss", rows)
+        run = client.runs.save(summary, name="shared")
+    for _ in range(8):
+        assert run.run_id in json.dumps(doors.get("/v1/runs"))
+
+
+def test_a_hangup_changes_nothing(server: Workers) -> None:
+    """SIGHUP, which a terminal sends when it closes, is not the end."""
+    server.process.send_signal(signal.SIGHUP)
+    _evaluate(server.address)
+    assert server.alive
+
+
+def test_the_second_interrupt_ends_all_at_once(tmp_path: Path) -> None:
+    """SIGINT drains; another one kills the workers, with status 130."""
+    with Workers(tmp_path / "log", "--notice-seconds", "600") as server:
+        server.wait_for_spare()
+        processes = family(server.process.pid)[1:]
+        server.process.send_signal(signal.SIGINT)
+        # The spare goes first: then the rest drains.
+        wait_until(lambda: len(family(server.process.pid)) == 3)
+        server.process.send_signal(signal.SIGINT)
+        assert server.wait() == 130
+    assert not any(Path(f"/proc/{each}").exists() for each in processes)
+
+
+_SERVE = ("serve", "--device", "cpu", "--store", "none", "--workers", "2", "--listen")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("unix:/nowhere/socket",), "several workers cannot share a unix socket"),
+        (("127.0.0.1:0", "--losses", "no_such_module"), "--losses no_such_module: No module"),
+        (("0.0.0.0:0",), "can be reached from other machines"),
+        (("127.0.0.1:0", "--http", "nonsense"), "--http nonsense: expected HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_one_line(
+    capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    """Exit status 2 and one readable line, also when a worker found out."""
+    assert main([*_SERVE, *arguments]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    [line] = [each for each in err.splitlines() if each.startswith("losswire-server: ")]
+    assert said in line
+
+
+def test_the_port_of_another_server_is_refused(
+    server: Workers, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A second supervisor at the same port would take the first one's callers."""
+    assert main([*_SERVE, server.address]) == 2
+    assert "Address already in use" in capfd.readouterr().err
