@@ -1,0 +1,89 @@
+"""Callers of the HTTP door who repeat one request as fast as they are answered."""
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from tests.support.raw_http import Wire
+
+_FIRST_WAIT = 0.05
+"""Seconds before a caller tries again who was refused without being told when."""
+
+
+@dataclass(slots=True)
+class Load:
+    """What became of the requests."""
+
+    good: int = 0
+    late: int = 0
+    """Answers after the time in which they were of use."""
+    refused: int = 0
+    lost: int = 0
+    """Requests without an answer, because the connection ended."""
+    others: dict[int, int] = field(default_factory=dict)
+    """Further answers, by status."""
+    seconds: float = 0.0
+
+    @property
+    def per_second(self) -> float:
+        """Good answers a second."""
+        return self.good / self.seconds
+
+
+async def repeat(
+    address: str, body: bytes, *, callers: int, seconds: float, useful_seconds: float = 1e9
+) -> Load:
+    """Let callers evaluate a body again and again; who is refused waits as long as it is told."""
+    load = Load()
+    began = time.monotonic()
+    end = began + seconds
+    await asyncio.gather(
+        *(_caller(address, body, load, end, useful_seconds) for _ in range(callers))
+    )
+    # Until the last one was answered.
+    load.seconds = time.monotonic() - began
+    return load
+
+
+async def _caller(address: str, body: bytes, load: Load, end: float, useful: float) -> None:
+    wire: Wire | None = None
+    while time.monotonic() < end:
+        if wire is None:
+            wire = await Wire.open(address)
+        sent = time.monotonic()
+        try:
+            status, fields, answer = await _ask(wire, body)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            load.lost += 1
+            await wire.closed()
+            wire = None
+            continue
+        if fields.get("connection") == "close":
+            await wire.closed()
+            wire = None
+        if status == 429:
+            load.refused += 1
+            wait = json.loads(answer).get("retry_after_ms", 1000 * _FIRST_WAIT)
+            await asyncio.sleep(wait / 1000)
+        elif status != 200:
+            load.others[status] = load.others.get(status, 0) + 1
+        elif time.monotonic() - sent <= useful:
+            load.good += 1
+        else:
+            load.late += 1
+    if wire is not None:
+        await wire.closed()
+
+
+async def _ask(wire: Wire, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send the request; an answer may come before all of it was sent."""
+    sending = asyncio.create_task(wire.request("POST", "/v1/evaluate", body))
+    try:
+        status, fields, answer = await wire.answer()
+    finally:
+        sending.cancel()
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await sending
+    return status, dict(fields), answer
