@@ -24,7 +24,7 @@ def test_many_calls_leave_nothing() -> None:
 
     In the server, and in the process of its callers as well.
     """
-    rounds, calls = tier(short=9, soak=60), tier(short=500, soak=5_000)
+    rounds, calls = tier(short=9, soak=60), tier(short=500, soak=10_000)
     readings: dict[str, list[Reading]] = {"server": [], "callers": []}
     with open_doors() as doors, traffic(doors.grpc) as callers:
         # Fills the pools of threads, and then what is kept of forms that are known.
