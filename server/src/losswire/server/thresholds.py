@@ -273,6 +273,11 @@ SMALL_MESSAGE_BYTES: Final = 8 * _KIB
 SENDING_COPIES: Final = 2
 """Memory that an answer takes until it is taken, in multiples of its bytes: Python's and gRPC's."""
 
+COMING_COPIES: Final = 1.5
+"""Memory that a message takes while it comes, in multiples of its bytes: gRPC's buffers, and at
+the end for a moment Python's copy. 24 callers of 7.9 MiB exceeded a budget of 256 MiB by 31 %
+without it; with it, 64 stayed 6 % below."""
+
 MIN_SLOTS: Final = 4
 """Messages that are read at a time at least, before they reserve memory. Not measured: one caller
 must not hold up all others."""

@@ -26,6 +26,7 @@ class Slots:
 
     def __init__(self, budget: Budget, patience: Patience, message_bytes: int) -> None:
         """Set aside the memory of the slots; the largest message has `message_bytes`."""
+        message_bytes = int(message_bytes * thresholds.COMING_COPIES)
         self._budget = budget
         self._patience = patience
         # A budget of less is for tests: its calls are refused by their price.
