@@ -168,7 +168,7 @@ def test_bytes_by_reservation(doors: Doors) -> None:
                 name, reservation=reservation
             )
             assert grown >= least, reservation
-        held = after.of(name, reservation="compute") + after.of(name, reservation="regions")
+        held = after.of(name) - after.of(name, reservation="residents")
         expected = held / after.of("losswire_budget_bytes")
         assert after.of("losswire_admitted_ratio") == pytest.approx(expected)
 
