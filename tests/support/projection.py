@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from losswire.server import thresholds
+from losswire.server.compute import thresholds
 from losswire.server.compute.work import Work
 from losswire.server.losses import builtin_registry
 from losswire.server.pipeline.decode import decode

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from losswire.server import thresholds
 from losswire.server.catalogue.record import Reduction
+from losswire.server.compute import thresholds
 from losswire.server.compute.dispatch import Outcome, compute
 from losswire.server.compute.native import binding
 from losswire.server.compute.native.binding import AVAILABLE

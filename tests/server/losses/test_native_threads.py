@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from losswire.server import thresholds
 from losswire.server.catalogue.closed_form import ClosedForm, Options, RowBlock
 from losswire.server.catalogue.record import Reduction
+from losswire.server.compute import thresholds
 from losswire.server.compute.native.binding import AVAILABLE
 from losswire.server.compute.native.rows import compute_rows
 from losswire.server.compute.paths import native_form

@@ -200,7 +200,7 @@ def test_only_dense_gradients_take_memory_of_their_size(
         return tensor
 
     monkeypatch.setattr(torch, "empty", watched)
-    monkeypatch.setattr("losswire.server.thresholds.BLOCK_BYTES", 64 * 1024)
+    monkeypatch.setattr("losswire.server.compute.thresholds.BLOCK_BYTES", 64 * 1024)
     if not native:
         monkeypatch.setattr("losswire.server.compute.native.binding.AVAILABLE", False)
     for gradients in ((), ("input",)):

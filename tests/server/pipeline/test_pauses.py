@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from losswire.server import thresholds
+from losswire.server.compute import thresholds as compute_thresholds
 from losswire.server.compute.dispatch import compute
 from losswire.server.compute.work import Work
 from losswire.server.losses import builtin_registry
@@ -107,7 +108,7 @@ def test_a_long_evaluation_ends_when_nobody_waits(monkeypatch: pytest.MonkeyPatc
 
 def test_parts_of_native_rows_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long evaluation by native rows lets brief ones pass between two slices, with equal bits."""
-    monkeypatch.setattr(thresholds, "SLICE_BYTES", 64 << 10)
+    monkeypatch.setattr(compute_thresholds, "SLICE_BYTES", 64 << 10)
     monkeypatch.setattr(thresholds, "BRIEF_BYTES", 128 << 10)
     generator = np.random.default_rng(2)
     inputs: dict[str, npt.ArrayLike] = {

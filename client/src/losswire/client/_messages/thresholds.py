@@ -203,5 +203,5 @@ MAX_TEMPLATES: Final = 1280
 has kinds of evaluations."""
 
 LARGE_BYTES: Final = 256 << 10
-"""Bytes of a message from which its call says that it is large. Not measured: a smaller one comes in
-a few milliseconds, even while many do."""
+"""Bytes of a message from which its call says that it is large. Not measured: a smaller one comes
+in a few milliseconds, even while many do."""

@@ -8,8 +8,8 @@ from collections.abc import Collection
 from enum import Enum, auto
 from typing import Final
 
-from losswire.server import thresholds
 from losswire.server.catalogue.closed_form import ClosedForm, TiledForm
+from losswire.server.compute import thresholds
 from losswire.server.compute.work import COMPUTED_IN, Work, of_skeleton
 from losswire.v1 import evaluation_pb2
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from losswire.server import thresholds
 from losswire.server.errors import InvalidRunError, MissingRunError
 from losswire.server.http.answer import Answer, json_answer
 from losswire.server.http.call import Call
 from losswire.server.http.route import JSON, Parameter, Route, ref
 from losswire.server.http.runs import calls_of
 from losswire.server.http.threads import FIGURES, in_thread
+from losswire.server.runs import thresholds
 from losswire.summaries.figures.gate import Decision, Limit, decide
 from losswire.summaries.figures.increase import (
     Evaluation,

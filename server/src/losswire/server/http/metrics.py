@@ -18,6 +18,7 @@ from losswire.server.metrics.exposition import exposition
 from losswire.server.metrics.families import families_of
 from losswire.server.metrics.run_losses import losses_of
 from losswire.server.runs.newest import NewestRuns
+from losswire.server.runs.thresholds import STORE_PAGE_BYTES
 
 _TEXT: Final = "text/plain"
 
@@ -42,7 +43,7 @@ def _handler(services: Services) -> Handler:
         TENANT,
         count=thresholds.METRICS_RUNS,
         max_run_bytes=thresholds.METRICS_RUN_BYTES,
-        page_bytes=thresholds.STORE_PAGE_BYTES,
+        page_bytes=STORE_PAGE_BYTES,
     )
 
     async def get_metrics(call: Call) -> Answer:

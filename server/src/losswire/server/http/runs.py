@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from losswire.server import thresholds
 from losswire.server.errors import InvalidRunError
 from losswire.server.http import limits
 from losswire.server.http.answer import Answer, json_answer
@@ -17,6 +16,7 @@ from losswire.server.http.run_json import header_json, run_json
 from losswire.server.http.summarize import state_json
 from losswire.server.http.summary_request import read_request, read_state
 from losswire.server.memory.residents import TENANT
+from losswire.server.runs import thresholds
 from losswire.server.runs.calls import RunCalls
 from losswire.v1 import run_service_pb2, summary_pb2
 from losswire.wire import Violation

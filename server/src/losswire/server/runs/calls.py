@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from losswire.server import thresholds
 from losswire.server.errors import InvalidRunError
 from losswire.server.memory.budget import Budget
+from losswire.server.runs import thresholds
 from losswire.server.runs.checks import DEFAULT_PAGE_SIZE, check_id, check_list
 from losswire.server.runs.content import row_of, whole_run
 from losswire.server.runs.keeper import RunKeeper

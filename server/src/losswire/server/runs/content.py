@@ -4,8 +4,8 @@ import hashlib
 import time
 import zlib
 
-from losswire.server import thresholds
 from losswire.server.errors import InvalidRunError
+from losswire.server.runs import thresholds
 from losswire.server.runs.checks import check_run
 from losswire.server.runs.store import Row
 from losswire.server.runs.summary_checks import check_summary, figures_of

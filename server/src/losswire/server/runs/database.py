@@ -14,13 +14,13 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InterfaceError
 from sqlalchemy.exc import ProgrammingError as MistakeError
 
-from losswire.server import thresholds
 from losswire.server.errors import (
     DamagedStoreError,
     FullStoreError,
     LosswireServerError,
     UnavailableStoreError,
 )
+from losswire.server.runs import thresholds
 from losswire.server.runs.address import StoreAddress
 
 _log = logging.getLogger(__name__)

@@ -13,12 +13,12 @@ from sqlalchemy import Connection, Select, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from losswire.server import thresholds
 from losswire.server.errors import (
     MissingRunError,
     OtherRunError,
     UnavailableStoreError,
 )
+from losswire.server.runs import thresholds
 from losswire.server.runs.address import StoreAddress
 from losswire.server.runs.database import (
     WRITES,

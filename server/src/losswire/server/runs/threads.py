@@ -6,8 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from losswire.server import thresholds
 from losswire.server.errors import OverloadedError
+from losswire.server.runs import thresholds
 
 _R = TypeVar("_R")
 

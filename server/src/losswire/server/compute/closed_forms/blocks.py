@@ -7,9 +7,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from losswire.server import thresholds
 from losswire.server.catalogue.closed_form import Block, ClosedForm, Factors
 from losswire.server.catalogue.record import Reduction
+from losswire.server.compute import thresholds
 from losswire.server.compute.closed_forms.factors import no_factors
 from losswire.server.compute.devices.transfers import transfers_for
 from losswire.server.compute.reduce import (

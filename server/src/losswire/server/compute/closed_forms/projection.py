@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from losswire.server import thresholds
 from losswire.server.catalogue.closed_form import Tiled, TiledCost
 from losswire.server.catalogue.value_rules import Array
+from losswire.server.compute import thresholds
 from losswire.server.compute.closed_forms.blocks import Buffers
 from losswire.server.compute.closed_forms.projection_rows import Coefficients, Rows
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losswire.server import thresholds
+from losswire.server.compute import thresholds
 from losswire.server.compute.devices.pinned_staging import Lane, Lanes, Mark
 
 

@@ -13,8 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from losswire.server import thresholds
 from losswire.server.catalogue.value_rules import Array
+from losswire.server.compute import thresholds
 from losswire.server.compute.tensors import to_array, to_tensor
 
 

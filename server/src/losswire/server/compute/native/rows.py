@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 import torch
 
-from losswire.server import thresholds
 from losswire.server.catalogue.closed_form import ClosedForm, Factors, Native, RowBlock
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.value_rules import Array
+from losswire.server.compute import thresholds
 from losswire.server.compute.paths import is_small
 from losswire.server.compute.reduce import (
     MEANS,

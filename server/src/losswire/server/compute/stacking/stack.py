@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from losswire.server import thresholds
 from losswire.server.catalogue.closed_form import Block, ClosedForm
 from losswire.server.catalogue.record import Reduction
 from losswire.server.catalogue.value_rules import Array
+from losswire.server.compute import thresholds
 from losswire.server.compute.reduce import (
     MEANS,
     Computed,

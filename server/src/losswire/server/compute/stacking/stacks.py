@@ -6,7 +6,7 @@ a row whatever rows are beside it, so that no result tells who shared its stack.
 
 from collections.abc import Sequence
 
-from losswire.server import thresholds
+from losswire.server.compute import thresholds
 from losswire.server.compute.paths import stackable
 from losswire.server.compute.work import Work
 
