@@ -50,7 +50,7 @@ def test_kill_9_of_a_worker_fails_no_call(tmp_path: Path) -> None:
         with load(server.address) as seen:
             for number in range(kills):
                 server.wait_for_spare()
-                time.sleep(tier(short=1, soak=5))  # the spare loads torch
+                time.sleep(1)
                 back.append(server.strike(number % 2))
         seen.check()
     record("kills of a worker under load", kills)

@@ -10,6 +10,7 @@ from typing import Final
 from tests.support.harness import Child
 from tests.support.vitals import family, wait_until
 
+_LOADED: Final = re.compile(r"process (\d+) has loaded")
 _SERVES: Final = re.compile(r"worker (\d+) serves as process (\d+)")
 
 
@@ -33,8 +34,14 @@ class Workers(Child):
         return {int(match[1]): int(match[2]) for match in found}
 
     def wait_for_spare(self) -> None:
-        """Wait until there is a process more than there are places, and it has loaded."""
-        wait_until(lambda: len(family(self.process.pid)) > 1 + len(self.serving()))
+        """Wait until there is a process that has loaded and has no place yet."""
+
+        def has_spare() -> bool:
+            texts = [str(each["message"]) for each in self.entries()]
+            loaded = {int(match[1]) for text in texts if (match := _LOADED.fullmatch(text))}
+            return bool(loaded & {*family(self.process.pid)} - {*self.serving().values()})
+
+        wait_until(has_spare)
 
     def strike(self, place: int, number: signal.Signals = signal.SIGKILL) -> float:
         """Send a signal to a worker; returns the seconds until another one has its place."""

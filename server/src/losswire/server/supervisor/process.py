@@ -145,6 +145,8 @@ class WorkerProcess:
         """Read what the worker says until it has ended."""
         try:
             while line := await reader.readline():
+                if not self._beats and not self.beat.address:
+                    _log.info("process %d has loaded", self.pid)
                 self.beat = read_beat(line)
                 self._beats += 1
                 if self.beat.address or self.beat.failure:

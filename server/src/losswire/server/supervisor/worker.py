@@ -60,6 +60,7 @@ class _Worker:
         from losswire.server.serving import serve  # noqa: PLC0415
 
         reader, writer = await asyncio.open_unix_connection(sock=control)
+        writer.write(beat_line(Beat()))  # everything is loaded
         line = await reader.readline()
         if not line:
             return 0  # the supervisor has ended
