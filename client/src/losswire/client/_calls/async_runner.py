@@ -11,7 +11,6 @@ from losswire.client._calls import operations
 from losswire.client._calls.async_watch import AsyncWatch
 from losswire.client._calls.cancellation import Cancellation
 from losswire.client._calls.chunked import connect, transfer
-from losswire.client._calls.health import is_alive_async
 from losswire.client._calls.operations import Operation, Step, Steps
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import CHANNEL_OPTIONS, Session
@@ -195,7 +194,7 @@ class AsyncRunner:
             if not attempts.is_doubtful:
                 break
             seconds = min(thresholds.RECHECK_SECONDS, attempts.remaining())
-            if await is_alive_async(self._channels[target], seconds):
+            if await asyncio.to_thread(attempts.is_alive, seconds):
                 attempts.note_answer()
                 break
             target = attempts.pass_over()
@@ -212,7 +211,7 @@ class AsyncRunner:
         if attempts.patience is None:
             answer = await call
             return answer
-        watch = AsyncWatch(call, self._channels[target], attempts)
+        watch = AsyncWatch(call, attempts)
         try:
             answer = await call
         except asyncio.CancelledError:

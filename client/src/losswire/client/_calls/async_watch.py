@@ -4,9 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import grpc.aio
-
-from losswire.client._calls.health import is_alive_async
 from losswire.client._messages import thresholds
 
 
@@ -16,6 +13,9 @@ class Target(Protocol):
     @property
     def patience(self) -> float | None:
         """The seconds without an answer after which it is asked for its health; None: never."""
+
+    def is_alive(self, seconds: float) -> bool:
+        """Return whether it answers for its health within some seconds; blocks."""
 
     def note_answer(self) -> None:
         """Note that it has answered."""
@@ -30,7 +30,6 @@ class AsyncWatch:
     def __init__(
         self,
         call: Any,
-        channel: grpc.aio.Channel,
         target: Target,
         has_moved: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -38,7 +37,6 @@ class AsyncWatch:
         self.found_silence = False
         """Whether the call was cancelled."""
         self._call = call
-        self._channel = channel
         self._target = target
         self._has_moved = has_moved
         self._timer: asyncio.TimerHandle | None = None
@@ -64,7 +62,7 @@ class AsyncWatch:
             self._question = asyncio.create_task(self._ask())
 
     async def _ask(self) -> None:
-        if await is_alive_async(self._channel, thresholds.HEALTH_SECONDS):
+        if await asyncio.to_thread(self._target.is_alive, thresholds.HEALTH_SECONDS):
             self._target.note_answer()
             self._wait()
         elif self._target.patience is not None:

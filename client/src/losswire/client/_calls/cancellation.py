@@ -5,9 +5,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
-
-from losswire.client._calls.health import is_alive
 from losswire.client._calls.retry import Attempts
 from losswire.client._messages import thresholds
 
@@ -51,12 +48,9 @@ class Watch:
     For calls that take long: it needs a thread, unless nothing could be done about silence.
     """
 
-    def __init__(
-        self, call: Any, channel: grpc.Channel, attempts: Attempts, moves: Callable[[], int]
-    ) -> None:
+    def __init__(self, call: Any, attempts: Attempts, moves: Callable[[], int]) -> None:
         """Store a call of the try that has begun; `moves` counts what it has sent and received."""
         self._call = call
-        self._channel = channel
         self._attempts = attempts
         self._moves = moves
         self._is_over = threading.Event()
@@ -85,7 +79,7 @@ class Watch:
             is_moving, seen = moves != seen, moves
             if is_moving:
                 continue
-            if is_alive(self._channel, thresholds.HEALTH_SECONDS):
+            if self._attempts.is_alive(thresholds.HEALTH_SECONDS):
                 self._attempts.note_answer()
             elif self._attempts.patience is not None and not self._is_over.is_set():
                 self._attempts.note_silence()

@@ -64,7 +64,7 @@ def transfer(
             raise closed_error() from None
         cancellation.watch(call)
         try:
-            with Watch(call, channel, attempts, once.moves) as watch:
+            with Watch(call, attempts, once.moves) as watch:
                 for answer in call:
                     once.take(answer)
             attempts.note_answer()

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from itertools import count
 from random import SystemRandom
 
+import grpc
+
+from losswire.client._calls.health import is_alive
 from losswire.client._errors import (
+    CancelledError,
     DeadlineExceededError,
     LosswireError,
     ResourceExhaustedError,
@@ -32,8 +36,9 @@ class RetryPolicy:
     Tried again are UNAVAILABLE, RESOURCE_EXHAUSTED when the server said when to come back,
     calls that were reset on their way, and DEADLINE_EXCEEDED of a server that gave up while the
     call has more time left than it took. The wait before try number n + 1 is random between 0 and
-    `min(max_backoff, initial_backoff * multiplier ** (n - 1))`, and at least the time that
-    the server asked for. The call's timeout covers all tries and the waits between them. Raises
+    `min(max_backoff, initial_backoff * multiplier ** (n - 1))`, after a reset at most 0.25 s, and
+    at least the time that the server asked for. The call's timeout covers all tries and the waits
+    between them. Raises
     ValueError for numbers out of range.
 
     Example:
@@ -78,7 +83,10 @@ def delay_before_retry(
         return None
     # The exponent is capped because a float power overflows into an exception.
     growth = policy.multiplier ** min(attempts - 1, 64)
-    delay = draw() * min(policy.max_backoff, policy.initial_backoff * growth)
+    longest = policy.max_backoff
+    if isinstance(error, CancelledError):
+        longest = min(longest, thresholds.RESET_BACKOFF_SECONDS)
+    delay = draw() * min(longest, policy.initial_backoff * growth)
     delay = max(delay, error.retry_after or 0.0)
     return delay if delay < remaining else None
 
@@ -87,13 +95,17 @@ class Rotation:
     """The targets of a client: which of them answer, and which is next. Any thread may use it."""
 
     def __init__(
-        self, targets: Sequence[str], wait_for_ready: float = thresholds.READY_SECONDS
+        self,
+        targets: Sequence[str],
+        wait_for_ready: float = thresholds.READY_SECONDS,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         """Start with the first target; `wait_for_ready` is in seconds."""
         self.targets = targets
         """The names of the targets."""
         self.wait_for_ready = wait_for_ready
         """The seconds that a call waits for a first answer of any target."""
+        self._credentials = credentials
         self.was_heard = False
         """Whether any target has ever answered."""
         self._count = count()
@@ -132,6 +144,10 @@ class Rotation:
         if self._is_silent[index]:
             self._is_silent[index] = False
             self._usable_from[index] = 0.0
+
+    def is_alive(self, index: int, seconds: float) -> bool:
+        """Return whether a target answers for its health within some seconds; blocks."""
+        return is_alive(self.targets[index], seconds, self._credentials)
 
     def is_doubtful(self, index: int) -> bool:
         """Return whether a target is to be asked for its health before it is used again."""
@@ -221,6 +237,10 @@ class Attempts:
     def is_doubtful(self) -> bool:
         """Whether the target is to be asked for its health before this try."""
         return self._only is None and self.rotation.is_doubtful(self._target)
+
+    def is_alive(self, seconds: float) -> bool:
+        """Return whether the target answers for its health within some seconds; blocks."""
+        return self.rotation.is_alive(self._target, seconds)
 
     @property
     def patience(self) -> float | None:

@@ -10,7 +10,6 @@ from losswire.client._calls import operations
 from losswire.client._calls.abandoned import abandon, close_beside, end_call, was_interrupted
 from losswire.client._calls.cancellation import Cancellation
 from losswire.client._calls.chunked import connect, transfer
-from losswire.client._calls.health import is_alive
 from losswire.client._calls.operations import Operation, Step, Steps
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import Session
@@ -146,7 +145,7 @@ class Runner:
             if not attempts.is_doubtful:
                 break
             seconds = min(thresholds.RECHECK_SECONDS, attempts.remaining())
-            if is_alive(self._channels[target], seconds):
+            if attempts.is_alive(seconds):
                 attempts.note_answer()
                 break
             target = attempts.pass_over()
@@ -169,7 +168,7 @@ class Runner:
                 is_late = code_of(failure) is grpc.StatusCode.DEADLINE_EXCEEDED
                 if not is_late or patience >= seconds:
                     raise
-            self._check_alive(target, attempts)
+            self._check_alive(attempts)
             self._long.add(size)
         started = time.monotonic()
         call = method.future(
@@ -178,7 +177,7 @@ class Runner:
             metadata=self._session.metadata_of(operation.request),
         )
         try:
-            answer = self._wait(call, target, attempts)
+            answer = self._wait(call, attempts)
         finally:
             end_call(call)
         if time.monotonic() - started < patience:
@@ -193,22 +192,22 @@ class Runner:
         )
         return answer
 
-    def _wait(self, call: Any, target: int, attempts: Attempts) -> bytes:
+    def _wait(self, call: Any, attempts: Attempts) -> bytes:
         """Wait for a call for as long as its server answers for its health."""
         while True:
             try:
                 answer: bytes = call.result(timeout=attempts.patience)
             except grpc.FutureTimeoutError:
-                self._check_alive(target, attempts)
+                self._check_alive(attempts)
             except grpc.FutureCancelledError:
                 raise closed_error() from None
             else:
                 return answer
 
-    def _check_alive(self, target: int, attempts: Attempts) -> None:
+    def _check_alive(self, attempts: Attempts) -> None:
         """Ask a target for its health; its `silent_error` when it does not answer."""
         seconds = min(thresholds.HEALTH_SECONDS, attempts.remaining())
-        if is_alive(self._channels[target], seconds):
+        if attempts.is_alive(seconds):
             attempts.note_answer()
         elif attempts.patience is not None:
             attempts.note_silence()

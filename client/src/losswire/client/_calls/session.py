@@ -121,6 +121,8 @@ class Session:
     """The metadata of a call whose message is large."""
     wait_for_ready: float = thresholds.READY_SECONDS
     """The seconds that calls wait for a first answer of any target."""
+    credentials: grpc.ChannelCredentials | None = None
+    """What connections prove to whom; None: neither TLS nor proof."""
     local: LocalServer | None = None
     """The server in this process, for the target `local:`."""
     server: ServerInfo | None = None
@@ -138,7 +140,7 @@ class Session:
     process: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rotation = Rotation(self.targets, self.wait_for_ready)
+        self.rotation = Rotation(self.targets, self.wait_for_ready, self.credentials)
         self.process = os.getpid()
 
     @property
@@ -217,6 +219,7 @@ def open_session(
         targets = [local.address]
     return Session(
         targets=targets,
+        credentials=credentials,
         local=local,
         timeout=check_timeout(timeout, thresholds.DEFAULT_TIMEOUT_SECONDS),
         retry=retry or RetryPolicy(),

@@ -148,6 +148,10 @@ READY_BACKOFF_SECONDS: Final = 0.1
 """Seconds of the longest wait between tries before that. Not measured: as gRPC's first wait before
 it connects again."""
 
+RESET_BACKOFF_SECONDS: Final = 0.25
+"""Seconds of the longest wait after a call that was reset before a server had taken it. Refusing
+one so costs a server 12 us, and which ones is chance: longer waits only delay callers (0031)."""
+
 PATIENCE_SECONDS: Final = 1.0
 """Seconds without an answer after which a server is asked for its health, where there is another
 one or it never answered. Not measured: ten times what health may take under any load."""
@@ -155,7 +159,7 @@ one or it never answered. Not measured: ten times what health may take under any
 HEALTH_SECONDS: Final = 1.0
 """Seconds that it may take to answer: as above."""
 
-RECHECK_SECONDS: Final = 0.25
+RECHECK_SECONDS: Final = 0.5
 """Seconds that a server which was silent may take to answer for its health before it is used again.
 Not measured: one caller waits for it."""
 

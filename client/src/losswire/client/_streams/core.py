@@ -18,7 +18,6 @@ import grpc.aio
 from losswire.client._calls import operations
 from losswire.client._calls.async_runner import AsyncRunner, closed_or_cancelled, is_cancelled
 from losswire.client._calls.async_watch import AsyncWatch
-from losswire.client._calls.health import is_alive_async
 from losswire.client._calls.retry import Rotation, delay_before_retry, random
 from losswire.client._calls.session import Session, check_timeout
 from losswire.client._errors import (
@@ -90,6 +89,10 @@ class _Place:
     def patience(self) -> float | None:
         """The seconds without an answer after which it is asked for its health; None: never."""
         return self.rotation.patience
+
+    def is_alive(self, seconds: float) -> bool:
+        """Return whether it answers for its health within some seconds; blocks."""
+        return self.rotation.is_alive(self.target, seconds)
 
     def note_answer(self) -> None:
         """Note that it has answered."""
@@ -247,7 +250,7 @@ class StreamCore:
         for _ in self._channels:
             if not rotation.is_doubtful(target):
                 break
-            if await is_alive_async(self._channels[target], thresholds.RECHECK_SECONDS):
+            if await asyncio.to_thread(rotation.is_alive, target, thresholds.RECHECK_SECONDS):
                 rotation.note_answer(target)
                 break
             rotation.note_silence(target)
@@ -313,7 +316,7 @@ class StreamCore:
             self._forks.watch(call)
             place = _Place(self._session.rotation, target)
             sender = asyncio.create_task(self._send(call))
-            watch = AsyncWatch(call, channel, place, partial(self._has_moved, place))
+            watch = AsyncWatch(call, place, partial(self._has_moved, place))
             try:
                 while (answer := await call.read()) is not grpc.aio.EOF:
                     self._failures = 0

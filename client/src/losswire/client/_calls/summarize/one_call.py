@@ -116,7 +116,7 @@ class GrpcCall(OneCall):
         self.send(header)
         method: Any = channel.stream_stream(SUMMARIZE_LOSSES.path, None, None)
         self._call = method(self._requests(), metadata=session.metadata)
-        self._watch = Watch(self._call, channel, attempts, lambda: self._moves)
+        self._watch = Watch(self._call, attempts, lambda: self._moves)
         threading.Thread(target=self._receive, name="losswire-summary", daemon=True).start()
 
     def send(self, message: Message) -> None:
