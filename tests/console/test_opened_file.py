@@ -46,7 +46,7 @@ def test_the_file_is_on_the_screen(browser: Browser, tmp_path: Path, kind: str) 
     file.write_bytes(content)
     mean = f"{predictions.squared().mean():.3f}"
     with opened(file, tmp_path) as address:
-        server = Serving("", address.removeprefix("http://").partition("/")[0], "")
+        server = Serving("", address.removeprefix("http://").partition("/")[0], "", 0)
         with tab_of(browser, server) as tab:
             page = tab.page
             page.goto(address)

@@ -74,7 +74,7 @@ class Serving(Doors):
 def serving(*arguments: str) -> Iterator[Serving]:
     """Start a server with the console and metrics on free ports; SIGTERM ends it."""
     with open_doors("--log-level", "warning", *arguments) as doors:
-        yield Serving(doors.grpc, doors.http, doors.metrics)
+        yield Serving(doors.grpc, doors.http, doors.metrics, doors.pid)
 
 
 @contextmanager

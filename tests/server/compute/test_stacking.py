@@ -19,13 +19,13 @@ from losswire.server.compute.paths import Path, path_of, stackable, stacked_form
 from losswire.server.compute.reduce import Computed
 from losswire.server.compute.stacking.stack import compute_stack
 from losswire.server.compute.stacking.stacks import stacks
+from losswire.server.compute.thresholds import SMALL_BYTES
 from losswire.server.compute.work import Work
 from losswire.server.losses import builtin_registry
 from losswire.server.pipeline import worker as worker_module
 from losswire.server.pipeline.decode import decode
 from losswire.server.pipeline.validation_cache import ValidationCache
 from losswire.server.pipeline.worker import ComputeWorker
-from losswire.server.thresholds import SMALL_BYTES
 from losswire.v1 import evaluation_pb2
 from tests.support.caller import Array, Ask
 from tests.support.exact import same_bits

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from losswire.server.compute.dispatch import no_pause
 from losswire.server.compute.work import Work
 from losswire.server.pipeline.encode import Encoded
 from losswire.server.pipeline.evaluator import Evaluator
@@ -30,7 +31,7 @@ class _Cached:
 
     def __init__(self, evaluator: Evaluator, **limits: int) -> None:
         self._evaluator = evaluator
-        self.cache = PreparedCache(2, evaluator.regions.map_region, **limits)
+        self.cache = PreparedCache(2, evaluator.regions.map_region, no_pause, **limits)
         self.arrays: list[weakref.ref[Any]] = []
         """The inputs that the cache could learn from."""
         self.result = evaluation_pb2.EvaluationResult()

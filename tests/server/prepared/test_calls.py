@@ -9,11 +9,11 @@ import grpc
 import numpy as np
 import pytest
 
+from losswire.server.compute.thresholds import SMALL_BYTES
 from losswire.server.errors import ExpiredError
 from losswire.server.prepared.cache import PreparedEvaluation
 from losswire.server.prepared.envelope import Slice
 from losswire.server.settings import MIB
-from losswire.server.thresholds import SMALL_BYTES
 from losswire.v1 import evaluation_pb2, loss_service_pb2
 from tests.support.inside import CLOSED, PATIENCE, numbered, outcome, outcomes, until
 from tests.support.prepared_forms import (
