@@ -4,6 +4,8 @@ import random
 import time
 from pathlib import Path
 
+import pytest
+
 from losswire.client import Client, Evaluation
 from tests.support.harness import Child
 from tests.support.load import load
@@ -21,6 +23,7 @@ def _restart(child: Child, log: Path) -> tuple[Child, float]:
     return Child(log, *_BUDGET, listen=child.address), seconds
 
 
+@pytest.mark.timeout(1800)
 def test_one_of_two_replicas_ends(tmp_path: Path) -> None:
     """Eight threads call two servers, which are restarted in turn: no call fails."""
     rounds = tier(short=2, soak=60)
@@ -43,6 +46,7 @@ def test_one_of_two_replicas_ends(tmp_path: Path) -> None:
     record("longest drain under load", max(drains), unit="s", required="<= 5")
 
 
+@pytest.mark.timeout(1800)
 def test_the_only_replica_is_restarted(tmp_path: Path) -> None:
     """Eight threads call one server, which ends and comes back at its port: no call fails."""
     rounds = tier(short=1, soak=20)

@@ -42,6 +42,7 @@ def hanging(input: Tensor) -> Terms:
 '''
 
 
+@pytest.mark.timeout(1800)
 def test_kill_9_of_a_worker_fails_no_call(tmp_path: Path) -> None:
     """Eight threads call two workers, which are killed in turn; each has a successor soon."""
     kills = tier(short=2, soak=20)
