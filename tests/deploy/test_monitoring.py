@@ -217,7 +217,7 @@ def test_expressions_find_something(watched: Watched, target: Mapping[str, str])
         ('sum(losswire_refusals_total{reason="UNKNOWN_LOSS"})', 4),
         ('sum(grpc_server_call_duration_seconds_count{grpc_status="NOT_FOUND"})', 2),
         ('sum(http_server_request_duration_seconds_count{http_route="/v1/losses"})', 2),
-        ("count(losswire_reserved_bytes)", 3),
+        ("count(losswire_reserved_bytes)", 5),
         ("count(losswire_run_loss)", 3),
     ],
 )
