@@ -12,6 +12,7 @@ import stat
 import struct
 import tempfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -120,6 +121,8 @@ class RegionSocket:
             self._leases.add(lease)
             self._waiting[lease] = None
             lease.add_done_callback(self._ended)
+            # A task that is cancelled before its first turn never enters its context.
+            lease.add_done_callback(partial(_close, peer))
             # Its token has come by now, if it was sent together with the connection.
             await asyncio.sleep(0)
 
@@ -154,6 +157,12 @@ class RegionSocket:
         finally:
             self._calls.discard(calls)
             calls.abort()
+
+
+def _close(peer: socket.socket, lease: "asyncio.Task[None]") -> None:
+    """Close the connection of a lease that has ended; nothing when it is closed."""
+    del lease
+    peer.close()
 
 
 def _may_redeem(peer: socket.socket) -> bool:
