@@ -116,7 +116,7 @@ def test_the_figures_are_those_of_the_metrics(live: Tab) -> None:
     assert after.of(name) - before.of(name) == REFUSED
     expected = mean_of("losswire_stage_duration_seconds", before, after, stage="decode")
     assert duration(stages[0][1]) == pytest.approx(expected, rel=0.05)
-    assert reserved[0][3] == "1 MiB"
+    assert reserved[0][5] == "1 MiB"
     assert after.of("losswire_reserved_bytes", reservation="residents") == 1 << 20
 
 

@@ -41,8 +41,10 @@ def test_what_the_stream_gave_up_is_not_logged(caplog: pytest.LogCaptureFixture,
         async with AsyncClient(address) as client:
             await _leave(client, end)
 
-    with serving(Hung()) as service, caplog.at_level(logging.WARNING, "asyncio"):
+    hung = Hung()
+    with serving(hung) as service, caplog.at_level(logging.WARNING, "asyncio"):
         asyncio.run(run(service.address))
+        hung.released.set()
     gc.collect()
     assert caplog.messages == []
 
