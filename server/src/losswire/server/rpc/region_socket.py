@@ -65,7 +65,10 @@ class RegionSocket:
             self._listener.close()
             self._remove_folder()
             raise
-        self._accepting = asyncio.create_task(self._accept())
+        self._loop = asyncio.get_running_loop()
+        self._retry: asyncio.TimerHandle | None = None
+        """The timer of the next try to accept, after one that failed."""
+        self._listen()
         store.socket_path = str(self._path)
         store.max_request_bytes = max_request_bytes
 
@@ -80,7 +83,9 @@ class RegionSocket:
 
     async def close(self, drain_seconds: float) -> None:
         """Answer the current requests, for some seconds, then end all leases and stop listening."""
-        self._accepting.cancel()
+        self._loop.remove_reader(self._listener)
+        if self._retry is not None:
+            self._retry.cancel()
         self._store.retire()
         for each in self._calls:
             each.finish()
@@ -89,7 +94,7 @@ class RegionSocket:
         self._store.close()
         for lease in self._leases:
             lease.cancel()
-        await asyncio.gather(self._accepting, *self._leases, return_exceptions=True)
+        await asyncio.gather(*self._leases, return_exceptions=True)
         self._listener.close()
         with suppress(OSError):
             self._path.unlink()
@@ -100,31 +105,36 @@ class RegionSocket:
             with suppress(OSError):
                 self._folder.rmdir()
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                peer, _ = await loop.sock_accept(self._listener)
-            except OSError:
-                # Out of descriptors, for example: others will be closed.
-                await asyncio.sleep(thresholds.ACCEPT_RETRY_SECONDS)
-                continue
-            if not _may_redeem(peer):
-                peer.close()
-                continue
-            if len(self._waiting) >= thresholds.MAX_TOKEN_PEERS:
-                # Who means it sends the token at once: the oldest does not.
-                oldest = next(iter(self._waiting))
-                del self._waiting[oldest]
-                oldest.cancel()
-            lease = asyncio.create_task(self._serve(peer))
-            self._leases.add(lease)
-            self._waiting[lease] = None
-            lease.add_done_callback(self._ended)
-            # A task that is cancelled before its first turn never enters its context.
-            lease.add_done_callback(partial(_close, peer))
-            # Its token has come by now, if it was sent together with the connection.
-            await asyncio.sleep(0)
+    def _listen(self) -> None:
+        """Accept connections from now on, one in each turn of the event loop."""
+        self._retry = None
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        """Accept a connection. No task does this: one that is cancelled may lose the connection."""
+        try:
+            peer, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:
+            # Out of descriptors, for example: others will be closed.
+            self._loop.remove_reader(self._listener)
+            self._retry = self._loop.call_later(thresholds.ACCEPT_RETRY_SECONDS, self._listen)
+            return
+        if not _may_redeem(peer):
+            peer.close()
+            return
+        if len(self._waiting) >= thresholds.MAX_TOKEN_PEERS:
+            # Who means it sends the token at once: the oldest does not.
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.cancel()
+        lease = asyncio.create_task(self._serve(peer))
+        self._leases.add(lease)
+        self._waiting[lease] = None
+        lease.add_done_callback(self._ended)
+        # A task that is cancelled before its first turn never enters its context.
+        lease.add_done_callback(partial(_close, peer))
 
     def _ended(self, lease: asyncio.Task[None]) -> None:
         self._leases.discard(lease)
