@@ -200,7 +200,7 @@ def test_a_call_that_ends_too_early_is_answered(doors: Doors, path: str, data: b
             call = session.call(path)
             await call.send(data, end=True)
             answer = await call.wait(30)
-            # gRPC may take a message with an unknown flag for an empty one: right for GetServerInfo.
+            # gRPC may take a message with an unknown flag for an empty one, as is right here.
             is_right = path != EVALUATE and data[:1] == b"\7" and answer.code == 0
             assert is_right or answer.code in {3, 5, 13} or answer.reset is not None
             assert not answer.lost
