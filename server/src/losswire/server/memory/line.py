@@ -70,8 +70,6 @@ class Line:
         self._fits = fits
         self._waiting: list[_Waiter] = []
         self._is_waking = False
-        self.shed = 0
-        """The number of those that were shed."""
 
     def __len__(self) -> int:
         """Return how many wait."""
@@ -162,7 +160,6 @@ class Line:
             self._expire(waiter)
 
     def _shed(self, waiter: _Waiter) -> None:
-        self.shed += 1
         if waiter in self._waiting:
             self._waiting.remove(waiter)
         if not waiter.granted.done():

@@ -35,8 +35,6 @@ class Patience:
         self._budget = budget
         self._peers: dict[Peer, None] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self.ended = 0
-        """The number of peers that were ended."""
 
     def __len__(self) -> int:
         """Return how many peers the server waits for."""
@@ -80,7 +78,6 @@ class Patience:
 
     def _end(self, peer: Peer, *, pressed: bool) -> None:
         self.stop(peer)
-        self.ended += 1
         peer.end(pressed=pressed)
 
 
@@ -135,7 +132,7 @@ class Interruptible:
 class Sender(Interruptible):
     """The sender of a call whose message or parts come; one who is too slow is ended."""
 
-    __slots__ = ("_began", "_patience", "_waited", "moved_bytes", "reservation", "since")
+    __slots__ = ("_patience", "_waited", "moved_bytes", "reservation", "since")
 
     def __init__(self, patience: Patience, reservation: Reservation) -> None:
         """Begin to wait for nothing yet."""

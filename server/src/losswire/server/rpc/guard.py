@@ -5,7 +5,7 @@ and the exception's text. Here every method receives bytes, parses them inside o
 the guard, and an exception becomes the status in the table of `status.py`.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Final, Protocol
@@ -24,6 +24,9 @@ from losswire.server.rpc.request_id import current_request_id, new_request_id
 from losswire.server.rpc.status import call_status, error_code_of, forget_frames
 from losswire.v1 import loss_service_pb2, run_service_pb2
 from losswire.wire import ROWS
+
+Answer = Callable[[Call], Awaitable[Any]]
+"""Answers a call with one message; raises its error."""
 
 _READERS: Final[Mapping[type[Message], Callable[[bytes], Any]]] = {
     loss_service_pb2.EvaluateRequest: bytes,
@@ -113,10 +116,12 @@ def _guard(
         if method is not None:
             behavior = recorded_stream(behavior, begin, method)
         return grpc.stream_stream_rpc_method_handler(behavior)
-    if handler.stream_unary:
-        behavior = _guard_upload(handler.stream_unary, reader, serialize, guarded_begin)
-    else:
-        behavior = _guard_response(handler.unary_unary, reader, serialize, guarded_begin)
+    answer = (
+        _upload(handler.stream_unary, reader)
+        if handler.stream_unary
+        else _unary(handler.unary_unary, reader)
+    )
+    behavior = _guard_response(answer, serialize, guarded_begin)
     if method is not None:
         behavior = recorded_response(behavior, begin, method)
     return grpc.stream_unary_rpc_method_handler(behavior)
@@ -131,40 +136,34 @@ def _serialize(serializer: Callable[[Any], bytes] | None, response: Any) -> byte
     return response if serializer is None or isinstance(response, bytes) else serializer(response)
 
 
+def _unary(method: Any, reader: Callable[[Any], Any]) -> Answer:  # noqa: ANN401 (a servicer's method)
+    """Return what answers a call with one message by a method."""
+
+    async def answer(call: Call) -> Any:  # noqa: ANN401 (any message)
+        return await method(reader(await call.message()), call)
+
+    return answer
+
+
+def _upload(method: Any, reader: Callable[[Any], Any]) -> Answer:  # noqa: ANN401 (as above)
+    """Return what answers a call with many messages by a method."""
+
+    async def answer(call: Call) -> Any:  # noqa: ANN401 (any message)
+        async with aclosing(call.messages(reader)) as messages:
+            return await method(messages, call)
+
+    return answer
+
+
 def _guard_response(
-    method: Any,  # noqa: ANN401 (a servicer's method)
-    reader: Callable[[Any], Any],
-    serialize: Callable[[Any], bytes],
-    begin: Begin,
+    answer: Answer, serialize: Callable[[Any], bytes], begin: Begin
 ) -> Callable[..., Any]:
     async def behavior(unused: object, context: Context) -> Any:  # noqa: ANN401 (bytes, or nothing after an error)
         del unused
         call = begin(context)
         try:
             call.enter()
-            data = serialize(await method(reader(await call.message()), call))
-            call.sends(len(data))
-        except Exception as error:  # noqa: BLE001 (the table decides)
-            await abort(call.context, error, current_request_id())
-        else:
-            return data
-
-    return behavior
-
-
-def _guard_upload(
-    method: Any,  # noqa: ANN401 (a servicer's method)
-    reader: Callable[[Any], Any],
-    serialize: Callable[[Any], bytes],
-    begin: Begin,
-) -> Callable[..., Any]:
-    async def behavior(unused: object, context: Context) -> Any:  # noqa: ANN401 (as above)
-        del unused
-        call = begin(context)
-        try:
-            call.enter()
-            async with aclosing(call.messages(reader)) as messages:
-                data = serialize(await method(messages, call))
+            data = serialize(await answer(call))
             call.sends(len(data))
         except Exception as error:  # noqa: BLE001 (the table decides)
             await abort(call.context, error, current_request_id())
