@@ -134,7 +134,7 @@ class Beside(Evaluate):
         self._tell_others(None)
 
     def _tell_others(self, line: str | None) -> None:
-        """Give the others a command, and wait for all answers."""
+        """Send the others a command, and wait for all answers."""
         for each in self._others:
             if line is not None:
                 each.write_line(line)

@@ -38,7 +38,7 @@ async def serve(
 
 
 def _stop_by_signals(stopping: asyncio.Event) -> None:
-    """Let SIGTERM and SIGINT set an event; a second SIGINT ends the process at once."""
+    """Set an event at SIGTERM and SIGINT; a second SIGINT ends the process at once."""
     loop = asyncio.get_running_loop()
 
     def interrupt() -> None:

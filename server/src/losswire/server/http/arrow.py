@@ -112,7 +112,7 @@ class _Stream:
         self._kept += size_bytes
 
     def forget(self) -> None:
-        """Give back the memory of a record batch, for which the sender has had its time."""
+        """Release the memory of a record batch, for which the sender has had its time."""
         needed = self._before_bytes + 3 * (len(self._pending) + self._kept)
         self._call.reservation.change_to(needed, budget.Kind.RECEIVE)
         self._body.take_rows()

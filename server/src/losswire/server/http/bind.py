@@ -60,7 +60,7 @@ class Doors:
             each.close()
 
     async def drain(self) -> None:
-        """Let requests in flight end, and answer only whether the server is ready."""
+        """Finish requests in flight, and answer only whether the server is ready."""
         await asyncio.gather(*(each.drain() for each in self._servers))
 
     async def stop(self) -> None:

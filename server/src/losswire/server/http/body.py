@@ -102,7 +102,7 @@ class Body:
                 yield part
 
     async def read(self, limit: int, deadline: float, copies: int = 1) -> bytearray:
-        """Read all of it, once there is memory for so many copies, which the reservation holds.
+        """Read all of it, once the reservation holds memory for `copies` of it.
 
         Raises OverLimitError for more than `limit` bytes, before they are read if they are
         declared, and as `Reservation.grow_to` and `parts` do.
@@ -136,7 +136,7 @@ class Body:
                         return
 
     async def linger(self) -> None:
-        """Let what still comes pass: who sends when the connection is closed may see no answer."""
+        """Discard what still comes: who sends when the connection is closed may see no answer."""
         if not self.ended and "expect" not in self.headers:
             await self._source.linger()
 

@@ -101,7 +101,7 @@ class Call:
         await held.grow_to(held.held_bytes + size_bytes, self.deadline, kind)
 
     def keep(self, size_bytes: int, kind: Kind = Kind.COMPUTE) -> None:
-        """Hold so many bytes beside those of every call, and give back the others."""
+        """Hold `size_bytes` beside those of every call, and release the others."""
         self.reservation.change_to(limits.HTTP_CALL_BYTES + size_bytes, kind)
 
     def part(self) -> Reservation:

@@ -213,15 +213,15 @@ class _Dropping(asyncio.BufferedProtocol):
         return True
 
     def pause_writing(self) -> None:
-        """Tell the connection."""
+        """Notify the connection."""
         self._connection.pause_writing()
 
     def resume_writing(self) -> None:
-        """Tell the connection."""
+        """Notify the connection."""
         self._connection.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the connection."""
+        """Notify the connection."""
         self.ended.set()
         self._connection.connection_lost(exc)
 

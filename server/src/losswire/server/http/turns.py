@@ -32,7 +32,7 @@ class Turns:
         await turn
 
     def _next_round(self) -> None:
-        """Let the next ones begin."""
+        """Start the next ones."""
         self._left = limits.HTTP_CALLS_IN_A_ROUND
         self._is_counting = bool(self._waiting)
         while self._waiting and self._left:

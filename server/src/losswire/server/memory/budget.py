@@ -115,7 +115,7 @@ class Reservation:
         self._budget.check(size_bytes)
 
     def close(self) -> None:
-        """Give all bytes back, for good; may be called again."""
+        """Release all bytes, for good; may be called again."""
         self.change_to(0, self.kind)
         self._is_closed = True
 

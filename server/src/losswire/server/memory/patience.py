@@ -36,10 +36,6 @@ class Patience:
         self._peers: dict[Peer, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def __len__(self) -> int:
-        """Return how many peers the server waits for."""
-        return len(self._peers)
-
     def begin(self, peer: Peer) -> None:
         """Wait for a peer from now on."""
         self._peers[peer] = None

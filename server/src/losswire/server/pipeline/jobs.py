@@ -90,7 +90,7 @@ class Turns:
             (self._brief if is_brief else self._long).append(each)
 
     def next(self) -> Stack:
-        """Take the next one."""
+        """Remove and return the next one."""
         return (self._long or self._brief).popleft()
 
     def begin(self) -> None:
@@ -103,7 +103,7 @@ class Turns:
         self._lead = min(self._lead + took, self._most_lead)
 
     def next_brief(self) -> Stack | None:
-        """Take a brief one that may pass; None: there is none, or others have to go on."""
+        """Remove and return a brief one that may pass; None: there is none, or others have to go on."""
         return self._brief.popleft() if self._brief and self._lead > 0 else None
 
     def passed(self, nanoseconds: int) -> None:

@@ -36,7 +36,7 @@ class Report(Protocol):
     """Receives what a canary finds."""
 
     def __call__(self, *, ready: bool, live: bool) -> object:
-        """Take whether the engine computes right, and whether there is hope that it will."""
+        """Store whether the engine computes right, and whether there is hope that it will."""
 
 
 async def run_selftest(evaluator: Evaluator) -> None:
@@ -58,7 +58,7 @@ class Canary:
         self._report = report
 
     async def run(self) -> None:
-        """Go on until it is cancelled."""
+        """Check the engine again and again, until this is cancelled."""
         failures = 0
         while True:
             pause = thresholds.FAILED_CANARY_SECONDS if failures else thresholds.CANARY_SECONDS

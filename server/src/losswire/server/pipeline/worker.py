@@ -199,7 +199,7 @@ class ComputeWorker:
             self._turns.passed(time.perf_counter_ns() - began)
 
     def pause(self) -> None:
-        """Let a long evaluation make room for brief ones, on the thread, between two slices of it.
+        """Compute waiting brief evaluations, on the thread, between two slices of a long one.
 
         Raises ExpiredError when nobody waits for its result any more.
         """

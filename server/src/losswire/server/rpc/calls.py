@@ -22,7 +22,7 @@ class Gate:
     """What the calls of one server share: the budget, its slots, and the patience with callers."""
 
     def __init__(self, budget: Budget, patience: Patience, message_bytes: int) -> None:
-        """Take the largest message from the settings."""
+        """Begin; `message_bytes` is the largest message."""
         self.budget = budget
         self.patience = patience
         self.slots = Slots(budget, patience, message_bytes)

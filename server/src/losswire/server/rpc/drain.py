@@ -13,7 +13,7 @@ class Drain:
         self._told: set[Callable[[], object]] = set()
 
     def begin(self) -> None:
-        """Tell everyone."""
+        """Notify everyone."""
         self.has_begun = True
         for each in tuple(self._told):
             each()

@@ -71,7 +71,7 @@ class _Door:
 
 
 async def stop(server: grpc.aio.Server, seconds: float, is_idle: Callable[[], bool]) -> None:
-    """Let calls end for some seconds, or as long as there are some, then stop.
+    """Wait for calls to end, for some seconds at most, then stop.
 
     `is_idle` says whether no call is being answered: what gRPC waits for then, it has lost.
     """

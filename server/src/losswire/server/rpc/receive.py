@@ -103,7 +103,7 @@ class Slots:
             self._free_slot()
 
     def _free_slot(self) -> None:
-        """Give a slot to the next call."""
+        """Assign a slot to the next call."""
         while self._turns:
             _, turn = self._turns.popleft()
             if not turn.done():
@@ -134,7 +134,7 @@ class Slots:
             self._arm()
 
     def _move_on(self, reading: "_Reading", seconds: float, *, is_pressed: bool) -> None:
-        """Let a message that comes slowly leave its slot, with memory of its own."""
+        """Move a message that comes slowly out of its slot, with memory of its own."""
         reservation = reading.reservation
         self._patience.begin(reading)
         if reservation.try_to(self.message_bytes, Kind.RECEIVE):

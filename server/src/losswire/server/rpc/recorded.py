@@ -90,7 +90,7 @@ def recorded_lease(respond: Respond, recorder: Recorder) -> Respond:
 
 
 async def _wait_for_cancellation(call: Call) -> None:
-    """Let a cancellation arrive that the end of the messages has announced.
+    """Wait for a cancellation that the end of the messages has announced.
 
     A stream that its caller cancels first looks like one that the caller has finished; the
     cancellation follows within some microseconds.

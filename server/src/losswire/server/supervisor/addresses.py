@@ -15,7 +15,7 @@ class Addresses:
     """All addresses of a server, until they are closed."""
 
     def __init__(self, settings: Settings) -> None:
-        """Take the addresses of the settings; StartError when one cannot be had."""
+        """Bind the addresses of the settings; StartError when one cannot be bound."""
         insecure = settings.allow_insecure
         with ExitStack() as taken:
             self._port = HeldPort(settings.listen, allow_insecure=insecure)
@@ -57,7 +57,7 @@ class Addresses:
         return [each.descriptor for each in (self._http, self._metrics) if each]
 
     def close(self) -> None:
-        """Let everything go: once no worker listens either, callers are refused at once."""
+        """Close everything: once no worker listens either, callers are refused at once."""
         for each in (self._port, self._http, self._metrics):
             if each is not None:
                 each.close()
@@ -71,7 +71,7 @@ class HeldPort:
     """
 
     def __init__(self, text: str, *, allow_insecure: bool) -> None:
-        """Take an address, where port 0 picks a free one; StartError when that fails."""
+        """Bind an address, where port 0 picks a free one; StartError when that fails."""
         address = Address.parse(text)
         address.check_allowed("--listen", allow_insecure=allow_insecure)
         if not address.host:
@@ -94,7 +94,7 @@ class HeldPort:
         self.address = address.with_port(port)
 
     def close(self) -> None:
-        """Let the port go."""
+        """Close the port."""
         for each in self._sockets:
             each.close()
 

@@ -99,7 +99,7 @@ class WorkerProcess:
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
 
     def serve(self, settings: Settings) -> None:
-        """Let it serve, with settings that name its place."""
+        """Start serving, with settings that name its place."""
         self._control.write(settings_line(settings))
 
     async def started(self) -> bool:
@@ -128,7 +128,7 @@ class WorkerProcess:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def stop(self) -> None:
-        """Let it drain and end."""
+        """Ask it to drain and end."""
         self.is_told_to_stop = True
         self._signal(signal.SIGTERM)
 
