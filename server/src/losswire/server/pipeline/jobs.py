@@ -103,7 +103,7 @@ class Turns:
         self._lead = min(self._lead + took, self._most_lead)
 
     def next_brief(self) -> Stack | None:
-        """Remove and return a brief one that may pass; None: there is none, or others have to go on."""
+        """Remove and return a brief one that may pass; None: there is none, or others go on."""
         return self._brief.popleft() if self._brief and self._lead > 0 else None
 
     def passed(self, nanoseconds: int) -> None:
