@@ -83,6 +83,8 @@ class RegionSocket:
 
     async def close(self, drain_seconds: float) -> None:
         """Answer the current requests, for some seconds, then end all leases and stop listening."""
+        if self._listener.fileno() < 0:  # closed already
+            return
         self._loop.remove_reader(self._listener)
         if self._retry is not None:
             self._retry.cancel()
