@@ -60,9 +60,10 @@ def regions():
 """
 
 
-def _run(target: str, tries: int, code: str) -> dict[str, str]:
-    """Run a program that prints names and figures; returns them."""
+def _run(target: str, tries: int, code: str, **settings: str) -> dict[str, str]:
+    """Run a program that prints names and figures, with some settings; returns them."""
     path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GRPC_VERBOSITY": "ERROR"}
+    path.update(settings)
     done = subprocess.run(
         [sys.executable, "-c", _BEFORE + textwrap.dedent(code), target, str(tries)],
         env={**os.environ, **path, "PYTHONFAULTHANDLER": "1"},
@@ -172,13 +173,6 @@ def call():
     while not stop.is_set():
         assert near(client.evaluate("mse_loss", ITEM.inputs).loss, SMALL)
 """,
-    "calls in chunks": """
-def call():
-    inputs = {"input": INPUT, "target": OTHER}
-    while not stop.is_set():
-        found = client.evaluate("mse_loss", inputs, progress=lambda _, __: None)
-        assert near(found.loss, EXPECTED)
-""",
     "copies through shared memory": """
 def call():
     inputs = {"input": INPUT, "target": OTHER}
@@ -193,6 +187,30 @@ def call():
     client.summarize("mse_loss", batches())
 """,
 }
+
+_OPEN_AND_BUSY = {
+    **_OPEN,
+    "calls in chunks": """
+def call():
+    inputs = {"input": INPUT, "target": OTHER}
+    while not stop.is_set():
+        found = client.evaluate("mse_loss", inputs, progress=lambda _, __: None)
+        assert near(found.loss, EXPECTED)
+""",
+    "calls of a client for asyncio": """
+import asyncio
+from losswire.client import AsyncClient
+
+def call():
+    async def main():
+        async with AsyncClient(TARGET, timeout=100) as own:
+            while not stop.is_set():
+                calls = (own.evaluate("mse_loss", ITEM.inputs) for _ in range(4))
+                assert all(near(each.loss, SMALL) for each in await asyncio.gather(*calls))
+    asyncio.run(main())
+""",
+}
+"""Also calls whose bytes are on their way at any moment."""
 
 _OPENED = """
 stop = threading.Event()
@@ -229,10 +247,23 @@ print(f"endings={{endings}}")
 @pytest.mark.parametrize("opened", _OPEN)
 def test_children_of_a_busy_process_live(server: str, opened: str) -> None:
     """None is ended by a signal, whatever is open in the parent, whose calls all go on."""
+    _check_that_children_live(server, f"beside {opened}", _OPEN[opened])
+
+
+@pytest.mark.parametrize("opened", _OPEN_AND_BUSY)
+def test_children_live_beside_any_call_without_grpcs_support_of_forks(
+    server: str, opened: str
+) -> None:
+    """With it, gRPC's threads go on in children, and may end them while bytes are on their way."""
+    what = f"beside {opened}, GRPC_ENABLE_FORK_SUPPORT=0"
+    _check_that_children_live(server, what, _OPEN_AND_BUSY[opened], GRPC_ENABLE_FORK_SUPPORT="0")
+
+
+def _check_that_children_live(server: str, what: str, opened: str, **settings: str) -> None:
     tries = tier(short=12, soak=100)
-    found = _run(server, tries, _OPENED.format(opened=_OPEN[opened]))
+    found = _run(server, tries, _OPENED.format(opened=opened), **settings)
     died = {each: n for each, n in ast.literal_eval(found["endings"]).items() if each}
-    record(f"children that died beside {opened}", sum(died.values()), required="0")
+    record(f"children that died {what}", sum(died.values()), required="0")
     assert found == {"endings": str({0: tries})}
 
 
