@@ -120,10 +120,9 @@ class Client(ProcessBound):
         contiguous in C order. After an error their contents are undefined.
 
         A large batch is sent in chunks automatically: inputs are read a few rows at a time, and
-        must not change meanwhile. `progress` is then called with the number of rows done and of
-        all rows, on the thread that moves them, which may be another; an exception from it ends
-        the call. A try after a failure starts over. A process that forks meanwhile sets
-        `GRPC_ENABLE_FORK_SUPPORT=0` before it imports gRPC, which may end its children otherwise.
+        must not change meanwhile. `progress` is then called with the rows done and all rows, on
+        the thread that moves them, which may be another; an exception from it ends the call. A try
+        after a failure starts over. To fork meanwhile, set `GRPC_ENABLE_FORK_SUPPORT=0`.
 
         On the server's own machine, a large batch passes through shared memory automatically,
         unless `progress` is given; see `region` for no copies at all. `result.transport` names the
