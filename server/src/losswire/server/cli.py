@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 
-from losswire.server import __version__
+from losswire.server import __version__, event_loop
 from losswire.server.address import StartError
 from losswire.server.log import set_up_log
 from losswire.server.runs.address import default_store
@@ -63,7 +63,7 @@ def _serve_alone(settings: Settings) -> int:
     async def announce(app: App) -> None:
         _announce(app.address, app.http_address, app.metrics_address)
 
-    return asyncio.run(serve(settings, announce))
+    return event_loop.run(serve(settings, announce))
 
 
 def _serve_with_workers(settings: Settings, count: int, log_level: str) -> int:

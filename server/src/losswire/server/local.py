@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote
 
+from losswire.server import event_loop
 from losswire.server.settings import Settings, available_cpus, available_memory
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class LocalServer:
             self._folder.mkdir(mode=0o700)
             with (self._folder / _LOCK).open("wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                asyncio.run(self._serve(ready))
+                event_loop.run(self._serve(ready))
         except BaseException as error:  # noqa: BLE001 - whatever it is, a thread waits for it
             if not ready.done():
                 ready.set_exception(error)

@@ -21,6 +21,16 @@ CHUNKS_IN_BUDGET: Final = 64
 """Chunks that fit into the memory budget. A chunked call holds up to 20 with its gradients, so
 three calls with chunks of the recommended size fit at least (0010)."""
 
+# event_loop
+
+BULK_TURNS_PASSED: Final = 4
+"""Turns of the event loop in a row in which the steps of bulk transfers let others go first. A
+small call passes the loop in about six steps, two of which wait for gRPC's threads (0031)."""
+
+BULK_BYTES: Final = 256 * _KIB
+"""Bytes of a message from which its call is a bulk transfer: gRPC copies 4 GB a second and more, so
+that a smaller one holds up others for some 0.1 ms."""
+
 # rpc
 
 MEASURED_FROM_BYTES: Final = 16 * _KIB

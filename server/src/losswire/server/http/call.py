@@ -13,6 +13,7 @@ from losswire.server.errors import (
     MalformedMessageError,
     WrongMediaTypeError,
 )
+from losswire.server.event_loop import step_behind
 from losswire.server.http import limits
 from losswire.server.http.body import Body, check_size
 from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
@@ -160,6 +161,7 @@ class Call:
         """Return what a function returns; off the event loop when the body is long."""
         if self.body.received_bytes < limits.HTTP_OFF_LOOP_BYTES:
             return function()
+        step_behind()
         return await in_thread(function)
 
     async def parts(self) -> dict[str, Part]:

@@ -10,6 +10,7 @@ import grpc
 
 from losswire.server import thresholds
 from losswire.server.errors import IdleStreamError, MalformedMessageError, OverloadedError
+from losswire.server.event_loop import step_behind
 from losswire.server.memory.budget import Budget, Kind, Reservation
 from losswire.server.memory.patience import Interruptible, Patience
 from losswire.server.rpc.connections import end_connection
@@ -111,7 +112,8 @@ class Call:
         message = await self._gate.slots.read(self.context, self.reservation, self.deadline)
         if message is None:
             return None
-        size = self.received_bytes = len(message)
+        size = len(message)
+        self._count(size)
         extra = 0 if size <= thresholds.SMALL_MESSAGE_BYTES else size
         if extra or self.reservation.held_bytes > thresholds.CALL_BYTES:
             self.reservation.change_to(thresholds.CALL_BYTES + extra, Kind.RECEIVE)
@@ -128,9 +130,15 @@ class Call:
             del first
         read: Any = self.context.read
         while (message := await read()) is not grpc.aio.EOF:
-            self.received_bytes += len(message)
+            self._count(len(message))
             yield reader(message)
         self.ended = time.monotonic()
+
+    def _count(self, size_bytes: int) -> None:
+        """Count a message that came; a call with a large one is a bulk transfer."""
+        self.received_bytes += size_bytes
+        if size_bytes >= thresholds.BULK_BYTES:
+            step_behind()
 
     async def items(
         self, reader: Callable[[bytes], Any]

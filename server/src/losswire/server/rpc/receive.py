@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from losswire.server import thresholds
 from losswire.server.errors import OverloadedError
+from losswire.server.event_loop import step_behind
 from losswire.server.memory.budget import Budget, Kind, Reservation
 from losswire.server.memory.patience import Interruptible, Patience, Sender, too_slow
 from losswire.wire import LARGE_MESSAGE
@@ -56,6 +57,7 @@ class Slots:
             self._free -= 1
         elif _is_large(context):
             # Who says so holds up nobody, and waits for memory before anything comes.
+            step_behind()
             wanted = max(self.message_bytes, reservation.held_bytes)
             await reservation.grow_to(wanted, deadline(), Kind.RECEIVE)
             return await self._read_alone(context, reservation)

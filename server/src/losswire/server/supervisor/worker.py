@@ -12,6 +12,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from losswire.server import event_loop
 from losswire.server.address import StartError
 from losswire.server.log import name_worker, set_up_log
 from losswire.server.memory.allocator import keep_large_blocks
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(descriptor)) as control:
-        return asyncio.run(_Worker().run(control))
+        return event_loop.run(_Worker().run(control))
 
 
 class _Worker:

@@ -10,6 +10,7 @@ from losswire.server import thresholds
 from losswire.server.catalogue.registry import Registry
 from losswire.server.compute.paths import tiled_form
 from losswire.server.errors import InvalidEvaluationError
+from losswire.server.event_loop import step_behind
 from losswire.server.memory.budget import Budget, Kind, Reservation
 from losswire.server.memory.patience import Patience, Sender
 from losswire.server.memory.regions.places import MapRegion
@@ -56,6 +57,8 @@ class ChunkedEvaluator:
         `reservation` is the call's, which keeps the memory until the result is sent. Raises the
         error of the header or of a part.
         """
+        # Before any task begins that reads ahead, or waits to send.
+        step_behind()
         with self.budget.join(reservation) as held:
             plan = await self._plan(parts, held, deadline)
             accumulator = Accumulator(plan, self.worker.device, self.worker.pause)
