@@ -16,6 +16,14 @@ JSON_PARSER_COPIES: Final = 13
 """Memory that parsing JSON takes besides the values, in multiples of the text. Measured: orjson
 takes 12 (41 MB for 3.4 MB of numbers), and depth is counted in a copy."""
 
+JSON_NUMBERS_APART: Final = 64
+"""Elements from which an array of numbers in JSON is read by itself. Not measured: what takes its
+place is shorter than so many numbers."""
+
+MAX_JSON_ARRAYS: Final = 256
+"""Arrays of one JSON text that are read by themselves. Not measured: an evaluation has 66 tensors at
+most."""
+
 HTTP_JSON_COPIES: Final = 6
 """Memory of a JSON body while it comes, in multiples of its bytes. What it becomes takes some
 twenty: in a budget of 256 MiB two of 8 MiB come at a time, and one of them can be parsed beside the
@@ -27,6 +35,10 @@ do takes a few rounds."""
 
 HTTP_ACCEPTED_IN_A_ROUND: Final = 16
 """Connections that begin in one round of the event loop. Not measured: each takes 0.1 ms."""
+
+HTTP_DROPPED_IN_A_ROUND: Final = 64
+"""Connections that are dropped unserved in one round of the event loop, for their callers are gone.
+Measured: each takes 0.015 ms."""
 
 HTTP_LISTEN: Final = 1024
 """Connections that the system accepts ahead of the server. Not measured: a burst of all callers

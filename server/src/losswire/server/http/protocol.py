@@ -11,6 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from losswire.server import thresholds
 from losswire.server.errors import MalformedMessageError
 from losswire.server.http import limits
+from losswire.server.http.listener import is_gone
 from losswire.server.http.problems import problem_answer
 from losswire.server.http.sending import CutError
 from losswire.server.rpc.request_id import new_request_id
@@ -78,6 +79,9 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Wait no longer than the deadline for the rest of a header that has begun."""
+        if self.is_idle and is_gone(self.transport.get_extra_info("socket")):
+            self.transport.abort()
+            return
         super().data_received(data)
         comes = not self.is_idle and self.cycle.more_body and not self._reads_on
         if comes and len(self.cycle.body) >= limits.HTTP_FIRST_BYTES:

@@ -11,6 +11,7 @@ import uvicorn
 from losswire.server.address import Address
 from losswire.server.http import limits
 from losswire.server.http.hosts import OwnHosts
+from losswire.server.http.listener import Listener
 from losswire.server.http.protocol import Connection
 from losswire.server.http.route import Route
 from losswire.server.http.routes import ROUTES, make_application
@@ -28,7 +29,7 @@ class HttpServer:
         routes: Sequence[Route] = ROUTES,
     ) -> None:
         """Serve at an address, at which the socket listens already, perhaps with a port picked."""
-        self._socket = listener
+        self._socket = Listener.of(listener)
         self.address = address.with_port(self._socket.getsockname()[1])
         config = uvicorn.Config(
             OwnHosts(
