@@ -139,6 +139,13 @@ BARS: Final = (
         floors=("L tcp",),
         limit=0.7,
     ),
+    Bar(
+        name="compute-bound loss, 16 callers: two workers / one worker",
+        case="compute bound 2 workers",
+        floors=("compute bound 1 worker",),
+        limit=1.7,
+        rate=True,
+    ),
 )
 
 MEMORY_NAME: Final = "server memory growth during a chunked call of 8 GB of logits, MiB"

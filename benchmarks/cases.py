@@ -24,10 +24,14 @@ class Case:
     """Whether this is something to compare with."""
     rate: bool = False
     """Whether calls a second are what matters, not the time of one."""
+    workers: int = 0
+    """How many workers the Losswire server has, of one thread each; 0: it has no supervisor."""
 
     @property
     def server(self) -> str | None:
         """The server process that it calls, of `SERVERS`."""
+        if self.workers:
+            return f"losswire workers {self.workers}"
         if self.driver.startswith("losswire"):
             return "losswire regions" if self.spec.work in SAME_MACHINE else "losswire"
         return {
@@ -37,7 +41,7 @@ class Case:
 
     @property
     def bytes_moved(self) -> int:
-        """The bytes of the logits there and of their gradients back, in one call."""
+        """The bytes of the logits, or features, there and of their gradients back, in one call."""
         ways = 2 if self.spec.gradients else 1
         elements = self.spec.rows * self.spec.columns
         return ways * elements * _ITEM_BYTES[self.spec.dtype] * self.spec.batch
@@ -65,6 +69,10 @@ class Scale:
     """How many evaluations EvaluateMany has."""
     huge_bytes: int
     """The logits of the call that must not take memory."""
+    projected: tuple[int, int, int]
+    """The rows, features and classes of the loss whose computing is the limit."""
+    connections: int
+    """How many connections call it at once."""
     server_options: tuple[str, ...] = ()
     """Further options of the Losswire server."""
 
@@ -74,12 +82,16 @@ FULL: Final = Scale(
     repeats={"S": 200, "M": 20, "L": 5},
     batch=64,
     huge_bytes=8_000_000_000,
+    projected=(64, 256, 8192),
+    connections=16,
 )
 QUICK: Final = Scale(
     sizes={"S": (32, 10), "M": (256, 1000), "L": (512, 4096)},
     repeats={"S": 20, "M": 2, "L": 1},
     batch=8,
     huge_bytes=64_000_000,
+    projected=(16, 64, 512),
+    connections=2,
     # So that M goes in one message and L in chunks, as in the full run.
     server_options=("--max-message-mib", "2"),
 )
@@ -106,6 +118,8 @@ _LOSSWIRE: Final = (
 SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
     "losswire": (*_LOSSWIRE, *TCP_ONLY),
     "losswire regions": _LOSSWIRE,
+    "losswire workers 1": (*_LOSSWIRE, *TCP_ONLY, "--workers", "1", "--threads", "1"),
+    "losswire workers 2": (*_LOSSWIRE, *TCP_ONLY, "--workers", "2", "--threads", "2"),
     "echo sync": ("benchmarks.floors", "echo_server", "sync"),
     "echo aio": ("benchmarks.floors", "echo_server", "aio"),
     "echo sync kept": ("benchmarks.floors", "--kept", "echo_server", "sync"),
@@ -115,7 +129,7 @@ SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
 
 def cases(scale: Scale) -> list[Case]:
     """Return all cases."""
-    return [*_losswire(scale), *_floors(scale)]
+    return [*_losswire(scale), *_compute_bound(scale), *_floors(scale)]
 
 
 _ONE_MESSAGE: Final = ("unary",)
@@ -126,6 +140,8 @@ _CALLERS: Final = 16
 """How many threads of one process call at once."""
 _THROUGHPUT_FACTOR: Final = 5
 """A round of many callers has this multiple of the calls of a single one."""
+_CALLS_OF_CONNECTION: Final = 10
+"""How many calls of the loss whose computing is the limit a round has, for each connection."""
 
 
 class _Maker:
@@ -192,6 +208,28 @@ def _losswire(scale: Scale) -> Iterator[Case]:
     yield chunked("tcp factored", "factored", form="factored", out=True)
     yield large("in place", "in place", transports=_REGION)
     yield large("copies", "copies", transports=_REGION)
+
+
+def _compute_bound(scale: Scale) -> Iterator[Case]:
+    """Yield the cases that differ in the server's workers only."""
+    rows, features, classes = scale.projected
+    spec = Spec(
+        work="compute bound",
+        rows=rows,
+        columns=features,
+        classes=classes,
+        loss="linear_cross_entropy",
+        callers=scale.connections,
+    )
+    for workers in (1, 2):
+        yield Case(
+            name=f"compute bound {workers} worker{'s' if workers > 1 else ''}",
+            driver="losswire",
+            spec=spec,
+            repeats=_CALLS_OF_CONNECTION * scale.connections,
+            rate=True,
+            workers=workers,
+        )
 
 
 def _floors(scale: Scale) -> Iterator[Case]:

@@ -56,8 +56,10 @@ class Errors:
 
 def check(spec: Spec, loss: float, gradient: Array | None) -> str:
     """Compare a mean loss and its gradient with float64; return the errors, or raise."""
-    errors = _errors(spec, loss, gradient)
-    allowed = TOLERANCES[spec.dtype]
+    return _judge(_errors(spec, loss, gradient), TOLERANCES[spec.dtype])
+
+
+def _judge(errors: Errors, allowed: float) -> str:
     text = f"loss within {errors.loss:.0e}"
     if errors.gradient is not None:
         text += f", gradient {errors.gradient:.0e}"
@@ -88,6 +90,23 @@ def _errors(spec: Spec, loss: float, gradient: Array | None) -> Errors:
     return Errors(
         abs(loss - right) / abs(right), None if gradient is None else float(worst / largest)
     )
+
+
+@cache
+def head(classes: int, features: int) -> Array:
+    """Make a projection head (classes, features), whose logits are of the size of 1."""
+    return logits(classes, features) / np.float32(features**0.5)
+
+
+def check_projected(spec: Spec, loss: float, gradient: Array) -> str:
+    """Compare a `linear_cross_entropy` and the gradient of its features, likewise."""
+    weight = head(spec.classes, spec.columns).astype(np.float64)
+    x = logits(spec.rows, spec.columns).astype(np.float64) @ weight.T
+    total, expected = _cross_entropy(x, classes(spec.rows, spec.classes))
+    right, expected = total / spec.rows, expected @ weight / spec.rows
+    worst = np.abs(gradient - expected).max() / np.abs(expected).max()
+    errors = Errors(abs(loss - right) / abs(right), float(worst))
+    return _judge(errors, TOLERANCES[spec.dtype])
 
 
 def _cross_entropy(x: Array, t: Array) -> tuple[float, Array]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import data
+from benchmarks.compute_bound import ComputeBound
 from benchmarks.huge import Huge
 from benchmarks.processes import Process
 from benchmarks.threads import run_in_threads
@@ -149,6 +150,11 @@ class Beside(Evaluate):
         finally:
             self._tell_others("end")
 
+    def close(self) -> None:
+        """End the other callers."""
+        for each in self._others:
+            each.end()
+
 
 class Many(Evaluate):
     """One call of `Client.evaluate_many` after another."""
@@ -277,6 +283,7 @@ WORKS: dict[str, Callable[[str, Spec], Work]] = {
     "in place": InPlace,
     "copies": Copies,
     "huge": Huge,
+    "compute bound": ComputeBound,
 }
 
 

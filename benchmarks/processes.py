@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -40,9 +41,8 @@ class Process:
 
     @property
     def cpu_seconds(self) -> float:
-        """The CPU time of all its threads, with the kernel's for it."""
-        # As clock_getcpuclockid makes a clock of a process; in nanoseconds, unlike /proc's ticks.
-        return time.clock_gettime(~self._process.pid << 3 | 2)
+        """The CPU time of it and what it started, with the kernel's for them."""
+        return sum(map(_cpu_seconds, _family(self._process.pid)))
 
     @property
     def resident_bytes(self) -> int:
@@ -86,6 +86,10 @@ class Process:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End it and wait until it has."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(_STOP_SECONDS)
@@ -126,6 +130,24 @@ class Driver(Process):
         self.write_line(json.dumps(command))
         answer: dict[str, Any] = json.loads(self.read_line())
         return answer
+
+
+def _family(pid: int) -> list[int]:
+    """Return a process and those that run of all that it started, directly or not."""
+    found = [pid]
+    for each in found:
+        for task in Path(f"/proc/{each}/task").glob("*/children"):
+            with suppress(OSError):  # it has ended meanwhile
+                found += map(int, task.read_text(encoding="ascii").split())
+    return found
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU time of all threads of a process; 0 when it has ended meanwhile."""
+    with suppress(OSError):
+        # As clock_getcpuclockid makes a clock of a process; in nanoseconds, unlike /proc's ticks.
+        return time.clock_gettime(~pid << 3 | 2)
+    return 0.0
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:

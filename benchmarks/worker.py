@@ -6,6 +6,7 @@ its process's policies first.
 
 import json
 import os
+import signal
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -38,6 +39,8 @@ class Spec:
     """How many threads call at once."""
     beside: tuple[int, int] = (0, 0)
     """The rows and columns of evaluations that others make meanwhile."""
+    classes: int = 0
+    """The rows of the projection head; the columns are features then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,9 @@ class Work(ABC):
         """Run a number of times, one after another."""
         return timed(self.call, count)
 
+    def close(self) -> None:  # noqa: B027 - most have nothing to end
+        """End the processes that it started."""
+
 
 def timed(call: Callable[[], object], count: int) -> Timing:
     """Time calls one after another. Freeing what a call gave belongs to the next one."""
@@ -85,15 +91,25 @@ def timed(call: Callable[[], object], count: int) -> Timing:
 
 def serve(open_work: Callable[[Spec], Work]) -> int:
     """Answer commands until the input ends; return the exit status."""
+    opened: dict[str, Work] = {}
+    # So that a signal to this program ends what it started, too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        _serve(opened, open_work)
+    finally:
+        for work in opened.values():
+            work.close()
+    return 0
+
+
+def _serve(opened: dict[str, Work], open_work: Callable[[Spec], Work]) -> None:
     # Whatever a library prints must not come between the answers.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
-        opened: dict[str, Work] = {}
         for line in sys.stdin:
             answer = _answer(json.loads(line), opened, open_work)
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
-    return 0
 
 
 def _answer(
@@ -102,9 +118,8 @@ def _answer(
     name = command["name"]
     try:
         if command["do"] == "open":
-            work = open_work(Spec(**command["spec"]))
+            work = opened[name] = open_work(Spec(**command["spec"]))
             note = work.check()
-            opened[name] = work
             return {"status": "ok", "note": note}
         timing = opened[name].run(command["count"])
     except NotServedError as error:
