@@ -165,5 +165,5 @@ class Reservation:
         budget.reserved_bytes += size_bytes - held
         is_freed = size_bytes < held or (kind is not self.kind)
         self.held_bytes, self.kind = size_bytes, kind
-        if is_freed and budget.line.is_waited_in:
+        if is_freed and len(budget.line):
             budget.line.wake(time.monotonic())

@@ -75,15 +75,13 @@ class Line:
         """Return how many wait."""
         return len(self._waiting)
 
-    @property
-    def is_waited_in(self) -> bool:
-        """Whether anybody waits."""
-        return bool(self._waiting)
-
-    @property
-    def missing_bytes(self) -> int:
-        """The bytes that the first one waits for; 0 when nobody waits."""
-        return self._waiting[0].missing_bytes if self._waiting else 0
+    def missing_bytes(self, now: float) -> int:
+        """Return the bytes that those wait for who have waited for long, all together."""
+        return sum(
+            each.missing_bytes
+            for each in self._waiting
+            if now - each.since > thresholds.PASS_SECONDS
+        )
 
     def admits(self, reservation: Held, size_bytes: int, kind: Kind) -> bool:
         """Return whether one that does not wait may have this size now.

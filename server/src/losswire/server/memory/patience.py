@@ -49,10 +49,9 @@ class Patience:
     def press(self, missing_bytes: int) -> None:
         """End the slowest peers, until they have held that many bytes."""
         now = time.monotonic()
-        slow = [each for each in self._peers if _late_by(each, now, pressed=True) > 0]
-        slow.sort(key=lambda each: _late_by(each, now, pressed=True), reverse=True)
-        for each in slow:
-            if missing_bytes <= 0:
+        late = {each: _late_by(each, now, pressed=True) for each in self._peers}
+        for each in sorted(late, key=late.__getitem__, reverse=True):
+            if missing_bytes <= 0 or late[each] <= 0:
                 break
             missing_bytes -= each.reservation.held_bytes
             self._end(each, pressed=True)
@@ -67,8 +66,8 @@ class Patience:
         now = time.monotonic()
         for each in [each for each in self._peers if _late_by(each, now, pressed=False) > 0]:
             self._end(each, pressed=False)
-        if self._budget.line.is_waited_in:
-            self.press(self._budget.line.missing_bytes)
+        if missing_bytes := self._budget.line.missing_bytes(now):
+            self.press(missing_bytes)
         if self._peers:
             self._arm()
 
