@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 
@@ -93,8 +93,8 @@ class ChaosProxy:
         held = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._up(reader, up_writer, harm, held))
-                both.create_task(self._down(up_reader, writer, harm, held))
+                both.create_task(self._one_way(reader, up_writer, harm, held, is_up=True))
+                both.create_task(self._one_way(up_reader, writer, harm, held, is_up=False))
         except* (OSError, _CutError):
             pass
         finally:
@@ -103,48 +103,33 @@ class ChaosProxy:
             self._ends -= ends
             self.counts.open -= 1
 
-    async def _up(
+    async def _one_way(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         harm: Harm,
         held: asyncio.Event,
+        *,
+        is_up: bool,
     ) -> None:
-        """Carry what goes to the server."""
+        """Carry what goes to the server (up), or what comes from it."""
+        cut_after = harm.cut_up_after if is_up else harm.cut_down_after
         passed = 0
         while data := await reader.read(_piece(harm)):
-            if passed + len(data) >= harm.hold_after:
+            if is_up and not held.is_set() and passed + len(data) >= harm.hold_after:
                 self.counts.held += 1
                 held.set()
             if held.is_set():
-                await _until_closed(reader)
-                break
-            allowed = data[: int(min(len(data), harm.cut_up_after - passed))]
-            passed += len(data)
-            self.counts.bytes_up += len(allowed)
-            await _write(writer, allowed, harm)
-            if passed >= harm.cut_up_after:
-                self.counts.cut += 1
-                raise _CutError
-        raise _CutError
-
-    async def _down(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        harm: Harm,
-        held: asyncio.Event,
-    ) -> None:
-        """Carry what comes from the server."""
-        passed = 0
-        while data := await reader.read(_piece(harm)):
-            if held.is_set():
+                # Nothing is carried any more, until an end goes.
                 continue
-            allowed = data[: int(min(len(data), harm.cut_down_after - passed))]
+            allowed = data[: int(min(len(data), cut_after - passed))]
             passed += len(data)
-            self.counts.bytes_down += len(allowed)
+            if is_up:
+                self.counts.bytes_up += len(allowed)
+            else:
+                self.counts.bytes_down += len(allowed)
             await _write(writer, allowed, harm)
-            if passed >= harm.cut_down_after:
+            if passed >= cut_after:
                 self.counts.cut += 1
                 raise _CutError
         raise _CutError
@@ -165,13 +150,6 @@ async def _write(writer: asyncio.StreamWriter, data: bytes, harm: Harm) -> None:
     await writer.drain()
     if harm.bytes_per_second < inf:
         await asyncio.sleep(len(data) / harm.bytes_per_second)
-
-
-async def _until_closed(reader: asyncio.StreamReader) -> None:
-    """Wait until the caller goes, and carry nothing."""
-    with suppress(OSError):
-        while await reader.read(_PIECE):
-            pass
 
 
 @contextmanager
