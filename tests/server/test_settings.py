@@ -10,13 +10,17 @@ from losswire.server.settings import MIB, Settings, available_cpus, available_me
 
 _MANY = 1 << 20
 _INSTALLED = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+_OWN = "system.slice/a b.service"
 _NO_LIMIT_V1 = "9223372036854771712"
 
 
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in the place of /sys/fs/cgroup, on a machine of a million CPUs."""
-    monkeypatch.setattr("losswire.server.settings.CGROUP", tmp_path)
+    own = tmp_path / "own"
+    own.write_text("2:cpu,cpuacct:/batch/job\n1:memory:/batch/job\n0::/" + _OWN + "\n")
+    monkeypatch.setattr("losswire.server.control_group.ROOT", tmp_path)
+    monkeypatch.setattr("losswire.server.control_group.OWN", own)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(_MANY))
     return tmp_path
 
@@ -60,6 +64,23 @@ CPUS: tuple[tuple[str, dict[str, str], int], ...] = (
         1,
     ),
     ("none", {}, _MANY),
+    ("the process's own group", {f"{_OWN}/cpu.max": "300000 100000\n"}, 3),
+    (
+        "a group around it",
+        {f"{_OWN}/cpu.max": "max 100000\n", "system.slice/cpu.max": "200000 100000\n"},
+        2,
+    ),
+    (
+        "version 1, a group around it",
+        {
+            "cpu/batch/job/cpu.cfs_quota_us": "500000\n",
+            "cpu/batch/job/cpu.cfs_period_us": "100000\n",
+            "cpu/batch/cpu.cfs_quota_us": "400000\n",
+            "cpu/batch/cpu.cfs_period_us": "100000\n",
+        },
+        4,
+    ),
+    ("another's group", {"user.slice/cpu.max": "100000 100000\n"}, _MANY),
 )
 
 
@@ -105,6 +126,18 @@ MEMORY: tuple[tuple[str, dict[str, str], int], ...] = (
     ("nonsense", {"memory.max": "much\n"}, _INSTALLED),
     ("empty", {"memory.max": ""}, _INSTALLED),
     ("none", {}, _INSTALLED),
+    ("the process's own group", {f"{_OWN}/memory.max": "1048576\n"}, MIB),
+    (
+        "the smallest of those around it",
+        {
+            f"{_OWN}/memory.max": "3145728\n",
+            "system.slice/memory.max": "1048576\n",
+            "memory.max": "2097152\n",
+        },
+        MIB,
+    ),
+    ("version 1, a group around it", {"memory/batch/memory.limit_in_bytes": "1048576\n"}, MIB),
+    ("another's group", {"user.slice/memory.max": "1048576\n"}, _INSTALLED),
 )
 
 
@@ -113,6 +146,14 @@ def test_memory_follows_the_cgroup(cgroup: Path, files: dict[str, str], expected
     """The smallest of the limits and of what is installed."""
     _write(cgroup, files)
     assert available_memory() == expected
+
+
+@pytest.mark.parametrize("text", ["0::/../other\n", "0::\n", "nonsense", ""])
+def test_a_group_that_is_not_shown_leaves_the_root(cgroup: Path, text: str) -> None:
+    """A path outside of the mount, or none at all: the limits of what is mounted count."""
+    (cgroup / "own").write_text(text)
+    _write(cgroup, {"memory.max": "1048576\n", "cpu.max": "200000 100000\n"})
+    assert (available_memory(), available_cpus()) == (MIB, 2)
 
 
 def test_the_command_line_takes_its_defaults_from_them(

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from losswire.server import thresholds
+from losswire.server.control_group import cpu_limit, memory_limit
 
 MIB: Final = 1024 * 1024
-
-CGROUP: Final = Path("/sys/fs/cgroup")
-"""Where the kernel shows the limits of this process's control group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,34 +90,12 @@ class Settings:
 def available_cpus() -> int:
     """Count the CPUs this process may use: its affinity, and the cgroup's quota rounded up."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota = _cgroup_cpus()
+    quota = cpu_limit()
     return max(1, min(allowed or 1, quota or allowed or 1))
 
 
 def available_memory() -> int:
     """Return the memory this process may use, in bytes: the cgroup's limit or all there is."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [
-        int(text)
-        for name in ("memory.max", "memory/memory.limit_in_bytes")
-        if (text := _read(CGROUP / name)).isdigit()
-    ]
-    return min([installed, *limits])
-
-
-def _cgroup_cpus() -> int | None:
-    """Return the cgroup's CPU quota, rounded up; None when there is none."""
-    quota, _, period = _read(CGROUP / "cpu.max").partition(" ")
-    if not quota:
-        quota = _read(CGROUP / "cpu/cpu.cfs_quota_us")
-        period = _read(CGROUP / "cpu/cpu.cfs_period_us")
-    if not (quota.isdigit() and period.isdigit() and int(period)):
-        return None
-    return -(-int(quota) // int(period))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+    limit = memory_limit()
+    return installed if limit is None else min(installed, limit)
