@@ -80,7 +80,7 @@ def main() -> None:
             for environment in client_environments(work, wheels):
                 print(f"client without torch, {environment.name}", flush=True)
                 run(environment, "-c", IMPORT_WITHOUT_TORCH, cwd=work)
-                run(environment, STANDALONE, target, cwd=work)
+                run(environment, STANDALONE, target, cwd=work, quiet=True)
 
         print("tests against the wheels", flush=True)
         # Started elsewhere and without the caller's PYTHON* settings, so that only the wheels can
@@ -217,12 +217,16 @@ def read_address(server: subprocess.Popen[bytes]) -> str:
     return line.removeprefix(greeting).strip()
 
 
-def run(environment: Path, *arguments: object, cwd: Path) -> None:
-    """Run an environment's Python in isolated mode; a failure ends this script likewise."""
+def run(environment: Path, *arguments: object, cwd: Path, quiet: bool = False) -> None:
+    """Run an environment's Python in isolated mode; a failure ends this script likewise.
+
+    So does, when it has to be quiet, whatever it writes to its standard error.
+    """
     command = [str(environment / "bin" / "python"), "-I", *map(str, arguments)]
-    status = subprocess.run(command, cwd=cwd, check=False).returncode
-    if status:
-        sys.exit(status)
+    done = subprocess.run(command, cwd=cwd, check=False, stderr=subprocess.PIPE if quiet else None)
+    if done.returncode or done.stderr:
+        sys.stderr.buffer.write(done.stderr or b"")
+        sys.exit(done.returncode or 1)
 
 
 if __name__ == "__main__":
