@@ -73,6 +73,13 @@ BARS: Final = (
         p99=True,
     ),
     Bar(
+        name="the same / p99 of S unary beside four busy processes that do not call",
+        case="S beside L",
+        floors=("S beside busy processes",),
+        limit=1.5,
+        p99=True,
+    ),
+    Bar(
         name="S EvaluateMany losses a second / S unary losses a second",
         case="S many",
         floors=("S unary",),

@@ -191,6 +191,7 @@ def _losswire(scale: Scale) -> Iterator[Case]:
     yield small("many", "many", batch=scale.batch)
     yield small("throughput", "evaluate", callers=_CALLERS, transports=_ONE_MESSAGE)
     yield small("beside L", "beside", transports=_ONE_MESSAGE, beside=scale.sizes["L"])
+    yield small("beside busy processes", "beside busy", transports=_ONE_MESSAGE)
     local = partial(small, transports=("local",))
     yield local("local", "local")
     yield local("local mse", "local", loss="mse_loss")

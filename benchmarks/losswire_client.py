@@ -35,6 +35,8 @@ _FEW = 20
 """After this number of calls, the SDK has chosen its fastest transport."""
 _OTHERS = 2
 """The callers of large evaluations beside small ones."""
+_BUSY = 4
+"""Processes that burn processor time: as many threads as two callers and the server keep busy."""
 _SLACK = 1 << 20
 """Room in a region beside the two arrays, for their alignment."""
 
@@ -128,11 +130,14 @@ class Beside(Evaluate):
     """Small calls, while large ones of other processes are computed."""
 
     def __init__(self, address: str, spec: Spec) -> None:
-        """Start the other callers, which wait."""
+        """Start the other processes, which wait."""
         super().__init__(address, spec)
-        arguments = [address, *map(str, spec.beside)]
-        self._others = [Process("benchmarks.beside", *arguments) for _ in range(_OTHERS)]
+        self._others = self._start_others()
         self._tell_others(None)
+
+    def _start_others(self) -> list[Process]:
+        arguments = [self._address, *map(str, self._spec.beside)]
+        return [Process("benchmarks.beside", *arguments) for _ in range(_OTHERS)]
 
     def _tell_others(self, line: str | None) -> None:
         """Send the others a command, and wait for all answers."""
@@ -151,9 +156,16 @@ class Beside(Evaluate):
             self._tell_others("end")
 
     def close(self) -> None:
-        """End the other callers."""
+        """End the other processes."""
         for each in self._others:
             each.end()
+
+
+class BesideBusy(Beside):
+    """Small calls, while other processes burn processor time and do not call."""
+
+    def _start_others(self) -> list[Process]:
+        return [Process("benchmarks.busy") for _ in range(_BUSY)]
 
 
 class Many(Evaluate):
@@ -276,6 +288,7 @@ WORKS: dict[str, Callable[[str, Spec], Work]] = {
     "factored": Factored,
     "local": Local,
     "beside": Beside,
+    "beside busy": BesideBusy,
     "many": Many,
     "stream": Stream,
     "pipelined": Pipelined,
