@@ -8,6 +8,7 @@ import stat
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import pytest
@@ -166,3 +167,18 @@ def test_other_users_are_refused(tmp_path: Path) -> None:
             assert found.stdout.startswith(expected) or (user and refused), found.stdout
 
     sharing(body, region_socket=str(path))
+
+
+def test_a_killed_server_leaves_nothing_for_ever(tmp_path: Path) -> None:
+    """Its private folder is removed by the next server of the same user."""
+    # A path that is short enough for a socket.
+    with TemporaryDirectory() as name:
+        folders, environment = Path(name), {"TMPDIR": name}
+        with Child(tmp_path / "log", environment=environment) as killed:
+            [left] = folders.glob("losswire-*")
+            killed.process.kill()
+        assert left.exists()
+        with Child(tmp_path / "log", environment=environment):
+            [new] = folders.glob("losswire-*")
+            assert new != left
+        assert not [*folders.iterdir()]

@@ -7,11 +7,8 @@ when the first call needs it.
 
 import asyncio
 import atexit
-import fcntl
 import os
 import secrets
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from losswire.server import event_loop
+from losswire.server import event_loop, private_folder
+from losswire.server.private_folder import PrivateFolder
 from losswire.server.settings import Settings, available_cpus, available_memory
 
 if TYPE_CHECKING:
@@ -31,11 +29,6 @@ ResultT = TypeVar("ResultT")
 
 _DEVICES: Final = ("auto", "cpu", "cuda")
 _OPTIONS: Final = ("device", "threads")
-_LONGEST_FOLDER: Final = 60
-"""The bytes of a folder's path with which those of the sockets below fit into their 107."""
-_PREFIX: Final = "losswire-local-"
-_LOCK: Final = "lock"
-"""The file in a server's folder that is locked while the process runs."""
 _DRAIN_SECONDS: Final = 1.0
 """The seconds that calls may continue when the process exits."""
 _STOP_SECONDS: Final = 10.0
@@ -53,7 +46,7 @@ class LocalServer:
         self._device = device
         self._threads = threads
         self._settings = settings
-        self._folder = _new_folder()
+        self._folder = private_folder.new_path()
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._started = False
@@ -129,16 +122,14 @@ class LocalServer:
     def _run(self, ready: "Future[None]") -> None:
         """Serve on this thread until `stop`."""
         try:
-            _remove_stale(self._folder.parent)
-            self._folder.mkdir(mode=0o700)
-            with (self._folder / _LOCK).open("wb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            folder = PrivateFolder(self._folder)
+            try:
                 event_loop.run(self._serve(ready))
+            finally:
+                folder.remove()
         except BaseException as error:  # noqa: BLE001 - whatever it is, a thread waits for it
             if not ready.done():
                 ready.set_exception(error)
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _serve(self, ready: "Future[None]") -> None:
         # Imports torch, which takes seconds.
@@ -285,14 +276,6 @@ def _device_and_threads(options: Mapping[str, str]) -> tuple[str, int]:
     return device, int(threads)
 
 
-def _new_folder() -> Path:
-    """Return the path of a folder that nobody else has; the server creates it."""
-    parent = Path(tempfile.gettempdir())
-    if len(os.fsencode(parent)) > _LONGEST_FOLDER:
-        parent = Path("/tmp")  # noqa: S108 - the folder in it is private and its name random
-    return parent / f"{_PREFIX}{secrets.token_hex(8)}"
-
-
 def _can_share() -> bool:
     """Return whether this system can share memory with a caller."""
     from losswire.server.memory.regions import memory  # noqa: PLC0415 - imports torch
@@ -303,14 +286,6 @@ def _can_share() -> bool:
     except OSError:
         return False
     return memory.HAVE_REGIONS
-
-
-def _remove_stale(parent: Path) -> None:
-    """Remove the folders of processes that were killed: the kernel has released their locks."""
-    for folder in parent.glob(f"{_PREFIX}*"):
-        with suppress(OSError), (folder / _LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _forget_in_child() -> None:

@@ -10,7 +10,6 @@ import os
 import socket
 import stat
 import struct
-import tempfile
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Final, cast
 
 from losswire.server import thresholds
 from losswire.server.memory.regions.store import TOKEN_BYTES, RegionStore
+from losswire.server.private_folder import PrivateFolder, new_path
 from losswire.server.rpc.calls import Gate
 from losswire.server.rpc.lease_calls import LeaseCalls, Respond
 
@@ -53,8 +53,8 @@ class RegionSocket:
         self._gate = gate
         self._max_request_bytes = max_request_bytes
         self._calls: set[LeaseCalls] = set()
-        self._folder = None if path else Path(tempfile.mkdtemp(prefix="losswire-"))
-        self._path = Path(path) if self._folder is None else self._folder / "regions.sock"
+        self._folder = None if path else PrivateFolder(new_path())
+        self._path = Path(path) if self._folder is None else self._folder.path / "regions.sock"
         self._leases: set[asyncio.Task[None]] = set()
         self._waiting: dict[asyncio.Task[None], None] = {}
         """The peers whose token is still to come, the oldest first."""
@@ -104,8 +104,7 @@ class RegionSocket:
 
     def _remove_folder(self) -> None:
         if self._folder is not None:
-            with suppress(OSError):
-                self._folder.rmdir()
+            self._folder.remove()
 
     def _listen(self) -> None:
         """Accept connections from now on, one in each turn of the event loop."""

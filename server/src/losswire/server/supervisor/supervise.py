@@ -2,15 +2,13 @@
 
 import asyncio
 import logging
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Final
 
 from losswire.server.address import StartError
+from losswire.server.private_folder import PrivateFolder, new_path
 from losswire.server.settings import Place, Settings
 from losswire.server.supervisor import thresholds
 from losswire.server.supervisor.addresses import Addresses
@@ -50,10 +48,10 @@ class _Supervisor:
         self._settings = settings
         self._count = count
         self._addresses = addresses
-        self._folder = Path(tempfile.mkdtemp(prefix="losswire-"))
+        self._folder = PrivateFolder(new_path())
         has_http = settings.http or settings.metrics
         self._blueprint = Blueprint(
-            folder=self._folder,
+            folder=self._folder.path,
             descriptors=addresses.descriptors,
             log_level=log_level,
             modules=(*(_HTTP_MODULES if has_http else ()), *settings.losses),
@@ -83,7 +81,7 @@ class _Supervisor:
                 each.result()
         finally:
             stopping.cancel()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
         _log.info("stopped")
         return _INTERRUPTED if self._is_interrupted else 0
 
@@ -123,7 +121,7 @@ class _Supervisor:
             index=index,
             count=self._count,
             listen=self._addresses.grpc,
-            folder=str(self._folder),
+            folder=str(self._folder.path),
             http_descriptor=self._addresses.http_descriptor,
             metrics_descriptor=self._addresses.metrics_descriptor,
         )
