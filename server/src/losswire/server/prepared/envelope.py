@@ -4,7 +4,6 @@ They hold one submessage, or one in another. Messages that are encoded otherwise
 protobuf.
 """
 
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
@@ -52,30 +51,27 @@ def result_prefix(size: int) -> bytes:
     return _RESULT + varint(size)
 
 
-def many_evaluations(request: bytes, most: int) -> list[Slice]:
-    """Find the evaluations in an EvaluateManyRequest.
+def many_evaluations(request: bytes, start: int, most: int) -> tuple[list[Slice], int]:
+    """Find up to `most` evaluations in an EvaluateManyRequest, from a place on.
 
-    Returns none when the request has other fields, or more than `most` evaluations.
+    Returns them and the place after the last; -1 when the request has other fields there.
     """
     found: list[Slice] = []
-    start, size = 0, len(request)
+    size = len(request)
     while start < size and len(found) < most:
         place = read_delimited(request, start, _ONE_OF_MANY)
         if place is None:
-            return []
+            return found, -1
         found.append(Slice(request, *place))
         start = place[1]
-    return found if start == size else []
+    return found, start
 
 
-def many_results(results: Sequence[bytes]) -> bytes:
-    """Write an EvaluateManyResponse of serialized results."""
-    parts: list[bytes] = []
-    for result in results:
-        inner = varint(len(result))
-        outer = varint(1 + len(inner) + len(result))
-        parts += (_OUTCOME_OF_MANY, outer, _OUTCOME_RESULT, inner, result)
-    return b"".join(parts)
+def one_of_many_results(result: bytes) -> tuple[bytes, ...]:
+    """Return the parts of an EvaluateManyResponse for one of its serialized results."""
+    inner = varint(len(result))
+    outer = varint(1 + len(inner) + len(result))
+    return _OUTCOME_OF_MANY, outer, _OUTCOME_RESULT, inner, result
 
 
 def streamed_evaluation(request: bytes) -> tuple[int, Slice | None]:

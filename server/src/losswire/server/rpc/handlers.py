@@ -16,8 +16,8 @@ from losswire.server.prepared.cache import PreparedCache, PreparedEvaluation
 from losswire.server.prepared.envelope import (
     Slice,
     many_evaluations,
-    many_results,
     one_evaluation,
+    one_of_many_results,
     result_prefix,
     streamed_evaluation,
     streamed_result,
@@ -87,10 +87,9 @@ class EvaluateHandlers:
 
         `reservation` is that of `one`.
         """
-        sent = many_evaluations(request, self._max_evaluations)
-        results = await self._prepared_results(sent)
-        if results:
-            return many_results(results)
+        sent = await _find_many(request, self._max_evaluations)
+        if answer := await self._prepared_answer(sent):
+            return answer
         evaluations = (await _parse_many(request)).evaluations
         answers = await self.evaluator.evaluate_many(
             evaluations, deadline(), self._preparer(sent, evaluations), reservation
@@ -150,27 +149,29 @@ class EvaluateHandlers:
                 started = worker.start_task(task, deadline)
             return await worker.answer_of(started)
 
-    async def _prepared_results(self, sent: Sequence[Slice]) -> list[bytes]:
-        """Return the results of many evaluations, if all of them are small and prepared."""
+    async def _prepared_answer(self, sent: Sequence[Slice]) -> bytes:
+        """Answer many evaluations, if all of them are small and prepared; else returns nothing."""
         found: list[PreparedEvaluation] = []
         for each in sent:
             prepared = self.prepared.find(each)
             if prepared is None or not prepared.small or prepared.writes_regions:
-                return []
+                return b""
             found.append(prepared)
+            if not len(found) % thresholds.MAX_FOUND_IN_A_ROW:
+                await asyncio.sleep(0)
         budget, size_bytes = self.evaluator.budget, sum([each.peak_bytes for each in found])
         if size_bytes > budget.free_bytes:
-            return []
-        results: list[bytes] = []
+            return b""
+        parts: list[bytes] = []
         with budget.hold(size_bytes):
-            for prepared, each in zip(found, sent, strict=True):
+            for number, (prepared, each) in enumerate(zip(found, sent, strict=True), 1):
                 result = self._compute(prepared.result_of, each)
                 if result is None:
-                    return []
-                results.append(result)
-                if not len(results) % thresholds.MAX_PREPARED_IN_A_ROW:
+                    return b""
+                parts += one_of_many_results(result)
+                if not number % thresholds.MAX_PREPARED_IN_A_ROW:
                     await asyncio.sleep(0)
-        return results
+        return b"".join(parts)
 
     def _preparer(
         self, sent: Sequence[Slice | None], evaluations: Sequence[evaluation_pb2.Evaluation]
@@ -187,6 +188,22 @@ class EvaluateHandlers:
             self.prepared.learn(found, evaluations[position], work, result)
 
         return prepare
+
+
+async def _find_many(request: bytes, most: int) -> list[Slice]:
+    """Find the evaluations in an EvaluateManyRequest.
+
+    Returns none when the request has other fields, or more than `most` evaluations.
+    """
+    found: list[Slice] = []
+    start = 0
+    while 0 <= start < len(request) and len(found) < most:
+        in_a_row = min(thresholds.MAX_FOUND_IN_A_ROW, most - len(found))
+        more, start = many_evaluations(request, start, in_a_row)
+        found += more
+        if len(more) == thresholds.MAX_FOUND_IN_A_ROW:
+            await asyncio.sleep(0)
+    return found if start == len(request) else []
 
 
 def outcome_of(answer: Encoded | Exception) -> evaluation_pb2.EvaluationOutcome:
