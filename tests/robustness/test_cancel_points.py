@@ -223,7 +223,7 @@ def test_while_its_answer_waits_for_its_reader(gated: Gated, end: End) -> None:
                 call.reset()
             else:
                 await call.wait()
-            await asyncio.to_thread(wait_until, lambda: gated.reserved <= before)
+            assert await asyncio.to_thread(wait_until, lambda: gated.reserved <= before) < 30
 
     for _ in range(tier(short=1, soak=_TRIES)):
         asyncio.run(run(gated.reserved))

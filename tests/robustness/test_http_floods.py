@@ -204,7 +204,7 @@ def test_a_storm_of_resets_leaves_nothing(doors: Doors) -> None:
         health = seen.report()
     record("connections that were reset", count)
     _check(doors, "a storm of resets", health, peak)
-    wait_until(lambda: vitals(doors.pid).descriptors <= before + 2)
+    assert wait_until(lambda: vitals(doors.pid).descriptors <= before + 2) < 30
 
 
 def test_more_callers_than_can_be_answered(doors: Doors) -> None:

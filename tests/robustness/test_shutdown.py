@@ -44,6 +44,7 @@ def test_one_of_two_replicas_ends(tmp_path: Path) -> None:
     record("calls meanwhile", seen.calls)
     record("calls that failed", sum(seen.errors.values()), required="0")
     record("longest drain under load", max(drains), unit="s", required="<= 5")
+    assert max(drains) < 30
 
 
 @pytest.mark.timeout(1800)
@@ -62,6 +63,7 @@ def test_the_only_replica_is_restarted(tmp_path: Path) -> None:
         child.__exit__(None, None, None)
     record("restarts of the only replica under load", rounds)
     record("calls that failed", sum(seen.errors.values()), required="0")
+    assert not seen.errors
 
 
 def test_a_server_that_nobody_calls_ends_at_once(tmp_path: Path) -> None:
