@@ -5,4 +5,5 @@
 #include "elements_message.cc"
 #include "summary_rows.cc"
 #include "fields.cc"
+#include "json_numbers.cc"
 #include "layout.cc"

@@ -16,6 +16,7 @@ from losswire.server.catalogue.value_rules import Context
 from losswire.server.compute.native import binding
 from losswire.server.compute.native.elementwise import ElementLoss, LossNumber
 from losswire.server.compute.tensors import number_of
+from losswire.server.http.json_numbers import ElementKind
 from losswire.server.losses import builtin_registry
 from losswire.server.prepared.zero_copy import numbers
 from losswire.v1 import evaluation_pb2
@@ -31,6 +32,7 @@ _STRUCTURES: Final[tuple[type[ctypes.Structure], ...]] = (
     binding.SoftmaxRows,
     binding.Elements,
     binding.SummaryRows,
+    binding.JsonArray,
     binding.Answer,
     binding.SoftmaxMessage,
     binding.ElementsMessage,
@@ -71,7 +73,7 @@ def _declared() -> Iterator[tuple[str, int]]:
         yield each.__name__, ctypes.sizeof(each)
         for name, *_ in each._fields_:
             yield f"{each.__name__}.{name}", getattr(each, name).offset
-    for group in (binding.Result, LossNumber):
+    for group in (binding.Result, ElementKind, LossNumber):
         for member in group:
             yield f"{group.__name__}.{member.name}", member.value
     yield "LossNumber.count", len(LossNumber)

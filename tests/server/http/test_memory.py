@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
+from losswire.server.http.json_numbers import JsonText
 from losswire.server.http.npy import copied_bytes, read_npy
 from losswire.server.http.tensors import Reading, read_tensor
 from tests.support.http_door import npy
@@ -22,6 +22,10 @@ TEXTS = {
     "short numbers": _list(lambda _: "1.5"),
     "long numbers": _list(lambda _: "1.23456789012345"),
     "integers": _list(str),
+    "numbers far from 1": _list(lambda each: f"1.5e-{each % 300}"),
+    "bools as float64": b'{"data_type":"float64","values":%b}' % _list(lambda _: "true"),
+    "integers as uint64": b'{"data_type":"uint64","values":%b}' % _list(str),
+    "numbers as uint8": b'{"data_type":"uint8","values":%b}' % _list(lambda _: "1.0"),
     "rows of two": _list(lambda _: "[1.5,2.5]"),
     "empty lists": _list(lambda _: "[]"),
     "empty objects": _list(lambda _: "{}"),
@@ -34,13 +38,15 @@ TEXTS = {
 }
 
 
+@pytest.mark.parametrize("numbers", [True, False], ids=["arrays", "lists"])
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_reading_json_stays_within_what_was_reserved(text: bytes) -> None:
+def test_reading_json_stays_within_what_was_reserved(text: bytes, *, numbers: bool) -> None:
     """The peak while a text is parsed and becomes a tensor is below the reservation."""
-    reserved = parsed_bytes(text) + parser_bytes(text)
     tracemalloc.start()
     try:
-        content = load(text)
+        read = [JsonText(text, numbers=numbers)]
+        reserved = read[0].values_bytes + read[0].parser_bytes
+        content = read.pop().load()
         read_tensor(content, "x", ("float32", "float32"), Reading(lambda _: None))
         _, peak = tracemalloc.get_traced_memory()
     finally:

@@ -16,7 +16,7 @@ from losswire.server.errors import (
 from losswire.server.event_loop import step_behind
 from losswire.server.http import limits
 from losswire.server.http.body import Body, check_size
-from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
+from losswire.server.http.json_numbers import JsonText
 from losswire.server.http.multipart import Part, read_parts
 from losswire.server.http.services import Services
 from losswire.server.http.threads import in_thread
@@ -129,31 +129,41 @@ class Call:
         """
         return await self.body.read(limit, self.deadline, copies)
 
-    async def json(self, use: Callable[[dict[str, Any]], ResultT]) -> ResultT:
+    async def json(
+        self, use: Callable[[dict[str, Any]], ResultT], *, numbers: bool = False
+    ) -> ResultT:
         """Return what a function makes of the body, a JSON object, as `parse` does."""
         copies = limits.HTTP_JSON_COPIES
         text = [await self.read(self.services.settings.max_message_bytes, copies)]
         size = len(text[0])
         reserved = (copies - 1) * size if size > limits.HTTP_FIRST_BYTES else 0
-        return await self.parse(text.pop(), lambda found: use(as_object(found)), reserved)
+        return await self.parse(
+            text.pop(), lambda found: use(as_object(found)), reserved, numbers=numbers
+        )
 
     async def json_object(self) -> dict[str, Any]:
         """Read and parse the body as a JSON object; InvalidEvaluationError for anything else."""
         return await self.json(lambda found: found)
 
     async def parse(
-        self, text: bytes | bytearray, use: Callable[[Any], ResultT], reserved_bytes: int = 0
+        self,
+        text: bytes | bytearray,
+        use: Callable[[Any], ResultT],
+        reserved_bytes: int = 0,
+        *,
+        numbers: bool = False,
     ) -> ResultT:
         """Return what a function makes of JSON, both off the event loop when the body is long.
 
-        The budget holds what the values take from now on, of which some may be reserved already.
+        With `numbers` long arrays of numbers are `Numbers`. The budget holds what the values take
+        from now on, of which some may be reserved already.
         """
         # A long text and its values are freed where they are used: that takes milliseconds, too.
-        texts = [text]
+        read = [await self.work(partial(JsonText, text, numbers=numbers))]
         del text
-        parsed, parser = await self.work(lambda: (parsed_bytes(texts[0]), parser_bytes(texts[0])))
-        await self.grow_by(max(parsed + parser - reserved_bytes, 0))
-        result = await self.work(lambda: use(load(texts.pop())))
+        parser = read[0].parser_bytes
+        await self.grow_by(max(read[0].values_bytes + parser - reserved_bytes, 0))
+        result = await self.work(lambda: use(read.pop().load()))
         self.reservation.change_to(self.reservation.held_bytes - parser, Kind.COMPUTE)
         return result
 
@@ -176,7 +186,11 @@ class Call:
         return await self.work(partial(read_parts, data, boundary))
 
     async def request_part(
-        self, parts: Mapping[str, Part], use: Callable[[dict[str, Any]], ResultT]
+        self,
+        parts: Mapping[str, Part],
+        use: Callable[[dict[str, Any]], ResultT],
+        *,
+        numbers: bool = False,
     ) -> ResultT:
         """Return what a function makes of the part of a form that holds the request, as `parse`.
 
@@ -186,7 +200,9 @@ class Call:
         if part is None:
             raise InvalidEvaluationError([Violation(REQUEST, "is missing: a part with the JSON")])
         check_size(len(part.data), self.services.settings.max_message_bytes)
-        return await self.parse(bytes(part.data), lambda found: use(as_object(found, REQUEST)))
+        return await self.parse(
+            bytes(part.data), lambda found: use(as_object(found, REQUEST)), numbers=numbers
+        )
 
     def find_record(self, name: object) -> LossRecord | None:
         """Return the record of a loss; None when there is none of this name."""

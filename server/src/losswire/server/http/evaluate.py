@@ -46,14 +46,14 @@ async def evaluate(call: Call) -> Answer:
 async def _request(call: Call) -> Read:
     """Read the request; from then on the budget holds only what it became."""
     if call.media_type != MULTIPART:
-        read = await call.json(partial(_read, call, {}))
+        read = await call.json(partial(_read, call, {}), numbers=True)
         call.keep(sum(each.nbytes for each in read.detached.values()))
         return read
     parts = await call.parts()
     received = call.reservation.held_bytes
     await call.grow_by(sum(copied_bytes(each.data) for each in parts.values()))
     copied = call.reservation.held_bytes - received
-    read = await call.request_part(parts, partial(_read, call, parts))
+    read = await call.request_part(parts, partial(_read, call, parts), numbers=True)
     call.reservation.change_to(received + copied, Kind.COMPUTE)
     return read
 

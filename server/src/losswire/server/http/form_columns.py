@@ -7,6 +7,7 @@ from losswire.server.catalogue.value_rules import Array
 from losswire.server.errors import InvalidEvaluationError
 from losswire.server.http.call import REQUEST
 from losswire.server.http.columns import Columns, Part, Wanted, batch_of, column_error, refuse_null
+from losswire.server.http.json_numbers import JsonText
 from losswire.server.http.json_text import load, parsed_bytes, parser_bytes
 from losswire.server.http.multipart import Part as FormPart
 from losswire.server.http.npy import copied_bytes, read_array
@@ -64,7 +65,8 @@ class _Parts:
         if bytes(part.data[:6]) == _NPY:
             return _array(part, where)
         reading = Reading(lambda _: None)
-        tensor = read_tensor(load(bytes(part.data)), where, wanted.types, reading)
+        content = JsonText(bytes(part.data), numbers=True).load()
+        tensor = read_tensor(content, where, wanted.types, reading)
         if tensor is None or where not in reading.detached:
             text = Violation(where, "must be a list of numbers, or .npy")
             raise InvalidEvaluationError(reading.violations or [text])

@@ -1,6 +1,7 @@
 """JSON, to and from Python values."""
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -19,8 +20,8 @@ def dump(content: Any) -> bytes:  # noqa: ANN401 (whatever JSON can hold)
     return orjson.dumps(content)
 
 
-def load(text: bytes | bytearray) -> Any:  # noqa: ANN401 (likewise)
-    """Parse JSON.
+def load(text: bytes | bytearray, describe: Callable[[orjson.JSONDecodeError], str] = str) -> Any:  # noqa: ANN401 (likewise)
+    """Parse JSON; `describe` says what is wrong with it.
 
     Raises MalformedMessageError when it is none, and OverLimitError when it is nested too deeply.
     """
@@ -32,7 +33,7 @@ def load(text: bytes | bytearray) -> Any:  # noqa: ANN401 (likewise)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        message = f"the body is not JSON: {error}"
+        message = f"the body is not JSON: {describe(error)}"
         raise MalformedMessageError(message) from None
 
 

@@ -8,9 +8,12 @@ from itertools import chain
 from typing import Any, Final
 
 import numpy as np
+import orjson
 
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.http import limits
+from losswire.server.http.json_numbers import Numbers
+from losswire.server.http.json_text import dump
 from losswire.v1 import tensor_pb2
 from losswire.wire import (
     BY_NAME,
@@ -91,10 +94,15 @@ def _read_base64(
 ) -> tensor_pb2.Tensor | None:
     """Read the elements of a tensor in base64."""
     name, shape, data = _type_of(content, where, reading), content["shape"], content["data"]
-    if not isinstance(shape, list) or not all(type(each) is int for each in shape):
+    if isinstance(shape, Numbers):
+        # Judged as a shape with too many axes, if it is a list of integers.
+        shape = shape.array if shape.array.dtype == np.int64 and shape.array.ndim == 1 else None
+    elif not isinstance(shape, list) or not all(type(each) is int for each in shape):
+        shape = None
+    if shape is None:
         reading.add(f"{where}.shape", "must be a list of whole numbers")
         return None
-    if not all(-(1 << 63) <= each < 1 << 63 for each in shape):
+    if isinstance(shape, list) and not all(-(1 << 63) <= each < 1 << 63 for each in shape):
         reading.add(f"{where}.shape", "has an axis that is too long")
         return None
     try:
@@ -171,6 +179,8 @@ def read_lists(content: object, where: str, reading: Reading) -> Array | None:
 
     Numpy would turn a text among numbers into an array of texts, each as long as the longest.
     """
+    if isinstance(content, Numbers):
+        return content.array
     flat: list[Any] = [content]
     shape: list[int] = []
     while flat and set(map(type, flat)) == {list}:
@@ -241,18 +251,50 @@ def _cast(array: Array, name: str, where: str, reading: Reading) -> Array | None
     wire_type = BY_NAME[name]
     # Beyond the range of a floating type is infinity, as everywhere.
     with np.errstate(over="ignore", invalid="ignore"):
-        cast = array.astype(wire_type.numpy)
-    if not wire_type.is_float and array.dtype != cast.dtype:
-        same = cast.astype(array.dtype) == array
+        cast = array.astype(wire_type.numpy, copy=False)
+        if wire_type.is_float or array.dtype == cast.dtype:
+            return cast
+        place = _first_difference(cast.reshape(-1), array.reshape(-1))
+    if place is None:
+        return cast
+    at = "".join(f"[{each}]" for each in np.unravel_index(place, array.shape))
+    reading.add(f"{where}{at}", f"is no {name}")
+    return None
+
+
+def _first_difference(cast: Array, array: Array) -> int | None:
+    """Return the place of the first element that a data type cannot hold; None for none."""
+    for begin in range(0, array.size, limits.HTTP_NUMBERS_AT_A_TIME):
+        part = slice(begin, begin + limits.HTTP_NUMBERS_AT_A_TIME)
+        same = cast[part].astype(array.dtype) == array[part]
         if not same.all():
-            at = "".join(f"[{each}]" for each in np.argwhere(~same)[0])
-            reading.add(f"{where}{at}", f"is no {name}")
-            return None
-    return cast
+            return begin + int(same.argmin())
+    return None
 
 
-def to_lists(array: Array) -> Any:  # noqa: ANN401 (a number, or nested lists)
+def to_lists(array: Array) -> orjson.Fragment:
     """Return an array as a number or as nested lists; NaN and infinities are texts."""
+    return orjson.Fragment(_written(array))
+
+
+def _written(array: Array) -> bytes:
+    """Return the JSON of an array, part by part: the event loop waits for each."""
+    most = limits.HTTP_NUMBERS_AT_A_TIME
+    if array.ndim == 0 or array.size <= most:
+        return dump(_values(array))
+    row = array.size // len(array)
+    if row > most:
+        parts = [_written(each) for each in array]
+    else:
+        step = most // row
+        starts = range(0, len(array), step)
+        parts = [_written(array[start : start + step])[1:-1] for start in starts]
+    parts[0] = b"[" + parts[0]
+    parts[-1] += b"]"
+    return b",".join(parts)
+
+
+def _values(array: Array) -> Any:  # noqa: ANN401 (a number, or nested lists)
     if BY_NAME[array.dtype.name].is_float:
         # Of half precision: exact, and numpy knows how to write it.
         wide = array.astype(np.float64)

@@ -164,6 +164,19 @@ class ElementsMessage(ctypes.Structure):
     )
 
 
+class JsonArray(ctypes.Structure):
+    """An array of numbers in a JSON text; `json_numbers.cc` describes each field."""
+
+    _fields_ = (
+        ("start", ctypes.c_int64),
+        ("stop", ctypes.c_int64),
+        ("count", ctypes.c_int64),
+        ("shape", ctypes.c_int64 * 8),
+        ("axes", ctypes.c_int32),
+        ("kind", ctypes.c_int32),
+    )
+
+
 WIDEST: Final = 64
 """The widest registers to use, in bytes; the processor may have narrower ones only."""
 
@@ -179,6 +192,15 @@ _SIZE_ARGUMENTS: Final = (
     ctypes.c_int64,
     ctypes.POINTER(ctypes.c_int64),
 )
+_FIND_ARGUMENTS: Final = (
+    ctypes.c_void_p,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.POINTER(JsonArray),
+    ctypes.c_int64,
+)
+_READ_ARGUMENTS: Final = (ctypes.c_void_p, ctypes.POINTER(JsonArray), ctypes.c_void_p)
 
 
 def load(kind: type[ctypes.CDLL], path: Path = PATH) -> ctypes.CDLL | None:
@@ -198,6 +220,10 @@ def load(kind: type[ctypes.CDLL], path: Path = PATH) -> ctypes.CDLL | None:
         function.argtypes, function.restype = _MESSAGE_ARGUMENTS, ctypes.c_int32
     function = library.losswire_parsed_size
     function.argtypes, function.restype = _SIZE_ARGUMENTS, ctypes.c_int64
+    function = library.losswire_json_arrays
+    function.argtypes, function.restype = _FIND_ARGUMENTS, ctypes.c_int64
+    function = library.losswire_json_elements
+    function.argtypes, function.restype = _READ_ARGUMENTS, ctypes.c_int32
     return library
 
 
