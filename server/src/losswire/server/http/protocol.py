@@ -231,11 +231,16 @@ class _Dropping(asyncio.BufferedProtocol):
 
 
 class _Parser(h11.Connection):
-    """A parser that refuses floods of fragments, each of which costs the same."""
+    """A parser that refuses floods of fragments, each of which costs the same.
+
+    It writes the header of an answer of a known length together with the first bytes of its body.
+    """
 
     def __init__(self, role: type[h11.SERVER], max_event_bytes: int) -> None:
         super().__init__(role, max_event_bytes)
         self._fragments_left: float = 0
+        self._header: list[bytes] = []
+        """The header of an answer, of which the body follows at once."""
         self.is_sized = False
         """Whether the current request has declared the length of its body."""
 
@@ -258,8 +263,27 @@ class _Parser(h11.Connection):
                 raise h11.RemoteProtocolError("too many fragments")
         return event
 
+    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
+        """Return the bytes of an event; those of a header come with what follows it at once.
+
+        Each write to a socket takes as long as parsing a short request.
+        """
+        written = super().send_with_data_passthrough(event)
+        if written is None:
+            return None
+        if isinstance(event, h11.Response) and _has_body(event):
+            self._header = written
+            return []
+        header, self._header = self._header, []
+        return header + written
+
 
 def _size_of(request: h11.Request) -> int:
     """Return the bytes of a header, but for separators."""
     fields = sum(len(name) + len(text) for name, text in request.headers)
     return len(request.method) + len(request.target) + fields
+
+
+def _has_body(response: h11.Response) -> bool:
+    """Return whether the header of an answer declares a body, which follows at once."""
+    return any(name == b"content-length" and size != b"0" for name, size in response.headers)
