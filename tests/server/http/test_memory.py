@@ -6,9 +6,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from losswire.server.http import limits
 from losswire.server.http.json_numbers import JsonText
+from losswire.server.http.json_text import dump
 from losswire.server.http.npy import copied_bytes, read_npy
-from losswire.server.http.tensors import Reading, read_tensor
+from losswire.server.http.tensors import Reading, read_tensor, to_lists
 from tests.support.http_door import npy
 
 _COUNT = 50_000
@@ -53,6 +55,26 @@ def test_reading_json_stays_within_what_was_reserved(text: bytes, *, numbers: bo
         tracemalloc.stop()
     assert peak <= reserved
     assert reserved <= 5 * peak
+
+
+@pytest.mark.parametrize("shape", [(_COUNT,), (_COUNT // 100, 100), (1, _COUNT), (_COUNT, 1)])
+@pytest.mark.parametrize(
+    "number",
+    [np.float16(-0.00012207), np.float32(-1.1754943508222875e-38), -2.2250738585072014e-308, -1],
+)
+def test_writing_lists_stays_within_what_was_reserved(
+    shape: tuple[int, ...], number: np.generic
+) -> None:
+    """The peak while an answer is written, of whatever data type."""
+    array = np.full(shape, number)
+    tracemalloc.start()
+    try:
+        dump({"x": to_lists(array)})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    set_aside = limits.HTTP_NUMBERS_WRITTEN * 300
+    assert peak <= array.size * limits.HTTP_LIST_NUMBER_BYTES + set_aside
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -1,7 +1,7 @@
 """POST /v1/evaluate: a body becomes an Evaluation, which takes the way of all others."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -12,18 +12,18 @@ from losswire.server.http.evaluation_json import Read, read_evaluation
 from losswire.server.http.json_text import dump
 from losswire.server.http.multipart import Part, write_parts
 from losswire.server.http.npy import copied_bytes, write_npy
-from losswire.server.http.result_json import result_bytes, result_json
+from losswire.server.http.result_json import result_bytes, result_json, result_numbers
 from losswire.server.http.route import JSON, MULTIPART, Route, ref
 from losswire.server.http.tensors import ENCODINGS
 from losswire.server.http.threads import in_thread
 from losswire.server.memory.budget import Kind
 from losswire.server.pipeline.encode import Encoded
 
-_COPIES: Final[Mapping[str, int]] = {
-    "list": limits.HTTP_LIST_COPIES,
-    "base64": limits.HTTP_BASE64_COPIES,
+_TEXT_BYTES: Final[Mapping[str, Callable[[Encoded], int]]] = {
+    "list": lambda encoded: result_numbers(encoded) * limits.HTTP_LIST_NUMBER_BYTES,
+    "base64": lambda encoded: result_bytes(encoded) * limits.HTTP_BASE64_COPIES,
 }
-"""Memory of an answer in JSON, in multiples of its tensors, by encoding."""
+"""Memory that an answer in JSON takes beside its tensors, by encoding."""
 
 
 async def evaluate(call: Call) -> Answer:
@@ -38,7 +38,7 @@ async def evaluate(call: Call) -> Answer:
     call.keep(size, Kind.ANSWER)
     if call.accepts(MULTIPART):
         return _multipart_result(encoded)
-    await call.grow_by(size * _COPIES[encoding], Kind.ANSWER)
+    await call.grow_by(_TEXT_BYTES[encoding](encoded), Kind.ANSWER)
     answer = partial(_json_result, encoded, encoding)
     return answer() if size < limits.HTTP_OFF_LOOP_BYTES else await in_thread(answer)
 

@@ -1,12 +1,14 @@
 """From the result of an evaluation to JSON."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from losswire.server.catalogue.value_rules import Array
 from losswire.server.http.message_json import to_json
 from losswire.server.pipeline.encode import Encoded
 from losswire.wire import decode_tensor, json_number
+
+_FACTORS: Final = ("lse", "scale", "lse_tail")
 
 WriteTensor = Callable[[str, Array], Any]
 """Returns the JSON of a tensor, which has a path such as `gradients.input`."""
@@ -30,7 +32,7 @@ def result_json(encoded: Encoded, write: WriteTensor) -> dict[str, Any]:
         "factored_gradients": {
             name: {
                 part: write(f"factored_gradients.{name}.{part}", decode_tensor(getattr(each, part)))
-                for part in ("lse", "scale", "lse_tail")
+                for part in _FACTORS
             }
             for name, each in sorted(message.factored_gradients.items())
         },
@@ -47,6 +49,16 @@ def gradients_of(encoded: Encoded) -> dict[str, Array]:
         for name, tensor in encoded.message.gradients.items()
         for array in [encoded.detached.get(f'gradients["{name}"]')]
     }
+
+
+def result_numbers(encoded: Encoded) -> int:
+    """Return how many numbers the tensors of a result have."""
+    message = encoded.message
+    factors = [
+        getattr(each, part) for each in message.factored_gradients.values() for part in _FACTORS
+    ]
+    others = [decode_tensor(each) for each in (message.loss, *factors)]
+    return sum(each.size for each in (*others, *gradients_of(encoded).values()))
 
 
 def result_bytes(encoded: Encoded) -> int:

@@ -279,7 +279,7 @@ def to_lists(array: Array) -> orjson.Fragment:
 
 def _written(array: Array) -> bytes:
     """Return the JSON of an array, part by part: the event loop waits for each."""
-    most = limits.HTTP_NUMBERS_AT_A_TIME
+    most = limits.HTTP_NUMBERS_WRITTEN
     if array.ndim == 0 or array.size <= most:
         return dump(_values(array))
     row = array.size // len(array)
