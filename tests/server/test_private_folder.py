@@ -1,6 +1,7 @@
 """Folders of killed processes are removed by the next one, and nothing else is."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -113,6 +114,31 @@ def test_the_folder_of_another_user_stays(tmp_path: Path) -> None:
     os.chown(theirs, 65534, -1)
     PrivateFolder(tmp_path / "losswire-ours").remove()
     assert [*tmp_path.iterdir()] == [theirs]
+
+
+def test_one_that_was_removed_is_restored(tmp_path: Path) -> None:
+    """It is made again, as private and as safe from others as before, and only when it is gone."""
+    folder = PrivateFolder(tmp_path / "losswire-ours")
+    (folder.path / "kept").touch()
+    folder.restore()
+    assert (folder.path / "kept").exists()
+    shutil.rmtree(folder.path)
+    folder.restore()
+    assert [*folder.path.iterdir()] == [folder.path / "lock"]
+    PrivateFolder(tmp_path / "losswire-other").remove()
+    assert folder.path.is_dir()
+    folder.remove()
+    assert not [*tmp_path.iterdir()]
+
+
+def test_one_that_another_has_taken_is_not_used(tmp_path: Path) -> None:
+    """What is at its path, and not private, stays as it is."""
+    folder = PrivateFolder(tmp_path / "losswire-ours")
+    shutil.rmtree(folder.path)
+    folder.path.mkdir()
+    folder.path.chmod(0o777)
+    with pytest.raises(FileExistsError):
+        folder.restore()
 
 
 def test_only_its_user_can_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,9 @@
 """A server of several workers, as its operator and its callers see it."""
 
 import json
+import os
+import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +115,43 @@ def test_the_second_interrupt_ends_all_at_once(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGINT)
         assert server.wait() == 130
     assert not any(Path(f"/proc/{each}").exists() for each in processes)
+
+
+def _folder_of(process: int) -> Path:
+    """Return the private folder of a process, which holds the file that it has locked."""
+    open_files = [each.readlink() for each in Path(f"/proc/{process}/fd").iterdir()]
+    [lock] = [each for each in open_files if each.name == "lock"]
+    return lock.parent
+
+
+def test_the_folder_of_a_supervisor_may_be_removed(tmp_path: Path) -> None:
+    """What clears /tmp takes the folder of the workers: they are replaced all the same."""
+    with Workers(tmp_path / "log", *_BUDGET) as server:
+        server.wait_for_spare()
+        folder = _folder_of(server.process.pid)
+        shutil.rmtree(folder)
+        for place in range(2):
+            server.strike(place)
+            _evaluate(server.address)
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+def test_a_worker_is_replaced_once_a_process_can_be_started(tmp_path: Path) -> None:
+    """A system that starts no process, here for lack of descriptors, ends no server."""
+    with Workers(tmp_path / "log", *_BUDGET) as server:
+        server.wait_for_spare()
+        limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (0, limits[1]))
+        server.strike(0)
+        struck = server.serving()[1]
+        os.kill(struck, signal.SIGKILL)
+        wait_until(lambda: "no process can be started" in server.log.read_text("utf-8"))
+        _evaluate(server.address)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+        wait_until(lambda: server.serving()[1] != struck)
+        server.wait_for_spare()
+        assert "Traceback" not in server.log.read_text("utf-8")
 
 
 _SERVE = ("serve", "--device", "cpu", "--store", "none", "--workers", "2", "--listen")

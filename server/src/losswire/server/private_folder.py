@@ -41,12 +41,28 @@ class PrivateFolder:
         _remove_stale(path.parent)
         self.path = path
         self._lock = self._create()
-        # Another process may have found the lock free before it was locked here.
-        while not os.fstat(self._lock).st_nlink:
-            os.close(self._lock)
-            self._lock = self._create()
+
+    def restore(self) -> None:
+        """Create it again, empty, if something has removed it, such as what clears /tmp.
+
+        Raises OSError when that is not possible.
+        """
+        with suppress(FileNotFoundError):
+            if _is_private(self.path):
+                return
+        lock = self._create()
+        os.close(self._lock)
+        self._lock = lock
 
     def _create(self) -> int:
+        lock = self._create_once()
+        # Another process may have found the lock free before it was locked here.
+        while not os.fstat(lock).st_nlink:
+            os.close(lock)
+            lock = self._create_once()
+        return lock
+
+    def _create_once(self) -> int:
         self.path.mkdir(mode=_OWNER_ONLY)
         lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         with suppress(OSError):  # a file system without locks: nobody removes it there

@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -56,26 +57,31 @@ class WorkerProcess:
     @classmethod
     async def start(cls, blueprint: Blueprint) -> Self:
         """Start a process; OSError when the system cannot."""
-        # A killed worker leaves files behind: they go with its folder.
-        folder = Path(tempfile.mkdtemp(dir=blueprint.folder))
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "losswire.server.supervisor.worker"),
-                *(str(theirs.fileno()), blueprint.log_level, *blueprint.modules),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *blueprint.descriptors),
-                env={
-                    **os.environ,
-                    # What the supervisor finds, its workers find: also where a program was run
-                    # from its own folder.
-                    "PYTHONPATH": os.pathsep.join(sys.path),
-                    "TMPDIR": str(folder),
-                },
-                # Ctrl-C in a terminal reaches the supervisor only, which then drains its workers.
-                start_new_session=True,
-            )
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        with ExitStack() as undoing:
+            ours, theirs = socket.socketpair()
+            undoing.callback(ours.close)
+            with theirs:
+                # A killed worker leaves files behind: they go with its folder.
+                folder = Path(tempfile.mkdtemp(dir=blueprint.folder))
+                undoing.callback(shutil.rmtree, folder, ignore_errors=True)
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", "losswire.server.supervisor.worker"),
+                    *(str(theirs.fileno()), blueprint.log_level, *blueprint.modules),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), *blueprint.descriptors),
+                    env={
+                        **os.environ,
+                        # What the supervisor finds, its workers find: also where a program was run
+                        # from its own folder.
+                        "PYTHONPATH": os.pathsep.join(sys.path),
+                        "TMPDIR": str(folder),
+                    },
+                    # Ctrl-C in a terminal reaches the supervisor only, which then drains its
+                    # workers.
+                    start_new_session=True,
+                )
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            undoing.pop_all()
         worker = cls(process, writer, folder)
         worker._reading = asyncio.create_task(worker._read(reader))
         return worker

@@ -60,6 +60,7 @@ class _Supervisor:
         self._workers: dict[int, WorkerProcess] = {}
         """By place."""
         self._spare: WorkerProcess | None = None
+        self._making_spare = asyncio.Lock()
         self._was_ready: set[int] = set()
         """The places that had a worker once."""
         self._is_interrupted = False
@@ -91,7 +92,11 @@ class _Supervisor:
         while not self._stopping.is_set():
             began = time.monotonic()
             worker = await self._next_process()
+            if worker is None:
+                return
             self._workers[place] = worker
+            if self._stopping.is_set():  # since it was started: `_stop` has not seen it
+                worker.stop()
             worker.serve(share_of(self._settings, self._place(place)))
             ending = asyncio.create_task(worker.ended())
             if await worker.started() and not self._stopping.is_set():
@@ -126,17 +131,39 @@ class _Supervisor:
             metrics_descriptor=self._addresses.metrics_descriptor,
         )
 
-    async def _next_process(self) -> WorkerProcess:
-        """Return the spare process, or a new one where there is none."""
+    async def _next_process(self) -> WorkerProcess | None:
+        """Return the spare process, or a new one where there is none; None at the end.
+
+        Raises StartError when none can be started and no worker serves yet.
+        """
         spare, self._spare = self._spare, None
-        if spare is None or spare.has_ended:
-            return await WorkerProcess.start(self._blueprint)
-        return spare
+        if spare is not None and not spare.has_ended:
+            return spare
+        while not self._stopping.is_set():
+            try:
+                return await self._start()
+            except OSError as error:
+                if not self._was_ready:
+                    message = f"no worker starts: {error}"
+                    raise StartError(message) from error
+                # The system may have too many processes now, or too little memory.
+                _log.error("no process can be started, which is tried again: %s", error)
+            await self._pause(thresholds.START_AGAIN_SECONDS)
+        return None
 
     async def _make_spare(self) -> None:
         """Start a process that takes the place of the next worker that ends."""
-        if self._spare is None or self._spare.has_ended:
-            self._spare = await WorkerProcess.start(self._blueprint)
+        async with self._making_spare:
+            if self._spare is None or self._spare.has_ended:
+                try:
+                    self._spare = await self._start()
+                except OSError as error:
+                    _log.warning("there is no spare process: %s", error)
+
+    async def _start(self) -> WorkerProcess:
+        """Start a process; OSError when the system cannot."""
+        self._folder.restore()
+        return await WorkerProcess.start(self._blueprint)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until the end."""

@@ -23,5 +23,9 @@ REPLACE_SECONDS: Final = 0.1
 MAX_FAILED_STARTS: Final = 3
 """Tries to start the first worker. Not measured: a setting that is wrong is told at once."""
 
+START_AGAIN_SECONDS: Final = 1.0
+"""Seconds until another try when the system could not start a process. Not measured: soon enough
+for the other workers, which serve meanwhile, and rare enough for the log."""
+
 ENDING_SECONDS: Final = 5.0
 """Seconds beyond the time to drain after which a worker is killed. Not measured."""
