@@ -95,8 +95,6 @@ class _Supervisor:
             if worker is None:
                 return
             self._workers[place] = worker
-            if self._stopping.is_set():  # since it was started: `_stop` has not seen it
-                worker.stop()
             worker.serve(share_of(self._settings, self._place(place)))
             ending = asyncio.create_task(worker.ended())
             if await worker.started() and not self._stopping.is_set():
@@ -163,7 +161,10 @@ class _Supervisor:
     async def _start(self) -> WorkerProcess:
         """Start a process; OSError when the system cannot."""
         self._folder.restore()
-        return await WorkerProcess.start(self._blueprint)
+        started = await WorkerProcess.start(self._blueprint)
+        if self._stopping.is_set():  # since then: `_stop` has not seen it
+            started.stop()
+        return started
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until the end."""
