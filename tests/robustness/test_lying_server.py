@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -44,6 +45,39 @@ LIES: dict[str, Lie] = {
 }
 
 
+UNREDUCED_LIES: dict[str, tuple[dict[str, Any], tuple[int, ...], int]] = {
+    "length of no input": ({"reduction": "none"}, (7,), 1),
+    "more counted than there is": ({"reduction": "none"}, (64, 10), 641),
+    "shape of the weight": (
+        {"reduction": "none", "sample_weight": np.ones((64, 10), np.float32)},
+        (10, 64),
+        1,
+    ),
+    "rows of the weight": (
+        {"reduction": "none", "sample_weight": np.ones(64, np.float32)},
+        (10,),
+        1,
+    ),
+    "values of what is reduced": ({}, (64, 10), 1),
+    "values of what is weighted": ({"sample_weight": np.ones(64, np.float32)}, (64, 10), 0),
+}
+"""The fields of an evaluation, the shape of its loss and the count that a server answers with."""
+
+
+def _with_values(
+    answer: evaluation_pb2.EvaluationResult, shape: tuple[int, ...], count: int
+) -> None:
+    answer.loss.CopyFrom(encode_tensor(np.ones(shape, np.float32)))
+    answer.count = count
+
+
+def _with_factors(answer: evaluation_pb2.EvaluationResult) -> None:
+    answer.ClearField("gradients")
+    factors = answer.factored_gradients["input"]
+    for part in (factors.lse, factors.scale, factors.lse_tail):
+        part.CopyFrom(encode_tensor(np.zeros(64, np.float32)))
+
+
 def lying(lie: Lie) -> Scripted:
     """Return a server whose every result has one lie."""
 
@@ -72,6 +106,39 @@ def test_one_evaluation(call: Call, lie: str) -> None:
             with pytest.raises(InternalError, match="does not fit the request") as raised:
                 call(service.address, "evaluate", "mse_loss", _BATCH, gradients=["input"])
             assert raised.value.reason == "UNFIT_RESPONSE"
+
+
+@pytest.mark.parametrize("lie", UNREDUCED_LIES)
+def test_values(call: Call, lie: str) -> None:
+    """An unreduced loss that cannot be one of its inputs is InternalError."""
+    fields, shape, count = UNREDUCED_LIES[lie]
+    with serving(lying(partial(_with_values, shape=shape, count=count))) as service:
+        for _ in range(2):
+            with pytest.raises(InternalError, match="does not fit the request"):
+                call(service.address, "evaluate", "mse_loss", _BATCH, **fields)
+
+
+@pytest.mark.parametrize("shape", [(64, 10), (64,), (10, 10, 1), ()])
+def test_values_of_any_loss(call: Call, shape: tuple[int, ...]) -> None:
+    """Values over any axes of the inputs are a result: a loss of elsewhere may have them."""
+    with serving(lying(partial(_with_values, shape=shape, count=1))) as service:
+        result = call(service.address, "evaluate", "mse_loss", _BATCH, reduction="none")
+    assert result.loss.shape == shape
+
+
+@pytest.mark.parametrize("form", ["dense", "factored"])
+def test_factors(call: Call, form: str) -> None:
+    """Factors in place of a dense gradient, and factors of another dtype, are InternalError."""
+    batch: dict[str, Any] = {"input": _BATCH["input"], "target": np.zeros(64, np.int64)}
+    fields: dict[str, Any] = {"gradients": ["input"], "gradient_form": form}
+    with serving(lying(_with_factors)) as service:
+        says = pytest.raises(InternalError, match="does not fit the request")
+        with says:
+            call(service.address, "evaluate", "cross_entropy", batch, **fields)
+        [outcome] = call(
+            service.address, "evaluate_many", [Evaluation("cross_entropy", batch, **fields)]
+        )
+    assert isinstance(outcome, InternalError)
 
 
 def test_arrays_of_the_caller_are_left_alone() -> None:

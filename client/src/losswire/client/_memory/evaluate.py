@@ -121,7 +121,7 @@ def _in_chunks(
         for tensor in batch.residents:
             yield EachTarget(put(tensor))
         result = yield call
-    return batch.deliver(Fit(batch.evaluation).check(result))
+    return batch.deliver(Fit(batch.evaluation, plan.rows).check(result))
 
 
 def _through_regions(

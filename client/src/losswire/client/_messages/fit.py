@@ -4,7 +4,9 @@ An answer that is well-formed may still be another's, or a faulty server's. Copi
 the caller's it would even be broadcast there without a word.
 """
 
+import math
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -24,17 +26,29 @@ Array: TypeAlias = npt.NDArray[Any]
 
 _REDUCED: Final = frozenset({"mean", "sum", "batchmean"})
 _SCALAR: Final[tuple[int, ...]] = ()
+_FACTOR: Final = np.dtype(np.float64)
+"""The dtype of factors, whatever that of the gradient."""
 
 
 class Fit:
     """The facts about an answer that follow from its request."""
 
-    __slots__ = ("_dtype", "_gradients", "_shape")
+    __slots__ = (
+        "_dtype",
+        "_gradients",
+        "_is_factored",
+        "_is_reduced",
+        "_lengths",
+        "_rows",
+        "_shape",
+        "_weight",
+    )
 
-    def __init__(self, evaluation: Evaluation) -> None:
+    def __init__(self, evaluation: Evaluation, rows: int | None = None) -> None:
         """Read them from an evaluation whose weights are floats, as they are sent.
 
-        What is wrong with the evaluation is left to the server to say.
+        `rows` is the number of rows that stream, the length of the values' first axis. What is
+        wrong with the evaluation is left to the server to say.
         """
         inputs = evaluation.inputs
         specs = {name: _spec_of(value) for name, value in inputs.items()}
@@ -56,11 +70,28 @@ class Fit:
         elif self._gradients:
             # Servers refuse gradients of others without `grad_output`.
             self._shape = _SCALAR
+        self._is_reduced = evaluation.reduction is None
+        """Whether a loss whose shape is not known is reduced, unless it is an activation."""
+        weight = evaluation.sample_weight
+        if self._is_reduced and not (weight is None and evaluation.normalizer is None):
+            # Activations take neither.
+            self._shape = _SCALAR
+        self._weight = None if weight is None else _spec_of(weight)[1]
+        """The shape of the sample weight, which is that of the values or of their first axis."""
+        self._rows = rows
+        self._lengths: frozenset[int] = frozenset()
+        """The lengths of the axes of values: those of the inputs' axes, or 1."""
+        if self._shape is None:
+            self._lengths = frozenset((1, *chain.from_iterable(each for _, each in specs.values())))
+        self._is_factored = evaluation.gradient_form == "factored"
 
     def check(self, result: EvaluationResult) -> EvaluationResult:
         """Return a result that fits; InternalError for any other."""
         loss, gradients = result.loss, result.gradients
-        if self._shape is not None and loss.shape != self._shape:
+        if self._shape is None:
+            if loss.shape or not self._is_reduced:
+                self._check_values(loss.shape, result.count)
+        elif loss.shape != self._shape:
             raise unfit_error(f"loss: is {list(loss.shape)}; expected {list(self._shape)}")
         if loss.dtype != self._dtype:
             self._check_dtype(loss.dtype)
@@ -86,6 +117,19 @@ class Fit:
         except InternalError as error:
             return error
 
+    def _check_values(self, shape: tuple[int, ...], count: int) -> None:
+        """Check what follows, without a loss's description, from the shape of its values."""
+        if not self._lengths.issuperset(shape):
+            raise unfit_error(f"loss: is {list(shape)}; expected lengths of its inputs' axes")
+        if self._rows is not None and shape[:1] != (self._rows,):
+            raise unfit_error(f"loss: is {list(shape)}; expected {self._rows} rows")
+        if self._weight is not None and self._weight not in (shape, shape[:1]):
+            raise unfit_error(f"loss: is {list(shape)}; its sample weight is {list(self._weight)}")
+        # Nothing is counted for activations, which alone are not reduced by default.
+        most = 0 if self._is_reduced else math.prod(shape)
+        if count > most:
+            raise unfit_error(f"count: is {count}; expected at most {most} of {list(shape)}")
+
     def _check_dtype(self, dtype: np.dtype[Any]) -> None:
         wire_type = wire_type_of(dtype)
         if self._dtype is not None or wire_type is None or not wire_type.is_float:
@@ -100,6 +144,12 @@ class Fit:
             raise unfit_error(f"no gradient of {', '.join(sorted(missing))}")
         if more:
             raise unfit_error(f"gradients of {', '.join(sorted(more))}, which nobody asked for")
+        for name, factors in result.factored_gradients.items():
+            if not self._is_factored:
+                raise unfit_error(f'gradients["{name}"]: are factors; expected an array')
+            for array in factors.arrays:
+                if array.dtype != _FACTOR:
+                    raise unfit_error(f'factored_gradients["{name}"]: has {array.dtype}')
 
 
 def _spec_of(value: Any) -> Spec:

@@ -326,6 +326,11 @@ def _check_agreement(record: LossRecord) -> None:
         if absent := record.required_inputs - set(each.inputs):
             message = f"{record.name}: layout {each.name} lacks the inputs {sorted(absent)}"
             raise RecordError(message)
+        # Callers check the shape of an unreduced loss by it.
+        axes = {"1"}.union(*(spec.axes.tokens for spec in each.inputs.values()))
+        if unbound := set(each.values.tokens) - {token.lstrip("#") for token in axes}:
+            message = f"{record.name}: layout {each.name}: no input has the axes {sorted(unbound)}"
+            raise RecordError(message)
     if not record.description:
         message = f"{record.name}: a loss needs a docstring"
         raise RecordError(message)
