@@ -70,6 +70,16 @@ def test_a_call_ends_soon(call: Call, kind: str, request: pytest.FixtureRequest)
     assert (raised.value.reason, raised.value.retryable) == ("UNREACHABLE", True)
 
 
+@pytest.mark.parametrize("kind", ["refusing", "silent", "hole"])
+def test_another_target_is_there(call: Call, kind: str, request: pytest.FixtureRequest) -> None:
+    """The first call of a client goes past targets that do not answer to one that does."""
+    target = request.getfixturevalue(kind)
+    with serving(Scripted()) as service:
+        targets = f"{target},{target},{service.address}"
+        call(targets, "evaluate", "mse_loss", {"input": [1.0], "target": [0.0]})
+    assert len(service.evaluations) == 1
+
+
 WAYS: dict[str, Callable[[Client], object]] = {
     "large": lambda client: client.evaluate("mse_loss", {"input": _LARGE, "target": _LARGE}),
     "many": lambda client: client.evaluate_many([Evaluation("mse_loss", {})]),
@@ -113,11 +123,18 @@ def test_waiting_for_a_server_that_starts(call: Call) -> None:
         thread.join()
 
 
-@pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), "5"])
+@pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), "5", -(10**400)])
 def test_impossible_waits(wrong: Any) -> None:  # noqa: ANN401 - on purpose
     """A wait is a number of seconds greater than 0, or True."""
     with pytest.raises(ValueError, match="wait_for_ready: expected"):
         Client("host:1", wait_for_ready=wrong)
+
+
+@pytest.mark.parametrize("seconds", [10**400, 1e300, np.float32(5), float("inf")])
+def test_waits_of_any_kind(call: Call, seconds: Any) -> None:  # noqa: ANN401 - on purpose
+    """A wait is any kind of number, as a timeout is, however large."""
+    with serving(Scripted()) as service:
+        call(service.address, "evaluate", "any", {}, settings={"wait_for_ready": seconds})
 
 
 def test_the_command_line_ends_soon(refusing: str) -> None:

@@ -156,6 +156,16 @@ def test_tried_again_until_it_succeeds(call: Call, service: Flaky) -> None:
         pytest.param(Flaky(9, EXHAUSTED), id="no pushback"),
         pytest.param(Flaky(9, EXHAUSTED, metadata=[("grpc-retry-pushback-ms", "-1")]), id="never"),
         pytest.param(Flaky(9, UNAVAILABLE, metadata=[("grpc-retry-pushback-ms", "-1")]), id="nor"),
+        pytest.param(
+            Flaky(9, grpc.StatusCode.CANCELLED, metadata=[("grpc-retry-pushback-ms", "-1")]),
+            id="nor when cancelled",
+        ),
+        pytest.param(
+            Flaky(
+                9, grpc.StatusCode.DEADLINE_EXCEEDED, metadata=[("grpc-retry-pushback-ms", "-1")]
+            ),
+            id="nor when late",
+        ),
         pytest.param(Flaky(9, UNAVAILABLE, details=[retry_info(-1)]), id="negative RetryInfo"),
     ],
 )

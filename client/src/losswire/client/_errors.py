@@ -33,6 +33,8 @@ class LosswireError(Exception):
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
     """The canonical status code."""
+    is_final: bool = False
+    """Whether the server asked not to try again at all."""
 
     def __init__(
         self,
@@ -210,8 +212,11 @@ def error_from_call(failure: grpc.RpcError, sent_bytes: int = 0) -> LosswireErro
     if exhausted and not status.details and "larger than max" in message:
         # gRPC itself refused the message, before the service saw it.
         return too_large_error(message, sent_bytes)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and not status.details:
+        # gRPC's own texts, such as "Stream removed", do not tell what happened.
+        message = "no answer came in time: the server may be busy; give the call a longer timeout"
     error = _from_details(code, message, status, metadata.get(PUSHBACK_KEY))
-    if not status.details and _was_cut(code, message):
+    if not status.details and not error.is_final and _was_cut(code, message):
         error.retryable = True
     return error
 
@@ -251,8 +256,9 @@ def too_large_error(message: str, sent_bytes: int) -> ResourceExhaustedError:
     """Return the error of a message that a server will never accept, with advice."""
     return ResourceExhaustedError(
         f"{message}; the request takes {sent_bytes} bytes. Split the batch (numerators and "
-        "denominators of its parts add up), ask for fewer gradients, or send bfloat16; "
-        "server_info().limits tells what the server takes",
+        "denominators of its parts add up), put inputs that all rows share (client.put), ask for "
+        "fewer gradients, or send bfloat16; server_info().limits tells what the server takes, and "
+        "its --max-message-mib sets it",
         reason="MESSAGE_TOO_LARGE",
     )
 
@@ -323,7 +329,7 @@ def _make(
         code is grpc.StatusCode.UNAVAILABLE
         or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and pushback is not None)
     )
-    return _CLASSES.get(code, UnknownError)(
+    error = _CLASSES.get(code, UnknownError)(
         message,
         reason=reason,
         violations=violations,
@@ -331,6 +337,8 @@ def _make(
         retry_after=None if refused else pushback,
         retryable=retryable,
     )
+    error.is_final = refused
+    return error
 
 
 def _pushback(

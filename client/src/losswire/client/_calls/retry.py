@@ -111,6 +111,7 @@ class Rotation:
         self._count = count()
         self._usable_from = [0.0] * len(targets)
         self._is_silent = [False] * len(targets)
+        self._untried = set(range(len(targets)))
 
     def take(self) -> int:
         """Return the index of the target to use: the next one in turn that is not set aside."""
@@ -131,6 +132,7 @@ class Rotation:
     def set_aside(self, index: int) -> None:
         """Skip a target for a moment, as long as there are others."""
         self._usable_from[index] = time.monotonic() + thresholds.FAILED_TARGET_SECONDS
+        self._untried.discard(index)
 
     def note_silence(self, index: int) -> None:
         """Skip a target that does not even answer for its health, until it does."""
@@ -148,6 +150,11 @@ class Rotation:
     def is_alive(self, index: int, seconds: float) -> bool:
         """Return whether a target answers for its health within some seconds; blocks."""
         return is_alive(self.targets[index], seconds, self._credentials)
+
+    @property
+    def has_untried(self) -> bool:
+        """Whether a target has not failed yet, so that it may be there when no other is."""
+        return bool(self._untried)
 
     def is_doubtful(self, index: int) -> bool:
         """Return whether a target is to be asked for its health before it is used again."""
@@ -298,10 +305,14 @@ class Attempts:
         if error.retryable and not isinstance(error, ResourceExhaustedError):
             self.rotation.set_aside(self._target)
         # The server gave up, and not the call: another one may be faster.
-        if isinstance(error, DeadlineExceededError) and remaining > now - self._began:
-            error.retryable = True
+        if isinstance(error, DeadlineExceededError) and not error.is_final:
+            error.retryable = remaining > now - self._began
         delay = delay_before_retry(self._policy, self._made, error, remaining, random)
-        is_unreachable = isinstance(error, UnavailableError) and not self.rotation.was_heard
+        is_unreachable = (
+            isinstance(error, UnavailableError)
+            and not self.rotation.was_heard
+            and (self._only is not None or not self.rotation.has_untried)
+        )
         if delay is not None and is_unreachable:
             # Nobody is there who would have to be spared.
             delay = min(delay, thresholds.READY_BACKOFF_SECONDS)

@@ -89,13 +89,15 @@ def check_timeout(timeout: float | None, default: float) -> float:
     if timeout is None:
         return default
     # The first comparison is for speed: each call asks.
-    if type(timeout) is not float and (
-        isinstance(timeout, (bool, np.bool_)) or not isinstance(timeout, Real)
-    ):
+    if type(timeout) is not float and not _is_number(timeout):
         raise TypeError(f"timeout: expected a number of seconds, got {timeout!r}")
     if not 0 < timeout < math.inf:
         raise ValueError(f"timeout: expected seconds greater than 0 and finite, got {timeout}")
     return float(min(timeout, thresholds.MAX_TIMEOUT_SECONDS))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
 
 
 class Cancellable(Protocol):
@@ -229,17 +231,18 @@ def open_session(
     )
 
 
-def _check_wait(seconds: object) -> float:
+def _check_wait(seconds: Any) -> float:
     """Return how many seconds to wait for a first answer; ValueError for no positive number."""
     if seconds is None or seconds is False:
         return thresholds.READY_SECONDS
     if seconds is True:
         return math.inf
-    if not isinstance(seconds, (int, float)) or not seconds > 0:
+    if not _is_number(seconds) or not seconds > 0:
         raise ValueError(
             f"wait_for_ready: expected seconds greater than 0, or True, got {seconds!r}"
         )
-    return float(seconds)
+    # No call waits longer, and an int may be too large for a float.
+    return float(min(seconds, thresholds.MAX_TIMEOUT_SECONDS))
 
 
 def _authorization(token: str | None) -> tuple[tuple[str, str], ...] | None:
