@@ -108,9 +108,10 @@ _COPIERS: tuple[Callable[[object], object], ...] = (pickle.dumps, copy.copy, cop
 def test_what_belongs_to_a_process_is_not_copied(
     address: str, copier: Callable[[object], object]
 ) -> None:
-    """Clients, streams and regions say what to do instead; their results are as good as any."""
+    """Clients and their parts say what to do instead; their results are as good as any."""
     with Client(address) as client, client.region(4096) as region:
-        own = (client, AsyncClient(address), client.stream(), region, AsyncClient(address).stream())
+        later = AsyncClient(address)
+        own = (client, later, client.stream(), later.stream(), region, client.runs, later.runs)
         for each in own:
             with pytest.raises(TypeError, match="make a client in each process") as caught:
                 copier(each)

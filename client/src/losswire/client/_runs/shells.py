@@ -6,12 +6,13 @@ from typing import Any
 
 from losswire.client._calls.async_runner import AsyncRunner
 from losswire.client._calls.operations import single
+from losswire.client._calls.process_bound import ProcessBound
 from losswire.client._calls.runner import Runner
 from losswire.client._runs import calls
 from losswire.client._runs.run import Run
 
 
-class Runs:
+class Runs(ProcessBound):
     """The runs that a server keeps; an attribute of `Client`.
 
     A server that keeps none answers UnimplementedError, and one whose database does not answer
@@ -111,7 +112,7 @@ class Runs:
             yield from self._runner.run(single(listing.page()), timeout)
 
 
-class AsyncRuns:
+class AsyncRuns(ProcessBound):
     """The runs that a server keeps; an attribute of `AsyncClient`. The contract of `Runs`.
 
     Example:
