@@ -13,6 +13,7 @@ from losswire.v1 import evaluation_pb2, loss_service_pb2, tensor_pb2
 from losswire.wire import (
     DETACHED_FROM,
     MalformedTensorError,
+    Violation,
     decode_tensor,
     detach,
     dtype_name,
@@ -162,8 +163,8 @@ def read_result(
             ),
             "gradients": {
                 # A map of messages iterates over its entries in Python, but over its keys in C.
-                name: placed[name]
-                if name in placed and gradients[name].HasField("region")
+                name: _written(gradients[name], placed[name], name)
+                if name in placed
                 else _array(gradients[name], f'gradients["{name}"]', detached)
                 for name in gradients
             },
@@ -187,6 +188,13 @@ def read_result(
     result = object.__new__(EvaluationResult)
     object.__setattr__(result, "__dict__", fields)
     return result
+
+
+def _written(tensor: tensor_pb2.Tensor, array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """Return the array that a gradient was written into, as the answer has to say."""
+    if not tensor.HasField("region"):
+        raise MalformedTensorError([Violation(f'gradients["{name}"]', "is not in its region")])
+    return array
 
 
 def _array(
