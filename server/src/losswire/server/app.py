@@ -155,7 +155,10 @@ class App:
             port = server.add_insecure_port(address.text)
         except RuntimeError as error:
             await server.stop(None)
-            message = f"--listen {address.text}: {error}"
+            # gRPC does not say why, and its text advises to debug gRPC.
+            message = (
+                f"--listen {address.text}: cannot listen there; most often another program does"
+            )
             raise StartError(message) from error
         try:
             self._region_socket = self._share_memory(address)

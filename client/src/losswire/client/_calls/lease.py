@@ -334,7 +334,7 @@ def _with_header(request: bytes, seconds: float) -> bytes:
 
 
 def _deadline_error(seconds: float) -> DeadlineExceededError:
-    return DeadlineExceededError(f"no answer within {seconds:g} s")
+    return DeadlineExceededError(f"no answer within {round(seconds, 3):g} s")
 
 
 def _read_body(answer: bytes) -> bytes:

@@ -6,7 +6,7 @@ from typing import Self
 
 from losswire.server import thresholds
 from losswire.server.errors import OverLimitError, OverloadedError
-from losswire.server.memory.line import Held, Kind, Line
+from losswire.server.memory.line import BUDGET_IN_USE, Held, Kind, Line
 
 __all__ = ["Budget", "Kind", "Reservation"]
 
@@ -41,7 +41,7 @@ class Budget:
         if size_bytes > self.limit_bytes:
             message = (
                 f"this takes about {size_bytes} bytes; "
-                f"the server's memory budget is {self.limit_bytes}"
+                f"the server's memory budget is {self.limit_bytes} (--memory-budget-mib)"
             )
             raise OverLimitError(message)
 
@@ -126,8 +126,7 @@ class Reservation:
         not fit now; the bytes held before stay held.
         """
         if not self.try_to(size_bytes, kind):
-            message = "the server's memory budget is in use by other calls"
-            raise OverloadedError(message, thresholds.BUDGET_RETRY_MS)
+            raise OverloadedError(BUDGET_IN_USE, thresholds.BUDGET_RETRY_MS)
 
     def try_to(self, size_bytes: int, kind: Kind = Kind.COMPUTE) -> bool:
         """Grow to at least this size, if it fits now and nobody is passed who waits for long.

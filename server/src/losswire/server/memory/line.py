@@ -11,6 +11,12 @@ from typing import Protocol
 from losswire.server import thresholds
 from losswire.server.errors import ExpiredError, OverloadedError
 
+BUDGET_IN_USE = (
+    "the server's memory budget is in use by other calls: come back later, or serve with a larger "
+    "--memory-budget-mib"
+)
+"""The text for who finds no memory in time."""
+
 
 class Kind(IntEnum):
     """What a call holds memory for; a later kind goes first, because it ends sooner."""
@@ -161,8 +167,7 @@ class Line:
         if waiter in self._waiting:
             self._waiting.remove(waiter)
         if not waiter.granted.done():
-            message = "the server's memory budget is in use by other calls"
-            error = OverloadedError(message, thresholds.BUDGET_RETRY_MS)
+            error = OverloadedError(BUDGET_IN_USE, thresholds.BUDGET_RETRY_MS)
             waiter.granted.set_exception(error)
 
 

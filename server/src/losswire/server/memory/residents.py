@@ -91,7 +91,8 @@ class ResidentStore:
         if size_bytes > self.quota_bytes:
             message = (
                 f"the tensor takes {size_bytes} bytes; "
-                f"the server's quota for resident tensors is {self.quota_bytes}"
+                f"the server's quota for resident tensors is {self.quota_bytes} "
+                "(--resident-quota-mib)"
             )
             raise OverLimitError(message)
 
@@ -162,7 +163,10 @@ class ResidentStore:
                 excess -= resident.spec.size_bytes
                 surplus -= 1
         if excess > 0 or surplus > 0:
-            message = "the quota for resident tensors is taken by tensors in use"
+            message = (
+                "the quota for resident tensors is taken by tensors in use: come back later, or "
+                "serve with a larger --resident-quota-mib"
+            )
             raise OverloadedError(message, thresholds.RESIDENT_RETRY_MS)
         for key in evicted:
             self._drop(key)

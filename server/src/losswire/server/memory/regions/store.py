@@ -89,11 +89,17 @@ class RegionStore:
             raise InvalidRegionError("size_bytes", "is 0; a region has at least one byte")
         size = -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
         if size > self._quota:
-            message = f"the region takes {size} bytes; the server's quota for all is {self._quota}"
+            message = (
+                f"the region takes {size} bytes; "
+                f"the server's quota for all is {self._quota} (--region-quota-mib)"
+            )
             raise OverLimitError(message)
         count = self.leased + len(self._making) + len(self._ended)
         if self.held_bytes + size > self._quota or count >= thresholds.MAX_REGIONS:
-            message = "the quota for regions is taken by other regions"
+            message = (
+                "the quota for regions is taken by other regions: close some, or serve with a "
+                "larger --region-quota-mib"
+            )
             raise OverloadedError(message, thresholds.REGION_RETRY_MS)
         held = ExitStack()
         held.enter_context(self._budget.hold(size))
