@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve until SIGTERM. Prints `listening on HOST:PORT` when ready.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    # Set here, and not at the options, whose help would say "(default: )".
+    serve.set_defaults(http="", metrics="", region_socket="", losses=[], http_cors=[])
     add = serve.add_argument
     add(
         "--listen",
@@ -115,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--losses",
         action="append",
-        default=[],
+        default=argparse.SUPPRESS,
         metavar="MODULE",
         help="an installed module with further losses; may be repeated",
     )
@@ -178,24 +180,24 @@ def _add_http(add: Callable[..., object]) -> None:
     """Add the options of the HTTP door, and of the page for Prometheus."""
     add(
         "--http",
-        # argparse would write the default, which is no address.
-        default="",
+        default=argparse.SUPPRESS,
         metavar="ADDRESS",
-        help="also serve HTTP with JSON and the console: HOST:PORT, where port 0 picks a free one",
+        help="also serve HTTP with JSON and the console: HOST:PORT, where port 0 picks a free one "
+        "(default: nowhere)",
     )
     add(
         "--http-cors",
         action="append",
-        default=[],
+        default=argparse.SUPPRESS,
         metavar="ORIGIN",
         help="a web page's origin, such as https://example.org, that may call over HTTP; may be "
         "repeated",
     )
     add(
         "--metrics",
-        default="",
+        default=argparse.SUPPRESS,
         metavar="ADDRESS",
-        help="HOST:PORT where Prometheus reads metrics at /metrics; without it, nowhere",
+        help="HOST:PORT where Prometheus reads metrics at /metrics (default: nowhere)",
     )
 
 
@@ -234,8 +236,7 @@ def _add_memory(add: Callable[..., object]) -> None:
     )
     add(
         "--region-socket",
-        # argparse would write the default, which is no path.
-        default="",
+        default=argparse.SUPPRESS,
         metavar="PATH",
         help="the unix socket that hands out shared memory; without it, one in a private folder "
         "when only this machine can call, and none otherwise",
