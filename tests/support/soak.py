@@ -100,10 +100,10 @@ def record(name: str, value: float, *, unit: str = "", required: str = "") -> No
 
 
 def current_test() -> str:
-    """Return the test that runs, as FILE::NAME; the folder of most is left out."""
+    """Return the test that runs, as FILE::NAME[PARAMETERS]; the folder of most is left out."""
     path, _, name = os.environ.get("PYTEST_CURRENT_TEST", "::").partition("::")
     file = path.removeprefix("tests/").removeprefix("robustness/")
-    return f"{file}::{name.partition(' ')[0].partition('[')[0]}"
+    return f"{file}::{name.partition(' ')[0]}"
 
 
 def percentile(values: Iterable[float], share: float) -> float:
