@@ -250,6 +250,37 @@ def test_a_cancelled_call_writes_no_more(small: str) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("cancellations", [1, 3])
+def test_a_cancelled_call_waits_for_its_thread(small: str, cancellations: int) -> None:
+    """However often a task is cancelled, no thread of it goes on when it has ended."""
+
+    async def run() -> None:
+        begun = asyncio.Event()
+        cancelled = threading.Event()
+        ended = threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def tell(*_: int) -> None:
+            loop.call_soon_threadsafe(begun.set)
+            cancelled.wait(60)
+            ended.set()
+
+        async with AsyncClient(small) as client:
+            call = client.evaluate("cross_entropy", _BATCH, gradients=["input"], progress=tell)
+            task = asyncio.create_task(call)
+            await begun.wait()
+            for _ in range(cancellations):
+                task.cancel()
+                await asyncio.wait([task], timeout=0.05)
+            assert not task.done()
+            cancelled.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert ended.is_set()
+
+    asyncio.run(run())
+
+
 class _Chunked(Scripted):
     """Answers chunked calls: the first ones break off, the next one sends the rows back."""
 

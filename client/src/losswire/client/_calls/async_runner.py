@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import grpc
@@ -241,15 +243,20 @@ def is_cancelled() -> bool:
 
 
 async def _finish_in_thread(work: Callable[[], _R], stop: Callable[[], None] | None = None) -> _R:
-    """Call a function in a thread, and wait for its end even when this task is cancelled.
+    """Call a function in a thread, and wait for its end however often this task is cancelled.
 
     `stop` is called then, so that the end comes sooner.
     """
-    running = asyncio.ensure_future(asyncio.to_thread(work))
+    # No task: the end of a loop cancels all of these, and a thread goes on.
+    running = asyncio.get_running_loop().run_in_executor(None, copy_context().run, work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         if stop is not None:
             stop()
-        await asyncio.gather(running, return_exceptions=True)
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        # Asking for the exception keeps the loop from logging that nobody did.
+        running.exception()
         raise
