@@ -61,5 +61,8 @@ class Layout:
 
 
 def layout(name: str, *, values: str, nonempty: tuple[str, ...] = (), **inputs: Spec) -> Layout:
-    """Describe one accepted combination of shapes: the inputs by name, then the values."""
+    """Describe one accepted combination of shapes: the inputs by name, then the values.
+
+    Each axis of the values is one of an input, or 1.
+    """
     return Layout(name, inputs, Axes(values), nonempty)
