@@ -274,32 +274,34 @@ def _first_difference(cast: Array, array: Array) -> int | None:
 
 def to_lists(array: Array) -> orjson.Fragment:
     """Return an array as a number or as nested lists; NaN and infinities are texts."""
-    return orjson.Fragment(_written(array))
+    if not BY_NAME[array.dtype.name].is_float:
+        return orjson.Fragment(_written(array, lambda part: dump(part.tolist())))
+    # Of half precision: exact, and numpy knows how to write it.
+    wide = array.astype(np.float64)
+    if np.isfinite(wide).all():
+        return orjson.Fragment(_written(wide, lambda part: dump(part.tolist())))
+    return orjson.Fragment(_written(wide, lambda part: dump(json_values(part.tolist()))))
 
 
-def _written(array: Array) -> bytes:
-    """Return the JSON of an array, part by part: the event loop waits for each."""
+def _written(array: Array, write: Callable[[Array], bytes]) -> bytes:
+    """Return the JSON of an array, part by part: the event loop waits for each.
+
+    `write` must not release the interpreter's lock: a thread that waits for it begins to wait again
+    whenever it was free for a moment, and asks for it only when it was not for a while.
+    """
     most = limits.HTTP_NUMBERS_WRITTEN
     if array.ndim == 0 or array.size <= most:
-        return dump(_values(array))
+        return write(array)
     row = array.size // len(array)
     if row > most:
-        parts = [_written(each) for each in array]
+        parts = [_written(each, write) for each in array]
     else:
         step = most // row
         starts = range(0, len(array), step)
-        parts = [_written(array[start : start + step])[1:-1] for start in starts]
+        parts = [write(array[start : start + step])[1:-1] for start in starts]
     parts[0] = b"[" + parts[0]
     parts[-1] += b"]"
     return b",".join(parts)
-
-
-def _values(array: Array) -> Any:  # noqa: ANN401 (a number, or nested lists)
-    if BY_NAME[array.dtype.name].is_float:
-        # Of half precision: exact, and numpy knows how to write it.
-        wide = array.astype(np.float64)
-        return wide.tolist() if np.isfinite(wide).all() else json_values(wide.tolist())
-    return array.tolist()
 
 
 def to_base64(array: Array) -> dict[str, Any]:
