@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pytest
 
@@ -194,3 +195,18 @@ def test_regions_heal_when_the_server_does_not_know_them(
         first, last = used[0], used[-1]
         assert last is not first
         assert mapped_regions() - before == 1
+
+
+def test_a_batch_that_is_too_much_as_a_whole(tmp_path: Path) -> None:
+    """What the server could never evaluate at once is evaluated in parts, as without regions."""
+    budget = ("--memory-budget-mib", "512", "--region-quota-mib")
+    rows = np.arange(6000 * 1024, dtype=np.float32).reshape(6000, 1024) % 7
+    with Child(tmp_path / "log", *budget, "128") as server, Client(server.address) as client:
+        alone = client.evaluate("mse_loss", {"input": rows, "target": rows + 2})
+        assert (float(alone.loss), alone.transport) == (4.0, "region")
+        for _ in range(2):
+            found = client.evaluate(
+                "mse_loss", {"input": rows, "target": rows + 2}, gradients=["input"]
+            )
+            assert (float(found.loss), found.transport) == (4.0, "chunked")
+            assert np.array_equal(found.gradients["input"], np.full_like(rows, -4 / rows.size))

@@ -26,6 +26,7 @@ from losswire.client._errors import (
     InvalidArgumentError,
     LosswireError,
     NotFoundError,
+    ResourceExhaustedError,
     UnimplementedError,
 )
 from losswire.client._memory.placement import Placement
@@ -44,6 +45,9 @@ _REFUSALS: Final = (
     UnimplementedError,
 )
 """The errors of a server that has not used any shared memory."""
+
+_OVER_LIMIT: Final = "OVER_LIMIT"
+"""The reason of a server that can never evaluate the batch as a whole, and has not begun."""
 
 
 def evaluate(
@@ -95,7 +99,12 @@ def _evaluate_batch(
     """Evaluate a batch whose template is not known, by the fastest transport for its size."""
     result: EvaluationResult | None = None
     if regions.may_help(batch):
-        result = yield from _through_regions(regions, batch, staged=progress is None)
+        try:
+            result = yield from _through_regions(regions, batch, staged=progress is None)
+        except ResourceExhaustedError as error:
+            # The parts of a batch take less of the server's memory than all of it.
+            if not (batch.is_large and error.reason == _OVER_LIMIT):
+                raise
     if result is None and batch.is_large:
         result = yield from _in_chunks(regions.session, batch, progress)
     if result is None:
@@ -154,7 +163,7 @@ def _through_regions(
             return batch.deliver(result)
         except LosswireError as error:
             if not is_missing_region(error):
-                is_unused = isinstance(error, _REFUSALS)
+                is_unused = isinstance(error, _REFUSALS) or error.reason == _OVER_LIMIT
                 raise
             regions.forget_all(memory)
         finally:
