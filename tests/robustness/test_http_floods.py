@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.doors import Doors, open_doors
 from tests.support.http_door import npy
-from tests.support.http_load import Load, repeat
+from tests.support.http_load import Load, repeat, repeat_apart
 from tests.support.raw_http import Dialer, Wire
 from tests.support.soak import record, tier
 from tests.support.vitals import PeakMemory, vitals, wait_until
@@ -214,13 +214,9 @@ def test_more_callers_than_can_be_answered(doors: Doors) -> None:
     callers = tier(short=80, soak=320)
     # Beside the same observers, who take a part of the processors.
     with PeakMemory(doors.pid), witness(doors.grpc, "health"):
-        peak_load = asyncio.run(
-            repeat(doors.http, body, callers=16, seconds=seconds, useful_seconds=1)
-        )
+        peak_load = repeat_apart(doors.http, body, callers=16, seconds=seconds, useful_seconds=1)
     with PeakMemory(doors.pid) as peak, witness(doors.grpc, "health") as seen:
-        load = asyncio.run(
-            repeat(doors.http, body, callers=callers, seconds=seconds, useful_seconds=1)
-        )
+        load = repeat_apart(doors.http, body, callers=callers, seconds=seconds, useful_seconds=1)
         health = seen.report()
     assert load.good
     assert not load.others

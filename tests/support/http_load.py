@@ -2,11 +2,19 @@
 
 import asyncio
 import json
+import multiprocessing
+import os
 import time
+from collections.abc import Coroutine
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from tests.support.raw_http import Wire
+
+_NICENESS = 10
 
 _FIRST_WAIT = 0.05
 """Seconds before a caller tries again who was refused without being told when."""
@@ -45,6 +53,22 @@ async def repeat(
     # Until the last one was answered.
     load.seconds = time.monotonic() - began
     return load
+
+
+def repeat_apart(
+    address: str, body: bytes, *, callers: int, seconds: float, useful_seconds: float
+) -> Load:
+    """Do as `repeat` in a process of its own, which gets the processors that the server leaves."""
+    run = partial(
+        repeat, address, body, callers=callers, seconds=seconds, useful_seconds=useful_seconds
+    )
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, os.nice, (_NICENESS,)) as process:
+        return process.submit(_run, run).result()
+
+
+def _run(load: partial[Coroutine[Any, Any, Load]]) -> Load:
+    return asyncio.run(load())
 
 
 async def _caller(address: str, body: bytes, load: Load, end: float, useful: float) -> None:

@@ -164,6 +164,7 @@ _SERVE = ("serve", "--device", "cpu", "--store", "none", "--workers", "2", "--li
         (("127.0.0.1:0", "--losses", "no_such_module"), "--losses no_such_module: No module"),
         (("0.0.0.0:0",), "can be reached from other machines"),
         (("127.0.0.1:0", "--http", "nonsense"), "--http nonsense: expected HOST:PORT"),
+        (("127.0.0.1:0", "--memory-budget-mib", "15"), "each would have 7.5 MiB"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_line(

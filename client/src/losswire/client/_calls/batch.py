@@ -122,7 +122,8 @@ class Batch:
         arrays = tuple(self._inputs[name] for name in streamed)
         row_bytes = sum(array.nbytes for array in arrays) // max(1, len(arrays[0]))
         if row_bytes + thresholds.CHUNK_FRAME_BYTES > limit:
-            text = f"one row is more than the {limit} bytes that the server takes"
+            room = limit - thresholds.CHUNK_FRAME_BYTES
+            text = f"one row is more than the {room} bytes of a part that the server takes"
             raise too_large_error(text, row_bytes)
         streaming = sum(array.nbytes for array in arrays)
         chunk = min(

@@ -2,7 +2,19 @@
 
 from dataclasses import replace
 
-from losswire.server.settings import Place, Settings
+from losswire.server.address import StartError
+from losswire.server.settings import MIB, Place, Settings
+
+
+def check_shares(settings: Settings, count: int) -> None:
+    """Raise StartError when the share of each of some workers is less than one message."""
+    share, least = settings.memory_budget_bytes // count, settings.max_message_bytes
+    if share < least:
+        message = (
+            f"--workers {count}: each would have {share / MIB:.1f} MiB of --memory-budget-mib, "
+            f"less than one message of {least / MIB:.1f} MiB"
+        )
+        raise StartError(message)
 
 
 def share_of(settings: Settings, place: Place) -> Settings:

@@ -13,7 +13,7 @@ from losswire.server.settings import Place, Settings
 from losswire.server.supervisor import thresholds
 from losswire.server.supervisor.addresses import Addresses
 from losswire.server.supervisor.process import Blueprint, WorkerProcess
-from losswire.server.supervisor.shares import share_of
+from losswire.server.supervisor.shares import check_shares, share_of
 
 _log = logging.getLogger(__name__)
 
@@ -27,8 +27,9 @@ Announce = Callable[[str, str, str], object]
 async def supervise(settings: Settings, count: int, log_level: str, announce: Announce) -> int:
     """Serve with some workers until SIGTERM or SIGINT; returns the exit status.
 
-    Raises StartError when no worker can start.
+    Raises StartError when no worker can start, or could hold a message.
     """
+    check_shares(settings, count)
     addresses = Addresses(settings)
     try:
         supervisor = _Supervisor(settings, count, log_level, addresses)
