@@ -211,6 +211,7 @@ class StreamCore:
     def _finish(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._broken_by = None
         self._settle_all(closed_error())
 
     def _expire(self) -> None:
@@ -328,6 +329,7 @@ class StreamCore:
                 found_silence = watch.found_silence
                 watch.stop()
                 call.cancel()
+                self._forks.forget()
                 sender.cancel()
                 await asyncio.wait([sender])
         except LosswireError as error:

@@ -40,6 +40,10 @@ class ForkPause:
         if self._is_forking:
             self._cut()
 
+    def forget(self) -> None:
+        """Forget the call, which has ended: gRPC may keep its connection as long as it is known."""
+        self._call = None
+
     def begin(self) -> threading.Event:
         """Begin the pause; the event is set once the call has been told to end."""
         self._is_forking = True
