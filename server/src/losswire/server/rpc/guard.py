@@ -5,6 +5,7 @@ and the exception's text. Here every method receives bytes, parses them inside o
 the guard, and an exception becomes the status in the table of `status.py`.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -214,4 +215,9 @@ async def abort(context: Context, error: Exception, request_id: str) -> None:
         retry_after_ms = -1
     if retry_after_ms is not None:
         metadata.append(("grpc-retry-pushback-ms", str(retry_after_ms)))
-    await context.abort(error_code_of(error).code, status.message, tuple(metadata))
+    try:
+        await context.abort(error_code_of(error).code, status.message, tuple(metadata))
+    except BaseException as aborted:
+        # gRPC keeps this error with the call, which the error's frames would keep in turn.
+        asyncio.get_running_loop().call_soon(forget_frames, aborted)
+        raise

@@ -8,7 +8,7 @@ estimated first, and large messages are parsed in pieces, between which other th
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -21,7 +21,6 @@ from losswire.wire import (
     detach,
     fields,
     is_repeated,
-    submessages,
     varint,
 )
 
@@ -55,6 +54,11 @@ def parse(
     except DecodeError:
         message = f"the bytes are not a {message_type.DESCRIPTOR.full_name}"
         raise MalformedMessageError(message) from None
+
+
+_KEY: Final = (1, LENGTH_DELIMITED)
+_VALUE: Final = (2, LENGTH_DELIMITED)
+"""The number and wire type of the fields of an entry of a map from text to messages."""
 
 
 def grows_beyond(message_type: type[Message], data: bytes, limit: int) -> bool:
@@ -140,12 +144,16 @@ def _merge_entry(
 ) -> None:
     """Merge an entry of a map, whose value is large."""
     try:
-        entry = {number: (begin, end) for number, _, begin, end in submessages(data, start, stop)}
-        (key_at, key_end), (begin, end) = entry.pop(1), entry.pop(2)
+        # By wire type, too: protobuf keeps an entry with other fields as an unknown field.
+        entry = {
+            (number, wire_type): (begin, end)
+            for number, wire_type, _, begin, end in fields(data, start, stop)
+        }
+        (key_at, key_end), (begin, end) = entry.pop(_KEY), entry.pop(_VALUE)
         value = getattr(message, field.name)[data[key_at:key_end].decode()]
         value.Clear()  # of two entries of one key, the last counts
     except (ValueError, KeyError, AttributeError):
-        entry = {0: (start, stop)}
+        entry = {(0, 0): (start, stop)}
     if entry:
         text = "an entry of a map is large, and more than a key and a value"
         raise DecodeError(text)
