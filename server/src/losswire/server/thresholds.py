@@ -257,9 +257,9 @@ MAX_WAITING: Final = 1024
 """Reservations that wait for memory. Not measured: with evaluations of a millisecond, the last one
 is reached before it gives up."""
 
-GRACE_SECONDS: Final = 12.0
+GRACE_SECONDS: Final = 11.0
 """Seconds that a caller may take in all to send, or to take an answer, of any size. Not measured: a
-slow network, and less than the 15 s that are promised."""
+slow network; with two in line for memory and one between two looks, less than the 15 s promised."""
 
 BYTES_PER_SECOND: Final = _MIB
 """Bytes that must move in each second beyond the grace. Not measured: a slow network."""
