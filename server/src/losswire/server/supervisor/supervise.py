@@ -91,14 +91,15 @@ class _Supervisor:
         """Have a worker at a place until the end; StartError when none has ever started."""
         failures = 0
         while not self._stopping.is_set():
-            began = time.monotonic()
             worker = await self._next_process()
             if worker is None:
                 return
             self._workers[place] = worker
             worker.serve(share_of(self._settings, self._place(place)))
             ending = asyncio.create_task(worker.ended())
-            if await worker.started() and not self._stopping.is_set():
+            has_started = await worker.started()
+            began = time.monotonic()
+            if has_started and not self._stopping.is_set():
                 _log.info("worker %d serves as process %d", place, worker.pid)
                 self._was_ready.add(place)
                 if len(self._was_ready) == self._count:
@@ -109,8 +110,8 @@ class _Supervisor:
             if self._stopping.is_set():
                 return
             _log.error("worker %d %s and is replaced", place, worker.status)
-            lasted = time.monotonic() - began
-            failures = failures + 1 if lasted < thresholds.LASTING_SECONDS else 0
+            has_lasted = has_started and time.monotonic() - began >= thresholds.LASTING_SECONDS
+            failures = 0 if has_lasted else failures + 1
             if place not in self._was_ready:
                 if worker.beat.failure:
                     raise StartError(worker.beat.failure)

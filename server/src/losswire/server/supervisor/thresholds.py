@@ -13,8 +13,9 @@ STARTING_BEATS: Final = 240
 """The same before it serves: two minutes, because loading torch took 22 s on a machine with ten
 times more work than processors."""
 
-LASTING_SECONDS: Final = 10.0
-"""Seconds after which the end of a worker is no failure to start. Not measured."""
+LASTING_SECONDS: Final = 3.0
+"""Seconds of serving after which the end of a worker is no failure to start. Not measured: long
+enough for what fails at once, and less than lies between two accidents."""
 
 REPLACE_SECONDS: Final = 0.1
 """Seconds before a worker is replaced that ended soon after its start; doubled each time, up to
