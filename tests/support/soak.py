@@ -103,7 +103,7 @@ def current_test() -> str:
     """Return the test that runs, as FILE::NAME[PARAMETERS]; the folder of most is left out."""
     path, _, name = os.environ.get("PYTEST_CURRENT_TEST", "::").partition("::")
     file = path.removeprefix("tests/").removeprefix("robustness/")
-    return f"{file}::{name.partition(' ')[0]}"
+    return f"{file}::{name.rpartition(' ')[0]}"
 
 
 def percentile(values: Iterable[float], share: float) -> float:
