@@ -1,7 +1,7 @@
 """The exceptions for failures of a server or of the connection to it."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Final, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -172,10 +172,12 @@ class UnauthenticatedError(LosswireError):
 _CLASSES: dict[grpc.StatusCode, type[LosswireError]] = {
     cls.code: cls for cls in LosswireError.__subclasses__()
 }
+_LOST_STATUS: Final = "Internal error from Core"
 _CUTS: dict[grpc.StatusCode, tuple[str, ...]] = {
     # Whatever its text: a caller who cancels gets no answer at all.
     grpc.StatusCode.CANCELLED: ("",),
-    grpc.StatusCode.INTERNAL: ("RST_STREAM", "Internal error from Core"),
+    grpc.StatusCode.INTERNAL: ("RST_STREAM",),
+    grpc.StatusCode.UNAVAILABLE: (_LOST_STATUS,),
     grpc.StatusCode.RESOURCE_EXHAUSTED: ("RST_STREAM",),
     grpc.StatusCode.UNKNOWN: ("Stream removed",),
 }
@@ -215,6 +217,9 @@ def error_from_call(failure: grpc.RpcError, sent_bytes: int = 0) -> LosswireErro
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and not status.details:
         # gRPC's own texts, such as "Stream removed", do not tell what happened.
         message = "no answer came in time: the server may be busy; give the call a longer timeout"
+    if code is grpc.StatusCode.INTERNAL and not status.details and _LOST_STATUS in message:
+        # Whatever the status was, the call was cut: what is known of it is that it has no answer.
+        code = grpc.StatusCode.UNAVAILABLE
     error = _from_details(code, message, status, metadata.get(PUSHBACK_KEY))
     if not status.details and not error.is_final and _was_cut(code, message):
         error.retryable = True
