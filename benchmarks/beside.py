@@ -9,6 +9,7 @@ from threading import Event, Thread
 import numpy as np
 
 from benchmarks import data
+from benchmarks.commands import obey, say
 from losswire.client import Client, keep_large_blocks
 
 _TIMEOUT = 120.0
@@ -23,15 +24,10 @@ def _call_on(client: Client, rows: int, columns: int, wanted: Event) -> None:
     out = {"input": np.empty_like(logits)}
     for _ in range(_FIRST_CALLS):
         client.evaluate("cross_entropy", inputs, gradients=["input"], out=out)
-    _say("ready")
+    say("ready")
     while True:
         wanted.wait()
         client.evaluate("cross_entropy", inputs, gradients=["input"], out=out)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def main() -> int:
@@ -42,13 +38,7 @@ def main() -> int:
     client = Client(address, timeout=_TIMEOUT)
     arguments = (client, int(rows), int(columns), wanted)
     Thread(target=_call_on, args=arguments, daemon=True).start()
-    for line in sys.stdin:
-        if line.strip() == "begin":
-            wanted.set()
-        else:
-            wanted.clear()
-        _say(line.strip())
-    return 0
+    return obey(wanted)
 
 
 if __name__ == "__main__":

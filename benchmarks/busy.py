@@ -6,6 +6,8 @@ It begins and stops at a line on its standard input, and answers each with one.
 import sys
 from threading import Event, Thread
 
+from benchmarks.commands import obey, say
+
 
 def _burn(wanted: Event) -> None:
     """Use a processor while that is wanted."""
@@ -17,19 +19,8 @@ def main() -> int:
     """Begin and stop until the input ends."""
     wanted = Event()
     Thread(target=_burn, args=(wanted,), daemon=True).start()
-    _say("ready")
-    for line in sys.stdin:
-        if line.strip() == "begin":
-            wanted.set()
-        else:
-            wanted.clear()
-        _say(line.strip())
-    return 0
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    say("ready")
+    return obey(wanted)
 
 
 if __name__ == "__main__":

@@ -173,11 +173,12 @@ _CLASSES: dict[grpc.StatusCode, type[LosswireError]] = {
     cls.code: cls for cls in LosswireError.__subclasses__()
 }
 _LOST_STATUS: Final = "Internal error from Core"
+"""In the text of a call in aio whose status was replaced by a write to it when it had just ended
+(https://github.com/grpc/grpc/issues/36066)."""
 _CUTS: dict[grpc.StatusCode, tuple[str, ...]] = {
     # Whatever its text: a caller who cancels gets no answer at all.
     grpc.StatusCode.CANCELLED: ("",),
     grpc.StatusCode.INTERNAL: ("RST_STREAM",),
-    grpc.StatusCode.UNAVAILABLE: (_LOST_STATUS,),
     grpc.StatusCode.RESOURCE_EXHAUSTED: ("RST_STREAM",),
     grpc.StatusCode.UNKNOWN: ("Stream removed",),
 }
@@ -229,8 +230,7 @@ def error_from_call(failure: grpc.RpcError, sent_bytes: int = 0) -> LosswireErro
 def _was_cut(code: grpc.StatusCode, message: str) -> bool:
     """Return whether a call without details was ended by gRPC, and not by the service.
 
-    A server that is shut down or flooded resets calls before the service has seen them. In aio, a
-    write to a call that has just ended replaces its status (https://github.com/grpc/grpc/issues/36066).
+    A server that is shut down or flooded resets calls before the service has seen them.
     """
     return any(mark in message for mark in _CUTS.get(code, ()))
 

@@ -142,7 +142,7 @@ def _find(text: bytes | bytearray, most: int) -> list[binding.JsonArray]:
 
 
 def _library(size_bytes: int) -> ctypes.CDLL:
-    """Return the library as it is called for so many bytes."""
+    """Return the library that releases the lock for long texts; RuntimeError without one."""
     library = binding.HOLDING if size_bytes < limits.HTTP_OFF_LOOP_BYTES else binding.RELEASING
     if library is None:
         raise RuntimeError("this installation has no native rows")
