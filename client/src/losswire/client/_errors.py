@@ -301,6 +301,11 @@ def unreachable_error(targets: Sequence[str], error: LosswireError) -> Unavailab
     )
 
 
+def is_over_limit(error: LosswireError) -> bool:
+    """Return whether a server can never do what was asked, and has not begun it."""
+    return error.reason == "OVER_LIMIT"
+
+
 def closed_error() -> CancelledError:
     """Return the error of a call whose client is closed meanwhile."""
     return CancelledError("the client was closed during the call", reason=CLIENT_CLOSED)

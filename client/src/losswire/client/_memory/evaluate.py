@@ -28,6 +28,7 @@ from losswire.client._errors import (
     NotFoundError,
     ResourceExhaustedError,
     UnimplementedError,
+    is_over_limit,
 )
 from losswire.client._memory.placement import Placement
 from losswire.client._memory.regions import Regions
@@ -45,9 +46,6 @@ _REFUSALS: Final = (
     UnimplementedError,
 )
 """The errors of a server that has not used any shared memory."""
-
-_OVER_LIMIT: Final = "OVER_LIMIT"
-"""The reason of a server that can never evaluate the batch as a whole, and has not begun."""
 
 
 def evaluate(
@@ -103,7 +101,7 @@ def _evaluate_batch(
             result = yield from _through_regions(regions, batch, staged=progress is None)
         except ResourceExhaustedError as error:
             # The parts of a batch take less of the server's memory than all of it.
-            if not (batch.is_large and error.reason == _OVER_LIMIT):
+            if not (batch.is_large and is_over_limit(error)):
                 raise
     if result is None and batch.is_large:
         result = yield from _in_chunks(regions.session, batch, progress)
@@ -163,7 +161,7 @@ def _through_regions(
             return batch.deliver(result)
         except LosswireError as error:
             if not is_missing_region(error):
-                is_unused = isinstance(error, _REFUSALS) or error.reason == _OVER_LIMIT
+                is_unused = isinstance(error, _REFUSALS) or is_over_limit(error)
                 raise
             regions.forget_all(memory)
         finally:

@@ -23,7 +23,7 @@ from losswire.client._calls.operations import (
     get_server_info,
 )
 from losswire.client._calls.session import Session
-from losswire.client._errors import LosswireError
+from losswire.client._errors import LosswireError, is_over_limit
 from losswire.client._memory import mapping
 from losswire.client._memory.mapping import SharedMemory, size_with_mark
 from losswire.client._messages import thresholds
@@ -229,7 +229,7 @@ class RegionPool:
         try:
             memory = yield from self._request(server.transports.region_socket, reservation.nbytes)
         except LosswireError as error:
-            if error.reason == "OVER_LIMIT" and reservation.nbytes > ONE_PAGE:
+            if is_over_limit(error) and reservation.nbytes > ONE_PAGE:
                 # A smaller one may fit. One page will fit when others have returned theirs.
                 self._max_region_bytes = min(self._max_region_bytes, reservation.nbytes - 1)
                 return None
