@@ -5,14 +5,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from losswire.client import Client
 from losswire.v1 import loss_service_pb2
@@ -20,6 +18,7 @@ from tests.support.open_loop import Counts, Load, run_load
 from tests.support.process import running_server
 from tests.support.requests import evaluation
 from tests.support.soak import percentile, record, tier
+from tests.support.witness import witness
 
 _METHOD = "losswire.v1.LossService/Evaluate"
 _GENERATOR = np.random.default_rng(8)
@@ -56,44 +55,22 @@ def _load(address: str, seconds: float, *, rate: float = 0.0, streams: int = 120
     )
 
 
-@contextmanager
-def _asking_health(address: str) -> Iterator[list[float]]:
-    """Ask for health all the time; yields the list of the seconds that each answer took."""
-    found: list[float] = []
-    ended = threading.Event()
-
-    def ask() -> None:
-        with grpc.insecure_channel(address) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
-            while not ended.wait(0.02):
-                began = time.perf_counter()
-                stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
-                found.append(time.perf_counter() - began)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield found
-    finally:
-        ended.set()
-        thread.join()
-
-
 def test_overload_is_shed(address: str) -> None:
     """Answer in time as many of five times too many calls as of just enough, and health always."""
     # Beside the same observer, who takes a part of the processors.
-    with _asking_health(address):
+    with witness(address, interval=0.02) as health:
         peak = _load(address, tier(short=1.0, soak=5.0), streams=1).goodput
-    with _asking_health(address) as health:
+        health.report()
         counts = _load(address, tier(short=1.5, soak=10.0), rate=5 * peak)
+        seen = health.report()
     assert counts.in_time
     assert counts.by_status.keys() <= _REFUSALS
     assert not counts.reset
-    assert health
+    assert seen.seconds
+    assert not seen.failed
     record("goodput of 5x overload, of the peak's", counts.goodput / peak, required=">= 0.9")
     record("the peak", peak, unit="calls/s")
-    seconds = percentile(health, 0.99) * 1000
-    record("p99 of health in 5x overload", seconds, unit="ms", required="<= 100")
+    record("p99 of health in 5x overload", seen.p99_ms, unit="ms", required="<= 100")
 
 
 def test_a_caller_beside_overload_has_no_failed_call(address: str) -> None:

@@ -6,12 +6,9 @@ import threading
 import time
 from dataclasses import asdict, dataclass, field
 
-import grpc
 import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from losswire.client import Client, LosswireError
-from tests.support.soak import percentile
 
 _MIB = 1 << 20
 _PATIENCE = 60.0
@@ -28,8 +25,6 @@ class Flooded:
     wrong: int = 0
     errors: dict[str, int] = field(default_factory=dict)
     """Calls that failed although they were tried again, by the kind of error."""
-    health_ms: float = 0.0
-    """The 99th percentile of how long health took."""
 
 
 def flood(address: str, clients: int, mebibytes: float, seconds: float) -> Flooded:
@@ -62,26 +57,10 @@ def flood(address: str, clients: int, mebibytes: float, seconds: float) -> Flood
         each.start()
     ready.wait()
     began = time.monotonic()
-    waits = _health(address, began + seconds)
     for each in threads:
         each.join()
     found.rate = found.done / (time.monotonic() - began)
-    found.health_ms = percentile(waits, 0.99) * 1000
     return found
-
-
-def _health(address: str, until: float) -> list[float]:
-    """Ask for health again and again; returns how long each took, in seconds."""
-    waits = []
-    options = (("grpc.use_local_subchannel_pool", 1),)
-    with grpc.insecure_channel(address, options) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        while time.monotonic() < until:
-            began = time.monotonic()
-            stub.Check(health_pb2.HealthCheckRequest(), timeout=_PATIENCE)
-            waits.append(time.monotonic() - began)
-            time.sleep(0.01)
-    return waits
 
 
 def _main() -> None:

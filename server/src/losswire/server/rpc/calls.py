@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import grpc
@@ -152,7 +152,7 @@ class Call:
         deadline = self.stream_deadline()
         self.since = time.monotonic()
         silence = Interruptible()
-        with _silence_limit(self, silence):
+        with closing(_SilenceLimit(self, silence)):
             async with self._gate.stream(self.reservation, deadline):
                 while True:
                     with silence:
@@ -206,26 +206,26 @@ Begin = Callable[[Any], Call]
 """Begins the call of a context."""
 
 
-@contextmanager
-def _silence_limit(call: Call, reading: Interruptible) -> Iterator[None]:
-    """End what reads a stream once its call was silent for long: for `since` at least."""
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle | None = None
+class _SilenceLimit:
+    """Ends what reads a stream once its call was silent for long: for `since` at least.
 
-    def look() -> None:
-        nonlocal timer
-        left = call.since + thresholds.MAX_SILENCE_SECONDS - time.monotonic()
+    No function within a function, which would keep itself and the call until garbage collection.
+    """
+
+    def __init__(self, call: Call, reading: Interruptible) -> None:
+        self._call = call
+        self._reading = reading
+        self._look()
+
+    def _look(self) -> None:
+        left = self._call.since + thresholds.MAX_SILENCE_SECONDS - time.monotonic()
         if left <= 0:
-            reading.interrupt(IdleStreamError())
-        else:
-            timer = loop.call_later(left, look)
+            self._reading.interrupt(IdleStreamError())
+        self._timer = asyncio.get_running_loop().call_later(max(left, 1.0), self._look)
 
-    look()
-    try:
-        yield
-    finally:
-        if timer is not None:
-            timer.cancel()
+    def close(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
 
 
 async def _patiently(reservation: Reservation, size_bytes: int, deadline: float) -> None:

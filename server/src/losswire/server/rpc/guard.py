@@ -5,7 +5,6 @@ and the exception's text. Here every method receives bytes, parses them inside o
 the guard, and an exception becomes the status in the table of `status.py`.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -22,7 +21,7 @@ from losswire.server.rpc.calls import Begin, Call, Context, Gate
 from losswire.server.rpc.parse import parse
 from losswire.server.rpc.recorded import recorded_response, recorded_stream
 from losswire.server.rpc.request_id import current_request_id, new_request_id
-from losswire.server.rpc.status import call_status, error_code_of, forget_frames
+from losswire.server.rpc.status import call_status, error_code_of, forget_frames, forget_frames_soon
 from losswire.v1 import loss_service_pb2, run_service_pb2
 from losswire.wire import ROWS
 
@@ -219,5 +218,5 @@ async def abort(context: Context, error: Exception, request_id: str) -> None:
         await context.abort(error_code_of(error).code, status.message, tuple(metadata))
     except BaseException as aborted:
         # gRPC keeps this error with the call, which the error's frames would keep in turn.
-        asyncio.get_running_loop().call_soon(forget_frames, aborted)
+        forget_frames_soon(aborted)
         raise

@@ -1,5 +1,6 @@
 """Maps exceptions to statuses: one table for whole calls and for the items of a call."""
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -186,3 +187,8 @@ def forget_frames(error: BaseException) -> None:
     while each is not None:
         each.__traceback__ = None
         each = each.__context__
+
+
+def forget_frames_soon(error: BaseException) -> None:
+    """Drop the tracebacks of an error that is about to be raised, once it has arrived."""
+    asyncio.get_running_loop().call_soon(forget_frames, error)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from losswire.server.errors import DrainingError
 from losswire.server.rpc.drain import Drain
+from losswire.server.rpc.status import forget_frames_soon
 
 RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
@@ -51,6 +52,10 @@ async def answer_stream(
                 reading = group.create_task(read_each(group))
                 with drain.telling(reading.cancel):
                     await asyncio.wait([reading])
+        except BaseException as error:
+            # The frame of the group that waits keeps the error, which keeps it in turn.
+            forget_frames_soon(error)
+            raise
         finally:
             answers.put_nowait(None)
         return reading.cancelled()
