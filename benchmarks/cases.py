@@ -118,8 +118,8 @@ _LOSSWIRE: Final = (
 SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
     "losswire": (*_LOSSWIRE, *TCP_ONLY),
     "losswire regions": _LOSSWIRE,
-    "losswire workers 1": (*_LOSSWIRE, *TCP_ONLY, "--workers", "1", "--threads", "1"),
-    "losswire workers 2": (*_LOSSWIRE, *TCP_ONLY, "--workers", "2", "--threads", "2"),
+    "losswire workers 1": (*_LOSSWIRE, "--workers", "1", "--threads", "1"),
+    "losswire workers 2": (*_LOSSWIRE, "--workers", "2", "--threads", "2"),
     "echo sync": ("benchmarks.floors", "echo_server", "sync"),
     "echo aio": ("benchmarks.floors", "echo_server", "aio"),
     "echo sync kept": ("benchmarks.floors", "--kept", "echo_server", "sync"),
@@ -140,7 +140,7 @@ _CALLERS: Final = 16
 """How many threads of one process call at once."""
 _THROUGHPUT_FACTOR: Final = 5
 """A round of many callers has this multiple of the calls of a single one."""
-_CALLS_OF_CONNECTION: Final = 10
+_CALLS_OF_CONNECTION: Final = 30
 """How many calls of the loss whose computing is the limit a round has, for each connection."""
 
 

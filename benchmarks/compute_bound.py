@@ -2,20 +2,24 @@
 
 Clients in one process share a connection, which one worker serves, so that each caller is a
 process: `compute_bound ADDRESS ROWS FEATURES CLASSES`. It says how far its first result is from the
-right one, then makes a call for each line of its input and answers with one.
+right one. From one line of its input until the next it makes calls without a pause, and says how
+many seconds each took.
 """
 
 import sys
-from functools import partial
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks import data
 from benchmarks.processes import Process
-from benchmarks.threads import share_among_threads
-from benchmarks.worker import Spec, Timing, Work
+from benchmarks.worker import Spec, Timing, Work, timed
 from losswire.client import ArrayInput, Client, EvaluationResult
 
 _LOSS = "linear_cross_entropy"
 _TIMEOUT = 120.0
+_ENDED = "ended"
 
 
 class ComputeBound(Work):
@@ -34,12 +38,17 @@ class ComputeBound(Work):
         return notes[0]
 
     def call(self) -> object:
-        """Have one caller make a call."""
-        return _ask(self._callers[0])
+        """Have the callers make a call."""
+        return self.run(1)
 
     def run(self, count: int) -> Timing:
-        """Have all callers make a number of calls together."""
-        return share_among_threads([partial(_ask, each) for each in self._callers], count)
+        """Have all callers make calls until a number of them are done."""
+        left = iter(range(count))
+        with ThreadPoolExecutor(len(self._callers)) as pool:
+            begin = time.perf_counter()
+            running = [pool.submit(_follow, each, left) for each in self._callers]
+            done = [one for each in running for one in each.result()]
+        return Timing([seconds for seconds, _ in done], max(end for _, end in done) - begin)
 
     def close(self) -> None:
         """End the callers."""
@@ -47,14 +56,35 @@ class ComputeBound(Work):
             each.end()
 
 
-def _ask(caller: Process) -> str:
-    caller.write_line("call")
-    return caller.read_line()
+def _follow(caller: Process, left: Iterator[int]) -> list[tuple[float, float]]:
+    """Have a caller call while calls are left; returns how long each took and when it ended."""
+    caller.write_line("begin")
+    # Taking from an iterator over a range is atomic.
+    done = [(float(caller.read_line()), time.perf_counter()) for _ in left]
+    caller.write_line("end")
+    while caller.read_line() != _ENDED + "\n":
+        pass
+    return done
 
 
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _call_until_told(call: Callable[[], object]) -> None:
+    """Call again and again, until a line comes."""
+    told = threading.Event()
+
+    def go_on() -> None:
+        while not told.is_set():
+            _say(repr(timed(call, 1).total))
+
+    calling = threading.Thread(target=go_on)
+    calling.start()
+    sys.stdin.readline()
+    told.set()
+    calling.join()
 
 
 def main() -> int:
@@ -77,8 +107,8 @@ def main() -> int:
         errors = data.check_projected(spec, float(result.loss), result.gradients["input"])
         _say(f"{errors}; by {result.transport}")
         for _ in sys.stdin:
-            call()
-            _say("done")
+            _call_until_told(call)
+            _say(_ENDED)
     return 0
 
 
