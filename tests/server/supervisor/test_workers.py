@@ -183,4 +183,4 @@ def test_the_port_of_another_server_is_refused(
 ) -> None:
     """A second supervisor at the same port would take the first one's callers."""
     assert main([*_SERVE, server.address]) == 2
-    assert "Address already in use" in capfd.readouterr().err
+    assert "another program does already" in capfd.readouterr().err

@@ -1,8 +1,17 @@
 """The addresses to listen at."""
 
+import errno
 import ipaddress
 import socket
 from dataclasses import dataclass
+from typing import Final
+
+_REASONS: Final = {
+    errno.EADDRINUSE: "another program does already",
+    errno.EADDRNOTAVAIL: "this machine does not have the address",
+    errno.EACCES: "this user may not; ports below 1024 need privileges",
+}
+"""Why an address cannot be listened at, by the number of the system's error."""
 
 
 class StartError(Exception):
@@ -68,6 +77,14 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def cannot_listen(option: str, text: str, error: OSError) -> StartError:
+    """Return the error of an address at which the system does not let this server listen."""
+    reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
+    if isinstance(error, socket.gaierror):
+        reason = "there is no host of this name"
+    return StartError(f"{option} {text}: cannot listen there: {reason}")
 
 
 def listening_socket(address: Address) -> socket.socket:

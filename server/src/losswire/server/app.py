@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from losswire.server import thresholds
-from losswire.server.address import Address, StartError
+from losswire.server.address import Address, StartError, cannot_listen, listening_socket
 from losswire.server.catalogue.registry import Registry, records_in
 from losswire.server.compute.devices.cuda import usable_bytes
 from losswire.server.compute.native import binding as native
@@ -155,11 +155,8 @@ class App:
             port = server.add_insecure_port(address.text)
         except RuntimeError as error:
             await server.stop(None)
-            # gRPC does not say why, and its text advises to debug gRPC.
-            message = (
-                f"--listen {address.text}: cannot listen there; most often another program does"
-            )
-            raise StartError(message) from error
+            # Its text advises to debug gRPC.
+            raise cannot_listen("--listen", address.text, _why_not(address)) from error
         try:
             self._region_socket = self._share_memory(address)
         except StartError:
@@ -355,6 +352,16 @@ class App:
     def _is_idle(self) -> bool:
         """Return whether no call holds memory."""
         return self._evaluator.budget.reserved_bytes == self._evaluator.regions.held_bytes
+
+
+def _why_not(address: Address) -> OSError:
+    """Return why gRPC cannot listen at an address, which it does not say itself."""
+    if address.host:
+        try:
+            listening_socket(address).close()
+        except OSError as error:
+            return error
+    return OSError("most often another program does")
 
 
 def make_keeper(store: str) -> RunKeeper:

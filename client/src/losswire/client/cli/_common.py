@@ -138,7 +138,12 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, ModuleNotFoundError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(_with_options(str(error))) from error
+
+
+def _with_options(text: str) -> str:
+    """Name an argument of the SDK in a text of it as the option of the command line."""
+    return text.replace("wait_for_ready", "--wait-for-ready")
 
 
 _OPTIONS = {"relative": "--relative: ", "slice": "--slice "}
@@ -177,7 +182,7 @@ def lines_of(error: LosswireError) -> Iterator[str]:
             yield f"{violation.field}: {violation.description}"
         return
     facts = [error.code.name, *([f"request {error.request_id}"] if error.request_id else [])]
-    yield f"{error.message} ({', '.join(facts)})"
+    yield f"{_with_options(error.message)} ({', '.join(facts)})"
 
 
 def say(text: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from losswire.server.address import Address, StartError, listening_socket
+from losswire.server.address import Address, cannot_listen, listening_socket
 from losswire.server.http import metrics
 from losswire.server.http.live import own_snapshot
 from losswire.server.http.route import Route
@@ -82,5 +82,4 @@ def _bind(
         )
         return HttpServer(services, address, listener, routes)
     except OSError as error:
-        message = f"{option} {address.text}: {error}"
-        raise StartError(message) from error
+        raise cannot_listen(option, address.text, error) from error

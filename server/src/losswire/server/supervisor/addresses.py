@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Final
 
-from losswire.server.address import Address, StartError, listening_socket
+from losswire.server.address import Address, StartError, cannot_listen, listening_socket
 from losswire.server.settings import Settings
 
 _ANY: Final = ("0.0.0.0", "::")  # noqa: S104 (compared with, not listened at)
@@ -89,8 +89,7 @@ class HeldPort:
                 port = held.getsockname()[1]
         except OSError as error:
             self.close()
-            message = f"--listen {address.text}: {error}"
-            raise StartError(message) from error
+            raise cannot_listen("--listen", text, error) from error
         self.address = address.with_port(port)
 
     def close(self) -> None:
@@ -109,8 +108,7 @@ class SharedListener:
         try:
             self._socket = listening_socket(address)
         except OSError as error:
-            message = f"{option} {text}: {error}"
-            raise StartError(message) from error
+            raise cannot_listen(option, text, error) from error
         self.address = address.with_port(self._socket.getsockname()[1])
 
     @property

@@ -122,7 +122,7 @@ class WorkerProcess:
             # Counted in turns of this loop: a machine that was stopped as a whole proves nothing.
             silent = 0 if self._beats else silent + 1
             self._beats = 0
-            limit = thresholds.SILENT_BEATS if self.beat.address else thresholds.STARTING_BEATS
+            limit = self._silent_limit()
             if not ending.done() and (silent >= limit or not self.beat.is_live):
                 why = "its engine hangs" if silent < limit else "it does not answer"
                 _log.critical("worker process %d is killed: %s", self.pid, why)
@@ -132,6 +132,12 @@ class WorkerProcess:
             await self._reading
         self._control.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _silent_limit(self) -> int:
+        """Return for how many beats it may be silent."""
+        if self._reading is None or self._reading.done():
+            return thresholds.ENDED_BEATS
+        return thresholds.SILENT_BEATS if self.beat.address else thresholds.STARTING_BEATS
 
     def stop(self) -> None:
         """Ask it to drain and end."""
@@ -149,10 +155,12 @@ class WorkerProcess:
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Read what the worker says until it has ended."""
+        has_loaded = False
         try:
             while line := await reader.readline():
-                if not self._beats and not self.beat.address:
+                if not has_loaded:
                     _log.info("process %d has loaded", self.pid)
+                has_loaded = True
                 self.beat = read_beat(line)
                 self._beats += 1
                 if self.beat.address or self.beat.failure:

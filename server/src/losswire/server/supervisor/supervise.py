@@ -109,7 +109,6 @@ class _Supervisor:
             await ending
             if self._stopping.is_set():
                 return
-            _log.error("worker %d %s and is replaced", place, worker.status)
             has_lasted = has_started and time.monotonic() - began >= thresholds.LASTING_SECONDS
             failures = 0 if has_lasted else failures + 1
             if place not in self._was_ready:
@@ -118,6 +117,7 @@ class _Supervisor:
                 if failures >= thresholds.MAX_FAILED_STARTS:
                     message = f"no worker starts: the last one {worker.status}; the log says more"
                     raise StartError(message)
+            _log.error("worker %d %s and is replaced", place, worker.status)
             if failures:
                 await self._pause(thresholds.REPLACE_SECONDS * 2 ** min(failures - 1, 7))
 

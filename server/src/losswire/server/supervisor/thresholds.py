@@ -13,6 +13,11 @@ STARTING_BEATS: Final = 240
 """The same before it serves: two minutes, because loading torch took 22 s on a machine with ten
 times more work than processors."""
 
+ENDED_BEATS: Final = 4
+"""The same of a process that has closed its connection to the supervisor, which a process does only
+when it ends: time for the interpreter to end, and less than a killed one may take to be replaced.
+Not measured."""
+
 LASTING_SECONDS: Final = 3.0
 """Seconds of serving after which the end of a worker is no failure to start. Not measured: long
 enough for what fails at once, and less than lies between two accidents."""
