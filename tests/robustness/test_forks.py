@@ -323,6 +323,66 @@ def test_a_child_has_a_client_of_its_own(server: str) -> None:
     assert found == {"endings": "[0]"}
 
 
+def test_a_child_has_a_client_of_its_own_beside_copies_through_shared_memory(server: str) -> None:
+    """The memory that its parent's calls use meanwhile is not the child's, which never reads it."""
+    found = _run(
+        server,
+        tier(short=4, soak=40),
+        """
+        stop, inputs = threading.Event(), {"input": INPUT, "target": OTHER}
+        client = Client(TARGET, timeout=100)
+        wrong = []
+
+        def call():
+            while not stop.is_set():
+                found = client.evaluate("mse_loss", inputs)
+                if found.transport != "region" or not near(found.loss, EXPECTED):
+                    wrong.append(found)
+
+        def child():
+            with Client(TARGET) as own:
+                return int(not near(own.evaluate("mse_loss", inputs).loss, EXPECTED))
+
+        client.evaluate("mse_loss", inputs)
+        threads = [threading.Thread(target=call) for _ in range(2)]
+        for each in threads:
+            each.start()
+        for _ in range(TRIES):
+            fork(child)
+        stop.set()
+        for each in threads:
+            each.join()
+        print(f"endings={sorted(endings)}")
+        print(f"wrong={wrong}")
+        """,
+    )
+    assert found == {"endings": "[0]", "wrong": "[]"}
+
+
+def test_a_child_that_cannot_have_a_client_is_told(server: str) -> None:
+    """Without gRPC's support of forks a call there would never end, not even at its timeout."""
+    found = _run(
+        server,
+        1,
+        """
+        def child():
+            try:
+                Client(TARGET, timeout=5)
+            except RuntimeError as error:
+                return 0 if "GRPC_ENABLE_FORK_SUPPORT" in str(error) else 1
+            return 2
+
+        fork(lambda: 0 if Client(TARGET) else 1)
+        with Client(TARGET) as client:
+            client.evaluate("mse_loss", ITEM.inputs)
+            fork(child)
+        print(f"endings={endings}")
+        """,
+        GRPC_ENABLE_FORK_SUPPORT="0",
+    )
+    assert found == {"endings": "{0: 2}"}
+
+
 def test_a_child_keeps_no_memory_of_the_server(process: Child) -> None:
     """When its parent closes the client, the server has everything back, though the child lives."""
     assert wait_until(lambda: not _held(process)) < 60

@@ -46,8 +46,10 @@ class Client(ProcessBound):
     """Evaluates losses on one or more Losswire servers.
 
     One client may be used by any number of threads at once; its calls share a connection to
-    each server. It does not survive a fork: make one in each process. Nothing is read from
-    the environment.
+    each server. It does not survive a fork: make one in each process. A process that forks
+    while calls of more than some kilobytes are under way sets `GRPC_ENABLE_FORK_SUPPORT=0` before
+    it imports gRPC, which may end its children otherwise; they cannot have a client then. Nothing
+    is read from the environment.
 
     Example:
         >>> with Client(address) as own:
@@ -82,7 +84,8 @@ class Client(ProcessBound):
         their timeout); then they are tried again until their timeout.
 
         Raises TypeError and ValueError for arguments that cannot be right, ModuleNotFoundError for
-        `local:` without losswire-server, RuntimeError for `local:` in a process that was forked
+        `local:` without losswire-server, RuntimeError in a process that was forked where gRPC
+        does not support it, and for `local:` in a process that was forked
         when its parent's was running.
         """
         self._session = open_session(
@@ -122,7 +125,7 @@ class Client(ProcessBound):
         A large batch is sent in chunks automatically: inputs are read a few rows at a time, and
         must not change meanwhile. `progress` is then called with the rows done and all rows, on
         the thread that moves them, which may be another; an exception from it ends the call. A try
-        after a failure starts over. To fork meanwhile, set `GRPC_ENABLE_FORK_SUPPORT=0`.
+        after a failure starts over.
 
         On the server's own machine, a large batch passes through shared memory automatically,
         unless `progress` is given; see `region` for no copies at all. `result.transport` names the

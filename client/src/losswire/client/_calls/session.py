@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import grpc
 import numpy as np
 
+from losswire.client._calls.forks import begin_use
 from losswire.client._calls.interrupt import Interrupt
 from losswire.client._calls.local import SCHEME, LocalServer, find_local
 from losswire.client._calls.retry import Attempts, RetryPolicy, Rotation
@@ -211,9 +212,11 @@ def open_session(
 ) -> Session:
     """Check a client's arguments; TypeError or ValueError with the argument's name.
 
-    ModuleNotFoundError for `local:` where the service is not installed.
+    ModuleNotFoundError for `local:` where the service is not installed; RuntimeError in a process
+    where gRPC does not work after a fork.
     """
     targets, local = parse_targets(target), None
+    begin_use()
     if target.startswith(SCHEME):
         if credentials is not None:
             raise ValueError("credentials: a target local: is in this process and takes none")

@@ -103,7 +103,7 @@ class SharedMemory:
         except BaseException:
             lease.close()
             raise
-        write_mark(self._root)
+        write_mark(self._root, inherited=inherited)
         self._base: int = self._root.__array_interface__["data"][0]
         # The connection is the lease: without it the server does not know the region. So it
         # stays until the last array in the memory is gone.

@@ -4,8 +4,9 @@ A mark behind the caller's part of each region disappears with its contents. So 
 whether somebody has emptied a region, and no number is returned that came from emptied memory.
 """
 
+import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,8 +27,8 @@ _MISSING: Final = ("MISSING_REGION", _GONE)
 
 _PENDING: Final = "GRADIENT_PENDING"
 
-_mapped: "list[weakref.ref[Array]]" = []
-"""All shared memory that holds arrays of this process."""
+_roots: "list[_Root]" = []
+"""All shared memory that holds arrays of this process, or of the one that it was forked from."""
 
 _unsettled: "list[weakref.ref[Array]]" = []
 """Shared memory that a server may still write into: its call ended here without an answer."""
@@ -40,6 +41,24 @@ ALIGNMENT: Final = 64
 def aligned(size: int) -> int:
     """Round up to where the next array may begin."""
     return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+class _Root(weakref.ref[Array]):
+    """A reference to the bytes of a region."""
+
+    __slots__ = ("only_in",)
+
+    only_in: int | None
+    """The process that has it mapped; None: those that are forked from it, too."""
+
+
+def _mapped() -> Iterator[Array]:
+    """Yield all shared memory that is mapped in this process."""
+    process = os.getpid()
+    for reference in tuple(_roots):
+        root = reference()
+        if root is not None and reference.only_in in (None, process):
+            yield root
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,10 +84,15 @@ def is_missing_region(error: LosswireError) -> bool:
     return error.reason in _MISSING
 
 
-def write_mark(root: Array) -> None:
-    """Write the mark at the end of a region's bytes, and check it from now on."""
+def write_mark(root: Array, *, inherited: bool) -> None:
+    """Write the mark at the end of a region's bytes, and check it from now on.
+
+    `inherited` memory is mapped in forked children, too.
+    """
     root[-len(MARK) :] = np.frombuffer(MARK, np.uint8)
-    _mapped.append(weakref.ref(root, _mapped.remove))
+    reference = _Root(root, _roots.remove)
+    reference.only_in = None if inherited else os.getpid()
+    _roots.append(reference)
 
 
 def check_mark(root: Array) -> None:
@@ -87,9 +111,8 @@ def check_arrays(arrays: Iterable[object]) -> None:
     No server of this version empties memory that a process still has mapped. Another version may,
     and so may another process with the descriptor. Raises FailedPreconditionError.
     """
-    for reference in tuple(_mapped):
-        root = reference()
-        if root is None or root[-len(MARK) :].tobytes() == MARK:
+    for root in _mapped():
+        if root[-len(MARK) :].tobytes() == MARK:
             continue
         for array in arrays:
             if hasattr(array, "__array__") and np.may_share_memory(np.asarray(array), root):
@@ -98,9 +121,8 @@ def check_arrays(arrays: Iterable[object]) -> None:
 
 def mark_unsettled(arrays: Iterable[object]) -> None:
     """Note that a call was given up whose gradients may still be written into some arrays."""
-    for reference in tuple(_mapped):
-        root = reference()
-        if root is None or any(each() is root for each in _unsettled):
+    for root in _mapped():
+        if any(each() is root for each in _unsettled):
             continue
         if _overlap(arrays, root):
             _unsettled.append(weakref.ref(root, _unsettled.remove))
