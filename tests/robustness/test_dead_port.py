@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
 
-from losswire.client import Client, Evaluation, UnavailableError
+from losswire.client import Client, Evaluation, RetryPolicy, UnavailableError
 from tests.client.conftest import Call, call_async, call_blocking
 from tests.support.scripted import Scripted, serving
 from tests.support.soak import record
@@ -121,6 +122,40 @@ def test_waiting_for_a_server_that_starts(call: Call) -> None:
         assert up.wait(60)
         done.set()
         thread.join()
+
+
+def test_the_port_of_another_door_is_told(call: Call) -> None:
+    """A server that speaks HTTP/1.1 is no reason to start one, or to wait."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(UnavailableError, match=r"port of --http or --metrics\?"):
+                call(f"127.0.0.1:{other.server_port}", "evaluate", "any", {})
+        finally:
+            other.shutdown()
+            thread.join()
+
+
+def test_a_server_that_is_gone_is_told() -> None:
+    """Who was there is waited for until the timeout, which the error then says."""
+    with serving(Scripted()) as server:
+        client = Client(server.address)
+        client.evaluate("any", {})
+    with client, pytest.raises(UnavailableError, match="does not answer any more, tried for"):
+        client.evaluate("any", {}, timeout=1)
+
+
+def test_the_last_try_is_near_the_deadline() -> None:
+    """A wait that would outlast a call is cut short, not the call."""
+    settings = RetryPolicy(initial_backoff=5.0, max_backoff=5.0)
+    started = time.monotonic()
+    with (
+        Client("127.0.0.1:1", retry=settings, wait_for_ready=True) as client,
+        pytest.raises(UnavailableError, match="with a longer timeout"),
+    ):
+        client.evaluate("any", {}, timeout=2)
+    assert time.monotonic() - started > 1.8
 
 
 @pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), "5", -(10**400)])

@@ -210,3 +210,18 @@ def test_a_batch_that_is_too_much_as_a_whole(tmp_path: Path) -> None:
             )
             assert (float(found.loss), found.transport) == (4.0, "chunked")
             assert np.array_equal(found.gradients["input"], np.full_like(rows, -4 / rows.size))
+
+
+def test_a_batch_whose_message_can_never_fit_goes_in_parts(tmp_path: Path) -> None:
+    """The parts of a batch take less of a small budget than one message with all of it."""
+    arrays = np.random.default_rng(3).standard_normal((2, 700, 1000), dtype=np.float32)
+    batch: dict[str, Any] = {"input": arrays[0], "target": arrays[1]}
+    settings = ("--memory-budget-mib", "16", "--region-quota-mib", "0")
+    with Child(tmp_path / "log", *settings) as server, Client(server.address) as client:
+        result = client.evaluate("mse_loss", batch, gradients=["input"])
+    assert result.transport == "chunked"
+    difference = arrays[0].astype(np.float64) - arrays[1]
+    assert float(result.loss) == pytest.approx(np.mean(difference**2), rel=1e-5)
+    np.testing.assert_allclose(
+        result.gradients["input"], 2 * difference / difference.size, rtol=1e-5, atol=1e-12
+    )

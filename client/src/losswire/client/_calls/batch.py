@@ -100,18 +100,21 @@ class Batch:
                 result.gradients[name] = output
         return result
 
-    def plan(self, server: ServerInfo, losses: Mapping[str, LossInfo]) -> ChunkedPlan | None:
-        """Return how it is cut into chunks; None when one message is as good, or is required.
+    def plan(
+        self, server: ServerInfo, losses: Mapping[str, LossInfo], *, required: bool = False
+    ) -> ChunkedPlan | None:
+        """Return how it is cut into chunks; None when one message is as good, or has to be.
 
-        `losses` are the server's, by name. Raises ResourceExhaustedError when not even its parts
-        fit.
+        `losses` are the server's, by name; `required`: one message is not as good. Raises
+        ResourceExhaustedError when not even its parts fit.
         """
         limit = server.limits.max_message_bytes
         max_tensor_bytes = limit - self._bytes_beside_tensors()
         loss = losses.get(self.evaluation.loss)
         if not server.transports.chunked:
             return None
-        if self._sent_bytes <= max_tensor_bytes and not self._gains_from_chunks(loss):
+        fits = self._sent_bytes <= max_tensor_bytes
+        if fits and not required and not self._gains_from_chunks(loss):
             return None
         streamed = self._streamed_inputs(loss, max_tensor_bytes)
         if not streamed:

@@ -20,6 +20,7 @@ from losswire.client._errors import (
     LosswireError,
     ResourceExhaustedError,
     UnavailableError,
+    lost_error,
     unreachable_error,
 )
 from losswire.client._messages import thresholds
@@ -87,6 +88,9 @@ def delay_before_retry(
     if isinstance(error, CancelledError):
         longest = min(longest, thresholds.RESET_BACKOFF_SECONDS)
     delay = draw() * min(longest, policy.initial_backoff * growth)
+    if delay >= remaining > thresholds.LAST_TRY_SECONDS:
+        # There is time for another try, if it comes sooner.
+        delay = remaining / 2
     delay = max(delay, error.retry_after or 0.0)
     return delay if delay < remaining else None
 
@@ -319,7 +323,10 @@ class Attempts:
             delay = delay if delay < self._ready_until - now else None
         if delay is None:
             if is_unreachable:
-                error = unreachable_error(self.rotation.targets, error)
+                may_wait = self._ready_until < self._deadline
+                error = unreachable_error(self.rotation.targets, error, may_wait=may_wait)
+            elif isinstance(error, UnavailableError) and not _is_answer(error):
+                error = lost_error(self.target_name, error, now - self._began)
             # The failure before a try that the timeout cut short explains more than the timeout.
             cut_short = isinstance(error, DeadlineExceededError)
             reason, self._reason = self._reason, None

@@ -106,16 +106,26 @@ def _evaluate_batch(
     if result is None and batch.is_large:
         result = yield from _in_chunks(regions.session, batch, progress)
     if result is None:
-        result = yield from batch.steps(regions.leases)
+        try:
+            result = yield from batch.steps(regions.leases)
+        except ResourceExhaustedError as error:
+            if not is_over_limit(error):
+                raise
+            result = yield from _in_chunks(regions.session, batch, progress, required=True)
+            if result is None:
+                raise
     return result
 
 
 def _in_chunks(
-    session: Session, batch: Batch, progress: Progress | None
+    session: Session, batch: Batch, progress: Progress | None, *, required: bool = False
 ) -> Steps[EvaluationResult | None]:
-    """Evaluate in chunks; None when one message is as good, or the server takes none."""
+    """Evaluate in chunks; None when one message is as good, or the server takes none.
+
+    `required`: one message is not as good.
+    """
     server, losses = yield from describe_server(session)
-    plan = batch.plan(server, losses)
+    plan = batch.plan(server, losses, required=required)
     if plan is None:
         return None
     call = ChunkedCall(plan, progress)

@@ -144,6 +144,9 @@ READY_SECONDS: Final = 2.0
 """Seconds that a call waits for a first answer of a server by default. Not measured: a server that
 runs accepts connections in milliseconds, and a caller at a terminal waits that long."""
 
+LAST_TRY_SECONDS: Final = 0.02
+"""The seconds of a call that are left for a last try. Not measured: what a call takes."""
+
 READY_BACKOFF_SECONDS: Final = 0.1
 """Seconds of the longest wait between tries before that. Not measured: as gRPC's first wait before
 it connects again."""

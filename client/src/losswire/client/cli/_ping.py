@@ -106,7 +106,7 @@ def _ask(target: str, channel: grpc.Channel, session: Session, deadline: float) 
     except grpc.RpcError as failure:
         error = error_from_call(failure)
         if isinstance(error, UnavailableError):
-            error = unreachable_error([target], error)
+            error = unreachable_error([target], error, may_wait=False)
         return _Answer(status_of(error), error=error)
     said = _HEALTHS.get(answer, "UNKNOWN")
     status = Exit.OK if said == "SERVING" else Exit.CHECK_FAILED
