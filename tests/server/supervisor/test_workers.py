@@ -14,6 +14,7 @@ import pytest
 from losswire.client import Client
 from losswire.server.cli import main
 from tests.support.doors import Doors
+from tests.support.harness import path_with
 from tests.support.vitals import family, wait_until
 from tests.support.workers import Workers
 
@@ -154,6 +155,57 @@ def test_a_worker_is_replaced_once_a_process_can_be_started(tmp_path: Path) -> N
         assert "Traceback" not in server.log.read_text("utf-8")
 
 
+def _workers_of(server: Workers) -> set[int]:
+    """Return the worker processes, the spare among them, without those that have ended."""
+    found = {*family(server.process.pid)} - {server.process.pid}
+    return {each for each in found if (Path("/proc") / str(each) / "cmdline").read_bytes()}
+
+
+def test_a_spare_that_ends_is_replaced(tmp_path: Path) -> None:
+    """Otherwise the next worker that ends would be replaced by a process that has to load first."""
+    with Workers(tmp_path / "log", *_BUDGET) as server:
+        server.wait_for_spare()
+        [spare] = _workers_of(server) - {*server.serving().values()}
+        os.kill(spare, signal.SIGKILL)
+        wait_until(lambda: bool(_workers_of(server) - {*server.serving().values(), spare}))
+        server.wait_for_spare()
+        server.strike(0)
+        _evaluate(server.address)
+
+
+_CHATTY = """
+import os, sys, threading, time
+from pathlib import Path
+
+def write():
+    mark = Path(os.environ["MARK"])
+    while True:
+        time.sleep(0.1)
+        try:
+            mark.rename(f"{mark}.taken")
+        except OSError:
+            continue
+        os.write(int(sys.argv[1]), b"nonsense\\n")
+
+if "supervisor" in sys.argv[0]:
+    threading.Thread(target=write, daemon=True).start()
+"""
+
+
+def test_a_worker_that_writes_nonsense_is_replaced(tmp_path: Path) -> None:
+    """It harms neither the supervisor nor the other worker."""
+    (tmp_path / "chatty.py").write_text(_CHATTY)
+    environment = {"PYTHONPATH": path_with(tmp_path), "MARK": str(tmp_path / "mark")}
+    arguments = (*_BUDGET, "--losses", "chatty")
+    with Workers(tmp_path / "log", *arguments, environment=environment) as server:
+        server.wait_for_spare()
+        before = server.serving()
+        (tmp_path / "mark").touch()
+        wait_until(lambda: any(each != before[place] for place, each in server.serving().items()))
+        _evaluate(server.address)
+        assert "Traceback" not in server.log.read_text("utf-8")
+
+
 _SERVE = ("serve", "--device", "cpu", "--store", "none", "--workers", "2", "--listen")
 
 
@@ -164,6 +216,9 @@ _SERVE = ("serve", "--device", "cpu", "--store", "none", "--workers", "2", "--li
         (("127.0.0.1:0", "--losses", "no_such_module"), "--losses no_such_module: No module"),
         (("0.0.0.0:0",), "can be reached from other machines"),
         (("127.0.0.1:0", "--http", "nonsense"), "--http nonsense: expected HOST:PORT"),
+        (("127.0.0.1:\u00b2",), "expected HOST:PORT"),
+        (("a..b:0", "--allow-insecure"), "a..b is no name of a host"),
+        (("no-such-host.invalid:0", "--allow-insecure"), "there is no host of this name"),
         (("127.0.0.1:0", "--memory-budget-mib", "15"), "each would have 7.5 MiB"),
     ],
 )

@@ -32,10 +32,16 @@ class Address:
         if text.startswith("unix:"):
             return cls(text, "")
         host, colon, port = text.rpartition(":")
-        if not colon or not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 (the largest port)
+        if not colon or not host or not _is_number(port) or int(port) > 65535:  # noqa: PLR2004 (the largest port)
             message = f"--listen {text}: expected HOST:PORT or unix:PATH"
             raise StartError(message)
-        return cls(text, host.strip("[]"))
+        host = host.strip("[]")
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            message = f"--listen {text}: {host} is no name of a host"
+            raise StartError(message) from None
+        return cls(text, host)
 
     @classmethod
     def parse_tcp(cls, text: str, option: str) -> "Address":
@@ -79,11 +85,16 @@ class Address:
             return False
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
 def cannot_listen(option: str, text: str, error: OSError) -> StartError:
     """Return the error of an address at which the system does not let this server listen."""
-    reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
     if isinstance(error, socket.gaierror):
         reason = "there is no host of this name"
+    else:
+        reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
     return StartError(f"{option} {text}: cannot listen there: {reason}")
 
 

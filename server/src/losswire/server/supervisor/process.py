@@ -50,6 +50,7 @@ class WorkerProcess:
         """The last one."""
         self.is_told_to_stop = False
         """Whether it was told to stop, or killed."""
+        self._has_loaded = False
         self._reading: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
         """Set when the worker is ready, has failed, or has ended."""
@@ -113,6 +114,10 @@ class WorkerProcess:
         await self._first.wait()
         return bool(self.beat.address)
 
+    async def gone(self) -> None:
+        """Wait until the process has ended, and do nothing else."""
+        await self._process.wait()
+
     async def ended(self) -> None:
         """Watch the process until it has ended; one that hangs is killed."""
         silent = 0
@@ -137,7 +142,9 @@ class WorkerProcess:
         """Return for how many beats it may be silent."""
         if self._reading is None or self._reading.done():
             return thresholds.ENDED_BEATS
-        return thresholds.SILENT_BEATS if self.beat.address else thresholds.STARTING_BEATS
+        if self.beat.address:
+            return thresholds.SILENT_BEATS
+        return thresholds.LOADED_BEATS if self._has_loaded else thresholds.STARTING_BEATS
 
     def stop(self) -> None:
         """Ask it to drain and end."""
@@ -155,17 +162,17 @@ class WorkerProcess:
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Read what the worker says until it has ended."""
-        has_loaded = False
         try:
             while line := await reader.readline():
-                if not has_loaded:
+                if not self._has_loaded:
                     _log.info("process %d has loaded", self.pid)
-                has_loaded = True
+                self._has_loaded = True
                 self.beat = read_beat(line)
                 self._beats += 1
                 if self.beat.address or self.beat.failure:
                     self._first.set()
-        except ConnectionError:
-            pass  # it was killed in mid-line
+        except (ConnectionError, ValueError, TypeError):
+            # Killed in mid-line, or it writes what is no message: `ended` ends it.
+            return
         finally:
             self._first.set()

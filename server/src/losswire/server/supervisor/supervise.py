@@ -61,6 +61,8 @@ class _Supervisor:
         self._workers: dict[int, WorkerProcess] = {}
         """By place."""
         self._spare: WorkerProcess | None = None
+        self._spare_pause = thresholds.START_AGAIN_SECONDS
+        self._watching: asyncio.Task[None] | None = None
         self._making_spare = asyncio.Lock()
         self._was_ready: set[int] = set()
         """The places that had a worker once."""
@@ -159,6 +161,21 @@ class _Supervisor:
                     self._spare = await self._start()
                 except OSError as error:
                     _log.warning("there is no spare process: %s", error)
+                else:
+                    self._watching = asyncio.create_task(self._watch_spare(self._spare))
+
+    async def _watch_spare(self, spare: WorkerProcess) -> None:
+        """Make another spare process when this one ends without a place."""
+        await spare.gone()
+        if self._spare is not spare or self._stopping.is_set():
+            return
+        self._spare = None
+        await spare.ended()
+        _log.warning("the spare process %s and is replaced", spare.status)
+        await self._pause(self._spare_pause)
+        self._spare_pause = min(2 * self._spare_pause, thresholds.MAX_SPARE_PAUSE_SECONDS)
+        if not self._stopping.is_set():
+            await self._make_spare()
 
     async def _start(self) -> WorkerProcess:
         """Start a process; OSError when the system cannot."""
@@ -198,6 +215,8 @@ class _Supervisor:
             _log.error("workers that did not drain are killed")
             self._kill(self._workers.values())
             await asyncio.wait(late)
+        if self._watching is not None:
+            await self._watching
 
     def _kill(self, workers: Iterable[WorkerProcess]) -> None:
         for each in workers:

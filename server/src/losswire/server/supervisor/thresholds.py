@@ -18,6 +18,10 @@ ENDED_BEATS: Final = 4
 when it ends: time for the interpreter to end, and less than a killed one may take to be replaced.
 Not measured."""
 
+LOADED_BEATS: Final = 40
+"""The same of a process that has loaded everything, and was given a place: it has yet to make its
+evaluator, on a GPU with a context, and to try it. Not measured: far more than that takes."""
+
 LASTING_SECONDS: Final = 3.0
 """Seconds of serving after which the end of a worker is no failure to start. Not measured: long
 enough for what fails at once, and less than lies between two accidents."""
@@ -28,6 +32,10 @@ REPLACE_SECONDS: Final = 0.1
 
 MAX_FAILED_STARTS: Final = 3
 """Tries to start the first worker. Not measured: a setting that is wrong is told at once."""
+
+MAX_SPARE_PAUSE_SECONDS: Final = 60.0
+"""The longest wait before a spare process that ended is replaced; it begins at one second, and is
+doubled each time. Not measured: what ends again and again costs a start each time."""
 
 START_AGAIN_SECONDS: Final = 1.0
 """Seconds until another try when the system could not start a process. Not measured: soon enough
