@@ -255,6 +255,6 @@ def _deadline(headers: Mapping[str, str]) -> float:
         return float("inf")
     milliseconds = whole_number(text, limits.MAX_TIMEOUT_MILLISECONDS)
     if milliseconds is None:
-        rule = "must be a whole number of milliseconds"
+        rule = "must be a whole number of milliseconds, 1 or more"
         raise InvalidEvaluationError([Violation("Losswire-Timeout-Ms", rule)])
     return time.monotonic() + milliseconds / 1000

@@ -41,6 +41,8 @@ class HttpServer:
             http=Connection,
             ws="none",
             loop="none",
+            # Else a request behind a large one on its connection is a bulk transfer, too.
+            reset_contextvars=True,
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -12,8 +12,8 @@ from losswire.server import thresholds
 from losswire.server.errors import ExpiredError, OverloadedError
 
 BUDGET_IN_USE = (
-    "the server's memory budget is in use by other calls: come back later, or serve with a larger "
-    "--memory-budget-mib"
+    "the server's memory budget is in use by other calls, and by memory that is shared with "
+    "callers (--region-quota-mib): come back later, or serve with a larger --memory-budget-mib"
 )
 """The text for who finds no memory in time."""
 
