@@ -48,6 +48,19 @@ class Settings:
     """The threads that torch uses on the CPU."""
     allow_insecure: bool = False
     """Whether to listen at an address that other machines can reach, without TLS or token."""
+    tls_cert: str = ""
+    """A file with the server's certificates, in PEM, its own first; empty: no TLS."""
+    tls_key: str = ""
+    """The file with the key of the first certificate."""
+    tls_client_ca: str = ""
+    """A file with the authorities whose certificates callers have to show; empty: none."""
+    tokens: str = ""
+    """A file with the hashes of the tokens that callers may show; empty: none is asked for."""
+    health: str = ""
+    """HOST:PORT where only health is answered, without TLS and tokens; empty: nowhere."""
+    call_log: str = "none"
+    """Which calls have a line in the log: `none`, `errors`, `all`, or a fraction such as `0.01`,
+    which adds that part of the others to the errors."""
     max_message_bytes: int = 8 * MIB
     """The largest request in one message."""
     max_evaluations_per_call: int = 4096
