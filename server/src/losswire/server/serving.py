@@ -7,6 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from losswire.server.app import App
+from losswire.server.log import log_settings
 from losswire.server.rpc.quiet import quiet_cancelled_calls
 from losswire.server.settings import Settings
 
@@ -24,6 +25,7 @@ async def serve(
     `on_start` is awaited when the server listens. Raises StartError when it cannot.
     """
     stopping = stopping or asyncio.Event()
+    log_settings(settings)
     app = App(settings, on_lost=stopping.set)
     _stop_by_signals(stopping)
     quiet_cancelled_calls()
