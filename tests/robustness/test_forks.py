@@ -4,76 +4,15 @@ Each test runs a program of its own, because a test's process has threads that n
 """
 
 import ast
-import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.forking import run_forking
 from tests.support.harness import Child
 from tests.support.soak import record, tier
 from tests.support.vitals import descriptors_named, wait_until
-
-_BEFORE = """
-import os, signal, sys, threading, time, warnings
-import numpy as np
-from losswire.client import Client, Evaluation
-
-warnings.simplefilter("ignore", DeprecationWarning)  # of Python, for any process with threads
-TARGET, TRIES = sys.argv[1], int(sys.argv[2])
-DRAW = np.random.default_rng(7)
-INPUT, OTHER = (DRAW.standard_normal((1000, 500), dtype=np.float32) for _ in range(2))
-EXPECTED = float(np.mean((INPUT.astype(float) - OTHER) ** 2))
-ITEM = Evaluation("mse_loss", {"input": INPUT[:2], "target": OTHER[:2]})
-SMALL = float(np.mean((INPUT[:2].astype(float) - OTHER[:2]) ** 2))
-endings = {}
-
-def near(found, expected):
-    return abs(float(found) - expected) < 1e-5 * expected
-
-def fork(child):
-    "Let a child run a function, and count how it ends; 0 is well."
-    pid = os.fork()
-    if not pid:
-        signal.alarm(60)
-        status = 99
-        try:
-            status = child()
-        finally:
-            os._exit(status or 0)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    endings[status] = endings.get(status, 0) + 1
-
-def use():
-    "Do what children do that never touch the SDK: threads, memory, time."
-    done = threading.Thread(target=sum, args=(range(1000),))
-    done.start()
-    done.join()
-    np.ones(100_000).sum()
-    time.sleep(0.02)
-
-def regions():
-    with open("/proc/self/maps") as maps:
-        return sum("losswire-region" in line for line in maps)
-"""
-
-
-def _run(target: str, tries: int, code: str, **settings: str) -> dict[str, str]:
-    """Run a program that prints names and figures, with some settings; returns them."""
-    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GRPC_VERBOSITY": "ERROR"}
-    path.update(settings)
-    done = subprocess.run(
-        [sys.executable, "-c", _BEFORE + textwrap.dedent(code), target, str(tries)],
-        env={**os.environ, **path, "PYTHONFAULTHANDLER": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +85,7 @@ def test_nothing_that_a_child_does_ends_its_parents_lease(
     tries = tier(short=3, soak=12)
     child = textwrap.indent(_ENDS[end].strip(), "    ")
     address = "local:?threads=1" if local else server
-    found = _run(address, tries, _PARENT.format(child=child))
+    found = run_forking(address, tries, _PARENT.format(child=child))
     record(f"wrong results after a child {end}", float(found["wrong"]), required="0")
     assert found == {"wrong": "0", "endings": str({0: tries})}
 
@@ -261,7 +200,7 @@ def test_children_live_beside_any_call_without_grpcs_support_of_forks(
 
 def _check_that_children_live(server: str, what: str, opened: str, **settings: str) -> None:
     tries = tier(short=12, soak=100)
-    found = _run(server, tries, _OPENED.format(opened=opened), **settings)
+    found = run_forking(server, tries, _OPENED.format(opened=opened), **settings)
     died = {each: n for each, n in ast.literal_eval(found["endings"]).items() if each}
     record(f"children that died {what}", sum(died.values()), required="0")
     assert found == {"endings": str({0: tries})}
@@ -270,7 +209,7 @@ def _check_that_children_live(server: str, what: str, opened: str, **settings: s
 def test_children_beside_a_stream_for_asyncio_live(server: str) -> None:
     """A fork on the loop's own thread ends the stream's call, and what had no answer goes again."""
     tries = tier(short=12, soak=100)
-    found = _run(
+    found = run_forking(
         server,
         tries,
         """
@@ -294,7 +233,7 @@ def test_children_beside_a_stream_for_asyncio_live(server: str) -> None:
 
 def test_a_child_has_a_client_of_its_own(server: str) -> None:
     """Beside its idle parent's, in every door; the parent goes on with its own."""
-    found = _run(
+    found = run_forking(
         server,
         tier(short=3, soak=12),
         """
@@ -323,70 +262,10 @@ def test_a_child_has_a_client_of_its_own(server: str) -> None:
     assert found == {"endings": "[0]"}
 
 
-def test_a_child_has_a_client_of_its_own_beside_copies_through_shared_memory(server: str) -> None:
-    """The memory that its parent's calls use meanwhile is not the child's, which never reads it."""
-    found = _run(
-        server,
-        tier(short=4, soak=40),
-        """
-        stop, inputs = threading.Event(), {"input": INPUT, "target": OTHER}
-        client = Client(TARGET, timeout=100)
-        wrong = []
-
-        def call():
-            while not stop.is_set():
-                found = client.evaluate("mse_loss", inputs)
-                if found.transport != "region" or not near(found.loss, EXPECTED):
-                    wrong.append(found)
-
-        def child():
-            with Client(TARGET) as own:
-                return int(not near(own.evaluate("mse_loss", inputs).loss, EXPECTED))
-
-        client.evaluate("mse_loss", inputs)
-        threads = [threading.Thread(target=call) for _ in range(2)]
-        for each in threads:
-            each.start()
-        for _ in range(TRIES):
-            fork(child)
-        stop.set()
-        for each in threads:
-            each.join()
-        print(f"endings={sorted(endings)}")
-        print(f"wrong={wrong}")
-        """,
-    )
-    assert found == {"endings": "[0]", "wrong": "[]"}
-
-
-def test_a_child_that_cannot_have_a_client_is_told(server: str) -> None:
-    """Without gRPC's support of forks a call there would never end, not even at its timeout."""
-    found = _run(
-        server,
-        1,
-        """
-        def child():
-            try:
-                Client(TARGET, timeout=5)
-            except RuntimeError as error:
-                return 0 if "GRPC_ENABLE_FORK_SUPPORT" in str(error) else 1
-            return 2
-
-        fork(lambda: 0 if Client(TARGET) else 1)
-        with Client(TARGET) as client:
-            client.evaluate("mse_loss", ITEM.inputs)
-            fork(child)
-        print(f"endings={endings}")
-        """,
-        GRPC_ENABLE_FORK_SUPPORT="0",
-    )
-    assert found == {"endings": "{0: 2}"}
-
-
 def test_a_child_keeps_no_memory_of_the_server(process: Child) -> None:
     """When its parent closes the client, the server has everything back, though the child lives."""
     assert wait_until(lambda: not _held(process)) < 60
-    found = _run(
+    found = run_forking(
         process.address,
         process.process.pid,
         """

@@ -268,10 +268,6 @@ def too_large_error(message: str, sent_bytes: int) -> ResourceExhaustedError:
     )
 
 
-_NO_GRPC: Final = "Failed parsing HTTP/2"
-"""What gRPC says when another kind of server answers."""
-
-
 def too_late_error() -> DeadlineExceededError:
     """Return the error of a call that waited too long for another call of its client."""
     return DeadlineExceededError("the time is up; another call is sending resident tensors")
@@ -287,42 +283,6 @@ def unfit_error(fault: str) -> InternalError:
     """Return the error of an answer that is not one to the request."""
     text = f"the server's answer does not fit the request: {fault}"
     return InternalError(text, reason="UNFIT_RESPONSE")
-
-
-def silent_error(target: str) -> UnavailableError:
-    """Return the error of a call to a server that does not even answer for its health."""
-    return UnavailableError(f"{target} does not answer", reason="NO_ANSWER", retryable=True)
-
-
-def unreachable_error(
-    targets: Sequence[str], error: LosswireError, *, may_wait: bool
-) -> UnavailableError:
-    """Return the error of a call when none of a client's servers has ever answered.
-
-    `may_wait`: a larger `wait_for_ready` would have given a server more time.
-    """
-    if _NO_GRPC in error.message:
-        advice = "What answers there is no gRPC: is it the port of --http or --metrics?"
-    else:
-        option = "wait_for_ready" if may_wait else "a longer timeout"
-        advice = (
-            "Start one with `losswire-server serve --listen HOST:PORT`, or wait longer for one "
-            f"that starts, with {option}"
-        )
-    return UnavailableError(
-        f"no Losswire server answers at {', '.join(targets)} ({error.message}). {advice}",
-        reason="UNREACHABLE",
-        retryable=True,
-    )
-
-
-def lost_error(target: str, error: LosswireError, seconds: float) -> UnavailableError:
-    """Return the error of a call to a server that answered once, and did not for some seconds."""
-    return UnavailableError(
-        f"{target} does not answer any more, tried for {seconds:.3g} s ({error.message})",
-        reason="NO_ANSWER",
-        retryable=True,
-    )
 
 
 def is_over_limit(error: LosswireError) -> bool:

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from losswire.client._calls import operations
+from losswire.client._calls.absence import silent_error
 from losswire.client._calls.async_watch import AsyncWatch
 from losswire.client._calls.cancellation import Cancellation
 from losswire.client._calls.chunked import connect, transfer
@@ -21,7 +22,6 @@ from losswire.client._errors import (
     LosswireError,
     closed_error,
     error_from_call,
-    silent_error,
     too_late_error,
 )
 from losswire.client._messages import thresholds

@@ -14,18 +14,13 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from losswire.client._calls.abandoned import end_call
+from losswire.client._calls.absence import silent_error
 from losswire.client._calls.cancellation import Cancellation, Watch
 from losswire.client._calls.operations import EVALUATE_CHUNKED, ChunkedCall
 from losswire.client._calls.plan import ChunkedPlan, Progress
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import CHANNEL_OPTIONS, Session
-from losswire.client._errors import (
-    CancelledError,
-    closed_error,
-    error_from_call,
-    malformed_error,
-    silent_error,
-)
+from losswire.client._errors import CancelledError, closed_error, error_from_call, malformed_error
 from losswire.client._messages.response import EvaluationResult, FactoredGradient, read_result
 from losswire.wire import GRADIENT_ROWS, ROWS, bytes_of
 

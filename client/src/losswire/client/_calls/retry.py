@@ -13,6 +13,7 @@ from random import SystemRandom
 
 import grpc
 
+from losswire.client._calls.absence import lost_error, unreachable_error
 from losswire.client._calls.health import is_alive
 from losswire.client._errors import (
     CancelledError,
@@ -20,8 +21,6 @@ from losswire.client._errors import (
     LosswireError,
     ResourceExhaustedError,
     UnavailableError,
-    lost_error,
-    unreachable_error,
 )
 from losswire.client._messages import thresholds
 

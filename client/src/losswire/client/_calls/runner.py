@@ -8,6 +8,7 @@ import grpc
 
 from losswire.client._calls import operations
 from losswire.client._calls.abandoned import abandon, close_beside, end_call, was_interrupted
+from losswire.client._calls.absence import silent_error
 from losswire.client._calls.cancellation import Cancellation
 from losswire.client._calls.chunked import connect, transfer
 from losswire.client._calls.operations import Operation, Step, Steps
@@ -19,7 +20,6 @@ from losswire.client._errors import (
     closed_error,
     code_of,
     error_from_call,
-    silent_error,
     too_late_error,
 )
 from losswire.client._messages import thresholds

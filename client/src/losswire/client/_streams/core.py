@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from losswire.client._calls import operations
+from losswire.client._calls.absence import silent_error
 from losswire.client._calls.async_runner import AsyncRunner, closed_or_cancelled, is_cancelled
 from losswire.client._calls.async_watch import AsyncWatch
 from losswire.client._calls.retry import Rotation, delay_before_retry, random
@@ -27,7 +28,6 @@ from losswire.client._errors import (
     UnavailableError,
     closed_error,
     error_from_call,
-    silent_error,
     too_large_error,
 )
 from losswire.client._messages import thresholds

@@ -9,8 +9,9 @@ import grpc
 
 from losswire.client import LosswireError, ServerInfo, __version__
 from losswire.client._calls import health, operations
+from losswire.client._calls.absence import unreachable_error
 from losswire.client._calls.session import CHANNEL_OPTIONS, Session, open_session
-from losswire.client._errors import UnavailableError, error_from_call, unreachable_error
+from losswire.client._errors import UnavailableError, error_from_call
 from losswire.client.cli._common import (
     Exit,
     add_connection,

@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 
 from losswire.client._calls.abandoned import end_call
+from losswire.client._calls.absence import silent_error
 from losswire.client._calls.cancellation import Watch
 from losswire.client._calls.local import LocalServer
 from losswire.client._calls.operations import SUMMARIZE_LOSSES
@@ -27,7 +28,6 @@ from losswire.client._errors import (
     LosswireError,
     error_from_call,
     error_from_details,
-    silent_error,
 )
 from losswire.v1 import loss_service_pb2
 
