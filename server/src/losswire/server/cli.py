@@ -2,56 +2,47 @@
 
 import argparse
 import asyncio
-import contextlib
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from losswire.server import __version__, event_loop
 from losswire.server.address import StartError
+from losswire.server.configuration.schema import Configuration, default_of, flag_of
+from losswire.server.configuration.show import lines_of
+from losswire.server.configuration.sources import CONFIG_VARIABLE, Found, flag_name
 from losswire.server.log import set_up_log
-from losswire.server.runs.address import default_store
-from losswire.server.settings import MIB, Settings, available_cpus, available_memory
-
-_GRPC_LIMIT_MIB = 2048
-"""The size of a message in MiB that gRPC's counters and protobuf cannot hold any more."""
+from losswire.server.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    set_up_log(options.log_level)
-    settings = Settings(
-        listen=options.listen,
-        http=options.http,
-        http_cors=tuple(options.http_cors),
-        metrics=options.metrics,
-        device=options.device,
-        threads=options.threads,
-        allow_insecure=options.allow_insecure,
-        max_message_bytes=options.max_message_mib * MIB,
-        memory_budget_bytes=options.memory_budget_mib * MIB,
-        resident_quota_bytes=_share(options, "resident_quota_mib") * MIB,
-        region_quota_bytes=_share(options, "region_quota_mib") * MIB,
-        region_socket=options.region_socket,
-        drain_seconds=options.drain_seconds,
-        notice_seconds=options.notice_seconds,
-        hang_seconds=options.hang_seconds,
-        losses=tuple(options.losses),
-        store=vars(options).get("store", default_store()),
-    )
     try:
-        if options.workers:
-            return _serve_with_workers(settings, options.workers, options.log_level)
-        return _serve_alone(settings)
+        options = _parser().parse_args(arguments)
+        return int(options.run(options))
     except StartError as error:
-        print(f"losswire-server: {error}", file=sys.stderr)  # noqa: T201 (a command line prints)
+        for line in str(error).splitlines():
+            print(f"losswire-server: {line}", file=sys.stderr)  # noqa: T201 (a command line prints)
         return 2
 
 
-def _share(options: argparse.Namespace, name: str) -> int:
-    """Return a quota in MiB, by default a quarter of the budget."""
-    given: int | None = vars(options).get(name)
-    return options.memory_budget_mib // 4 if given is None else given
+def _serve(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM; returns the exit status. Raises StartError."""
+    given = vars(options)
+    flags = {name: given[name] for name in Configuration.model_fields if name in given}
+    found = Found(flags, given.get("config", os.environ.get(CONFIG_VARIABLE, "")))
+    if options.print_config or options.check_config:
+        text = "\n".join(lines_of(found)) if options.print_config else "the settings are valid"
+        print(text)  # noqa: T201 (as above)
+        return 0
+    configuration = found.configuration
+    set_up_log(configuration.log_level)
+    found.warn_of_variables()
+    settings = configuration.settings()
+    if configuration.workers:
+        return _serve_with_workers(settings, configuration.workers, configuration.log_level)
+    return _serve_alone(settings)
 
 
 def _serve_alone(settings: Settings) -> int:
@@ -83,8 +74,17 @@ def _announce(grpc: str, http: str, metrics: str) -> None:
         print(f"metrics on {metrics}", flush=True)  # noqa: T201 (likewise)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise StartError."""
+        text = f"{message} (see `{self.prog} --help`)"
+        raise StartError(text)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="losswire-server", description="Serves loss functions and their exact gradients."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -93,205 +93,42 @@ def _parser() -> argparse.ArgumentParser:
         "serve",
         help="serve until SIGTERM",
         description="Serve until SIGTERM. Prints `listening on HOST:PORT` when ready.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="Each option is also a variable, such as LOSSWIRE_LISTEN, and a key of the file, "
+        "such as `listen`; an option counts more than a variable, and that more than a key.",
+        allow_abbrev=False,
     )
-    # Set here, and not at the options, whose help would say "(default: )".
-    serve.set_defaults(http="", metrics="", region_socket="", losses=[], http_cors=[])
-    add = serve.add_argument
-    add(
-        "--listen",
-        default="127.0.0.1:50051",
-        metavar="ADDRESS",
-        help="HOST:PORT, where port 0 picks a free one, or unix:PATH",
-    )
-    _add_http(add)
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
-    add(
-        "--threads",
-        type=_positive,
-        default=available_cpus(),
-        metavar="N",
-        help="how many CPU threads torch uses; the default is what the cgroup allows",
-    )
-    _add_workers(add)
-    add(
-        "--losses",
-        action="append",
+    serve.set_defaults(run=_serve)
+    for name in Configuration.model_fields:
+        _add(serve, name)
+    serve.add_argument(
+        "--config",
         default=argparse.SUPPRESS,
-        metavar="MODULE",
-        help="an installed module with further losses; may be repeated",
+        metavar="FILE",
+        help="a file of settings in TOML (default: $LOSSWIRE_CONFIG, or none)",
     )
-    add(
-        "--allow-insecure",
+    serve.add_argument(
+        "--print-config",
         action="store_true",
-        help="listen where other machines can call, without TLS or token",
+        help="print the settings and where each comes from, as such a file, and end",
     )
-    _add_memory(add)
-    _add_store(add)
-    _add_drain(add)
-    add(
-        "--log-level",
-        choices=["debug", "info", "warning", "error"],
-        default="info",
-        help="what the log tells",
+    serve.add_argument(
+        "--check-config", action="store_true", help="check the settings, say so, and end"
     )
     return parser
 
 
-def _add_workers(add: Callable[..., object]) -> None:
-    """Add the options of several processes."""
-    add(
-        "--workers",
-        type=_whole,
-        default=0,
-        metavar="N",
-        help="serve with N processes, each with its share of CPUs and memory, under a supervisor "
-        "that replaces one that ends or hangs; 0: this process serves alone",
-    )
-    add(
-        "--hang-seconds",
-        type=_positive_seconds,
-        default=60.0,
-        metavar="S",
-        help="how long one evaluation may occupy the engine before it counts as hung",
-    )
-
-
-def _add_drain(add: Callable[..., object]) -> None:
-    """Add the options that say how the server ends."""
-    add(
-        "--drain-seconds",
-        type=_seconds,
-        default=10.0,
-        metavar="S",
-        help="how long calls may go on after SIGTERM",
-    )
-    add(
-        "--notice-seconds",
-        type=_seconds,
-        default=0.2,
-        metavar="S",
-        help="how long calls are still accepted after SIGTERM, for load balancers that ask for "
-        "health in between",
-    )
-
-
-def _add_http(add: Callable[..., object]) -> None:
-    """Add the options of the HTTP door, and of the page for Prometheus."""
-    add(
-        "--http",
-        default=argparse.SUPPRESS,
-        metavar="ADDRESS",
-        help="also serve HTTP with JSON and the console: HOST:PORT, where port 0 picks a free one "
-        "(default: nowhere)",
-    )
-    add(
-        "--http-cors",
-        action="append",
-        default=argparse.SUPPRESS,
-        metavar="ORIGIN",
-        help="a web page's origin, such as https://example.org, that may call over HTTP; may be "
-        "repeated",
-    )
-    add(
-        "--metrics",
-        default=argparse.SUPPRESS,
-        metavar="ADDRESS",
-        help="HOST:PORT where Prometheus reads metrics at /metrics (default: nowhere)",
-    )
-
-
-def _add_memory(add: Callable[..., object]) -> None:
-    """Add the options that bound memory."""
-    add(
-        "--max-message-mib",
-        type=_message_size,
-        default=8,
-        metavar="MIB",
-        help="the largest request in one piece; less than 2048",
-    )
-    add(
-        "--memory-budget-mib",
-        type=_positive,
-        default=max(available_memory() // 2 // MIB, 1),
-        metavar="MIB",
-        help="the memory that all evaluations together may take; the default is half of it all",
-    )
-    add(
-        "--resident-quota-mib",
-        type=_whole,
-        # Not shown by argparse: the text of the help names the default.
-        default=argparse.SUPPRESS,
-        metavar="MIB",
-        help="the memory that resident tensors may take, beside the budget; 0 keeps none "
-        "(default: a quarter of the budget)",
-    )
-    add(
-        "--region-quota-mib",
-        type=_whole,
-        default=argparse.SUPPRESS,
-        metavar="MIB",
-        help="how much of the budget may be memory shared with callers on this machine; 0 shares "
-        "none (default: a quarter of the budget)",
-    )
-    add(
-        "--region-socket",
-        default=argparse.SUPPRESS,
-        metavar="PATH",
-        help="the unix socket that hands out shared memory; without it, one in a private folder "
-        "when only this machine can call, and none otherwise",
-    )
-
-
-def _add_store(add: Callable[..., object]) -> None:
-    """Add the option that says where runs are kept."""
-    add(
-        "--store",
-        # argparse would write the default, which differs between users.
-        default=argparse.SUPPRESS,
-        metavar="STORE",
-        help="where runs are kept: a folder, postgresql+psycopg://USER@HOST/DATABASE, "
-        "sqlite:////FOLDER/FILE, or `none` (default: losswire in $XDG_STATE_HOME, or else in "
-        "~/.local/state)",
-    )
-
-
-def _positive(text: str) -> int:
-    """Read a whole number greater than 0."""
-    if not text.isdecimal() or int(text) == 0:
-        message = f"{text} is not a whole number greater than 0"
-        raise argparse.ArgumentTypeError(message)
-    return int(text)
-
-
-def _whole(text: str) -> int:
-    """Read a whole number that is not negative."""
-    if not text.isdecimal():
-        message = f"{text} is not a whole number"
-        raise argparse.ArgumentTypeError(message)
-    return int(text)
-
-
-def _message_size(text: str) -> int:
-    """Read a size in MiB that gRPC can count in bytes."""
-    if _positive(text) < _GRPC_LIMIT_MIB:
-        return int(text)
-    message = f"{text} is not less than {_GRPC_LIMIT_MIB}"
-    raise argparse.ArgumentTypeError(message)
-
-
-def _seconds(text: str) -> float:
-    """Read a time that is finite and not negative."""
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) < float("inf"):
-            return float(text)
-    message = f"{text} is not a number of seconds"
-    raise argparse.ArgumentTypeError(message)
-
-
-def _positive_seconds(text: str) -> float:
-    """Read a time that is finite and greater than 0."""
-    if _seconds(text):
-        return float(text)
-    message = f"{text} is not a number of seconds greater than 0"
-    raise argparse.ArgumentTypeError(message)
+def _add(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the option of a setting, whose value is checked with all others."""
+    flag, text = flag_of(name), Configuration.model_fields[name].description or ""
+    facts: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
+    if flag.shows_default:
+        text += f" (default: {default_of(name)})"
+    if not flag.metavar:
+        facts["action"] = "store_true"
+    elif flag.choices:
+        facts["choices"] = flag.choices
+    else:
+        facts["metavar"] = flag.metavar
+    if flag.repeats:
+        facts["action"] = "append"
+    parser.add_argument(flag_name(name), help=text.replace("%", "%%"), **facts)

@@ -1,0 +1,1 @@
+"""Where the settings of a server come from: the command line, the environment and a file."""
