@@ -43,6 +43,7 @@ from losswire.server.runs.address import StoreSettingError, parse_store
 from losswire.server.runs.keeper import RunKeeper
 from losswire.server.settings import Settings
 from losswire.server.summaries.call import Summarizer
+from losswire.server.telemetry.call_log import make_call_log
 from losswire.v1 import (
     loss_service_pb2,
     loss_service_pb2_grpc,
@@ -105,7 +106,9 @@ class App:
         device = pick_device(settings.device)
         self._settings = fit_to_device(settings, device)
         self._registry = registry or load_registry(settings.losses)
-        self._recorder = Recorder() if settings.metrics or settings.http else None
+        call_log = make_call_log(settings.call_log)
+        has_doors = bool(settings.metrics or settings.http)
+        self._recorder = Recorder(call_log) if has_doors or call_log else None
         self._worker = ComputeWorker(device, settings.threads, self._recorder)
         self._evaluator = Evaluator(self._registry, self._worker, self._settings, self._recorder)
         self._gate = Gate(
@@ -268,7 +271,7 @@ class App:
     def _bind_http(self) -> "Doors | None":
         """Return the servers of HTTP and of metrics, bound to their addresses, as requested."""
         settings = self._settings
-        if self._recorder is None:
+        if self._recorder is None or not (settings.metrics or settings.http):
             return None
         # Imported here: a server without HTTP starts sooner, in less memory.
         from losswire.server.http.bind import Doors  # noqa: PLC0415

@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import MutableMapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from losswire.server.http.body import Receive
 from losswire.server.http.guard import GuardedPath, Scope
 from losswire.server.http.sending import Send
+from losswire.server.metrics.notes import CallNotes
 from losswire.server.metrics.recorder import CURRENT_METHOD, Method, Recorder
+from losswire.server.rpc.request_id import current_request_id
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _OTHER: Final = "_OTHER"
@@ -37,7 +40,11 @@ class RecordedPath:
             return
         began = time.perf_counter()
         name = scope["method"] if scope["method"] in _METHODS else _OTHER
-        CURRENT_METHOD.set(self._methods[name])
+        method = self._methods[name]
+        CURRENT_METHOD.set(method)
+        notes = method.note(lambda: scope["headers"])
+        if notes is not None:
+            receive, send = _counting(notes, receive, send)
         status = _CUT
 
         async def send_and_look(message: MutableMapping[str, Any]) -> None:
@@ -51,3 +58,32 @@ class RecordedPath:
         finally:
             seconds = time.perf_counter() - began
             self._recorder.request(name, self._template, status, seconds)
+            if notes is not None:
+                notes.request_id = current_request_id()
+                notes.http_status, notes.nanoseconds = status, int(seconds * 1e9)
+                notes.status = _status_of(notes)
+                self._recorder.observed(notes)
+
+
+def _counting(notes: CallNotes, receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Return what receives and sends, and counts the bytes of the bodies."""
+
+    async def receive_and_count() -> Any:  # noqa: ANN401 (ASGI's)
+        message = await receive()
+        notes.received_bytes += len(message.get("body", b""))
+        return message
+
+    async def send_and_count(message: MutableMapping[str, Any]) -> None:
+        notes.sent_bytes += memoryview(message.get("body", b"")).nbytes
+        await send(message)
+
+    return receive_and_count, send_and_count
+
+
+def _status_of(notes: CallNotes) -> str:
+    """Return the status of a request, as gRPC names it."""
+    if notes.http_status == _CUT:
+        return "CANCELLED"
+    if notes.http_status < HTTPStatus.BAD_REQUEST:
+        return "OK"
+    return notes.refusal_code or "UNKNOWN"

@@ -13,6 +13,14 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, ParamSpec, TypeVar
 
 from losswire.server.metrics.histogram import BYTES, COUNTS, SECONDS, STAGE_SECONDS, Histogram
+from losswire.server.metrics.notes import (
+    CURRENT_NOTES,
+    CallNotes,
+    Headers,
+    Observer,
+    note_refusal,
+    note_stage,
+)
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
@@ -58,13 +66,33 @@ class Method:
         CURRENT_METHOD.set(self)
         return time.perf_counter_ns()
 
-    def end(self, status: str, began: int, received_bytes: int, sent_bytes: int) -> None:
-        """Count a call that ended; `began` is what `begin` returned."""
+    def note(self, headers: Headers) -> CallNotes | None:
+        """Begin the notes of the current call; None where nobody observes calls."""
+        if self.recorder.observer is None:
+            return None
+        notes = CallNotes(self.name, headers)
+        CURRENT_NOTES.set(notes)
+        return notes
+
+    def end(
+        self,
+        status: str,
+        began: int,
+        received_bytes: int,
+        sent_bytes: int,
+        notes: CallNotes | None = None,
+    ) -> None:
+        """Count a call that ended; `began` and `notes` are what `begin` and `note` returned."""
+        nanoseconds = time.perf_counter_ns() - began
+        if notes is not None:
+            notes.status, notes.nanoseconds = status, nanoseconds
+            notes.received_bytes, notes.sent_bytes = received_bytes, sent_bytes
+            self.recorder.observed(notes)
         ended = self.ended.get(status)
         if ended is None:
             ended = Ended(Histogram(SECONDS), Histogram(BYTES), Histogram(BYTES))
             self.ended[status] = ended
-        ended.seconds.observe((time.perf_counter_ns() - began) * _NANO)
+        ended.seconds.observe(nanoseconds * _NANO)
         ended.received_bytes.observe(received_bytes)
         ended.sent_bytes.observe(sent_bytes)
 
@@ -105,8 +133,9 @@ class Counts:
 class Recorder:
     """Counts what one server does."""
 
-    def __init__(self) -> None:
-        """Begin without counts."""
+    def __init__(self, observer: Observer | None = None) -> None:
+        """Begin without counts; an observer learns of each call when it has ended."""
+        self.observer = observer
         self.started = time.time()
         """Seconds since 1970."""
         self.selftest_seconds = 0.0
@@ -146,6 +175,13 @@ class Recorder:
         """Return the counts of a method."""
         return self.methods.setdefault(name, Method(name, self))
 
+    def observed(self, notes: CallNotes) -> None:
+        """Tell the observer that a call has ended."""
+        if self.observer is not None:
+            self.observer.ended(notes)
+        # Whatever still knows the notes must not keep the call.
+        notes.headers = tuple
+
     def request(self, method: str, template: str, status: int, seconds: float) -> None:
         """Count an HTTP request that ended."""
         key = method, template, status
@@ -169,7 +205,10 @@ class Recorder:
         """Call a function and count its time as a stage."""
         began = time.perf_counter_ns()
         result = function(*args, **kwargs)
-        self.stage(stage, time.perf_counter_ns() - began)
+        nanoseconds = time.perf_counter_ns() - began
+        self.stage(stage, nanoseconds)
+        if self.observer is not None:
+            note_stage(stage, nanoseconds)
         return result
 
     def timed(self, stage: Stage, function: Callable[P, ResultT]) -> Callable[P, ResultT]:
@@ -191,3 +230,4 @@ def record_refusal(reason: str, code: str, detail: str) -> None:
     method = CURRENT_METHOD.get()
     if method is not None:
         method.recorder.refused(method.name, reason, code, detail)
+        note_refusal(reason, code)

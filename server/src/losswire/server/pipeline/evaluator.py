@@ -19,6 +19,7 @@ from losswire.server.memory.budget import Budget, Reservation
 from losswire.server.memory.patience import Patience
 from losswire.server.memory.regions.store import RegionStore
 from losswire.server.memory.residents import TENANT, ResidentStore
+from losswire.server.metrics.notes import note_evaluation, note_stage
 from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.admit import demand
 from losswire.server.pipeline.chunked.call import ChunkedEvaluator
@@ -82,6 +83,7 @@ class Evaluator:
         are computed in the order in which they arrive: the late gradient of one that its caller
         gave up must not replace that of the next."""
         self._recorder = recorder
+        self._observed = recorder is not None and recorder.observer is not None
         self._validation = ValidationCache()
         self._max_evaluations = settings.max_evaluations_per_call
 
@@ -109,6 +111,9 @@ class Evaluator:
             [answer] = await submitted
         if isinstance(answer, Exception):
             raise answer
+        if self._observed:
+            note_stage("queue", answer.message.queue_nanoseconds)
+            note_stage("compute", answer.message.compute_nanoseconds)
         on_evaluated(0, work, answer)
         return answer
 
@@ -223,6 +228,8 @@ class Evaluator:
         """
         if self._recorder is not None:
             checks = self._recorder.timed("decode", checks)
+        if self._observed and evaluations:
+            note_evaluation(evaluations[0])
         referenced = [self._referenced_bytes(each) for each in evaluations]
         resident = sum([each.resident for each in referenced])
         copied = sum([each.copied for each in referenced])

@@ -19,6 +19,7 @@ from losswire.server.compute.native.rows import threads_of
 from losswire.server.compute.paths import is_small, native_form
 from losswire.server.compute.work import Work
 from losswire.server.memory.regions.places import MapRegion
+from losswire.server.metrics.notes import About, describe
 from losswire.server.pipeline.admit import peak_bytes
 from losswire.server.pipeline.encode import Encoded
 from losswire.server.pipeline.validation_cache import Skeleton
@@ -39,6 +40,7 @@ class PreparedEvaluation:
         "_compute",
         "_head",
         "_memory",
+        "about",
         "answer",
         "is_brief",
         "kept_bytes",
@@ -49,10 +51,11 @@ class PreparedEvaluation:
     )
 
     def __init__(
-        self, template: Template, work: Work, compute: InMessage, answer: Template
+        self, template: Template, work: Work, compute: InMessage, answer: Template, about: About
     ) -> None:
         self.template = template
         """The constant bytes of the evaluation."""
+        self.about = about
         self.peak_bytes = peak_bytes(work)
         self.small = is_small(work)
         """Whether the event loop may compute it."""
@@ -208,7 +211,7 @@ class PreparedCache:
         if compute is None:
             return None
         template = Template(message, [each.span for each in payloads])
-        return PreparedEvaluation(template, work, compute, answer)
+        return PreparedEvaluation(template, work, compute, answer, describe(evaluation))
 
     def _computation(self, places: MessageOffsets) -> InMessage | None:
         """Choose a function for the evaluations of a form, with the same bits as the pipeline."""

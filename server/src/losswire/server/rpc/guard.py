@@ -20,7 +20,7 @@ from losswire.server.metrics.recorder import Method, Recorder
 from losswire.server.rpc.calls import Begin, Call, Context, Gate
 from losswire.server.rpc.parse import parse
 from losswire.server.rpc.recorded import recorded_response, recorded_stream
-from losswire.server.rpc.request_id import current_request_id, new_request_id
+from losswire.server.rpc.request_id import current_request_id
 from losswire.server.rpc.status import call_status, error_code_of, forget_frames, forget_frames_soon
 from losswire.v1 import loss_service_pb2, run_service_pb2
 from losswire.wire import ROWS
@@ -182,7 +182,7 @@ def _guard_stream(
     async def behavior(unused: object, context: Context) -> AsyncIterator[bytes]:
         del unused
         call = begin(context)
-        request_id = new_request_id()
+        request_id = current_request_id()
         try:
             call.enter()
             # Closed at once when the caller cancels, not when it is garbage-collected.

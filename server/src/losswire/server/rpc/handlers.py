@@ -8,6 +8,7 @@ from functools import partial
 from losswire.server import thresholds
 from losswire.server.compute.work import Work
 from losswire.server.memory.budget import Reservation
+from losswire.server.metrics.notes import note_about
 from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.decode import NOTHING_DETACHED, Detached
 from losswire.server.pipeline.encode import Encoded
@@ -36,6 +37,10 @@ Compute = Callable[[Callable[[Slice], bytes | None], Slice], bytes | None]
 """Calls what computes a prepared evaluation; counts its time where somebody reads the counts."""
 
 
+Find = Callable[[Slice], PreparedEvaluation | None]
+"""Finds the prepared evaluation of a request; None: there is none."""
+
+
 class EvaluateHandlers:
     """Answers the requests that hold whole evaluations."""
 
@@ -49,6 +54,8 @@ class EvaluateHandlers:
         self._max_evaluations = max_evaluations
         self._prepares = not evaluator.worker.copies_inputs
         self._compute: Compute = partial(recorder.run, "compute") if recorder else operator.call
+        observed = recorder is not None and recorder.observer is not None
+        self._find: Find = self._find_and_note if observed else self.prepared.find
 
     async def one(
         self, request: bytes, deadline: Deadline, reservation: Reservation | None = None
@@ -58,7 +65,7 @@ class EvaluateHandlers:
         `reservation` is the call's, which keeps the memory until the answer is sent.
         """
         sent = one_evaluation(request)
-        prepared = self.prepared.find(sent) if sent else None
+        prepared = self._find(sent) if sent else None
         if sent is not None and prepared is not None:
             if not prepared.small:
                 answer = await self._on_worker(prepared, sent, deadline(), reservation)
@@ -104,7 +111,7 @@ class EvaluateHandlers:
         `reservation` is the item's, which keeps the memory until the answer is sent.
         """
         number, sent = streamed_evaluation(request)
-        prepared = self.prepared.find(sent) if sent else None
+        prepared = self._find(sent) if sent else None
         result = (
             self._compute(prepared.result_of, sent)
             if sent and prepared and self._computes_now(prepared)
@@ -125,6 +132,13 @@ class EvaluateHandlers:
         except Exception as error:  # noqa: BLE001 (the item's error is its answer)
             answer = error
         return loss_service_pb2.EvaluateStreamResponse(id=message.id, outcome=outcome_of(answer))
+
+    def _find_and_note(self, sent: Slice) -> PreparedEvaluation | None:
+        """Find a prepared evaluation, and note what it is for those who observe calls."""
+        prepared = self.prepared.find(sent)
+        if prepared is not None:
+            note_about(prepared.about)
+        return prepared
 
     def _computes_now(self, prepared: PreparedEvaluation) -> bool:
         """Return whether an evaluation can be computed on the event loop now."""
@@ -153,7 +167,7 @@ class EvaluateHandlers:
         """Answer many evaluations, if all of them are small and prepared; else returns nothing."""
         found: list[PreparedEvaluation] = []
         for each in sent:
-            prepared = self.prepared.find(each)
+            prepared = self._find(each)
             if prepared is None or not prepared.small or prepared.writes_regions:
                 return b""
             found.append(prepared)

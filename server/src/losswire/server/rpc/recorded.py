@@ -13,9 +13,11 @@ import grpc
 
 from losswire.server import thresholds
 from losswire.server.memory.budget import Reservation
+from losswire.server.metrics.notes import CallNotes
 from losswire.server.metrics.recorder import Method, Recorder
 from losswire.server.rpc.calls import Begin, Call, Context
 from losswire.server.rpc.lease_calls import Respond
+from losswire.server.rpc.request_id import current_request_id, new_request_id
 from losswire.wire import LEASE_HEADER
 
 EVALUATE: Final = "losswire.v1.LossService/Evaluate"
@@ -33,13 +35,14 @@ def recorded_response(behavior: Any, begin: Begin, method: Method) -> Callable[.
 
     async def count(unused: object, context: Context) -> bytes:
         began = method.begin()
+        notes = _note(method, context)
         call = begin(context)
         try:
             response: bytes = await behavior(unused, call)
         except BaseException as error:
-            method.end(_status_of(error, context), began, call.received_bytes, 0)
+            method.end(_status_of(error, context), began, call.received_bytes, 0, notes)
             raise
-        method.end("OK", began, call.received_bytes, len(response))
+        method.end("OK", began, call.received_bytes, len(response), notes)
         return response
 
     return count
@@ -50,6 +53,7 @@ def recorded_stream(behavior: Any, begin: Begin, method: Method) -> Callable[...
 
     async def count(unused: object, context: Context) -> AsyncIterator[bytes]:
         began = method.begin()
+        notes = _note(method, context)
         call = begin(context)
         sent = 0
         status = "OK"
@@ -65,7 +69,7 @@ def recorded_stream(behavior: Any, begin: Begin, method: Method) -> Callable[...
             status = _status_of(error, context)
             raise
         finally:
-            method.end(status, began, call.received_bytes, sent)
+            method.end(status, began, call.received_bytes, sent, notes)
 
     return count
 
@@ -77,16 +81,28 @@ def recorded_lease(respond: Respond, recorder: Recorder) -> Respond:
     async def count(request: bytes, deadline: float, reservation: Reservation) -> bytes:
         began = method.begin()
         recorder.lease_calls += 1
+        notes = method.note(tuple)
         try:
             answer = await respond(request, deadline, reservation)
         except BaseException:
-            method.end("CANCELLED", began, len(request), 0)
+            method.end("CANCELLED", began, len(request), 0, notes)
             raise
+        if notes is not None:
+            notes.request_id = current_request_id()
         _, code = LEASE_HEADER.unpack_from(answer)
-        method.end(_NAMES[code], began, len(request), len(answer))
+        method.end(_NAMES[code], began, len(request), len(answer), notes)
         return answer
 
     return count
+
+
+def _note(method: Method, context: Context) -> CallNotes | None:
+    """Begin the notes of a call, with its id; None where nobody observes calls."""
+    metadata: Any = context.invocation_metadata
+    notes = method.note(metadata)
+    if notes is not None:
+        notes.request_id = new_request_id()
+    return notes
 
 
 async def _wait_for_cancellation(call: Call) -> None:

@@ -15,6 +15,7 @@ from losswire.server.compute.paths import tiled_form
 from losswire.server.compute.work import Work
 from losswire.server.errors import DrainingError, ExpiredError, InvalidEvaluationError
 from losswire.server.memory.budget import Reservation
+from losswire.server.metrics.notes import note_evaluation
 from losswire.server.pipeline.admit import demand
 from losswire.server.pipeline.chunked.read_ahead import read_ahead
 from losswire.server.pipeline.decode import Detached
@@ -74,6 +75,7 @@ class Summarizer:
         self._readers.add(reader)
         try:
             header, detached = await reader.header()
+            note_evaluation(header.evaluation)
             plan = make_plan(header, detached, self.evaluator.registry)
             with self.evaluator.budget.join(reservation) as held:
                 call = _Call(self.evaluator, plan, reader, held, deadline)

@@ -1,0 +1,1 @@
+"""What operators see of single calls: the log of calls, and reports of the load."""
