@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from losswire.server.identity.commands import add_commands
+from losswire.server.identity.files import BrokenFileError
 from losswire.server.identity.principal import Principal
 from losswire.server.identity.tokens import (
-    TokenFileError,
     TokenHash,
     Tokens,
     digest_of,
@@ -80,7 +80,7 @@ def test_a_mistake_is_named_by_file_and_line(tmp_path: Path, line: str, mistake:
     """A broken file is refused with the place of its mistake, and never with what may be secret."""
     path = tmp_path / "tokens"
     path.write_text(f"# first\n{line}\n", encoding="utf-8")
-    with pytest.raises(TokenFileError) as caught:
+    with pytest.raises(BrokenFileError) as caught:
         Tokens.read(path)
     number = 1 + len(line.splitlines())
     assert str(caught.value).startswith(f"{path}:{number}: ")
@@ -90,10 +90,10 @@ def test_a_mistake_is_named_by_file_and_line(tmp_path: Path, line: str, mistake:
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     """A file that is missing, or no text, is refused by its name."""
-    with pytest.raises(TokenFileError, match="No such file"):
+    with pytest.raises(BrokenFileError, match="No such file"):
         Tokens.read(tmp_path / "tokens")
     (tmp_path / "tokens").write_bytes(b"\xff\xfe")
-    with pytest.raises(TokenFileError, match="UTF-8"):
+    with pytest.raises(BrokenFileError, match="UTF-8"):
         Tokens.read(tmp_path / "tokens")
 
 

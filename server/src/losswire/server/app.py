@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import torch
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from losswire.server import thresholds
 from losswire.server.address import Address, StartError, cannot_listen, listening_socket
 from losswire.server.catalogue.registry import Registry, records_in
 from losswire.server.compute.devices.cuda import usable_bytes
 from losswire.server.compute.native import binding as native
+from losswire.server.identity.identity import Identity
 from losswire.server.losses import builtin_registry
 from losswire.server.memory.regions.memory import HAVE_REGIONS, check_sharing
 from losswire.server.metrics.recorder import Recorder
@@ -33,6 +33,7 @@ from losswire.server.rpc.entrance import Entrance, stop
 from losswire.server.rpc.guard import GuardedServer
 from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.server.rpc.health import Health
+from losswire.server.rpc.kept import add_reflection
 from losswire.server.rpc.lease_calls import responder
 from losswire.server.rpc.loss_service import LossService
 from losswire.server.rpc.recorded import recorded_lease
@@ -111,8 +112,12 @@ class App:
         self._recorder = Recorder(call_log) if has_doors or call_log else None
         self._worker = ComputeWorker(device, settings.threads, self._recorder)
         self._evaluator = Evaluator(self._registry, self._worker, self._settings, self._recorder)
+        self._identity = Identity(settings)
         self._gate = Gate(
-            self._evaluator.budget, self._evaluator.patience, self._settings.max_message_bytes
+            self._evaluator.budget,
+            self._evaluator.patience,
+            self._settings.max_message_bytes,
+            self._identity.gatekeeper,
         )
         self._handlers = EvaluateHandlers(
             self._evaluator, self._settings.max_evaluations_per_call, self._recorder
@@ -179,6 +184,7 @@ class App:
             message = f"{self._worker.device} does not compute: {error}"
             raise StartError(message) from error
         await self._runs.start()
+        self._identity.start()
         await server.start()
         self._server = server
         canary = Canary(self._evaluator, self._settings.hang_seconds, self._report)
@@ -263,9 +269,7 @@ class App:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [each.full_name for each in _SERVICES]
-        reflection.enable_server_reflection(
-            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
-        )
+        add_reflection([*names, health.SERVICE_NAME], server, self._gate.keeper)
         return server
 
     def _bind_http(self) -> "Doors | None":
@@ -289,6 +293,7 @@ class App:
             is_live=lambda: self.is_live and not self.device_lost,
             is_draining=lambda: self._drain.has_begun,
             recorder=self._recorder,
+            gatekeeper=self._gate.keeper,
             siblings=None if settings.place is None else Siblings(settings.place),
         )
         return Doors(services)
@@ -325,6 +330,7 @@ class App:
         """Report NOT_SERVING, refuse new calls after a moment, let those in flight finish, end."""
         if self._canary is not None:
             self._canary.cancel()
+        self._identity.stop()
         self.is_ready = False
         self._health.set(ready=False, live=self.is_live)
         if self._server is not None and self._entrance is not None:

@@ -22,6 +22,16 @@ class InvalidEvaluationError(LosswireServerError):
         self.violations = tuple(violations)
 
 
+class UnauthenticatedError(LosswireServerError):
+    """A call of somebody who has not said, or not proved, who it is."""
+
+    def __init__(self) -> None:
+        """Use a fixed text: it must not tell a wrong token from a missing one."""
+        super().__init__(
+            "a token is needed: send `authorization: Bearer TOKEN` with one that this server knows"
+        )
+
+
 class MalformedMessageError(LosswireServerError):
     """Bytes that do not parse as the expected message."""
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import cached_property, partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from losswire.server.catalogue.record import LossRecord
@@ -23,6 +23,9 @@ from losswire.server.http.threads import in_thread
 from losswire.server.memory.budget import Kind, Reservation
 from losswire.server.memory.residents import TENANT
 from losswire.wire import TensorSpec, Violation
+
+if TYPE_CHECKING:
+    from losswire.server.identity.principal import Principal
 
 ResultT = TypeVar("ResultT")
 
@@ -46,6 +49,8 @@ class Call:
         Raises InvalidEvaluationError for a deadline that is none.
         """
         self.services = services
+        self.principal: Principal | None = None
+        """Who calls; None: nobody asks."""
         self.reservation = body.reservation
         """The memory of the body, then of the evaluation, then of the answer until it is sent."""
         self.request_id = request_id

@@ -23,11 +23,12 @@ from losswire.server.http.answer import Answer
 from losswire.server.http.body import Body, CallerGoneError, Receive, headers_of
 from losswire.server.http.call import Call
 from losswire.server.http.problems import problem_answer
-from losswire.server.http.protocol import SOURCE
+from losswire.server.http.protocol import SOURCE, Connection
 from losswire.server.http.route import Route
 from losswire.server.http.sending import Reader, Send, send_answer, unsent_bytes
 from losswire.server.http.services import Services
 from losswire.server.http.turns import Turns
+from losswire.server.identity.gatekeeper import Gatekeeper
 from losswire.server.memory.budget import Kind
 from losswire.server.rpc.request_id import new_request_id
 
@@ -42,6 +43,7 @@ class GuardedPath:
         self._services = services
         self._turns = turns
         self._routes = {each.method: each for each in routes}
+        self._is_open = bool(routes) and all(each.is_open for each in routes)
         if "GET" in self._routes:
             self._routes.setdefault("HEAD", self._routes["GET"])
 
@@ -75,6 +77,9 @@ class GuardedPath:
         async with AsyncExitStack() as held:
             try:
                 call = Call(self._services, scope, body, request_id, held)
+                keeper = self._services.gatekeeper
+                if keeper is not None and not self._is_open:
+                    authorize(call, keeper, scope[SOURCE])
                 answer = await self._handle(call, scope["path"])
             except CallerGoneError:
                 return
@@ -95,7 +100,6 @@ class GuardedPath:
     async def _handle(self, call: Call, path: str) -> Answer:
         """Return the handler's answer, if it comes before the deadline."""
         route = self._route_of(call, path)
-        authorize(call)
         if route.accepts is not None and self._services.is_draining():
             raise DrainingError
         text = "the deadline passed before the answer was ready"
@@ -125,6 +129,7 @@ class GuardedPath:
         return route
 
 
-def authorize(call: Call) -> None:
-    """Check who calls: everybody may. The one place where callers will be told apart."""
-    del call
+def authorize(call: Call, keeper: Gatekeeper, connection: Connection) -> None:
+    """Store who calls; UnauthenticatedError for nobody who is known."""
+    authorization = call.headers.get("authorization", "")
+    call.principal = keeper.admit(authorization, lambda: connection.common_name)

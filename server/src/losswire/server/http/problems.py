@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import grpc
 
-from losswire.server.errors import WrongMethodError
+from losswire.server.errors import UnauthenticatedError, WrongMethodError
 from losswire.server.http.answer import Answer, json_answer
 from losswire.server.rpc.status import error_code_of, forget_frames, item_status
 
@@ -66,6 +66,8 @@ def problem_answer(error: BaseException, request_id: str) -> Answer:
     problem = problem_of(error, request_id)
     forget_frames(error)
     headers: dict[str, str] = {}
+    if isinstance(error, UnauthenticatedError):
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, WrongMethodError):
         headers["allow"] = ", ".join(error.allowed)
     if "retry_after_ms" in problem:

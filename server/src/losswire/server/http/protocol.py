@@ -59,6 +59,13 @@ class Connection(H11Protocol):
         cycle: Any = self.cycle
         return cycle is None or cycle.response_complete
 
+    @property
+    def common_name(self) -> str:
+        """The common name of the caller's certificate; empty without one."""
+        certificate: Any = self.transport.get_extra_info("peercert") or {}
+        names = [each for part in certificate.get("subject", ()) for each in part]
+        return next((text for name, text in names if name == "commonName"), "")
+
     def _end_idle(self) -> bool:
         """End the connection that has been idle for longest; returns whether there was one."""
         idle = [each for each in self.connections if isinstance(each, Connection) and each.is_idle]

@@ -61,5 +61,7 @@ class Route:
     """The statuses of problems that this route may answer with, besides those of every route."""
     lasts: bool = False
     """Whether a body of any length may come, and so a call without a deadline has no end."""
+    is_open: bool = False
+    """Whether everybody may call, also where callers have to say who they are."""
     documented: bool = True
     """Whether the OpenAPI document has it."""

@@ -68,7 +68,7 @@ def make_application(services: Services, routes: Sequence[Route] = ROUTES) -> An
         router,
         allow_origins=origins,
         allow_methods=sorted({each.method for each in routes}),
-        allow_headers=["content-type", "losswire-timeout-ms"],
+        allow_headers=["authorization", "content-type", "losswire-timeout-ms"],
         expose_headers=["x-request-id", "retry-after"],
         max_age=600,
     )

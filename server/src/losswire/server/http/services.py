@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from losswire.server.http.siblings import Siblings
+from losswire.server.identity.gatekeeper import Gatekeeper
 from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.runs.keeper import RunKeeper
@@ -32,5 +33,7 @@ class Services:
     """Returns whether the server takes no further calls."""
     recorder: Recorder
     """The counts of calls, stages and refusals."""
+    gatekeeper: Gatekeeper | None = None
+    """Asks who calls; None: everybody may."""
     siblings: Siblings | None = None
     """The other workers of this server; None: it has one process."""

@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 
 from losswire.server.identity import thresholds
+from losswire.server.identity.files import BrokenFileError
 from losswire.server.identity.tokens import (
-    TokenFileError,
     TokenHash,
     check_tenant,
     digest_of,
@@ -96,7 +96,7 @@ def _new(options: argparse.Namespace) -> int:
                 _drop(lines, [each.digest])
                 _say(f"the older token {each.digest[:_SHOWN_DIGITS]} is not valid any more")
             lines.append(TokenHash(options.tenant, digest_of(token), options.until).line)
-    except (TokenFileError, OSError) as error:
+    except (BrokenFileError, OSError) as error:
         return _fail(error)
     print(token)  # noqa: T201 (a command line prints)
     return 0
@@ -106,7 +106,7 @@ def _list(options: argparse.Namespace) -> int:
     """Print the tokens."""
     try:
         found = parse_tokens(read_text(options.file), str(options.file))
-    except TokenFileError as error:
+    except BrokenFileError as error:
         return _fail(error)
     now = time.time()
     for each in found:
@@ -128,7 +128,7 @@ def _revoke(options: argparse.Namespace) -> int:
                 if each.digest.startswith(options.id)
             ]
             _drop(lines, digests)
-    except (TokenFileError, OSError) as error:
+    except (BrokenFileError, OSError) as error:
         return _fail(error)
     if not digests:
         return _fail(f"{options.file}: {options.tenant} has no such token")
@@ -153,7 +153,7 @@ def _drop(lines: list[str], digests: Sequence[str]) -> None:
 def _edited(path: Path) -> Iterator[list[str]]:
     """Lend the lines of a file, and replace the file by them in one step.
 
-    The file need not exist. Raises TokenFileError for one with a mistake, OSError.
+    The file need not exist. Raises BrokenFileError for one with a mistake, OSError.
     """
     target = path.resolve()
     with _locked(target.parent):

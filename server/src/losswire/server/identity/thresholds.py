@@ -11,3 +11,7 @@ TOKENS_PER_TENANT: Final = 2
 
 LONGEST_TENANT: Final = 64
 """Characters of a tenant's name: those of a common name in a certificate (RFC 5280)."""
+
+LOOK_SECONDS: Final = 1.0
+"""Seconds between two looks at whether a file has changed. Not measured: a look takes some
+microseconds, and an operator who revokes a token waits for this."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from losswire.server.identity import thresholds
+from losswire.server.identity.files import BrokenFileError, read_bytes
 from losswire.server.identity.principal import Principal
 
 PREFIX: Final = "lw_"
@@ -27,7 +28,7 @@ _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _UNTIL: Final = "until="
 
 
-class TokenFileError(Exception):
+class TokenFileError(BrokenFileError):
     """A file of tokens that cannot be used; the text names the file, the line and the mistake."""
 
 
@@ -136,12 +137,9 @@ def _check_added(added: TokenHash, found: Mapping[str, TokenHash], valid: int) -
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file of tokens; TokenFileError when it cannot be read."""
+    """Return the text of a file of tokens; BrokenFileError when it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        message = f"{path}: {error.strerror or error}"
-        raise TokenFileError(message) from None
+        return read_bytes(path).decode()
     except UnicodeDecodeError:
         message = f"{path}: is no text in UTF-8"
         raise TokenFileError(message) from None
@@ -156,7 +154,7 @@ class Tokens:
 
     @classmethod
     def read(cls, path: Path) -> "Tokens":
-        """Return those of a file; TokenFileError when it cannot be used."""
+        """Return those of a file; BrokenFileError when it cannot be used."""
         return cls(parse_tokens(read_text(path), str(path)))
 
     def __len__(self) -> int:

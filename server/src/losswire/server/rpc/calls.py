@@ -11,6 +11,8 @@ import grpc
 from losswire.server import thresholds
 from losswire.server.errors import IdleStreamError, MalformedMessageError, OverloadedError
 from losswire.server.event_loop import step_behind
+from losswire.server.identity.gatekeeper import Gatekeeper
+from losswire.server.identity.principal import Principal
 from losswire.server.memory.budget import Budget, Kind, Reservation
 from losswire.server.memory.patience import Interruptible, Patience
 from losswire.server.rpc.connections import end_connection
@@ -19,11 +21,32 @@ from losswire.server.rpc.receive import Slots
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+def admit(keeper: Gatekeeper, context: Context) -> Principal:
+    """Return who calls; UnauthenticatedError."""
+    authorization = ""
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            authorization = str(value)
+
+    def common_name() -> str:
+        names: Any = context.auth_context().get("x509_common_name")
+        return names[0].decode(errors="replace") if names else ""
+
+    return keeper.admit(authorization, common_name)
+
+
 class Gate:
     """What the calls of one server share: the budget, its slots, and the patience with callers."""
 
-    def __init__(self, budget: Budget, patience: Patience, message_bytes: int) -> None:
-        """Begin; `message_bytes` is the largest message."""
+    def __init__(
+        self,
+        budget: Budget,
+        patience: Patience,
+        message_bytes: int,
+        keeper: Gatekeeper | None = None,
+    ) -> None:
+        """Begin; `message_bytes` is the largest message, the `keeper` asks who calls."""
+        self.keeper = keeper
         self.budget = budget
         self.patience = patience
         self.slots = Slots(budget, patience, message_bytes)
@@ -59,6 +82,7 @@ class Call:
         "context",
         "ended",
         "moved_bytes",
+        "principal",
         "received_bytes",
         "reservation",
         "since",
@@ -68,6 +92,8 @@ class Call:
         """Begin; the reservation is given back once gRPC has nothing more to do for the call."""
         self.context = context
         self._gate = gate
+        self.principal: Principal | None = None
+        """Who calls; None: nobody asks."""
         self.reservation = Reservation(gate.budget)
         self.received_bytes = 0
         """Of the messages that came."""
@@ -84,7 +110,12 @@ class Call:
         return self._gate.message_bytes
 
     def enter(self) -> None:
-        """Reserve the memory of any call; raises OverloadedError."""
+        """Ask who calls, and reserve the memory of any call.
+
+        Raises UnauthenticatedError, OverloadedError.
+        """
+        if self._gate.keeper is not None:
+            self.principal = admit(self._gate.keeper, self.context)
         self.reservation.raise_to(thresholds.CALL_BYTES, Kind.RECEIVE)
 
     def deadline(self) -> float:

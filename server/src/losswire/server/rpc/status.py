@@ -28,6 +28,7 @@ from losswire.server.errors import (
     OtherRunError,
     OverLimitError,
     OverloadedError,
+    UnauthenticatedError,
     UnavailableStoreError,
     UnknownLossError,
     UnknownPathError,
@@ -87,6 +88,7 @@ ERROR_CODES: Final[Mapping[type[BaseException], ErrorCode]] = {
     WrongMethodError: ErrorCode(grpc.StatusCode.UNIMPLEMENTED, "WRONG_METHOD"),
     WrongMediaTypeError: ErrorCode(grpc.StatusCode.INVALID_ARGUMENT, "WRONG_MEDIA_TYPE"),
     WrongHostError: ErrorCode(grpc.StatusCode.INVALID_ARGUMENT, "WRONG_HOST"),
+    UnauthenticatedError: ErrorCode(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
     Exception: ErrorCode(grpc.StatusCode.INTERNAL, "INTERNAL"),
 }
 """The status of each exception, looked up along the exception's ancestors."""
