@@ -12,6 +12,7 @@ from losswire.server.address import StartError
 from losswire.server.configuration.schema import Configuration, default_of, flag_of
 from losswire.server.configuration.show import lines_of
 from losswire.server.configuration.sources import CONFIG_VARIABLE, Found, flag_name
+from losswire.server.identity.commands import add_commands
 from losswire.server.log import set_up_log
 from losswire.server.settings import Settings
 
@@ -84,7 +85,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="losswire-server", description="Serves loss functions and their exact gradients."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     serve.set_defaults(run=_serve)
+    add_commands(commands)
     for name in Configuration.model_fields:
         _add(serve, name)
     serve.add_argument(

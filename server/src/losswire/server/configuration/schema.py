@@ -84,6 +84,11 @@ class Configuration(BaseSettings):
     losses: Annotated[_Names, Flag("MODULE", shows_default=_HIDDEN, repeats=True)] = Field(
         (), description="an installed module with further losses; may be repeated"
     )
+    tokens: Annotated[_Text, Flag("FILE", shows_default=_HIDDEN)] = Field(
+        "",
+        description="a file with the hashes of the tokens that callers have to show, as "
+        "`losswire-server token new` writes it (default: none is asked for)",
+    )
     allow_insecure: Annotated[_Switch, Flag(shows_default=_HIDDEN)] = Field(
         default=False,
         description="listen where other machines can call, without TLS or token",
@@ -125,6 +130,13 @@ class Configuration(BaseSettings):
         description="how long calls are still accepted after SIGTERM, for load balancers that ask "
         "for health in between",
     )
+    call_log: Annotated[
+        str, BeforeValidator(values.fraction_or("none", "errors", "all")), Flag("WHICH")
+    ] = Field(
+        "none",
+        description="which calls have a line in the log: none, errors, all, or a fraction such as "
+        "0.01, which adds that part of the others to the errors",
+    )
     log_level: Annotated[
         str, BeforeValidator(values.one_of(*_LEVELS)), Flag("LEVEL", choices=_LEVELS)
     ] = Field("info", description="what the log tells")
@@ -143,6 +155,7 @@ class Configuration(BaseSettings):
             metrics=self.metrics,
             device=self.device,
             threads=self.threads,
+            tokens=self.tokens,
             allow_insecure=self.allow_insecure,
             max_message_bytes=self.max_message_mib * MIB,
             memory_budget_bytes=self.memory_budget_mib * MIB,
@@ -154,6 +167,7 @@ class Configuration(BaseSettings):
             hang_seconds=self.hang_seconds,
             losses=self.losses,
             store=self.store,
+            call_log=self.call_log,
         )
 
 
