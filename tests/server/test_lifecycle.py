@@ -71,6 +71,7 @@ def test_reflection_lists_every_service(child: Child) -> None:
         [answer] = stub.ServerReflectionInfo(iter([request]), timeout=TIMEOUT)
     assert sorted(each.name for each in answer.list_services_response.service) == [
         "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         *_SERVICES,
     ]

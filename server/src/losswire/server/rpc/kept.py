@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from losswire.server.errors import UnauthenticatedError
 from losswire.server.identity.gatekeeper import Gatekeeper
 from losswire.server.rpc.calls import Context, admit
 from losswire.server.rpc.guard import Registry, abort
+from losswire.server.rpc.reflection import add_reflection_to
 from losswire.server.rpc.request_id import new_request_id
 
 
@@ -54,6 +54,4 @@ def add_reflection(
     services: Sequence[str], server: grpc.aio.Server, keeper: Gatekeeper | None
 ) -> None:
     """Register the service that describes some services and itself, kept if there is a keeper."""
-    servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME])
-    registry: Any = server if keeper is None else KeptServer(server, keeper)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, registry)
+    add_reflection_to(server if keeper is None else KeptServer(server, keeper), services)
