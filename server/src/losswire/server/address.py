@@ -98,6 +98,16 @@ def cannot_listen(option: str, text: str, error: OSError) -> StartError:
     return StartError(f"{option} {text}: cannot listen there: {reason}")
 
 
+def why_not(address: Address) -> OSError:
+    """Return why gRPC cannot listen at an address, which it does not say itself."""
+    if address.host:
+        try:
+            listening_socket(address).close()
+        except OSError as error:
+            return error
+    return OSError("most often another program does")
+
+
 def listening_socket(address: Address) -> socket.socket:
     """Return a socket that listens at an address of TCP; OSError when that fails."""
     [found, *_] = socket.getaddrinfo(

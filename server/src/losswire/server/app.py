@@ -15,7 +15,7 @@ import torch
 from grpc_health.v1 import health, health_pb2_grpc
 
 from losswire.server import thresholds
-from losswire.server.address import Address, StartError, cannot_listen, listening_socket
+from losswire.server.address import Address, StartError, cannot_listen, why_not
 from losswire.server.catalogue.registry import Registry, records_in
 from losswire.server.compute.devices.cuda import usable_bytes
 from losswire.server.compute.native import binding as native
@@ -33,6 +33,7 @@ from losswire.server.rpc.entrance import Entrance, stop
 from losswire.server.rpc.guard import GuardedServer
 from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.server.rpc.health import Health
+from losswire.server.rpc.health_port import HealthPort
 from losswire.server.rpc.kept import add_reflection
 from losswire.server.rpc.lease_calls import responder
 from losswire.server.rpc.loss_service import LossService
@@ -128,6 +129,8 @@ class App:
         self._worker_id = secrets.token_hex(8)
         self._on_lost = on_lost
         self._health = Health([each.full_name for each in _SERVICES])
+        is_one_of_many = settings.place is not None
+        self._health_port = HealthPort(settings.health, self._health, is_shared=is_one_of_many)
         self._drain = Drain()
         self._entrance: Entrance | None = None
         self._server: grpc.aio.Server | None = None
@@ -146,8 +149,10 @@ class App:
         address.check_allowed("--listen", allow_insecure=self._settings.allow_insecure)
         self._doors = self._bind_http()
         try:
+            await self._health_port.start()
             port = await self._start_grpc(address)
         except BaseException:
+            await self._health_port.stop()
             if self._doors is not None:
                 self._doors.close()
             raise
@@ -164,7 +169,7 @@ class App:
         except RuntimeError as error:
             await server.stop(None)
             # Its text advises to debug gRPC.
-            raise cannot_listen("--listen", address.text, _why_not(address)) from error
+            raise cannot_listen("--listen", address.text, why_not(address)) from error
         try:
             self._region_socket = self._share_memory(address)
         except StartError:
@@ -212,6 +217,11 @@ class App:
     def metrics_address(self) -> str:
         """The address where metrics are read; empty: there is none."""
         return "" if self._doors is None else self._doors.metrics_address
+
+    @property
+    def health_address(self) -> str:
+        """The address where only health is answered; empty: there is none."""
+        return self._health_port.address
 
     @property
     def evaluator(self) -> Evaluator:
@@ -350,6 +360,7 @@ class App:
             # Until now, who asked was told that the server is not ready.
             for each in doors:
                 await each.stop()
+            await self._health_port.stop()
             self._worker.stop()
             await self._runs.stop()
         _log.info("stopped")
@@ -361,16 +372,6 @@ class App:
     def _is_idle(self) -> bool:
         """Return whether no call holds memory."""
         return self._evaluator.budget.reserved_bytes == self._evaluator.regions.held_bytes
-
-
-def _why_not(address: Address) -> OSError:
-    """Return why gRPC cannot listen at an address, which it does not say itself."""
-    if address.host:
-        try:
-            listening_socket(address).close()
-        except OSError as error:
-            return error
-    return OSError("most often another program does")
 
 
 def make_keeper(store: str) -> RunKeeper:

@@ -53,7 +53,7 @@ def _serve_alone(settings: Settings) -> int:
     from losswire.server.serving import serve  # noqa: PLC0415
 
     async def announce(app: App) -> None:
-        _announce(app.address, app.http_address, app.metrics_address)
+        _announce(app.address, app.http_address, app.metrics_address, app.health_address)
 
     return event_loop.run(serve(settings, announce))
 
@@ -66,13 +66,15 @@ def _serve_with_workers(settings: Settings, count: int, log_level: str) -> int:
     return asyncio.run(supervise(settings, count, log_level, _announce))
 
 
-def _announce(grpc: str, http: str, metrics: str) -> None:
+def _announce(grpc: str, http: str, metrics: str, health: str) -> None:
     """Print the addresses at which the server listens."""
     print(f"listening on {grpc}", flush=True)  # noqa: T201 (a command line prints)
     if http:
         print(f"http on {http}", flush=True)  # noqa: T201 (likewise)
     if metrics:
         print(f"metrics on {metrics}", flush=True)  # noqa: T201 (likewise)
+    if health:
+        print(f"health on {health}", flush=True)  # noqa: T201 (likewise)
 
 
 class _Parser(argparse.ArgumentParser):

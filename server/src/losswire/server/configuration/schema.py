@@ -65,6 +65,11 @@ class Configuration(BaseSettings):
         "",
         description="HOST:PORT where Prometheus reads metrics at /metrics (default: nowhere)",
     )
+    health: Annotated[_Text, Flag("ADDRESS", shows_default=_HIDDEN)] = Field(
+        "",
+        description="HOST:PORT where gRPC's health alone is answered, without TLS and tokens "
+        "(default: nowhere; it is answered at --listen, too)",
+    )
     device: Annotated[
         str, BeforeValidator(values.one_of(*_DEVICES)), Flag("NAME", choices=_DEVICES)
     ] = Field("auto", description="where to compute")
@@ -153,6 +158,7 @@ class Configuration(BaseSettings):
             http=self.http,
             http_cors=self.http_cors,
             metrics=self.metrics,
+            health=self.health,
             device=self.device,
             threads=self.threads,
             tokens=self.tokens,

@@ -23,6 +23,14 @@ class Addresses:
             self._http = _listener("--http", settings.http, allow_insecure=insecure)
             if self._http:
                 taken.callback(self._http.close)
+            # Nothing but health is told there, for which probes come from other machines.
+            self._health = (
+                HeldPort(settings.health, allow_insecure=True, option="--health")
+                if settings.health
+                else None
+            )
+            if self._health:
+                taken.callback(self._health.close)
             self._metrics = _listener("--metrics", settings.metrics, allow_insecure=insecure)
             taken.pop_all()
 
@@ -42,6 +50,11 @@ class Addresses:
         return self._metrics.address if self._metrics else ""
 
     @property
+    def health(self) -> str:
+        """Where only health is answered; empty: nowhere."""
+        return self._health.address if self._health else ""
+
+    @property
     def http_descriptor(self) -> int | None:
         """The listening socket of HTTP, which workers inherit; None: there is none."""
         return self._http.descriptor if self._http else None
@@ -58,7 +71,7 @@ class Addresses:
 
     def close(self) -> None:
         """Close everything: once no worker listens either, callers are refused at once."""
-        for each in (self._port, self._http, self._metrics):
+        for each in (self._port, self._http, self._metrics, self._health):
             if each is not None:
                 each.close()
 
@@ -70,10 +83,10 @@ class HeldPort:
     so that no other program gets it while no worker listens.
     """
 
-    def __init__(self, text: str, *, allow_insecure: bool) -> None:
+    def __init__(self, text: str, *, allow_insecure: bool, option: str = "--listen") -> None:
         """Bind an address, where port 0 picks a free one; StartError when that fails."""
-        address = Address.parse(text)
-        address.check_allowed("--listen", allow_insecure=allow_insecure)
+        address = Address.parse(text) if option == "--listen" else Address.parse_tcp(text, option)
+        address.check_allowed(option, allow_insecure=allow_insecure)
         if not address.host:
             message = (
                 f"--listen {address.text}: several workers cannot share a unix socket; "
@@ -89,7 +102,7 @@ class HeldPort:
                 port = held.getsockname()[1]
         except OSError as error:
             self.close()
-            raise cannot_listen("--listen", text, error) from error
+            raise cannot_listen(option, text, error) from error
         self.address = address.with_port(port)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from losswire.server.address import StartError
@@ -20,8 +21,8 @@ _log = logging.getLogger(__name__)
 _INTERRUPTED: Final = 128 + signal.SIGINT
 _HTTP_MODULES: Final = ("losswire.server.http.bind", "losswire.server.http.services")
 
-Announce = Callable[[str, str, str], object]
-"""Receives the addresses of gRPC, HTTP and metrics, which may be empty, once all are served."""
+Announce = Callable[[str, str, str, str], object]
+"""Receives the addresses of gRPC, HTTP, metrics and health, which may be empty, once all serve."""
 
 
 async def supervise(settings: Settings, count: int, log_level: str, announce: Announce) -> int:
@@ -31,10 +32,11 @@ async def supervise(settings: Settings, count: int, log_level: str, announce: An
     """
     check_shares(settings, count)
     addresses = Addresses(settings)
+    settings = replace(settings, health=addresses.health)
     try:
         supervisor = _Supervisor(settings, count, log_level, addresses)
         return await supervisor.run(
-            lambda: announce(addresses.grpc, addresses.http, addresses.metrics)
+            lambda: announce(addresses.grpc, addresses.http, addresses.metrics, addresses.health)
         )
     finally:
         addresses.close()
