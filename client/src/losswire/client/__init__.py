@@ -2,6 +2,7 @@
 
 from losswire.client._allocator import keep_large_blocks
 from losswire.client._async_client import AsyncClient
+from losswire.client._calls.identity_arguments import IdentityFields
 from losswire.client._calls.retry import RetryPolicy
 from losswire.client._calls.summarize.request import SummaryFields
 from losswire.client._client import Client
@@ -77,6 +78,7 @@ __all__ = [
     "FactoredGradient",
     "FailedPreconditionError",
     "Histogram",
+    "IdentityFields",
     "InputInfo",
     "InternalError",
     "InvalidArgumentError",

@@ -5,11 +5,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-import grpc
 import numpy.typing as npt
 
 from losswire.client._calls import operations
 from losswire.client._calls.async_runner import AsyncRunner
+from losswire.client._calls.identity_arguments import IdentityFields
 from losswire.client._calls.many import evaluate_many
 from losswire.client._calls.plan import Progress
 from losswire.client._calls.process_bound import ProcessBound
@@ -63,18 +63,17 @@ class AsyncClient(ProcessBound):
         target: str,
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
-        credentials: grpc.ChannelCredentials | None = None,
-        token: str | None = None,
         retry: RetryPolicy | None = None,
         wait_for_ready: float | bool | None = None,
+        **identity: Unpack[IdentityFields],
     ) -> None:
         """Prepare to connect; arguments and errors are those of `Client`."""
         self._session = open_session(
-            target, timeout, token, retry, credentials, wait_for_ready=wait_for_ready
+            target, timeout, retry, identity, wait_for_ready=wait_for_ready
         )
         self._regions = Regions(self._session)
         self._lender = StagingLender(self._regions)
-        self._runner = AsyncRunner(self._session, credentials)
+        self._runner = AsyncRunner(self._session)
         self.runs = AsyncRuns(self._runner)
         """The runs that the server keeps."""
 

@@ -6,11 +6,11 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 from weakref import WeakSet
 
-import grpc
 import numpy.typing as npt
 
 from losswire.client._calls import operations
 from losswire.client._calls.async_runner import AsyncRunner
+from losswire.client._calls.identity_arguments import IdentityFields
 from losswire.client._calls.many import evaluate_many
 from losswire.client._calls.plan import Progress
 from losswire.client._calls.process_bound import ProcessBound
@@ -48,8 +48,8 @@ class Client(ProcessBound):
     One client may be used by any number of threads at once; its calls share a connection to
     each server. It does not survive a fork: make one in each process. A process that forks
     while calls of more than some kilobytes are under way sets `GRPC_ENABLE_FORK_SUPPORT=0` before
-    it imports gRPC, which may end its children otherwise; they cannot have a client then. Nothing
-    is read from the environment.
+    it imports gRPC, which may end its children otherwise; they cannot have a client then. Of the
+    environment, only the variables of `IdentityFields` are read.
 
     Example:
         >>> with Client(address) as own:
@@ -63,10 +63,9 @@ class Client(ProcessBound):
         target: str,
         *,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
-        credentials: grpc.ChannelCredentials | None = None,
-        token: str | None = None,
         retry: RetryPolicy | None = None,
         wait_for_ready: float | bool | None = None,
+        **identity: Unpack[IdentityFields],
     ) -> None:
         """Prepare to connect; the first call does.
 
@@ -78,25 +77,24 @@ class Client(ProcessBound):
         how many threads torch uses and on which device: `auto`, `cpu` or `cuda`.
 
         `timeout` is the default for each call, in seconds, greater than 0, all tries included.
-        `credentials` switch TLS on; `token` is printable ASCII text, sent with each call as
-        `authorization: Bearer`. `retry` says when failed calls are tried again. Until a server has
-        answered once, calls end by UnavailableError after 2 or `wait_for_ready` seconds (True:
-        their timeout); then they are tried again until their timeout.
+        `retry` says when failed calls are tried again. Until a server has answered once, calls end
+        by UnavailableError after 2 or `wait_for_ready` seconds (True: their timeout); then they are
+        tried again until their timeout. `token` or `token_file`, `tls`, `tls_ca`, `tls_cert` and
+        `tls_key` or `credentials` are the fields of `IdentityFields`: who the client is, and whom
+        it trusts. Where they are not given, variables such as `LOSSWIRE_TOKEN` are read. Files
+        may change: they are read again. A token implies TLS, except to this machine.
 
         Raises TypeError and ValueError for arguments that cannot be right, ModuleNotFoundError for
-        `local:` without losswire-server, RuntimeError in a process that was forked where gRPC
-        does not support it, and for `local:` in a process that was forked
-        when its parent's was running.
+        `local:` without losswire-server, RuntimeError in a process that was forked where gRPC does
+        not support it, and for `local:` in one that was forked when its parent's was running.
         """
         self._session = open_session(
-            target, timeout, token, retry, credentials, wait_for_ready=wait_for_ready
+            target, timeout, retry, identity, wait_for_ready=wait_for_ready
         )
         self._regions = Regions(self._session)
         self._lender = StagingLender(self._regions)
-        self._runner = Runner(self._session, credentials)
-        self._make_stream_runner = lambda: AsyncRunner(
-            open_session(target, timeout, token, retry, wait_for_ready=wait_for_ready), credentials
-        )
+        self._runner = Runner(self._session)
+        self._make_stream_runner = lambda: AsyncRunner(self._session.beside())
         self._streams: WeakSet[Stream] = WeakSet()
         self.runs = Runs(self._runner)
         """The runs that the server keeps."""

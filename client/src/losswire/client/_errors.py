@@ -164,7 +164,7 @@ class DataLossError(LosswireError):
 
 
 class UnauthenticatedError(LosswireError):
-    """The credential is missing or not accepted."""
+    """The token or certificate is missing or not accepted; the text says how to give one."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
 
@@ -308,6 +308,11 @@ def violations_of(messages: Iterable[Any]) -> list[Violation]:
     return [Violation(message.field, message.description) for message in messages]
 
 
+_ADVICE: Final = (
+    "Give the client a token with token_file, or in LOSSWIRE_TOKEN_FILE or LOSSWIRE_TOKEN"
+)
+
+
 def _make(
     code: grpc.StatusCode,
     message: str,
@@ -319,6 +324,8 @@ def _make(
 ) -> LosswireError:
     """Return the error of a code; `pushback` is in seconds, and negative for "never"."""
     refused = pushback is not None and pushback < 0
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        message = f"{message.rstrip('.')}. {_ADVICE}"
     retryable = not refused and (
         code is grpc.StatusCode.UNAVAILABLE
         or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and pushback is not None)

@@ -13,10 +13,11 @@ from losswire.client._calls import operations
 from losswire.client._calls.absence import silent_error
 from losswire.client._calls.async_watch import AsyncWatch
 from losswire.client._calls.cancellation import Cancellation
-from losswire.client._calls.chunked import connect, transfer
+from losswire.client._calls.channels import Channels, connect, connect_async
+from losswire.client._calls.chunked import transfer
 from losswire.client._calls.operations import Operation, Step, Steps
 from losswire.client._calls.retry import Attempts
-from losswire.client._calls.session import CHANNEL_OPTIONS, Session
+from losswire.client._calls.session import Session
 from losswire.client._errors import (
     CancelledError,
     LosswireError,
@@ -34,15 +35,13 @@ _R = TypeVar("_R")
 class AsyncRunner:
     """The channels of a client for asyncio. It belongs to the event loop of its first call."""
 
-    def __init__(self, session: Session, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, session: Session) -> None:
         """Prepare to connect; the first call does."""
         self.session = session
         """The facts that all calls have in common."""
-        self._credentials = credentials
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._channels: list[grpc.aio.Channel] = []
-        self._methods: list[dict[str, Any]] = []
-        self._blocking_channels: list[grpc.Channel] = []
+        self._channels: Channels[grpc.aio.Channel]
+        self._blocking_channels: Channels[grpc.Channel] | None = None
         self._storing = asyncio.Lock()
 
     async def run(
@@ -86,34 +85,30 @@ class AsyncRunner:
             operations.StoreMissing(tensors), self.session.attempts(seconds, only=target)
         )
 
-    def channels(self) -> Sequence[grpc.aio.Channel]:
+    def channels(self) -> Channels[grpc.aio.Channel]:
         """Return the channels, one to each target, on the running loop."""
-        self._connect()
-        return self._channels
+        return self._connect()
 
     async def close(self) -> None:
         """Close the channels, which ends the calls over them, and end the others."""
         self.session.end_calls()
-        for channel in self._channels:
+        for channel in self._channels.all() if self._loop is not None else ():
             await channel.close()
-        for blocking in self._blocking_channels:
-            blocking.close()
+        if self._blocking_channels is not None:
+            for blocking in self._blocking_channels.all():
+                blocking.close()
 
-    def _connect(self) -> None:
+    def _connect(self) -> Channels[grpc.aio.Channel]:
         """Make the channels: gRPC ties them to the running loop, so not before the first call."""
         loop = asyncio.get_running_loop()
-        if self._loop is loop:
-            return
-        if self._loop is not None:
+        if self._loop is None:
+            self._loop = loop
+            self._channels = connect_async(self.session)
+        elif self._loop is not loop:
             raise RuntimeError("this client belongs to another event loop; make one in each")
-        self._loop = loop
-        self._channels = [
-            grpc.aio.insecure_channel(name, CHANNEL_OPTIONS)
-            if self._credentials is None
-            else grpc.aio.secure_channel(name, self._credentials, CHANNEL_OPTIONS)
-            for name in self.session.targets
-        ]
-        self._methods = [operations.calls_of(channel) for channel in self._channels]
+        elif self.session.identity.watches:
+            self._channels.follow()
+        return self._channels
 
     async def _take(self, step: Step, attempts: Attempts) -> Any:
         """Execute a step that is not one call."""
@@ -121,7 +116,7 @@ class AsyncRunner:
             case operations.LocalStep(work):
                 return await _finish_in_thread(work)
             case operations.EachTarget(operation):
-                indices = range(len(self._channels))
+                indices = range(len(self.session.targets))
                 return [await self._call(operation, attempts.on_target(each)) for each in indices]
             case operations.ChunkedCall():
                 return await self._transfer(step, attempts)
@@ -155,10 +150,10 @@ class AsyncRunner:
             cancellation.stop,
         )
 
-    def _connect_blocking(self) -> list[grpc.Channel]:
+    def _connect_blocking(self) -> Channels[grpc.Channel]:
         """Make the channels for calls that block in a thread; returns them."""
-        if not self._blocking_channels:
-            self._blocking_channels = connect(self.session, self._credentials)
+        if self._blocking_channels is None:
+            self._blocking_channels = connect(self.session)
         return self._blocking_channels
 
     async def _call(self, operation: Operation[_R], attempts: Attempts) -> _R:
@@ -188,11 +183,12 @@ class AsyncRunner:
                 # would be freed before the garbage collector comes.
                 del error
             await asyncio.sleep(delay)
+            self._channels.follow()
 
     async def _start(self, attempts: Attempts) -> int:
         """Begin a try; returns the index of a target that is not known to be silent."""
         target = attempts.start()
-        for _ in self._channels:
+        for _ in self.session.targets:
             if not attempts.is_doubtful:
                 break
             seconds = min(thresholds.RECHECK_SECONDS, attempts.remaining())
@@ -204,7 +200,8 @@ class AsyncRunner:
 
     async def _send(self, operation: Operation[Any], target: int, attempts: Attempts) -> bytes:
         """Make one try by gRPC and return the answer's bytes; RpcError or LosswireError."""
-        call = self._methods[target][operation.method.path](
+        methods = self._channels.methods[target]  # kept until the call ends: see there
+        call = methods[operation.method.path](
             operation.payload(),
             timeout=attempts.remaining(),
             metadata=self.session.metadata_of(operation.request),

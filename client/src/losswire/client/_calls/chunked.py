@@ -19,23 +19,13 @@ from losswire.client._calls.cancellation import Cancellation, Watch
 from losswire.client._calls.operations import EVALUATE_CHUNKED, ChunkedCall
 from losswire.client._calls.plan import ChunkedPlan, Progress
 from losswire.client._calls.retry import Attempts
-from losswire.client._calls.session import CHANNEL_OPTIONS, Session
+from losswire.client._calls.session import Session
 from losswire.client._errors import CancelledError, closed_error, error_from_call, malformed_error
 from losswire.client._messages.response import EvaluationResult, FactoredGradient, read_result
 from losswire.wire import GRADIENT_ROWS, ROWS, bytes_of
 
 _FACTORS = ("lse", "scale", "lse_tail")
 """The parts of a factored gradient, in the order of packing."""
-
-
-def connect(session: Session, credentials: grpc.ChannelCredentials | None) -> list[grpc.Channel]:
-    """Make a channel to each target."""
-    return [
-        grpc.insecure_channel(name, CHANNEL_OPTIONS)
-        if credentials is None
-        else grpc.secure_channel(name, credentials, CHANNEL_OPTIONS)
-        for name in session.targets
-    ]
 
 
 def transfer(

@@ -96,15 +96,25 @@ EVALUATE_CHUNKED = _method("EvaluateChunked")
 SUMMARIZE_LOSSES = _method("SummarizeLosses")
 
 
-def calls_of(channel: Any) -> dict[str, Any]:
-    """Return the methods of one server that have one answer, by their paths.
+class Calls(dict[str, Any]):
+    """The methods of one server that have one answer, by their paths.
 
-    Of a channel of either kind: gRPC's two have no type in common. Answers are bytes: gRPC would
-    log the exceptions of a parser, and say nothing to the caller of an asynchronous one.
+    Who makes a call keeps this until it ends: a channel that has been replaced is closed when
+    nobody has it any more, and that ends its calls.
     """
-    calls = {method.path: channel.unary_unary(method.path, None, None) for method in UNARY_METHODS}
-    calls[PUT_TENSOR.path] = channel.stream_unary(PUT_TENSOR.path, None, None)
-    return calls
+
+    def __init__(self, channel: Any) -> None:
+        """Make the methods of a channel of either kind: gRPC's two have no type in common.
+
+        Answers are bytes: gRPC would log the exceptions of a parser, and say nothing to the caller
+        of an asynchronous one.
+        """
+        super().__init__(
+            {method.path: channel.unary_unary(method.path, None, None) for method in UNARY_METHODS}
+        )
+        self[PUT_TENSOR.path] = channel.stream_unary(PUT_TENSOR.path, None, None)
+        self.channel = channel
+        """The channel."""
 
 
 # Not frozen: each call makes one, and that would take twice as long.

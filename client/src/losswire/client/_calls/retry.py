@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import count
 from random import SystemRandom
 
-import grpc
-
 from losswire.client._calls.absence import lost_error, unreachable_error
 from losswire.client._calls.health import is_alive
+from losswire.client._calls.identity import Identity
+from losswire.client._calls.identity_arguments import read_arguments
 from losswire.client._errors import (
     CancelledError,
     DeadlineExceededError,
@@ -101,14 +101,15 @@ class Rotation:
         self,
         targets: Sequence[str],
         wait_for_ready: float = thresholds.READY_SECONDS,
-        credentials: grpc.ChannelCredentials | None = None,
+        identity: Identity | None = None,
     ) -> None:
         """Start with the first target; `wait_for_ready` is in seconds."""
         self.targets = targets
         """The names of the targets."""
         self.wait_for_ready = wait_for_ready
         """The seconds that a call waits for a first answer of any target."""
-        self._credentials = credentials
+        self.identity = identity or Identity(read_arguments({}, {}))
+        """Who the client is and whom it trusts."""
         self.was_heard = False
         """Whether any target has ever answered."""
         self._count = count()
@@ -152,7 +153,8 @@ class Rotation:
 
     def is_alive(self, index: int, seconds: float) -> bool:
         """Return whether a target answers for its health within some seconds; blocks."""
-        return is_alive(self.targets[index], seconds, self._credentials)
+        target = self.targets[index]
+        return is_alive(target, seconds, self.identity.credentials_for(target))
 
     @property
     def has_untried(self) -> bool:
@@ -189,6 +191,7 @@ class Attempts:
         "_policy",
         "_ready_until",
         "_reason",
+        "_renewed",
         "_target",
         "_timeout",
         "rotation",
@@ -208,6 +211,8 @@ class Attempts:
         self._began = time.monotonic()
         self._deadline = self._began + timeout
         self._ready_until = self._began + rotation.wait_for_ready
+        self._renewed = self._began
+        """When the call began, or went on with a new token or certificates."""
         self._made = 0
         self._reason: LosswireError | None = None
         """The last failure that was worth another try."""
@@ -298,13 +303,17 @@ class Attempts:
     def wait_after(self, error: LosswireError) -> float:
         """Return the seconds to wait before the next try; raises `error` when it was the last.
 
-        gRPC's own exception is dropped: `error` has all its facts. UnavailableError is raised
-        instead when no target of the client has ever answered.
+        There is none where the token or certificates have changed on disk since, if those may have
+        been the reason. gRPC's own exception is dropped: `error` has all its facts.
+        UnavailableError is raised instead when no target of the client has ever answered.
         """
         now = time.monotonic()
         remaining = max(0.0, self._deadline - now)
         if _is_answer(error):
             self.note_answer()
+        if self.rotation.identity.is_renewed(error, self._renewed):
+            self._renewed = time.monotonic()
+            return 0.0
         if error.retryable and not isinstance(error, ResourceExhaustedError):
             self.rotation.set_aside(self._target)
         # The server gave up, and not the call: another one may be faster.

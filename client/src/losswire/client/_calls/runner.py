@@ -10,7 +10,8 @@ from losswire.client._calls import operations
 from losswire.client._calls.abandoned import abandon, close_beside, end_call, was_interrupted
 from losswire.client._calls.absence import silent_error
 from losswire.client._calls.cancellation import Cancellation
-from losswire.client._calls.chunked import connect, transfer
+from losswire.client._calls.channels import connect
+from losswire.client._calls.chunked import transfer
 from losswire.client._calls.operations import Operation, Step, Steps
 from losswire.client._calls.retry import Attempts
 from losswire.client._calls.session import Session
@@ -30,12 +31,11 @@ _R = TypeVar("_R")
 class Runner:
     """The channels of a client that blocks. Any thread may use it."""
 
-    def __init__(self, session: Session, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, session: Session) -> None:
         """Make a channel to each target; the first call connects."""
         self._session = session
-        self._credentials = credentials
         self._abandoned: list[grpc.Channel] = []
-        self._connect()
+        self._channels = connect(session)
         self._long: set[int] = set()
         """The sizes of requests that took long, each as its number of bits."""
         self._storing = threading.Lock()
@@ -47,6 +47,8 @@ class Runner:
         RuntimeError when the client cannot be used.
         """
         attempts = attempts or self._session.attempts(timeout)
+        if self._session.identity.watches:
+            self._channels.follow()
         try:
             step = next(steps)
             while True:
@@ -67,18 +69,14 @@ class Runner:
             if was_interrupted():
                 abandon(self._channels)
                 self._abandoned += self._channels
-                self._connect()
+                self._channels = connect(self._session)
             steps.close()
             raise
-
-    def _connect(self) -> None:
-        self._channels = connect(self._session, self._credentials)
-        self._methods = [operations.calls_of(channel) for channel in self._channels]
 
     def close(self) -> None:
         """Close the channels, which ends the calls over them, and end the others."""
         self._session.end_calls()
-        for channel in self._channels:
+        for channel in self._channels.all():
             channel.close()
         if self._abandoned:
             close_beside(self._abandoned)
@@ -108,7 +106,7 @@ class Runner:
     def _call(self, operation: Operation[_R], attempts: Attempts) -> _R:
         while True:
             # The only target is never passed over, and small calls are short.
-            is_only = len(self._channels) == 1
+            is_only = len(self._channels.methods) == 1
             target = attempts.start() if is_only else self._start(attempts)
             try:
                 answer = operation.by_lease(attempts.remaining()) or operation.method.parsed(
@@ -137,6 +135,7 @@ class Runner:
                 # would be freed before the garbage collector comes.
                 del error
             time.sleep(delay)
+            self._channels.follow()
 
     def _start(self, attempts: Attempts) -> int:
         """Begin a try; returns the index of a target that is not known to be silent."""
@@ -153,7 +152,8 @@ class Runner:
 
     def _send(self, operation: Operation[Any], target: int, attempts: Attempts) -> bytes:
         """Make one try by gRPC and return the answer's bytes; RpcError or LosswireError."""
-        method = self._methods[target][operation.method.path]
+        methods = self._channels.methods[target]  # kept until the call ends: see there
+        method = methods[operation.method.path]
         patience, seconds = attempts.patience, attempts.remaining()
         if patience is None:
             return self._send_with(method, operation, seconds)

@@ -1,7 +1,5 @@
-"""The facts that all calls of a client share, such as its targets, and the channels' options."""
+"""The facts that all calls of a client share, such as its targets."""
 
-import ipaddress
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -9,37 +7,16 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Protocol
 
-import grpc
 import numpy as np
 
 from losswire.client._calls.forks import begin_use
+from losswire.client._calls.identity import RESOLVED, Identity, Metadata, is_loopback
+from losswire.client._calls.identity_arguments import IdentityFields, read_arguments
 from losswire.client._calls.interrupt import Interrupt
 from losswire.client._calls.local import SCHEME, LocalServer, find_local
 from losswire.client._calls.retry import Attempts, RetryPolicy, Rotation
 from losswire.client._messages import thresholds
 from losswire.client._messages.catalogue import LossInfo, ServerInfo
-from losswire.client._version import __version__
-from losswire.wire import LARGE_MESSAGE
-
-CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.primary_user_agent", f"losswire-python/{__version__}"),
-    # The SDK's own policy retries (see retry.py).
-    ("grpc.enable_retries", 0),
-    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
-    # The server, which knows its memory, refuses messages that are too large.
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # A connection that died silently is noticed after 80 s instead of never.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    # A server that comes back is found again within a second. One that accepts
-    # no connection within five is left for another one.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.min_reconnect_backoff_ms", 5_000),
-    # The environment's proxy would see the token of a connection without TLS.
-    ("grpc.enable_http_proxy", 0),
-)
 
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:", "passthrough:")
 _ADDRESS_LISTS = ("ipv4:", "ipv6:")
@@ -67,19 +44,6 @@ def parse_targets(target: str) -> list[str]:
         if not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
             raise ValueError(f"target: {port!r} in {part!r} is not a port number")
     return parts
-
-
-def _is_local(target: str) -> bool:
-    """Return whether a target is on this machine by its name alone."""
-    if target.startswith(("unix:", "unix-abstract:")):
-        return True
-    host = target.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_timeout(timeout: float | None, default: float) -> float:
@@ -118,14 +82,10 @@ class Session:
     """The seconds that a call may take by default."""
     retry: RetryPolicy
     """When failed calls are tried again."""
-    metadata: tuple[tuple[str, str], ...] | None
-    """The metadata of each call."""
-    large_metadata: tuple[tuple[str, str], ...]
-    """The metadata of a call whose message is large."""
+    identity: Identity
+    """Who the client is and whom it trusts."""
     wait_for_ready: float = thresholds.READY_SECONDS
     """The seconds that calls wait for a first answer of any target."""
-    credentials: grpc.ChannelCredentials | None = None
-    """What connections prove to whom; None: neither TLS nor proof."""
     local: LocalServer | None = None
     """The server in this process, for the target `local:`."""
     server: ServerInfo | None = None
@@ -143,22 +103,42 @@ class Session:
     process: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rotation = Rotation(self.targets, self.wait_for_ready, self.credentials)
+        self.rotation = Rotation(self.targets, self.wait_for_ready, self.identity)
         self.process = os.getpid()
 
     @property
     def same_host(self) -> bool:
         """Whether there is one server, and it can only be on this machine."""
-        return len(self.targets) == 1 and _is_local(self.targets[0])
+        # What is behind a name of gRPC's is for the resolver to say.
+        is_one = len(self.targets) == 1 and not self.targets[0].startswith(RESOLVED)
+        return is_one and is_loopback(self.targets[0])
 
     @property
     def is_inherited(self) -> bool:
         """Whether this process has the client from its parent, through a fork."""
         return os.getpid() != self.process
 
-    def metadata_of(self, request: bytes) -> tuple[tuple[str, str], ...] | None:
+    @property
+    def metadata(self) -> Metadata | None:
+        """The metadata of each call but those with large messages."""
+        return self.identity.metadata
+
+    def metadata_of(self, request: bytes) -> Metadata | None:
         """Return the metadata of a call with this message."""
-        return self.metadata if len(request) < thresholds.LARGE_BYTES else self.large_metadata
+        identity = self.identity
+        is_large = len(request) >= thresholds.LARGE_BYTES
+        return identity.large_metadata if is_large else identity.metadata
+
+    def beside(self) -> "Session":
+        """Return a session of its own with the same arguments."""
+        return Session(
+            targets=self.targets,
+            identity=self.identity,
+            local=self.local,
+            timeout=self.timeout,
+            retry=self.retry,
+            wait_for_ready=self.wait_for_ready,
+        )
 
     def end_calls(self) -> None:
         """End the calls under way, for a client that is closed."""
@@ -204,9 +184,8 @@ class Session:
 def open_session(
     target: str,
     timeout: float,
-    token: str | None,
-    retry: RetryPolicy | None,
-    credentials: grpc.ChannelCredentials | None = None,
+    retry: RetryPolicy | None = None,
+    identity: IdentityFields | None = None,
     *,
     wait_for_ready: float | bool | None = None,
 ) -> Session:
@@ -218,18 +197,20 @@ def open_session(
     targets, local = parse_targets(target), None
     begin_use()
     if target.startswith(SCHEME):
-        if credentials is not None:
-            raise ValueError("credentials: a target local: is in this process and takes none")
+        # It is in this process: what the environment says of others does not concern it.
+        arguments = read_arguments(identity or {}, {})
+        if beyond := arguments.beyond_this_process:
+            raise ValueError(f"{beyond}: a target local: is in this process and takes none")
         local = find_local(target)
         targets = [local.address]
+    else:
+        arguments = read_arguments(identity or {})
     return Session(
         targets=targets,
-        credentials=credentials,
+        identity=Identity(arguments),
         local=local,
         timeout=check_timeout(timeout, thresholds.DEFAULT_TIMEOUT_SECONDS),
         retry=retry or RetryPolicy(),
-        metadata=_authorization(token),
-        large_metadata=(*(_authorization(token) or ()), LARGE_MESSAGE),
         wait_for_ready=_check_wait(wait_for_ready),
     )
 
@@ -246,11 +227,3 @@ def _check_wait(seconds: Any) -> float:
         )
     # No call waits longer, and an int may be too large for a float.
     return float(min(seconds, thresholds.MAX_TIMEOUT_SECONDS))
-
-
-def _authorization(token: str | None) -> tuple[tuple[str, str], ...] | None:
-    if token is None:
-        return None
-    if not token or not (token.isascii() and token.isprintable()):
-        raise ValueError("token: expected printable ASCII text")
-    return (("authorization", f"Bearer {token}"),)

@@ -212,3 +212,11 @@ has kinds of evaluations."""
 LARGE_BYTES: Final = 256 << 10
 """Bytes of a message from which its call says that it is large. Not measured: a smaller one comes
 in a few milliseconds, even while many do."""
+
+TOKEN_SECONDS: Final = 1.0
+"""Seconds between two looks at the file of a token. Not measured: a look costs microseconds, and
+another one follows when the server refuses the token."""
+
+CERTIFICATE_SECONDS: Final = 5.0
+"""Seconds between two looks at the files of certificates. Not measured: they are replaced hours
+before they end, and are looked at again when a connection fails."""

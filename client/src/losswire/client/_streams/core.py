@@ -5,6 +5,7 @@ It runs on an event loop: the stream that blocks has one of its own, in a thread
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,8 @@ class StreamCore:
         self._closing = False
         self._failures = 0  # since the last answer
         self._broken_by: LosswireError | None = None
+        self._began = 0.0
+        """When the last call began."""
         self._forks = ForkPause()
         self._driver = asyncio.create_task(self._drive())
         # Items without an answer fail then: none can come any more.
@@ -248,7 +251,7 @@ class StreamCore:
         """Return the index of a target that is not known to be silent."""
         rotation = self._session.rotation
         target = rotation.take()
-        for _ in self._channels:
+        for _ in self._session.targets:
             if not rotation.is_doubtful(target):
                 break
             if await asyncio.to_thread(rotation.is_alive, target, thresholds.RECHECK_SECONDS):
@@ -260,6 +263,8 @@ class StreamCore:
 
     async def _wait_after(self, error: LosswireError) -> None:
         """Wait before the next call, or fail all items when there is to be none for them."""
+        if self._session.identity.is_renewed(error, self._began):
+            return
         self._failures += 1
         # Items expire by themselves; the next call may always be tried for later ones.
         delay = delay_before_retry(self._session.retry, self._failures, error, math.inf, random)
@@ -308,6 +313,7 @@ class StreamCore:
 
     async def _one_call(self, target: int) -> LosswireError:
         """Run one call to its end; returns the error that ended it."""
+        self._began = time.monotonic()
         method, channel = operations.EVALUATE_STREAM, self._channels[target]
         found_silence = False
         try:

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from losswire.client import Client, LosswireError
+from losswire.client import Client, IdentityFields, LosswireError
 from losswire.summaries.figures.increase import IncomparableError
 from losswire.wire import json_values
 
@@ -75,11 +76,7 @@ def add_connection(
         default=os.environ.get("LOSSWIRE_TARGET") or DEFAULT_SERVER,
         help=f"where the server is; default: $LOSSWIRE_TARGET, else {DEFAULT_SERVER}",
     )
-    group.add_argument(
-        "--token",
-        default=os.environ.get("LOSSWIRE_TOKEN") or None,
-        help="sent with each call; default: $LOSSWIRE_TOKEN, which other users cannot see",
-    )
+    _add_identity(group)
     group.add_argument(
         "--timeout",
         type=seconds,
@@ -97,6 +94,48 @@ def add_connection(
         help="how long to wait for a server that does not answer at all; default: "
         "$LOSSWIRE_WAIT_FOR_READY, else 2",
     )
+
+
+def _add_identity(group: Any) -> None:
+    """Add the options that say who calls and whom they trust; the SDK reads the variables."""
+    group.add_argument(
+        "--token",
+        help="sent with each call; default: $LOSSWIRE_TOKEN, which other users cannot see",
+    )
+    group.add_argument(
+        "--token-file", metavar="FILE", help="a file with the token; default: $LOSSWIRE_TOKEN_FILE"
+    )
+    group.add_argument(
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        help="encrypt; default: $LOSSWIRE_TLS (0 or 1), else with a certificate, or with a token "
+        "to another machine",
+    )
+    group.add_argument(
+        "--tls-ca",
+        metavar="FILE",
+        help="PEM of who vouches for servers; default: $LOSSWIRE_TLS_CA, else gRPC's own",
+    )
+    group.add_argument(
+        "--tls-cert",
+        metavar="FILE",
+        help="PEM of a certificate for the server; default: $LOSSWIRE_TLS_CERT",
+    )
+    group.add_argument(
+        "--tls-key", metavar="FILE", help="PEM of its private key; default: $LOSSWIRE_TLS_KEY"
+    )
+
+
+def identity_of(arguments: argparse.Namespace) -> IdentityFields:
+    """Return who calls and whom they trust, by the arguments."""
+    return {
+        "token": arguments.token,
+        "token_file": arguments.token_file,
+        "tls": arguments.tls,
+        "tls_ca": arguments.tls_ca,
+        "tls_cert": arguments.tls_cert,
+        "tls_key": arguments.tls_key,
+    }
 
 
 def seconds(text: str) -> float:
@@ -141,9 +180,15 @@ def refusals() -> Iterator[None]:
         raise UsageError(_with_options(str(error))) from error
 
 
+_NAMES = re.compile(
+    r"\bwait_for_ready\b|\btoken_file\b|\btls_(?:ca|cert|key)\b|^(?:token|tls)(?=: )"
+)
+"""The arguments of the SDK that are options of the command line, in texts of its errors."""
+
+
 def _with_options(text: str) -> str:
     """Name an argument of the SDK in a text of it as the option of the command line."""
-    return text.replace("wait_for_ready", "--wait-for-ready")
+    return _NAMES.sub(lambda found: "--" + found.group().replace("_", "-"), text)
 
 
 _OPTIONS = {"relative": "--relative: ", "slice": "--slice "}
@@ -165,8 +210,8 @@ def open_client(arguments: argparse.Namespace) -> Client:
         return Client(
             arguments.server,
             timeout=arguments.timeout,
-            token=arguments.token,
             wait_for_ready=arguments.wait_for_ready,
+            **identity_of(arguments),
         )
 
 

@@ -10,12 +10,14 @@ import grpc
 from losswire.client import LosswireError, ServerInfo, __version__
 from losswire.client._calls import health, operations
 from losswire.client._calls.absence import unreachable_error
-from losswire.client._calls.session import CHANNEL_OPTIONS, Session, open_session
+from losswire.client._calls.channels import channel_to
+from losswire.client._calls.session import Session, open_session
 from losswire.client._errors import UnavailableError, error_from_call
 from losswire.client.cli._common import (
     Exit,
     add_connection,
     complain,
+    identity_of,
     lines_of,
     printable,
     refusals,
@@ -71,13 +73,14 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> Exit:
     """Ask every server that is named; returns the worst status."""
     with refusals():
-        session = open_session(arguments.server, arguments.timeout, arguments.token, None)
+        identity = identity_of(arguments)
+        session = open_session(arguments.server, arguments.timeout, identity=identity)
         if session.needs_start:
             session.start()
     deadline = time.monotonic() + arguments.timeout
     worst = Exit.OK
     for target in session.targets:
-        with grpc.insecure_channel(target, CHANNEL_OPTIONS) as channel:
+        with channel_to(target, session.identity) as channel:
             answer = _ask(target, channel, session, deadline)
             while arguments.wait and answer.status and _pause(deadline):
                 answer = _ask(target, channel, session, deadline)

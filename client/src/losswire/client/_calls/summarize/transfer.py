@@ -138,9 +138,11 @@ class Transfer:
         local = self._session.local
         if local is not None:
             return [lambda header: DirectCall(local, header, self._session)]
-        return [
-            partial(GrpcCall, each, session=self._session, attempts=attempts) for each in channels
-        ]
+
+        def begin(index: int, header: bytes) -> OneCall:
+            return GrpcCall(channels[index], header, self._session, attempts)
+
+        return [partial(begin, index) for index in range(len(channels))]
 
     def clear(self) -> None:
         """Drop the batches that are kept: an error that is kept must not keep them."""
