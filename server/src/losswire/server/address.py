@@ -55,13 +55,14 @@ class Address:
         message = f"{option} {text}: expected HOST:PORT"
         raise StartError(message)
 
-    def check_allowed(self, option: str, *, allow_insecure: bool) -> None:
-        """Raise StartError when other machines can call, and that was not allowed."""
-        if self.local or allow_insecure:
+    def check_allowed(self, option: str, *, allowed: bool) -> None:
+        """Raise StartError when other machines can call, and that is not allowed."""
+        if self.local or allowed:
             return
         message = (
-            f"{option} {self.text} can be reached from other machines, and the server has "
-            "neither TLS nor a token; say --allow-insecure if that is meant"
+            f"{option} {self.text} can be reached from other machines: give --tls-cert and "
+            "--tls-key, which `losswire-server tls` can make, and --tokens, which `losswire-server "
+            "token` makes, or --tls-client-ca; say --allow-insecure to do without"
         )
         raise StartError(message)
 

@@ -29,7 +29,7 @@ from losswire.server.pipeline.worker import ComputeWorker
 from losswire.server.rpc.calls import Gate
 from losswire.server.rpc.direct_summaries import DirectSummaries
 from losswire.server.rpc.drain import Drain
-from losswire.server.rpc.entrance import Entrance, stop
+from losswire.server.rpc.entrance import Entrance, listen, stop
 from losswire.server.rpc.guard import GuardedServer
 from losswire.server.rpc.handlers import EvaluateHandlers
 from losswire.server.rpc.health import Health
@@ -146,7 +146,7 @@ class App:
     async def start(self) -> str:
         """Listen; returns the address, with the port that was picked."""
         address = Address.parse(self._settings.listen)
-        address.check_allowed("--listen", allow_insecure=self._settings.allow_insecure)
+        address.check_allowed("--listen", allowed=self._settings.lets_others_call)
         self._doors = self._bind_http()
         try:
             await self._health_port.start()
@@ -165,7 +165,7 @@ class App:
         """Serve gRPC; returns the port that was picked."""
         server = self._make_server()
         try:
-            port = server.add_insecure_port(address.text)
+            port = listen(server, address.text, self._identity.credentials)
         except RuntimeError as error:
             await server.stop(None)
             # Its text advises to debug gRPC.
@@ -303,6 +303,7 @@ class App:
             is_live=lambda: self.is_live and not self.device_lost,
             is_draining=lambda: self._drain.has_begun,
             recorder=self._recorder,
+            tls=self._identity.context,
             gatekeeper=self._gate.keeper,
             siblings=None if settings.place is None else Siblings(settings.place),
         )

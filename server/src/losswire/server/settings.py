@@ -95,6 +95,15 @@ class Settings:
 
     @property
     def chunk_bytes(self) -> int:
+    @property
+    def lets_others_call(self) -> bool:
+        """Whether it may be reached from other machines.
+
+        With TLS, and callers who say who they are, or because that is not wanted.
+        """
+        asks = self.tokens or self.tls_client_ca
+        return self.allow_insecure or bool(self.tls_cert and asks)
+
         """The recommended size of a chunk: fits into one message, and many fit into the budget."""
         share = self.memory_budget_bytes // thresholds.CHUNKS_IN_BUDGET
         return min(self.preferred_chunk_bytes, self.max_message_bytes, share)

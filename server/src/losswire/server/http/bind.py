@@ -75,7 +75,7 @@ def _bind(
 ) -> HttpServer:
     """Return a server at an address, or at the socket that this process has inherited."""
     address = Address.parse_tcp(text, option)
-    address.check_allowed(option, allow_insecure=services.settings.allow_insecure)
+    address.check_allowed(option, allowed=services.settings.lets_others_call)
     try:
         listener = (
             listening_socket(address) if inherited is None else socket.socket(fileno=inherited)

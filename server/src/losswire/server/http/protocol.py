@@ -49,7 +49,9 @@ class Connection(H11Protocol):
             return
         super().connection_made(transport)
         # What was written has left before more is, so that its memory is known.
-        transport.set_write_buffer_limits(high=0)
+        # Under TLS, asyncio pauses from this size on, and otherwise above it.
+        is_secret = transport.get_extra_info("sslcontext") is not None
+        transport.set_write_buffer_limits(high=1 if is_secret else 0)
         self._start_header_timer()
         self._bound_reads()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -56,7 +57,7 @@ class HttpServer:
         )
         self._is_shared = services.settings.place is not None
         self._drain_seconds = services.settings.drain_seconds
-        self._server = _Server(config)
+        self._server = _Server(config, services.tls)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -100,8 +101,9 @@ class HttpServer:
 class _Server(uvicorn.Server):
     """uvicorn's server, which leaves signals to the process that it runs in."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
+        self._tls = tls
         self.listens = asyncio.Event()
 
     @contextmanager
@@ -111,6 +113,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
+        self.config.ssl = self._tls
         await super().startup(sockets)
         for each in sockets or ():
             # asyncio takes the same number for this, and for those that it accepts in a round.

@@ -1,5 +1,6 @@
 """What the handlers of the HTTP door work with: the parts of a running server."""
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,5 +36,7 @@ class Services:
     """The counts of calls, stages and refusals."""
     gatekeeper: Gatekeeper | None = None
     """Asks who calls; None: everybody may."""
+    tls: ssl.SSLContext | None = None
+    """What HTTP proves itself with; None: it has no TLS."""
     siblings: Siblings | None = None
     """The other workers of this server; None: it has one process."""

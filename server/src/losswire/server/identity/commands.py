@@ -1,4 +1,4 @@
-"""The commands that make what identity needs: `losswire-server token`."""
+"""The commands that make what identity needs: `losswire-server token` and `tls`."""
 
 import argparse
 import fcntl
@@ -51,6 +51,31 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     revoke.add_argument(
         "id", nargs="?", default="", metavar="ID", help="only that one, as `list` names it"
     )
+
+    tls = commands.add_parser(
+        "tls",
+        help="make a private authority, and certificates of a server and a caller",
+        description="Make a private authority, and certificates of a server and a caller, which "
+        "are valid for 397 days. Called again, make new certificates with the authority that is "
+        "there; a server that runs takes them within a second. Needs `losswire-server[tls]`.",
+    )
+    tls.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write")
+    tls.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name or an address by which callers reach the server, beside localhost; may be "
+        "repeated",
+    )
+    tls.add_argument(
+        "--tenant",
+        type=_tenant,
+        default="client",
+        metavar="TENANT",
+        help="whom the caller's certificate names (default: client)",
+    )
+    tls.set_defaults(run=_tls)
 
 
 def _action(
@@ -133,6 +158,37 @@ def _revoke(options: argparse.Namespace) -> int:
     if not digests:
         return _fail(f"{options.file}: {options.tenant} has no such token")
     _say(f"{len(digests)} removed")
+    return 0
+
+
+def _tls(options: argparse.Namespace) -> int:
+    """Make the certificates, and print what to do with them."""
+    folder: Path = options.out
+    try:
+        # Imported here: the package is an extra.
+        from losswire.server.identity.authority import Authority  # noqa: PLC0415
+    except ImportError:
+        return _fail("this needs a package: pip install 'losswire-server[tls]'")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (folder / "ca.pem").exists():
+            authority = Authority.read(folder)
+        else:
+            authority = Authority.make()
+            authority.write(folder)
+        authority.issue_server(folder, options.host)
+        authority.issue_client(folder, options.tenant)
+    except (BrokenFileError, ValueError, OSError) as error:
+        return _fail(error)
+    server = f"--tls-cert {folder / 'server.pem'} --tls-key {folder / 'server-key.pem'}"
+    print(  # noqa: T201 (a command line prints)
+        f"server:  {server}\n"
+        f"         and, for callers with certificates only: --tls-client-ca {folder / 'ca.pem'}\n"
+        f"callers: {folder / 'ca.pem'}, the authority to trust\n"
+        f"         and, as {options.tenant}: {folder / 'client.pem'} with "
+        f"{folder / 'client-key.pem'}\n"
+        f"secret:  {folder / 'ca-key.pem'}, which no server needs"
+    )
     return 0
 
 

@@ -15,3 +15,9 @@ LONGEST_TENANT: Final = 64
 LOOK_SECONDS: Final = 1.0
 """Seconds between two looks at whether a file has changed. Not measured: a look takes some
 microseconds, and an operator who revokes a token waits for this."""
+
+AUTHORITY_DAYS: Final = 3650
+"""Days of a private authority. Not measured: as long as a machine lasts."""
+
+CERTIFICATE_DAYS: Final = 397
+"""Days of a certificate that it issues. Not measured: the most that browsers accept."""

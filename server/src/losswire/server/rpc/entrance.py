@@ -70,6 +70,15 @@ class _Door:
         self.service = lambda details: None if found(details) is None else refusal
 
 
+def listen(
+    server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None
+) -> int:
+    """Listen, with TLS if there are credentials; returns the port, RuntimeError when it fails."""
+    if credentials is None:
+        return server.add_insecure_port(address)
+    return server.add_secure_port(address, credentials)
+
+
 async def stop(server: grpc.aio.Server, seconds: float, is_idle: Callable[[], bool]) -> None:
     """Wait for calls to end, for some seconds at most, then stop.
 

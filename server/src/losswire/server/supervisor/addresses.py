@@ -16,22 +16,22 @@ class Addresses:
 
     def __init__(self, settings: Settings) -> None:
         """Bind the addresses of the settings; StartError when one cannot be bound."""
-        insecure = settings.allow_insecure
+        allowed = settings.lets_others_call
         with ExitStack() as taken:
-            self._port = HeldPort(settings.listen, allow_insecure=insecure)
+            self._port = HeldPort(settings.listen, allowed=allowed)
             taken.callback(self._port.close)
-            self._http = _listener("--http", settings.http, allow_insecure=insecure)
+            self._http = _listener("--http", settings.http, allowed=allowed)
             if self._http:
                 taken.callback(self._http.close)
             # Nothing but health is told there, for which probes come from other machines.
             self._health = (
-                HeldPort(settings.health, allow_insecure=True, option="--health")
+                HeldPort(settings.health, allowed=True, option="--health")
                 if settings.health
                 else None
             )
             if self._health:
                 taken.callback(self._health.close)
-            self._metrics = _listener("--metrics", settings.metrics, allow_insecure=insecure)
+            self._metrics = _listener("--metrics", settings.metrics, allowed=allowed)
             taken.pop_all()
 
     @property
@@ -83,10 +83,10 @@ class HeldPort:
     so that no other program gets it while no worker listens.
     """
 
-    def __init__(self, text: str, *, allow_insecure: bool, option: str = "--listen") -> None:
+    def __init__(self, text: str, *, allowed: bool, option: str = "--listen") -> None:
         """Bind an address, where port 0 picks a free one; StartError when that fails."""
         address = Address.parse(text) if option == "--listen" else Address.parse_tcp(text, option)
-        address.check_allowed(option, allow_insecure=allow_insecure)
+        address.check_allowed(option, allowed=allowed)
         if not address.host:
             message = (
                 f"--listen {address.text}: several workers cannot share a unix socket; "
@@ -114,10 +114,10 @@ class HeldPort:
 class SharedListener:
     """A listening socket that all workers have: whoever is free accepts the next connection."""
 
-    def __init__(self, option: str, text: str, *, allow_insecure: bool) -> None:
+    def __init__(self, option: str, text: str, *, allowed: bool) -> None:
         """Listen at the address of an option; StartError when that is not possible."""
         address = Address.parse_tcp(text, option)
-        address.check_allowed(option, allow_insecure=allow_insecure)
+        address.check_allowed(option, allowed=allowed)
         try:
             self._socket = listening_socket(address)
         except OSError as error:
@@ -134,8 +134,8 @@ class SharedListener:
         self._socket.close()
 
 
-def _listener(option: str, text: str, *, allow_insecure: bool) -> SharedListener | None:
-    return SharedListener(option, text, allow_insecure=allow_insecure) if text else None
+def _listener(option: str, text: str, *, allowed: bool) -> SharedListener | None:
+    return SharedListener(option, text, allowed=allowed) if text else None
 
 
 def _hosts(host: str) -> Iterator[tuple[socket.AddressFamily, str]]:
