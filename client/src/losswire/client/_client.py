@@ -71,7 +71,7 @@ class Client(ProcessBound):
 
         `target` is `host:port`, several of these with commas between them, or a gRPC name such
         as `dns:///name:port` or `unix:/path`. Calls go round all addresses, and past those that
-        cannot be reached. `local:` evaluates in this process and needs losswire-server installed:
+        cannot be reached; of one name's, rather to servers that report less load. `local:` evaluates in this process and needs losswire-server installed:
         the first call of all such clients starts the service on threads of its own, which imports
         torch and takes seconds that `timeout` does not count. `local:?threads=2&device=cpu` says
         how many threads torch uses and on which device: `auto`, `cpu` or `cuda`.

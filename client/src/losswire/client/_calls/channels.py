@@ -9,19 +9,36 @@ from weakref import WeakSet
 import grpc
 import grpc.aio
 
-from losswire.client._calls.identity import Identity
+from losswire.client._calls.identity import RESOLVED, Identity
 from losswire.client._calls.operations import Calls
 from losswire.client._calls.session import Session
+from losswire.client._messages import thresholds
 from losswire.client._version import __version__
 
 _C = TypeVar("_C", grpc.Channel, grpc.aio.Channel)
 
 
-CHANNEL_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+_Options = tuple[tuple[str, Any], ...]
+
+
+def _balanced(policy: str, **settings: str) -> _Options:
+    """Return the option that says how calls go round the addresses of one name."""
+    config = {"loadBalancingConfig": [{policy: settings}]}
+    return (("grpc.service_config", json.dumps(config)),)
+
+
+_IN_TURN: Final = _balanced("round_robin")
+_BY_LOAD: Final = _balanced(
+    "weighted_round_robin",
+    blackoutPeriod=thresholds.WEIGHT_AFTER,
+    weightUpdatePeriod=thresholds.WEIGHT_PERIOD,
+)
+"""In turn, too, until servers say how busy they are (ORCA's load reports)."""
+
+_OPTIONS: Final[_Options] = (
     ("grpc.primary_user_agent", f"losswire-python/{__version__}"),
     # The SDK's own policy retries (see retry.py).
     ("grpc.enable_retries", 0),
-    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
     # The server, which knows its memory, refuses messages that are too large.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -99,16 +116,20 @@ def connect_async(session: Session) -> Channels[grpc.aio.Channel]:
     return Channels(session, _async_channel_to)
 
 
+def _options_of(target: str) -> _Options:
+    return (*_OPTIONS, *(_BY_LOAD if target.startswith(RESOLVED) else _IN_TURN))
+
+
 def channel_to(target: str, identity: Identity) -> grpc.Channel:
     """Make a channel to one target."""
     credentials = identity.credentials_for(target)
     if credentials is None:
-        return grpc.insecure_channel(target, CHANNEL_OPTIONS)
-    return grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
+        return grpc.insecure_channel(target, _options_of(target))
+    return grpc.secure_channel(target, credentials, _options_of(target))
 
 
 def _async_channel_to(target: str, identity: Identity) -> grpc.aio.Channel:
     credentials = identity.credentials_for(target)
     if credentials is None:
-        return grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
-    return grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(target, _options_of(target))
+    return grpc.aio.secure_channel(target, credentials, _options_of(target))

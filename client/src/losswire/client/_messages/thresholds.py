@@ -220,3 +220,10 @@ another one follows when the server refuses the token."""
 CERTIFICATE_SECONDS: Final = 5.0
 """Seconds between two looks at the files of certificates. Not measured: they are replaced hours
 before they end, and are looked at again when a connection fails."""
+
+WEIGHT_AFTER: Final = "1s"
+"""How long a server has reported its load before calls are shared out by that, as gRPC writes it.
+Not measured: gRPC's own 10 s are for fleets that restart; calls go in turn meanwhile."""
+
+WEIGHT_PERIOD: Final = "1s"
+"""How often the shares are computed anew, as gRPC writes it: gRPC's own choice."""
