@@ -71,18 +71,18 @@ class Client(ProcessBound):
 
         `target` is `host:port`, several of these with commas between them, or a gRPC name such
         as `dns:///name:port` or `unix:/path`. Calls go round all addresses, and past those that
-        cannot be reached; of one name's, rather to servers that report less load. `local:` evaluates in this process and needs losswire-server installed:
-        the first call of all such clients starts the service on threads of its own, which imports
-        torch and takes seconds that `timeout` does not count. `local:?threads=2&device=cpu` says
-        how many threads torch uses and on which device: `auto`, `cpu` or `cuda`.
+        cannot be reached; of one name's, rather to servers that report less load. `local:`
+        evaluates in this process and needs losswire-server installed: the first call of all such
+        clients starts the service on threads of its own, which imports torch and takes seconds that
+        `timeout` does not count. `local:?threads=2&device=cpu` says how many threads torch uses and
+        on which device: `auto`, `cpu` or `cuda`.
 
         `timeout` is the default for each call, in seconds, greater than 0, all tries included.
         `retry` says when failed calls are tried again. Until a server has answered once, calls end
         by UnavailableError after 2 or `wait_for_ready` seconds (True: their timeout); then they are
         tried again until their timeout. `token` or `token_file`, `tls`, `tls_ca`, `tls_cert` and
-        `tls_key` or `credentials` are the fields of `IdentityFields`: who the client is, and whom
-        it trusts. Where they are not given, variables such as `LOSSWIRE_TOKEN` are read. Files
-        may change: they are read again. A token implies TLS, except to this machine.
+        `tls_key` or `credentials`, described by `IdentityFields`, say who the client is and whom it
+        trusts; else variables such as `LOSSWIRE_TOKEN` do. Files are read again when they change.
 
         Raises TypeError and ValueError for arguments that cannot be right, ModuleNotFoundError for
         `local:` without losswire-server, RuntimeError in a process that was forked where gRPC does
