@@ -22,7 +22,6 @@ from losswire.server.compute.native import binding as native
 from losswire.server.identity.identity import Identity
 from losswire.server.losses import builtin_registry
 from losswire.server.memory.regions.memory import HAVE_REGIONS, check_sharing
-from losswire.server.metrics.recorder import Recorder
 from losswire.server.pipeline.evaluator import Evaluator
 from losswire.server.pipeline.selftest import Canary, run_selftest
 from losswire.server.pipeline.worker import ComputeWorker
@@ -45,7 +44,8 @@ from losswire.server.runs.address import StoreSettingError, parse_store
 from losswire.server.runs.keeper import RunKeeper
 from losswire.server.settings import Settings
 from losswire.server.summaries.call import Summarizer
-from losswire.server.telemetry.call_log import make_call_log
+from losswire.server.telemetry.orca import Load
+from losswire.server.telemetry.recording import make_recorder
 from losswire.v1 import (
     loss_service_pb2,
     loss_service_pb2_grpc,
@@ -108,9 +108,7 @@ class App:
         device = pick_device(settings.device)
         self._settings = fit_to_device(settings, device)
         self._registry = registry or load_registry(settings.losses)
-        call_log = make_call_log(settings.call_log)
-        has_doors = bool(settings.metrics or settings.http)
-        self._recorder = Recorder(call_log) if has_doors or call_log else None
+        self._recorder = make_recorder(settings)
         self._worker = ComputeWorker(device, settings.threads, self._recorder)
         self._evaluator = Evaluator(self._registry, self._worker, self._settings, self._recorder)
         self._identity = Identity(settings)
@@ -266,7 +264,8 @@ class App:
         evaluator = self._evaluator
         # The generated functions only use the methods that GuardedServer has.
         self._entrance = Entrance(server)
-        guarded: Any = GuardedServer(self._entrance, _SERVICES, self._gate, self._recorder)
+        load = Load(evaluator.budget, self._recorder) if settings.orca and self._recorder else None
+        guarded: Any = GuardedServer(self._entrance, _SERVICES, self._gate, self._recorder, load)
         loss_service_pb2_grpc.add_LossServiceServicer_to_server(
             LossService(self._handlers, self._summarizer, settings, self._worker_id, self._drain),
             guarded,
@@ -303,8 +302,8 @@ class App:
             is_live=lambda: self.is_live and not self.device_lost,
             is_draining=lambda: self._drain.has_begun,
             recorder=self._recorder,
-            tls=self._identity.context,
             gatekeeper=self._gate.keeper,
+            tls=self._identity.context,
             siblings=None if settings.place is None else Siblings(settings.place),
         )
         return Doors(services)

@@ -61,6 +61,8 @@ class Settings:
     call_log: str = "none"
     """Which calls have a line in the log: `none`, `errors`, `all`, or a fraction such as `0.01`,
     which adds that part of the others to the errors."""
+    orca: bool = False
+    """Whether calls end with a report of the load, for load balancers."""
     max_message_bytes: int = 8 * MIB
     """The largest request in one message."""
     max_evaluations_per_call: int = 4096
@@ -94,8 +96,6 @@ class Settings:
     """Files that the console may read, each by a token that is a part of its address."""
 
     @property
-    def chunk_bytes(self) -> int:
-    @property
     def lets_others_call(self) -> bool:
         """Whether it may be reached from other machines.
 
@@ -104,6 +104,8 @@ class Settings:
         asks = self.tokens or self.tls_client_ca
         return self.allow_insecure or bool(self.tls_cert and asks)
 
+    @property
+    def chunk_bytes(self) -> int:
         """The recommended size of a chunk: fits into one message, and many fit into the budget."""
         share = self.memory_budget_bytes // thresholds.CHUNKS_IN_BUDGET
         return min(self.preferred_chunk_bytes, self.max_message_bytes, share)

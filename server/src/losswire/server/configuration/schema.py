@@ -89,6 +89,19 @@ class Configuration(BaseSettings):
     losses: Annotated[_Names, Flag("MODULE", shows_default=_HIDDEN, repeats=True)] = Field(
         (), description="an installed module with further losses; may be repeated"
     )
+    tls_cert: Annotated[_Text, Flag("FILE", shows_default=_HIDDEN)] = Field(
+        "",
+        description="a file in PEM with the server's certificate and those between it and its "
+        "authority, which `losswire-server tls` can make (default: no TLS)",
+    )
+    tls_key: Annotated[_Text, Flag("FILE", shows_default=_HIDDEN)] = Field(
+        "", description="a file in PEM with the key of that certificate"
+    )
+    tls_client_ca: Annotated[_Text, Flag("FILE", shows_default=_HIDDEN)] = Field(
+        "",
+        description="a file in PEM with the authorities whose certificates callers have to show "
+        "(default: none is asked for)",
+    )
     tokens: Annotated[_Text, Flag("FILE", shows_default=_HIDDEN)] = Field(
         "",
         description="a file with the hashes of the tokens that callers have to show, as "
@@ -142,6 +155,11 @@ class Configuration(BaseSettings):
         description="which calls have a line in the log: none, errors, all, or a fraction such as "
         "0.01, which adds that part of the others to the errors",
     )
+    orca: Annotated[_Switch, Flag(shows_default=_HIDDEN)] = Field(
+        default=False,
+        description="end each call over TCP that has one answer with a report of the load (ORCA), "
+        "for load balancers that weigh servers by it",
+    )
     log_level: Annotated[
         str, BeforeValidator(values.one_of(*_LEVELS)), Flag("LEVEL", choices=_LEVELS)
     ] = Field("info", description="what the log tells")
@@ -161,6 +179,9 @@ class Configuration(BaseSettings):
             health=self.health,
             device=self.device,
             threads=self.threads,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+            tls_client_ca=self.tls_client_ca,
             tokens=self.tokens,
             allow_insecure=self.allow_insecure,
             max_message_bytes=self.max_message_mib * MIB,
@@ -174,6 +195,7 @@ class Configuration(BaseSettings):
             losses=self.losses,
             store=self.store,
             call_log=self.call_log,
+            orca=self.orca,
         )
 
 

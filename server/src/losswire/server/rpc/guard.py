@@ -22,6 +22,7 @@ from losswire.server.rpc.parse import parse
 from losswire.server.rpc.recorded import recorded_response, recorded_stream
 from losswire.server.rpc.request_id import current_request_id
 from losswire.server.rpc.status import call_status, error_code_of, forget_frames, forget_frames_soon
+from losswire.server.telemetry.orca import Load
 from losswire.v1 import loss_service_pb2, run_service_pb2
 from losswire.wire import ROWS
 
@@ -62,11 +63,16 @@ class GuardedServer:
         services: Sequence[ServiceDescriptor],
         gate: Gate,
         recorder: Recorder | None = None,
+        load: Load | None = None,
     ) -> None:
-        """Wrap a server, for these services; calls are counted if there is a recorder."""
+        """Wrap a server, for these services.
+
+        Calls are counted if there is a recorder, and end with a report if there is a load.
+        """
         self._server = server
         self._gate = gate
         self._recorder = recorder
+        self._load = load
         self._requests = {
             (service.full_name, method.name): GetMessageClass(method.input_type)
             for service in services
@@ -82,7 +88,11 @@ class GuardedServer:
         """Register all methods of a service, guarded."""
         guarded = {
             name: _guard(
-                handler, self._requests[service, name], self._gate, self._method(service, name)
+                handler,
+                self._requests[service, name],
+                self._gate,
+                self._method(service, name),
+                self._load,
             )
             for name, handler in handlers.items()
         }
@@ -98,6 +108,7 @@ def _guard(
     request_type: type[Message],
     gate: Gate,
     method: Method | None,
+    load: Load | None,
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     """Wrap one method, unary or streaming; `method` counts its calls.
 
@@ -124,7 +135,20 @@ def _guard(
     behavior = _guard_response(answer, serialize, guarded_begin)
     if method is not None:
         behavior = recorded_response(behavior, begin, method)
+    if load is not None:
+        behavior = _reported(behavior, load)
     return grpc.stream_unary_rpc_method_handler(behavior)
+
+
+def _reported(behavior: Callable[..., Any], load: Load) -> Callable[..., Any]:
+    """Return a guarded method with one response whose calls end with a report of the load."""
+
+    async def report(unused: object, context: Context) -> bytes:
+        response: bytes = await behavior(unused, context)
+        load.report_to(context)
+        return response
+
+    return report
 
 
 def _same(call: Any) -> Any:  # noqa: ANN401 (a call that the recorder has begun)
