@@ -9,7 +9,6 @@ from weakref import WeakSet
 import numpy.typing as npt
 
 from losswire.client._calls import operations
-from losswire.client._calls.async_runner import AsyncRunner
 from losswire.client._calls.identity_arguments import IdentityFields
 from losswire.client._calls.many import evaluate_many
 from losswire.client._calls.plan import Progress
@@ -48,8 +47,8 @@ class Client(ProcessBound):
     One client may be used by any number of threads at once; its calls share a connection to
     each server. It does not survive a fork: make one in each process. A process that forks
     while calls of more than some kilobytes are under way sets `GRPC_ENABLE_FORK_SUPPORT=0` before
-    it imports gRPC, which may end its children otherwise; they cannot have a client then. Of the
-    environment, only the variables of `IdentityFields` are read.
+    it imports gRPC, which may end its children otherwise; they cannot have a client then. It reads
+    no variables of the environment but those of `IdentityFields`.
 
     Example:
         >>> with Client(address) as own:
@@ -74,8 +73,8 @@ class Client(ProcessBound):
         cannot be reached; of one name's, rather to servers that report less load. `local:`
         evaluates in this process and needs losswire-server installed: the first call of all such
         clients starts the service on threads of its own, which imports torch and takes seconds that
-        `timeout` does not count. `local:?threads=2&device=cpu` says how many threads torch uses and
-        on which device: `auto`, `cpu` or `cuda`.
+        `timeout` does not count. `local:?threads=2&device=cpu` says how many threads torch uses on
+        which device: `auto`, `cpu` or `cuda`.
 
         `timeout` is the default for each call, in seconds, greater than 0, all tries included.
         `retry` says when failed calls are tried again. Until a server has answered once, calls end
@@ -94,7 +93,6 @@ class Client(ProcessBound):
         self._regions = Regions(self._session)
         self._lender = StagingLender(self._regions)
         self._runner = Runner(self._session)
-        self._make_stream_runner = lambda: AsyncRunner(self._session.beside())
         self._streams: WeakSet[Stream] = WeakSet()
         self.runs = Runs(self._runner)
         """The runs that the server keeps."""
@@ -363,7 +361,7 @@ class Client(ProcessBound):
             4.0
         """
         self._session.check_usable()
-        stream = Stream(self._session, self._make_stream_runner, timeout, max_in_flight)
+        stream = Stream(self._session, timeout, max_in_flight)
         self._streams.add(stream)
         return stream
 

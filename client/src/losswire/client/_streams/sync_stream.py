@@ -40,13 +40,11 @@ class Stream(ProcessBound):
     def __init__(
         self,
         session: Session,
-        make_runner: Callable[[], AsyncRunner],
         timeout: float | None,
         max_in_flight: int | None,
     ) -> None:
         """Prepare; see `Client.stream`."""
         self._session = session
-        self._make_runner = make_runner
         self._timeout = timeout
         self._max_in_flight = check_max_in_flight(max_in_flight)
         self._core: StreamCore | None = None
@@ -120,7 +118,7 @@ class Stream(ProcessBound):
             target=self._loop.run_forever, name="losswire-stream", daemon=True
         )
         self._thread.start()
-        self._runner = self._make_runner()
+        self._runner = AsyncRunner(self._session.beside())
         try:
             core = self._await(open_core(self._runner, self._timeout))
         except BaseException:
