@@ -16,17 +16,14 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-import yaml
 from google.rpc import error_details_pb2, status_pb2
 
 from losswire.client import Client, Evaluation, EvaluationResult, NotFoundError
 from losswire.v1 import evaluation_pb2, loss_service_pb2, loss_service_pb2_grpc
 from losswire.wire import decode_tensor, encode_tensor
 from tests.support.envoy import (
-    FOLDER,
     Envoy,
     Replica,
-    checked,
     clusters,
     configuration,
     require_envoy,
@@ -381,14 +378,3 @@ def test_tls(proxied: tuple[Envoy, list[Started]], tmp_path: Path) -> None:
     ):
         result = client.evaluate("mse_loss", {"input": [2.0], "target": [0.0]})
     assert float(result.loss) == 4.0
-
-
-def test_balancing_by_load_reports_is_accepted(tmp_path: Path) -> None:
-    """Envoy accepts orca.yaml in the place that it names."""
-    require_envoy()
-    configured = configuration([Replica("127.0.0.1:1", "127.0.0.1:2")])
-    [cluster] = [each for each in clusters(configured) if each["name"] == "losswire_grpc"]
-    del cluster["lb_policy"]
-    cluster.update(yaml.safe_load((FOLDER / "orca.yaml").read_text("utf-8")))
-    done = checked(tmp_path, configured)
-    assert done.returncode == 0, done.stderr

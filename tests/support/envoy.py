@@ -137,14 +137,6 @@ def running_envoy(folder: Path, configured: dict[str, Any]) -> Iterator[Envoy]:
             process.wait(timeout=_SECONDS)
 
 
-def checked(folder: Path, configured: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """Let Envoy check a configuration."""
-    file = folder / "checked.yaml"
-    file.write_text(yaml.safe_dump(configured), "utf-8")
-    command = [*_COMMAND, "--mode", "validate", "--config-path", str(file)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
-
-
 _COMMAND = (
     sys.executable,
     "-c",
