@@ -15,7 +15,7 @@ import pytest
 from losswire.server.identity.authority import Authority
 from losswire.server.identity.tokens import TokenHash, digest_of, new_token
 from losswire.v1 import loss_service_pb2
-from tests.support.asked import SECONDS, bearer, serving, write_tokens
+from tests.support.asked import SECONDS, Served, bearer, serving, write_tokens
 from tests.support.harness import Child
 from tests.support.pems import make_pems
 from tests.support.requests import GOLDEN, Stub, is_golden
@@ -202,6 +202,19 @@ def test_a_hangup_reads_again(tmp_path: Path) -> None:
         assert child.alive
 
 
+@pytest.mark.parametrize("has_tokens", [False, True])
+def test_a_hangup_ends_no_server_that_drains(tmp_path: Path, has_tokens: bool) -> None:  # noqa: FBT001
+    """SIGHUP is not the end, also without files and after SIGTERM: the exit status is 0."""
+    arguments = ["--notice-seconds", "1"]
+    if has_tokens:
+        arguments += ["--tokens", write_tokens(tmp_path / "tokens", team=new_token())]
+    with Child(tmp_path / "log", *arguments) as child:
+        child.process.send_signal(signal.SIGHUP)
+        child.process.send_signal(signal.SIGTERM)
+        child.process.send_signal(signal.SIGHUP)
+        assert child.wait() == 0
+
+
 def test_a_broken_file_ends_the_start(tmp_path: Path) -> None:
     """A server does not start with tokens that it cannot read: status 2, and one sentence."""
     path = tmp_path / "tokens"
@@ -210,3 +223,33 @@ def test_a_broken_file_ends_the_start(tmp_path: Path) -> None:
         assert child.wait() == 2
     *_, last = child.log.read_text(encoding="utf-8").splitlines()
     assert last.startswith(f"losswire-server: --tokens: {path}:1: ")
+
+
+def test_workers_ask_too_and_follow_changes(tmp_path: Path) -> None:
+    """Each of several workers proves itself, asks who calls and follows the files."""
+    pems = make_pems(tmp_path / "pems")
+    old, new = new_token(), new_token()
+    path = tmp_path / "tokens"
+    arguments = ["--workers", "2", "--memory-budget-mib", "128", "--http", "127.0.0.1:0"]
+    arguments += ["--tokens", write_tokens(path, team=old)]
+    arguments += ["--tls-cert", pems.of("server"), "--tls-key", pems.of("server-key")]
+    with Child(tmp_path / "log", *arguments) as child:
+        http = child.read_line().removeprefix("http on ")
+
+        def answers(token: str) -> set[bool]:
+            """Return what several connections say, which reach both workers."""
+            found = set[bool]()
+            for _ in range(16):
+                with pems.channel(Served(child.address, http, "")) as channel:
+                    found.add(_calls(channel, token))
+            return found
+
+        assert answers(old) == {True}
+        assert answers(new) == {False}
+        with pems.client(http) as client:
+            assert client.get("/v1/losses").status_code == 401
+            assert client.get("/v1/losses", headers=dict(bearer(old))).status_code == 200
+        write_tokens(path, team=new)
+        child.process.send_signal(signal.SIGHUP)
+        _until(lambda: answers(new) == {True} and answers(old) == {False})
+        assert child.alive

@@ -40,7 +40,10 @@ async def serve(
 
 
 def _stop_by_signals(stopping: asyncio.Event) -> None:
-    """Set an event at SIGTERM and SIGINT; a second SIGINT ends the process at once."""
+    """Set an event at SIGTERM and SIGINT; a second SIGINT ends the process at once.
+
+    SIGHUP ends nothing, also where there are no files to read again.
+    """
     loop = asyncio.get_running_loop()
 
     def interrupt() -> None:
@@ -50,3 +53,8 @@ def _stop_by_signals(stopping: asyncio.Event) -> None:
 
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, interrupt)
+    loop.add_signal_handler(signal.SIGHUP, _ignore)
+
+
+def _ignore() -> None:
+    pass

@@ -87,12 +87,9 @@ class Identity:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._read_again)
 
     def stop(self) -> None:
-        """Look no more."""
-        if self._watching is None:
-            return
-        self._watching.cancel()
-        with suppress(ValueError, RuntimeError, NotImplementedError, AttributeError):
-            asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        """Look no more, except at SIGHUP: without a handler it would end a server that drains."""
+        if self._watching is not None:
+            self._watching.cancel()
 
     async def _watch(self) -> None:
         while True:
