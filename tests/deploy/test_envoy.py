@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import signal
+import ssl
 import struct
 import subprocess
 import urllib.request
@@ -364,17 +365,26 @@ def test_what_is_tried_again(
     assert found["grpc-status"] == ("0" if tries == 2 else str(code.value[0]))
 
 
-def test_tls(proxied: tuple[Envoy, list[Started]], tmp_path: Path) -> None:
-    """With a certificate, as it ships, the SDK calls over TLS."""
+def _certificate(folder: Path) -> str:
+    """Make a certificate in a new folder and return its text."""
+    folder.mkdir()
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2"]
-    command += ["-keyout", str(tmp_path / "tls.key"), "-out", str(tmp_path / "tls.crt")]
+    command += ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]
     subprocess.run(command, check=True, capture_output=True)
+    return (folder / "tls.crt").read_text("ascii")
+
+
+def test_tls(proxied: tuple[Envoy, list[Started]], tmp_path: Path) -> None:
+    """As it ships, the SDK calls over TLS, and a new certificate is used without a restart."""
+    first, second = _certificate(tmp_path / "tls"), _certificate(tmp_path / "next")
     configured = configuration([each.replica for each in proxied[1]], tls=tmp_path)
-    trusted = grpc.ssl_channel_credentials((tmp_path / "tls.crt").read_bytes())
-    with (
-        running_envoy(tmp_path / "envoy", configured) as envoy,
-        Client(envoy.address, timeout=SECONDS, credentials=trusted) as client,
-    ):
-        result = client.evaluate("mse_loss", {"input": [2.0], "target": [0.0]})
-    assert float(result.loss) == 4.0
+    with running_envoy(tmp_path / "envoy", configured) as envoy:
+        trusted = grpc.ssl_channel_credentials(first.encode())
+        with Client(envoy.address, timeout=SECONDS, credentials=trusted) as client:
+            result = client.evaluate("mse_loss", {"input": [2.0], "target": [0.0]})
+        assert float(result.loss) == 4.0
+        for name in ("tls.key", "tls.crt"):
+            (tmp_path / "next" / name).rename(tmp_path / "tls" / name)
+        host, _, port = envoy.address.rpartition(":")
+        wait_until(lambda: ssl.get_server_certificate((host, int(port))) == second)

@@ -5,9 +5,10 @@ import json
 import os
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from tests.support.vitals import wait_until
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy/envoy"
 
-_TLS = "/etc/envoy/tls"
-"""Where the configuration looks for its certificate."""
+_INSTALLED = "/etc/envoy"
+"""Where the configuration looks for its certificate, in the folder tls."""
 _SECONDS = 60
 
 
@@ -78,9 +79,16 @@ def require_envoy() -> None:
 
 
 def configuration(replicas: Sequence[Replica], tls: Path | None = None) -> dict[str, Any]:
-    """Return what ships, with these replicas and free ports; without TLS unless a folder has it."""
+    """Return what ships, with these replicas and free ports.
+
+    It is without TLS, unless there is a folder to install it in, whose folder tls has the
+    certificate.
+    """
     text = (FOLDER / "envoy.yaml").read_text("utf-8")
-    found: dict[str, Any] = yaml.safe_load(text.replace(_TLS, str(tls)))
+    found: dict[str, Any] = yaml.safe_load(text.replace(_INSTALLED, str(tls)))
+    if tls is not None:
+        secret = (FOLDER / "certificate.yaml").read_text("utf-8")
+        (tls / "certificate.yaml").write_text(secret.replace(_INSTALLED, str(tls)), "utf-8")
     found["admin"]["address"]["socket_address"]["port_value"] = 0
     [listener] = found["static_resources"]["listeners"]
     listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
@@ -124,12 +132,15 @@ def running_envoy(folder: Path, configured: dict[str, Any]) -> Iterator[Envoy]:
 
             def started() -> bool:
                 assert process.poll() is None, (folder / "log").read_text("utf-8")
-                return admin.exists() and bool(admin.read_text("ascii"))
+                if not admin.exists() or not (where := admin.read_text("ascii").strip()):
+                    return False
+                # The listener opens when the health of all replicas is known.
+                with suppress(urllib.error.URLError):  # it may be about to end
+                    return bool(_listeners(where))
+                return False
 
             wait_until(started)
             where = admin.read_text("ascii").strip()
-            # The listener opens when the health of all replicas is known.
-            wait_until(lambda: bool(_listeners(where)))
             [address] = _listeners(where)
             yield Envoy(f"127.0.0.1:{address['port_value']}", where, lines)
         finally:
