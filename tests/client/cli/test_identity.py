@@ -6,6 +6,8 @@ import grpc
 import pytest
 
 from losswire.client.cli._main import main
+from tests.support.asked import serving as asking
+from tests.support.asked import write_tokens
 from tests.support.certificates import Authority
 from tests.support.scripted import Scripted, fail, serving
 
@@ -87,3 +89,27 @@ def test_a_token_that_is_not_accepted(capsys: pytest.CaptureFixture[str]) -> Non
     line = capsys.readouterr().err
     assert "a token is needed. Give the client a token with --token-file" in line
     assert "s3cret" not in line
+
+
+@pytest.mark.parametrize("has_token", [True, False])
+def test_top_shows_its_token(
+    files: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, has_token: bool
+) -> None:
+    """A server that asks everybody who they are answers `top` over TLS, with a token."""
+    certificate, key = files.issue("the server").write(tmp_path, "server")
+    tokens = write_tokens(tmp_path / "tokens", tenant="of-the-file")
+    with asking(tls_cert=str(certificate), tls_key=str(key), tokens=tokens) as served:
+        url = f"https://{served.http}"
+        options = ["--token-file", "token"] if has_token else []
+        words = ["top", url, "--once", "--interval", "0.05", "--tls-ca", "ca.pem", *options]
+        assert main(words) == (0 if has_token else 4)
+    said = capsys.readouterr()
+    assert ("READY" in said.out) == has_token
+    assert ("401" in said.err) != has_token
+
+
+def test_top_keeps_its_token_to_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without TLS, no token goes to another machine."""
+    assert main(["top", "http://losswire.invalid:8080", "--once", "--token", "s3cret"]) == 2
+    expected = "--token: goes to another machine by https:// only, or with --no-tls"
+    assert capsys.readouterr().err == f"losswire: {expected}\n"

@@ -76,7 +76,7 @@ def add_connection(
         default=os.environ.get("LOSSWIRE_TARGET") or DEFAULT_SERVER,
         help=f"where the server is; default: $LOSSWIRE_TARGET, else {DEFAULT_SERVER}",
     )
-    _add_identity(group)
+    add_identity(group)
     group.add_argument(
         "--timeout",
         type=seconds,
@@ -96,7 +96,7 @@ def add_connection(
     )
 
 
-def _add_identity(group: Any) -> None:
+def add_identity(group: Any) -> None:
     """Add the options that say who calls and whom they trust; the SDK reads the variables."""
     group.add_argument(
         "--token",

@@ -4,7 +4,6 @@ import http.client
 import json
 import math
 import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -12,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from losswire.client.cli._common import Exit, UsageError
+from losswire.client.cli._http import Door
 
 PATH: Final = "/v1/live"
 _MAX_BYTES: Final = 16 << 20
@@ -43,11 +43,10 @@ def address_of(url: str) -> str:
     return text.rstrip("/")
 
 
-def fetch(address: str, timeout: float) -> dict[str, Any]:
+def fetch(door: Door, timeout: float) -> dict[str, Any]:
     """Ask a server what it does now; NoAnswerError when it does not say."""
-    request = urllib.request.Request(address + PATH, headers={"Accept": "application/json"})  # noqa: S310 (checked by address_of)
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 (as above)
+        with door.open(PATH, timeout) as answer:
             content = json.loads(answer.read(_MAX_BYTES))
     except urllib.error.HTTPError as error:
         with error:
@@ -55,7 +54,7 @@ def fetch(address: str, timeout: float) -> dict[str, Any]:
     except TimeoutError as error:
         raise NoAnswerError(f"no answer within {timeout:g} s", Exit.UNREACHABLE) from error
     except urllib.error.URLError as error:
-        raise NoAnswerError(_unreachable(address, error, timeout), Exit.UNREACHABLE) from error
+        raise NoAnswerError(_unreachable(door.address, error, timeout), Exit.UNREACHABLE) from error
     except (http.client.HTTPException, OSError) as error:
         raise NoAnswerError(_NO_HTTP, Exit.UNREACHABLE) from error
     except ValueError as error:

@@ -12,7 +12,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Final
 
-from losswire.client.cli._common import Exit, complain, say, seconds
+from losswire.client.cli._common import (
+    Exit,
+    add_identity,
+    complain,
+    identity_of,
+    say,
+    seconds,
+)
+from losswire.client.cli._http import Door
 from losswire.client.cli._live import Figures, History, NoAnswerError, address_of, fetch
 from losswire.client.cli._top_screen import lines_of
 
@@ -65,33 +73,35 @@ def add_parser(commands: Any) -> None:
         metavar="SECONDS",
         help="how long an answer may take; default: 5",
     )
+    add_identity(parser.add_argument_group("server"))
     parser.set_defaults(run=run, server="")
 
 
 def run(arguments: argparse.Namespace) -> Exit:
     """Print what a server does, or show it until the user has seen enough."""
     address = address_of(arguments.url)
+    door = Door(address, identity_of(arguments))
     try:
         if arguments.json or arguments.once or not sys.stdout.isatty():
-            _print_once(address, arguments)
+            _print_once(door, arguments)
         else:
-            _show(address, arguments)
+            _show(door, arguments)
     except NoAnswerError as error:
         complain(f"{address}: {error}")
         return error.status
     return Exit.OK
 
 
-def _print_once(address: str, arguments: argparse.Namespace) -> None:
+def _print_once(door: Door, arguments: argparse.Namespace) -> None:
     """Look twice, so that rates are those of now."""
     history = History(arguments.interval)
-    history.add(time.monotonic(), fetch(address, arguments.timeout))
+    history.add(time.monotonic(), fetch(door, arguments.timeout))
     time.sleep(arguments.interval)
-    found = history.add(time.monotonic(), fetch(address, arguments.timeout))
+    found = history.add(time.monotonic(), fetch(door, arguments.timeout))
     if arguments.json:
         say(json.dumps(_facts(found), default=str))
     else:
-        say("\n".join(lines_of(found, address, history.restarts)))
+        say("\n".join(lines_of(found, door.address, history.restarts)))
 
 
 def _facts(found: Figures) -> dict[str, Any]:
@@ -132,10 +142,10 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 (only NaN)
 
 
-def _show(address: str, arguments: argparse.Namespace) -> None:
+def _show(door: Door, arguments: argparse.Namespace) -> None:
     """Draw the screen until `q` or Ctrl-C; the first answer must come."""
     history = History(_WINDOW)
-    lines = lines_of(history.add(time.monotonic(), fetch(address, arguments.timeout)), address)
+    lines = lines_of(history.add(time.monotonic(), fetch(door, arguments.timeout)), door.address)
     trouble: list[str] = []
     with _screen() as wait:
         while True:
@@ -143,12 +153,12 @@ def _show(address: str, arguments: argparse.Namespace) -> None:
             if wait(arguments.interval):
                 return
             try:
-                found = history.add(time.monotonic(), fetch(address, arguments.timeout))
+                found = history.add(time.monotonic(), fetch(door, arguments.timeout))
             except NoAnswerError as error:
                 trouble = [f"no answer: {error}", "the last one was:"]
             else:
                 trouble = []
-                lines = lines_of(found, address, history.restarts)
+                lines = lines_of(found, door.address, history.restarts)
 
 
 def _draw(lines: list[str]) -> None:
