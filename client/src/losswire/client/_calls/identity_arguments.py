@@ -16,8 +16,8 @@ VARIABLES: Final = {
     "token_file": "LOSSWIRE_TOKEN_FILE",
     "tls": "LOSSWIRE_TLS",
     "tls_ca": "LOSSWIRE_TLS_CA",
-    "tls_cert": "LOSSWIRE_TLS_CERT",
-    "tls_key": "LOSSWIRE_TLS_KEY",
+    "tls_cert": "LOSSWIRE_TLS_CLIENT_CERT",
+    "tls_key": "LOSSWIRE_TLS_CLIENT_KEY",
 }
 """The variables that are read where an argument is not given."""
 _TOGETHER: Final = (("token", "token_file"), ("tls_cert", "tls_key"))
@@ -28,8 +28,8 @@ class IdentityFields(TypedDict, total=False):
     """Who a client is and whom it trusts.
 
     Each but `credentials` is read from a variable where it is not given: `LOSSWIRE_TOKEN`,
-    `LOSSWIRE_TOKEN_FILE`, `LOSSWIRE_TLS` (0 or 1), `LOSSWIRE_TLS_CA`, `LOSSWIRE_TLS_CERT` and
-    `LOSSWIRE_TLS_KEY`.
+    `LOSSWIRE_TOKEN_FILE`, `LOSSWIRE_TLS` (0 or 1), `LOSSWIRE_TLS_CA`, `LOSSWIRE_TLS_CLIENT_CERT` and
+    `LOSSWIRE_TLS_CLIENT_KEY`.
     """
 
     token: str | None

@@ -119,10 +119,10 @@ def add_identity(group: Any) -> None:
     group.add_argument(
         "--tls-cert",
         metavar="FILE",
-        help="PEM of a certificate for the server; default: $LOSSWIRE_TLS_CERT",
+        help="PEM of a certificate for the server; default: $LOSSWIRE_TLS_CLIENT_CERT",
     )
     group.add_argument(
-        "--tls-key", metavar="FILE", help="PEM of its private key; default: $LOSSWIRE_TLS_KEY"
+        "--tls-key", metavar="FILE", help="PEM of its private key; default: $LOSSWIRE_TLS_CLIENT_KEY"
     )
 
 
