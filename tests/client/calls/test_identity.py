@@ -102,8 +102,8 @@ def test_variables(
         ("TOKEN_FILE", path),
         ("TLS", "1"),
         ("TLS_CA", ca),
-        ("TLS_CERT", certificate),
-        ("TLS_KEY", key),
+        ("TLS_CLIENT_CERT", certificate),
+        ("TLS_CLIENT_KEY", key),
     ):
         monkeypatch.setenv(f"LOSSWIRE_{name}", str(value))
     with serving(Scripted(), credentials=server_credentials(authority, asks=True)) as service:
@@ -218,7 +218,7 @@ def files(ca: Path, authority: Authority, tmp_path: Path, monkeypatch: pytest.Mo
         ({"TOKEN_FILE": "absent"}, "LOSSWIRE_TOKEN_FILE: cannot read 'absent'"),
         ({"TLS": "yes"}, "LOSSWIRE_TLS: expected 0 or 1, got 'yes'"),
         ({"TLS_CA": "text"}, "LOSSWIRE_TLS_CA: 'text' is not PEM"),
-        ({"TLS_KEY": "client-key.pem"}, "LOSSWIRE_TLS_CLIENT_KEY: a key needs its certificate"),
+        ({"TLS_CLIENT_KEY": "client-key.pem"}, "LOSSWIRE_TLS_CLIENT_KEY: a key needs its certificate"),
         ({"TLS": "0", "TLS_CA": "ca.pem"}, "LOSSWIRE_TLS: without TLS, LOSSWIRE_TLS_CA cannot"),
     ],
 )

@@ -23,6 +23,10 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     return authority
 
 
+_VARIABLES = {"tls-cert": "TLS_CLIENT_CERT", "tls-key": "TLS_CLIENT_KEY"}
+"""Those that are named otherwise than the option: a server has such settings, too."""
+
+
 @pytest.mark.parametrize("by_variables", [False, True], ids=["options", "variables"])
 def test_a_server_that_asks_for_everything(
     files: Authority,
@@ -36,7 +40,8 @@ def test_a_server_that_asks_for_everything(
     options = []
     for name, value in {**names, "token-file": "token"}.items():
         if by_variables:
-            monkeypatch.setenv(f"LOSSWIRE_{name.upper().replace('-', '_')}", value)
+            variable = _VARIABLES.get(name, name.upper().replace("-", "_"))
+            monkeypatch.setenv(f"LOSSWIRE_{variable}", value)
         else:
             options += [f"--{name}", value]
     pair = files.issue("the server")

@@ -28,8 +28,8 @@ class IdentityFields(TypedDict, total=False):
     """Who a client is and whom it trusts.
 
     Each but `credentials` is read from a variable where it is not given: `LOSSWIRE_TOKEN`,
-    `LOSSWIRE_TOKEN_FILE`, `LOSSWIRE_TLS` (0 or 1), `LOSSWIRE_TLS_CA`, `LOSSWIRE_TLS_CLIENT_CERT` and
-    `LOSSWIRE_TLS_CLIENT_KEY`.
+    `LOSSWIRE_TOKEN_FILE`, `LOSSWIRE_TLS` (0 or 1), `LOSSWIRE_TLS_CA`,
+    `LOSSWIRE_TLS_CLIENT_CERT` and `LOSSWIRE_TLS_CLIENT_KEY`.
     """
 
     token: str | None

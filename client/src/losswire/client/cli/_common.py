@@ -122,7 +122,9 @@ def add_identity(group: Any) -> None:
         help="PEM of a certificate for the server; default: $LOSSWIRE_TLS_CLIENT_CERT",
     )
     group.add_argument(
-        "--tls-key", metavar="FILE", help="PEM of its private key; default: $LOSSWIRE_TLS_CLIENT_KEY"
+        "--tls-key",
+        metavar="FILE",
+        help="PEM of its private key; default: $LOSSWIRE_TLS_CLIENT_KEY",
     )
 
 

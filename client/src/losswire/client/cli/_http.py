@@ -25,9 +25,8 @@ class Door:
             parts, tls = urlsplit(address), self._arguments.tls
             self._is_encrypted = parts.scheme == "https"
             is_meant = self._is_encrypted or is_loopback(parts.netloc) or (tls and not tls.value)
-            if self._identity.metadata is not None and not is_meant:
-                token = self._arguments.token or self._arguments.token_file
-                assert token is not None  # noqa: S101 - one of both is in the metadata
+            token = self._arguments.token or self._arguments.token_file
+            if token is not None and not is_meant:
                 raise token.refuse("goes to another machine by https:// only, or with --no-tls")
 
     def open(self, path: str, timeout: float) -> HTTPResponse:

@@ -1,9 +1,8 @@
 """What `--print-config` shows: a file of settings, with where each value comes from."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
-
-import orjson
 
 from losswire.server.configuration.schema import Configuration
 from losswire.server.configuration.sources import Found
@@ -35,4 +34,4 @@ def _toml(value: Any) -> str:  # noqa: ANN401 (likewise)
     """Write a value; TOML has JSON's texts, numbers, lists and bools."""
     if value is None:
         return '"a quarter of the budget"'
-    return orjson.dumps(value).decode()
+    return json.dumps(value, ensure_ascii=False)
