@@ -218,7 +218,10 @@ def files(ca: Path, authority: Authority, tmp_path: Path, monkeypatch: pytest.Mo
         ({"TOKEN_FILE": "absent"}, "LOSSWIRE_TOKEN_FILE: cannot read 'absent'"),
         ({"TLS": "yes"}, "LOSSWIRE_TLS: expected 0 or 1, got 'yes'"),
         ({"TLS_CA": "text"}, "LOSSWIRE_TLS_CA: 'text' is not PEM"),
-        ({"TLS_CLIENT_KEY": "client-key.pem"}, "LOSSWIRE_TLS_CLIENT_KEY: a key needs its certificate"),
+        (
+            {"TLS_CLIENT_KEY": "client-key.pem"},
+            "LOSSWIRE_TLS_CLIENT_KEY: a key needs its certificate",
+        ),
         ({"TLS": "0", "TLS_CA": "ca.pem"}, "LOSSWIRE_TLS: without TLS, LOSSWIRE_TLS_CA cannot"),
     ],
 )
