@@ -50,7 +50,10 @@ def test_the_environment_names_the_server_and_the_token(server: str) -> None:
     ran = _run(str(SCRIPT), "ping", LOSSWIRE_TARGET=server, LOSSWIRE_TOKEN="")
     assert (ran.returncode, ran.stdout.split()[:1]) == (0, [server])
     ran = _run(str(SCRIPT), "ping", LOSSWIRE_TARGET=server, LOSSWIRE_TOKEN="\n")  # noqa: S106 (no token at all)
-    assert (ran.returncode, ran.stderr) == (2, "losswire: token: expected printable ASCII text\n")
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        "losswire: LOSSWIRE_TOKEN: expected printable ASCII text\n",
+    )
 
 
 def test_a_reader_that_leaves_is_no_error(server: str) -> None:

@@ -1,5 +1,8 @@
 """Settings from flags, variables and a file: which one counts, and what is told of wrong ones."""
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -120,6 +123,20 @@ def test_wrong_values_name_where_they_come_from(
         "losswire-server: --workers: -1 is not a whole number of at least 0",
         "losswire-server: LOSSWIRE_THREADS: none is not a whole number greater than 0",
     ]
+
+
+def test_a_variable_that_is_no_setting_is_a_warning(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the nearest one; the SDK's variables are no settings, and no warnings."""
+    monkeypatch.setenv("LOSSWIRE_WROKERS", "2")
+    monkeypatch.setenv("LOSSWIRE_TARGET", "127.0.0.1:1")
+    environment = {**os.environ, "LOSSWIRE_LOSSES": "no_such_module"}
+    command = [sys.executable, "-m", "losswire.server", "serve", "--listen", "127.0.0.1:0"]
+    assert subprocess.run(command, env=environment, check=False).returncode == 2
+    warnings = [line for line in capfd.readouterr().err.splitlines() if '"warning"' in line]
+    [warning] = [line for line in warnings if "is no setting" in line]
+    assert "the variable LOSSWIRE_WROKERS is no setting; LOSSWIRE_WORKERS is one" in warning
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,8 +21,11 @@ _OTHERS: Final = (
     *("TARGET", "TOKEN", "TOKEN_FILE", "WAIT_FOR_READY"),  # of the SDK and its command line
     *("TLS", "TLS_CA", "TLS_CLIENT_CERT", "TLS_CLIENT_KEY"),
     "CONFIG",
+    "THOROUGH",  # of the tests
 )
 """Variables with the same prefix that are no settings."""
+_OF_BUILDS: Final = f"{PREFIX}REQUIRE_"
+"""What variables of builds and tests begin with."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +74,8 @@ class Found:
         known = {variable_name(each) for each in Configuration.model_fields}
         known |= {f"{PREFIX}{each}" for each in _OTHERS}
         for name in sorted(os.environ):
+            if name.startswith(_OF_BUILDS):
+                continue
             if name.startswith(PREFIX) and name not in known:
                 nearest = get_close_matches(name, known, 1)
                 text = f"; {nearest[0]} is one" if nearest else ""
