@@ -265,7 +265,7 @@ MISTAKES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ),
     (
         ("eval", "cross_entropy", *BATCH, "--token", "\n"),
-        ("token: expected printable ASCII text",),
+        ("--token: expected printable ASCII text",),
     ),
 )
 

@@ -55,15 +55,16 @@ class PrivateFolder:
         self._lock = lock
 
     def _create(self) -> int:
-        lock = self._create_once()
-        # Another process may have found the lock free before it was locked here.
-        while not os.fstat(lock).st_nlink:
-            os.close(lock)
-            lock = self._create_once()
-        return lock
+        while True:
+            self.path.mkdir(mode=_OWNER_ONLY)
+            # Another process may remove it before it has a lock, or before that is locked here.
+            with suppress(FileNotFoundError):
+                lock = self._locked()
+                if os.fstat(lock).st_nlink:
+                    return lock
+                os.close(lock)
 
-    def _create_once(self) -> int:
-        self.path.mkdir(mode=_OWNER_ONLY)
+    def _locked(self) -> int:
         lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         with suppress(OSError):  # a file system without locks: nobody removes it there
             fcntl.flock(lock, fcntl.LOCK_EX)
