@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 _GREETING = "listening on "
 
@@ -35,3 +36,12 @@ def running_server(*arguments: str, environment: Mapping[str, str] | None = None
             process.send_signal(signal.SIGTERM)
             status = process.wait(timeout=60)
         assert status == 0, f"the server ended with status {status}"
+
+
+def assert_accepted(settings: Path) -> None:
+    """Check that the server's own command line accepts a file of settings."""
+    command = [sys.executable, "-m", "losswire.server", "serve", "--check-config"]
+    ran = subprocess.run(
+        [*command, "--config", str(settings)], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr

@@ -10,6 +10,7 @@ import pytest
 from losswire.client import (
     AsyncClient,
     Client,
+    Evaluation,
     LosswireError,
     UnauthenticatedError,
     UnavailableError,
@@ -84,7 +85,8 @@ def test_a_stream_is_the_same_client(authority: Authority, ca: Path) -> None:
         Client(service.address, tls_ca=ca) as client,
         client.stream() as stream,
     ):
-        stream.abort()
+        answer = stream.submit(Evaluation("any", {}))
+        assert answer.result(timeout=60).transport == "stream"
 
 
 def test_variables(

@@ -27,19 +27,19 @@ class Address:
     """Empty for a unix socket."""
 
     @classmethod
-    def parse(cls, text: str) -> "Address":
-        """Read `HOST:PORT` or `unix:PATH`; StartError for anything else."""
+    def parse(cls, text: str, option: str = "--listen") -> "Address":
+        """Read the `HOST:PORT` or `unix:PATH` of an option; StartError for anything else."""
         if text.startswith("unix:"):
             return cls(text, "")
         host, colon, port = text.rpartition(":")
         if not colon or not host or not _is_number(port) or int(port) > 65535:  # noqa: PLR2004 (the largest port)
-            message = f"--listen {text}: expected HOST:PORT or unix:PATH"
+            message = f"{option} {text}: expected HOST:PORT or unix:PATH"
             raise StartError(message)
         host = host.strip("[]")
         try:
             host.encode("idna")
         except UnicodeError:
-            message = f"--listen {text}: {host} is no name of a host"
+            message = f"{option} {text}: {host} is no name of a host"
             raise StartError(message) from None
         return cls(text, host)
 

@@ -70,14 +70,14 @@ def log_settings(settings: "DataclassInstance") -> None:
     given: dict[str, Any] = asdict(settings)
     shown = {
         **given,
-        "store": _without_secrets(str(given["store"])),
+        "store": without_secrets(str(given["store"])),
         # Whoever knows the token of a file may read it.
         "http_files": sorted(map(str, given["http_files"].values())),
     }
     _settings_log.info("settings", extra={"fields": {"settings": shown}})
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
     """Return a folder as it is, and a URL without its password and parameters."""
     if "://" not in text:
         return text

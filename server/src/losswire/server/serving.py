@@ -53,8 +53,4 @@ def _stop_by_signals(stopping: asyncio.Event) -> None:
 
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, interrupt)
-    loop.add_signal_handler(signal.SIGHUP, _ignore)
-
-
-def _ignore() -> None:
-    pass
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -109,6 +110,23 @@ class Settings:
         """The recommended size of a chunk: fits into one message, and many fit into the budget."""
         share = self.memory_budget_bytes // thresholds.CHUNKS_IN_BUDGET
         return min(self.preferred_chunk_bytes, self.max_message_bytes, share)
+
+
+def call_log_fraction(setting: str) -> float | None:
+    """Return which part of the calls that succeed has a line in the log; None: no call has one.
+
+    Of those that fail all have one then. Raises ValueError for what is no such setting.
+    """
+    if setting == "none":
+        return None
+    fraction = {"errors": 0.0, "all": 1.0}.get(setting)
+    if fraction is None:
+        with suppress(ValueError):
+            fraction = float(setting)
+    if fraction is None or not 0 <= fraction <= 1:
+        message = f"{setting}: expected `none`, `errors`, `all` or a fraction such as 0.01"
+        raise ValueError(message)
+    return fraction
 
 
 def available_cpus() -> int:

@@ -148,9 +148,7 @@ class Configuration(BaseSettings):
         description="how long calls are still accepted after SIGTERM, for load balancers that ask "
         "for health in between",
     )
-    call_log: Annotated[
-        str, BeforeValidator(values.fraction_or("none", "errors", "all")), Flag("WHICH")
-    ] = Field(
+    call_log: Annotated[str, BeforeValidator(values.call_log), Flag("WHICH")] = Field(
         "none",
         description="which calls have a line in the log: none, errors, all, or a fraction such as "
         "0.01, which adds that part of the others to the errors",

@@ -6,7 +6,7 @@ from typing import Any
 
 from losswire.server.configuration.schema import Configuration
 from losswire.server.configuration.sources import Found
-from losswire.server.runs.address import StoreSettingError, parse_store
+from losswire.server.log import without_secrets
 
 
 def lines_of(found: Found) -> Iterator[str]:
@@ -14,20 +14,9 @@ def lines_of(found: Found) -> Iterator[str]:
     width = max(map(len, Configuration.model_fields))
     for name in Configuration.model_fields:
         value = getattr(found.configuration, name)
-        written = _toml(_shown(name, value))
+        written = _toml(without_secrets(value) if name == "store" else value)
         comment = "# " if value is None else ""
         yield f"{comment}{name:{width}} = {written}  # {found.origin(name)}"
-
-
-def _shown(name: str, value: Any) -> Any:  # noqa: ANN401 (of any setting)
-    """Return a value that may be shown: the address of a store without its password."""
-    if name == "store" and value:
-        try:
-            address = parse_store(value)
-        except StoreSettingError:
-            return "(hidden: it cannot be read)"
-        return address.text if address and "://" in value else value
-    return value
 
 
 def _toml(value: Any) -> str:  # noqa: ANN401 (likewise)

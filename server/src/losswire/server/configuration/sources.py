@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 
 from losswire.server.address import StartError
 from losswire.server.configuration.schema import PREFIX, Configuration
@@ -57,7 +57,7 @@ class Found:
                 message = f"{file}: {name}: there is no such setting{_nearest(name)}"
                 raise StartError(message)
         try:
-            self.configuration = _with_file(file)(**flags)
+            self.configuration = _with_file(self._in_file)(**flags)
         except ValidationError as error:
             raise StartError("\n".join(self._lines(error))) from None
 
@@ -102,8 +102,8 @@ def _read(file: str) -> dict[str, Any]:
         raise StartError(message) from error
 
 
-def _with_file(file: str) -> type[Configuration]:
-    """Return the settings with a file as the source that counts least."""
+def _with_file(content: dict[str, Any]) -> type[Configuration]:
+    """Return the settings with what a file has as the source that counts least."""
 
     class WithFile(Configuration):
         @classmethod
@@ -116,8 +116,7 @@ def _with_file(file: str) -> type[Configuration]:
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             del dotenv_settings, file_secret_settings
-            own = (TomlConfigSettingsSource(settings_cls, Path(file)),) if file else ()
-            return (init_settings, env_settings, *own)
+            return (init_settings, env_settings, InitSettingsSource(settings_cls, content))
 
     return WithFile
 

@@ -6,6 +6,8 @@ Each function raises ValueError whose text says what the value is not.
 import math
 from typing import Any, Final
 
+from losswire.server.settings import call_log_fraction
+
 _GRPC_LIMIT_MIB: Final = 2048
 """The size of a message in MiB that gRPC's counters and protobuf cannot hold any more."""
 _BOOLS: Final = {
@@ -83,16 +85,10 @@ def text(value: Any) -> str:  # noqa: ANN401 (likewise)
     raise ValueError(message)
 
 
-def fraction_or(*words: str) -> Any:  # noqa: ANN401 (a function as those above)
-    """Return what reads one of some words, or a number between 0 and 1."""
-
-    def read(value: Any) -> str:  # noqa: ANN401 (likewise)
-        if value in words or 0 < _number(value) < 1:
-            return str(value)
-        message = f"{value} is neither one of {', '.join(words)} nor a number between 0 and 1"
-        raise ValueError(message)
-
-    return read
+def call_log(value: Any) -> str:  # noqa: ANN401 (likewise)
+    """Read which calls have a line in the log."""
+    call_log_fraction(str(value))
+    return str(value)
 
 
 def one_of(*words: str) -> Any:  # noqa: ANN401 (likewise)

@@ -85,11 +85,11 @@ class HeldPort:
 
     def __init__(self, text: str, *, allowed: bool, option: str = "--listen") -> None:
         """Bind an address, where port 0 picks a free one; StartError when that fails."""
-        address = Address.parse(text) if option == "--listen" else Address.parse_tcp(text, option)
+        address = Address.parse(text, option)
         address.check_allowed(option, allowed=allowed)
         if not address.host:
             message = (
-                f"--listen {address.text}: several workers cannot share a unix socket; "
+                f"{option} {address.text}: several workers cannot share a unix socket; "
                 "with --workers, listen at HOST:PORT"
             )
             raise StartError(message)

@@ -142,6 +142,7 @@ class _Supervisor:
         """
         spare, self._spare = self._spare, None
         if spare is not None and not spare.has_ended:
+            self._spare_pause = thresholds.START_AGAIN_SECONDS
             return spare
         while not self._stopping.is_set():
             try:

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_large_blocks()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     set_up_log(log_level)
-    # Only the supervisor's orders count; SIGHUP is for later.
+    # Only the supervisor's orders count; files that change are looked at anyway.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in ("losswire.server.serving", *modules):
         # A module that is broken is told by the server when it starts.

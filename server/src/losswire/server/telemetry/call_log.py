@@ -6,11 +6,11 @@ import random
 import re
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, Final
 
 from losswire.server.address import StartError
 from losswire.server.metrics.notes import CallNotes
+from losswire.server.settings import call_log_fraction
 from losswire.server.telemetry import thresholds
 
 _log = logging.getLogger("losswire.calls")
@@ -61,18 +61,12 @@ def make_call_log(setting: str) -> CallLog | None:
 
     Raises StartError for anything else.
     """
-    if setting == "none":
-        return None
-    fraction = {"errors": 0.0, "all": 1.0}.get(setting)
-    if fraction is None:
-        with suppress(ValueError):
-            fraction = float(setting)
-    if fraction is None or not 0 <= fraction <= 1:
-        message = (
-            f"--call-log {setting}: expected `none`, `errors`, `all` or a fraction such as 0.01"
-        )
-        raise StartError(message)
-    return CallLog(fraction)
+    try:
+        fraction = call_log_fraction(setting)
+    except ValueError as error:
+        message = f"--call-log {error}"
+        raise StartError(message) from None
+    return None if fraction is None else CallLog(fraction)
 
 
 def _fields(notes: CallNotes) -> dict[str, Any]:
